@@ -1,0 +1,84 @@
+# Works with GNU make 3.81, a POSIX shell and Python 3.11 or newer. Every path is relative, so the checkout may lie in any folder.
+#
+# constraints.txt holds every dependency's version and hashes. pip refuses a file whose hash is not among them, and a package that is
+# missing there. Older pips cannot check hashes that stand in a constraints file, so the pinned pip is installed first, from its own lines.
+
+PYTHON ?= python3
+UV ?= $(firstword $(wildcard .venv/bin/uv) uv)
+UPGRADE ?=
+PYTEST_ARGS ?= -n 2
+DEMO_ARGS ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
+PINNED := --only-binary :all: -c constraints.txt
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test lint types imports unit constraints journal clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+demo: .venv/.installed ## Tell the whole story on made-up data; starts its own Postgres and Valkey
+	@$(BIN)/auditledger demo $(DEMO_ARGS)
+
+test: lint types imports unit ## All checks: lint, types, imports, unit
+
+lint: .venv/.test-installed ## Style and formatting (ruff)
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+
+types: .venv/.test-installed ## Types (mypy)
+	$(BIN)/python -m mypy
+
+imports: .venv/.test-installed ## Layers (import-linter)
+	$(BIN)/lint-imports --no-logo
+
+unit: .venv/.test-installed ## The tests (pytest); PYTEST_ARGS="-n 2" is the default
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+journal: .venv/.pip ## Record the migrations' hashes in schema/journal.json
+	$(BIN)/python tools/journal.py
+
+constraints: ## Pin the dependencies anew, versions kept; UPGRADE=--upgrade raises them (needs uv)
+	@command -v "$(UV)" >/dev/null 2>&1 || { echo "make constraints needs uv: install it, or name it with UV=" >&2; exit 1; }
+	echo 'pip>=26.3' | "$(UV)" pip compile - pyproject.toml --no-config --all-extras --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --custom-compile-command 'make constraints' $(UPGRADE) --quiet --output-file constraints.txt
+
+clean: ## Remove .venv, caches and built files; the data in .ledger stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A .venv that has no pip, or a Python too old, is made anew.
+.venv/.pip: constraints.txt
+	@if ! $(BIN)/python -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+		command -v $(PYTHON) >/dev/null 2>&1 \
+			|| { echo "error: $(PYTHON) is not found: install Python 3.11 or newer, or name one with PYTHON=" >&2; exit 1; }; \
+		$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+			|| { echo "error: $(PYTHON) is older than 3.11: name a newer one, as in make PYTHON=python3.12" >&2; exit 1; }; \
+		$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+			|| { echo "error: $(PYTHON) cannot make virtual environments: install its venv module (Debian: python3-venv)" >&2; exit 1; }; \
+		echo "Making .venv"; \
+		$(PYTHON) -m venv --clear .venv; \
+	fi
+	@sed -n '/^pip==/,/[^\\]$$/p' constraints.txt > .venv/pip.txt
+	@$(PIP) install --require-hashes -r .venv/pip.txt
+	@touch $@
+
+.venv/.project: .venv/.pip pyproject.toml
+	@echo "Installing auditledger"
+	@$(PIP) install $(PINNED) hatchling
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# The project is there already, so that only its dependencies are fetched, and no hash of itself is asked for.
+.venv/.installed: .venv/.project
+	@echo "Installing its dependencies"
+	@$(PIP) install $(PINNED) 'auditledger[embedded]'
+	@touch $@
+
+.venv/.test-installed: .venv/.installed
+	@echo "Installing what the tests need"
+	@$(PIP) install $(PINNED) 'auditledger[test]'
+	@touch $@

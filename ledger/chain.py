@@ -1,0 +1,47 @@
+"""Extends a tail by drafts; checks that entries continue one another. Pure: no clock, no input or output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from ledger.canonical import Draft, body, digest, envelope, envelope_of
+from ledger.errors import ChainBroken
+from ledger.events import Entry, Receipt, Tail
+
+
+def extend(tail: Tail, drafts: Sequence[Draft], now: datetime) -> list[tuple[Draft, bytes, Receipt]]:
+    """The drafts as the entries after `tail`: each with its `prev` (32 bytes) and its receipt.
+
+    now: aware, UTC. recorded_at never runs back, whatever the clock does (format.md, "Envelope").
+    """
+    recorded_at = max(now, tail.recorded_at)
+    position, prev = tail.position, tail.hash
+    links = []
+    for draft in drafts:
+        position += 1
+        entry_hash = digest(envelope_of(draft, position, prev, recorded_at))
+        links.append((draft, prev, Receipt(draft.id, position, entry_hash, recorded_at)))
+        prev = entry_hash
+    return links
+
+
+def check_continues(tail: Tail, entries: Iterable[Entry]) -> Tail:
+    """The tail after `entries`, or ChainBroken at the first that does not continue the one before it.
+
+    Checks of each entry: position, link, time, the envelope's hash, and the body's where there is one.
+    """
+    for entry in entries:
+        if entry.position != tail.position + 1:
+            raise ChainBroken(entry.position, f"does not follow entry {tail.position}")
+        if entry.prev_hash != tail.hash:
+            raise ChainBroken(entry.position, f"its prev is not the hash of entry {tail.position}")
+        if entry.recorded_at < tail.recorded_at:
+            raise ChainBroken(entry.position, f"recorded earlier than entry {tail.position}")
+        if digest(envelope(entry)) != entry.hash:
+            raise ChainBroken(entry.position, "its hash is not the hash of its envelope")
+        body_bytes = body(entry)
+        if body_bytes is not None and digest(body_bytes) != entry.body_hash:
+            raise ChainBroken(entry.position, "its body is not the one that its envelope names")
+        tail = entry.tail
+    return tail

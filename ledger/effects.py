@@ -1,0 +1,96 @@
+"""What a plan may ask of the outside. No file below `drive` does any input or output; it asks for it here.
+
+A plan is a generator: it yields effects, receives what they brought, and returns its result. It is written once and
+driven in two colours (`drive.drive`, `drive.adrive`), on our connections and on the caller's; and it can be stopped
+after any effect, which is how crashes are tested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+T = TypeVar("T")
+Row: TypeAlias = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One SQL statement with its parameters. Brings its rows: list[Row], empty where it has none."""
+
+    sql: str
+    params: Sequence[Any] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """Several statements in one round trip. Brings a list of rows for each."""
+
+    queries: tuple[Query, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CopyIn:
+    """A COPY … FROM STDIN with its data, ready-made. Brings None."""
+
+    sql: str
+    data: Iterable[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class InTransaction:
+    """Does the connection stand in a transaction that outlives one statement? Brings a bool."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One Redis command. Brings its reply, bytes undecoded."""
+
+    args: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SqlScript:
+    """Several SQL statements without parameters, such as a migration. Brings None."""
+
+    sql: str
+
+
+@dataclass(frozen=True, slots=True)
+class LuaScript:
+    """One Lua script, run atomically by Redis. Brings its reply."""
+
+    lua: str
+    keys: tuple[str, ...]
+    args: Sequence[Any]
+
+
+Effect: TypeAlias = Query | Pipeline | CopyIn | SqlScript | InTransaction | Command | LuaScript
+Plan: TypeAlias = Generator[Effect, Any, T]
+
+
+class Refused(Exception):
+    """A server refused an effect; thrown into the plan, which may know what to do about it.
+
+    `sqlstate` is Postgres' five characters, empty for Redis. `constraint` is the violated one's name, if any.
+    """
+
+    def __init__(self, message: str, sqlstate: str = "", constraint: str | None = None) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+        self.constraint = constraint
+
+
+@cache
+def statements(file: Path) -> dict[str, str]:
+    """The named statements of a .sql file: each begins with a line `-- name: <its name>`."""
+    parts = file.read_text(encoding="utf-8").split("-- name: ")[1:]
+    return {name.strip(): sql.strip().rstrip(";") for name, _, sql in (part.partition("\n") for part in parts)}
+
+
+def sql(stem: str) -> dict[str, str]:
+    """The statements of `ledger/sql/<stem>.sql`."""
+    return statements(Path(__file__).parent / "sql" / f"{stem}.sql")

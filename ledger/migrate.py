@@ -1,0 +1,123 @@
+"""Brings the schema up to date: numbered SQL files, each applied once, in order, in a transaction of its own.
+
+schema/journal.json lists them: file name, SHA-256, and the SHA-256 of the line before it, so that an edited, removed or
+reordered migration is refused. The database keeps what was applied in `ledger.migrations`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from ledger.drive import connect, drive
+from ledger.effects import Plan, Query, SqlScript, sql
+from ledger.errors import MigrationTampered, SchemaMismatch
+from ledger.settings import Settings
+from ledger.store import create_ledger
+
+SQL = sql("migrate")
+_OLDEST_POSTGRES = 150000
+
+
+class Migration(NamedTuple):
+    """One file of the schema. sha256: of its bytes, in hex."""
+
+    file: str
+    sha256: str
+    sql: str
+
+
+def schema_folder() -> Path:
+    """Where the migrations are: in the package as installed, beside it in a checkout."""
+    packaged = Path(__file__).parent / "_schema"
+    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "schema"
+
+
+def load(folder: Path | None = None) -> list[Migration]:
+    """The migrations in order, checked against their journal. Raises MigrationTampered."""
+    folder = folder or schema_folder()
+    migrations = []
+    previous = "0" * 64
+    for line in json.loads((folder / "journal.json").read_text(encoding="utf-8")):
+        if line["previous"] != previous:
+            raise MigrationTampered(f"journal.json: the line of {line['file']} does not follow the one before it")
+        file = folder / line["file"]
+        if not file.exists():
+            raise MigrationTampered(f"{line['file']} is in journal.json, but the file is missing")
+        content = file.read_bytes()
+        if hashlib.sha256(content).hexdigest() != line["sha256"]:
+            raise MigrationTampered(f"{line['file']} is not the file that journal.json names: it was edited")
+        migrations.append(Migration(line["file"], line["sha256"], content.decode()))
+        previous = hashlib.sha256(json.dumps(line, separators=(",", ":")).encode()).hexdigest()
+    strangers = {file.name for file in folder.glob("*.sql")} - {migration.file for migration in migrations}
+    if strangers:
+        raise MigrationTampered(f"not in journal.json: {', '.join(sorted(strangers))} (run 'make journal')")
+    return migrations
+
+
+def migrate(settings: Settings, *, dry_run: bool = False, folder: Path | None = None) -> list[str]:
+    """Applies what is missing and creates the ledger `main`; the files applied, or that would be (dry_run).
+
+    Safe when several processes start at once: one works, the others wait for it.
+    Raises MigrationTampered, Unavailable, and SchemaMismatch for a database newer than this package or unfit for it.
+    """
+    migrations = load(folder)
+    connection = connect(settings)
+    try:
+        return drive(_bring_up(migrations, dry_run), lambda: connection)
+    finally:
+        connection.close()  # ends the advisory lock too
+
+
+def check_schema(migrations: list[Migration]) -> Plan[None]:
+    """Raises SchemaMismatch where the database is not at exactly these migrations."""
+    pending = yield from _pending(migrations)
+    if pending:
+        missing = "has no ledger schema" if len(pending) == len(migrations) else f"lacks {pending[0].file}"
+        raise SchemaMismatch(f"the database {missing}: run 'auditledger migrate'")
+
+
+def function_bodies(migrations: list[Migration]) -> dict[str, str]:
+    """The source of each function of the schema, as the last migration that defines it has it."""
+    pattern = re.compile(r"create (?:or replace )?function (ledger\.\w+)\(.*?\$\$(.*?)\$\$", re.DOTALL)
+    return {name: body for migration in migrations for name, body in pattern.findall(migration.sql)}
+
+
+def _bring_up(migrations: list[Migration], dry_run: bool) -> Plan[list[str]]:
+    [(version, encoding)] = yield Query(SQL["server"])
+    if version < _OLDEST_POSTGRES:
+        raise SchemaMismatch(f"PostgreSQL 15 or newer is needed, this is {version // 10000}")
+    if encoding != "UTF8":
+        raise SchemaMismatch(f"the database's encoding must be UTF8, this one's is {encoding}: create it anew")
+    if not dry_run:
+        yield Query(SQL["wait_forever"])
+        yield Query(SQL["lock"])
+    pending = yield from _pending(migrations)
+    if dry_run:
+        return [migration.file for migration in pending]
+    for migration in pending:
+        yield Query("begin")
+        yield SqlScript(migration.sql)
+        yield Query(SQL["record"], (migration.file, migration.sha256))
+        yield Query("commit")
+    yield from create_ledger("main")
+    return [migration.file for migration in pending]
+
+
+def _pending(migrations: list[Migration]) -> Plan[list[Migration]]:
+    [(present,)] = yield Query(SQL["present"])
+    applied = (yield Query(SQL["applied"])) if present else []
+    for (file, sha256), migration in zip(applied, migrations, strict=False):
+        if (file, sha256) != (migration.file, migration.sha256):
+            raise MigrationTampered(
+                f"the database was migrated with {file} (SHA-256 {sha256[:12]}…), this package has {migration.file} "
+                f"({migration.sha256[:12]}…) in its place: install the package that migrated it"
+            )
+    if len(applied) > len(migrations):
+        raise SchemaMismatch(
+            f"the database is newer than this package (it has {applied[len(migrations)][0]}): upgrade auditledger"
+        )
+    return migrations[len(applied) :]

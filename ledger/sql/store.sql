@@ -1,0 +1,44 @@
+-- name: find_ledger
+select ledger_id, name from ledger.ledgers where name = %s;
+
+-- name: all_ledgers
+select ledger_id, name from ledger.ledgers order by ledger_id;
+
+-- name: create_ledger
+select ledger.create_ledger(%s);
+
+-- name: tail
+select position, hash, recorded_at from ledger.tails where ledger_id = %s;
+
+-- name: lock_tail
+-- An UPDATE, not SELECT FOR UPDATE: whoever holds this row until COMMIT is the only writer of the ledger.
+update ledger.tails set fence = fence + 1 where ledger_id = %s
+returning position, hash, recorded_at, clock_timestamp();
+
+-- name: insert
+insert into ledger.audit_logs (
+    id, occurred_at, actor, actor_type, action, resource_type, resource_id, before, after, metadata,
+    salt, body_hash, ledger_id, position, recorded_at, prev_hash, hash
+) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);
+
+-- name: copy
+copy ledger.audit_logs (
+    id, occurred_at, actor, actor_type, action, resource_type, resource_id, before, after, metadata,
+    salt, body_hash, ledger_id, position, recorded_at, prev_hash, hash
+) from stdin (format binary);
+
+-- name: changed
+select max(position) from ledger.audit_logs
+where ledger_id = %s and resource_type = %s and resource_id = %s and position > %s;
+
+-- name: by_ids
+select
+    position, id, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id,
+    before::text, after::text, metadata::text, salt, body_hash, prev_hash, hash
+from ledger.audit_logs where ledger_id = %s and id = any(%s);
+
+-- name: read
+select
+    position, id, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id,
+    before::text, after::text, metadata::text, salt, body_hash, prev_hash, hash
+from ledger.audit_logs where ledger_id = %s and position > %s and position <= %s order by position limit %s;

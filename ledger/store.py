@@ -1,0 +1,344 @@
+"""Plans on the store: append, read, conditions, tail. The quick way and the locked way of design.md, "Appending"."""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple, TypeAlias
+from uuid import UUID
+
+from ledger import chain
+from ledger.canonical import Draft
+from ledger.effects import CopyIn, InTransaction, Pipeline, Plan, Query, Refused, Row, sql
+from ledger.errors import ConditionFailed, IdempotencyConflict, UnknownLedger, UsageError
+from ledger.events import Entry, Receipt, Tail, Unchanged
+
+SQL = sql("store")
+PAGE = 1000
+"""Entries in one read."""
+FAR = 2**63 - 1
+
+Condition: TypeAlias = int | Unchanged
+Link: TypeAlias = tuple[Draft, bytes, Receipt]
+
+_BEGIN = Query("begin isolation level read committed read write")
+_COMMIT = Query("commit")
+_ROLLBACK = Query("rollback")
+_CONTENDED_FOR = 0.5
+"""Seconds to stay with the locked way after another writer was faster."""
+
+
+class LedgerRef(NamedTuple):
+    """Which ledger: its id in this database, and its name."""
+
+    ledger_id: int
+    name: str
+
+
+class Repeat(NamedTuple):
+    """The event was recorded before; its first receipt."""
+
+    receipt: Receipt
+
+
+Outcome: TypeAlias = Receipt | Repeat | IdempotencyConflict
+
+
+def find_ledger(name: str) -> Plan[LedgerRef]:
+    """The ledger of that name. Raises UnknownLedger."""
+    rows = yield Query(SQL["find_ledger"], (name,))
+    if not rows:
+        raise UnknownLedger(f"there is no ledger {name!r} in this database: create it with 'auditledger create {name}'")
+    return LedgerRef(*rows[0])
+
+
+def all_ledgers() -> Plan[list[LedgerRef]]:
+    rows = yield Query(SQL["all_ledgers"])
+    return [LedgerRef(*row) for row in rows]
+
+
+def create_ledger(name: str) -> Plan[bool]:
+    """True if it was created, False if it was there."""
+    rows = yield Query(SQL["create_ledger"], (name,))
+    return rows[0][0] is not None
+
+
+def tail_of(ledger: LedgerRef) -> Plan[Tail]:
+    rows = yield Query(SQL["tail"], (ledger.ledger_id,))
+    return Tail(*_only(rows, ledger))
+
+
+def read(ledger: LedgerRef, after: int, limit: int = PAGE, last: int = FAR) -> Plan[list[Entry]]:
+    """Up to `limit` entries at positions after < position <= last, in order."""
+    rows = yield Query(SQL["read"], (ledger.ledger_id, after, last, limit))
+    return [Entry(ledger.name, *row) for row in rows]
+
+
+class Appender:
+    """Appends to one ledger from where this process last saw its tail.
+
+    The tail held here is a guess: the database confirms or refuses it. One plan at a time may run on it.
+    """
+
+    def __init__(self, ledger: LedgerRef) -> None:
+        self.ledger = ledger
+        self._tail: Tail | None = None
+        self._clock_offset = timedelta()
+        self._contended_until = 0.0
+
+    def append(self, drafts: Sequence[Draft], *, settle: bool = False, stop: bool = False) -> Plan[list[Outcome]]:
+        """Records the drafts in a transaction of its own; an outcome for each, in order.
+
+        A draft whose id is there already gets the first receipt, or an IdempotencyConflict where its content differs.
+        stop: record nothing after the first conflict; outcomes end with it.
+        settle: an earlier try may have recorded some: look all ids up.
+        """
+        if self._tail is not None and not settle and time.monotonic() > self._contended_until:
+            try:
+                return (yield from self._append_quickly(self._tail, drafts))
+            except Refused:
+                # A stale tail, an id that is there, or a real refusal: with the tail locked it shows which.
+                self._contended_until = time.monotonic() + _CONTENDED_FOR
+        return (yield from self._append_locked(drafts, None, own=True, settle=settle, stop=stop))
+
+    def append_if(self, draft: Draft, expect: Condition | None, *, settle: bool = False) -> Plan[list[Outcome]]:
+        """Records one draft in a transaction of its own if the condition holds. Raises ConditionFailed."""
+        return (yield from self._append_locked([draft], expect, own=True, settle=settle))
+
+    def append_within(self, drafts: Sequence[Draft], expect: Condition | None = None) -> Plan[list[Outcome]]:
+        """Records the drafts in the caller's open transaction, which holds the tail until it ends.
+
+        Raises ConditionFailed, and UsageError where there is no open transaction.
+        """
+        if not (yield InTransaction()):
+            raise UsageError("the connection is not in a transaction: open one with connection.transaction()")
+        return (yield from self._append_locked(drafts, expect, own=False))
+
+    def _append_quickly(self, tail: Tail, drafts: Sequence[Draft]) -> Plan[list[Outcome]]:
+        self._tail = None
+        links = chain.extend(tail, drafts, self._now())
+        yield _write(self.ledger, links)
+        return self._recorded(links)
+
+    def _append_locked(
+        self, drafts: Sequence[Draft], expect: Condition | None, *, own: bool, settle: bool = False, stop: bool = False
+    ) -> Plan[list[Outcome]]:
+        self._tail = None
+        ids = [draft.id for draft in drafts if draft.named or settle]
+        queries = [_BEGIN] if own else []
+        queries.append(Query(SQL["lock_tail"], (self.ledger.ledger_id,)))
+        if ids:
+            queries.append(Query(SQL["by_ids"], (self.ledger.ledger_id, ids)))
+        if isinstance(expect, Unchanged):
+            queries.append(Query(SQL["changed"], (self.ledger.ledger_id, *expect)))
+        results = yield Pipeline(tuple(queries))
+        results = results[own:]
+        *tail_columns, now = _only(results[0], self.ledger)
+        tail = Tail(*tail_columns)
+        self._learn_clock(now)
+
+        found = {row[1]: Entry(self.ledger.name, *row) for row in results[1]} if ids else {}
+        fresh, outcomes = _sift(drafts, found, stop)
+        if fresh:
+            _check(expect, tail, results[-1])
+            links = chain.extend(tail, fresh, self._now())
+            write = _write(self.ledger, links)
+            if own and isinstance(write, Query):
+                yield Pipeline((write, _COMMIT))
+            else:
+                yield write
+                if own:
+                    yield _COMMIT
+            recorded: dict[UUID, Receipt | Repeat] = {receipt.id: receipt for _, _, receipt in links}
+            if own:
+                self._recorded(links)
+        else:
+            recorded = {}
+            if own:
+                yield _ROLLBACK
+                self._tail = tail
+        return [_resolved(outcome, recorded) for outcome in outcomes]
+
+    def _recorded(self, links: Sequence[Link]) -> list[Outcome]:
+        receipts = [receipt for _, _, receipt in links]
+        last = receipts[-1]
+        self._tail = Tail(last.position, last.hash, last.recorded_at)
+        return list(receipts)
+
+    # recorded_at follows the database's clock: its distance from our monotonic clock, which no one sets back.
+
+    def _learn_clock(self, database_now: datetime) -> None:
+        self._clock_offset = database_now - _MONOTONIC_ZERO - timedelta(seconds=time.monotonic())
+
+    def _now(self) -> datetime:
+        return _MONOTONIC_ZERO + timedelta(seconds=time.monotonic()) + self._clock_offset
+
+
+_MONOTONIC_ZERO = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _only(rows: list[Row], ledger: LedgerRef) -> Row:
+    if not rows:
+        raise UnknownLedger(f"ledger {ledger.name!r} has no tail in this database")
+    return rows[0]
+
+
+def _check(expect: Condition | None, tail: Tail, rows: list[Row]) -> None:
+    """rows: the last result of the locked round trip, which is `changed` where that was asked for."""
+    if isinstance(expect, Unchanged):
+        if rows[0][0] is not None:
+            raise ConditionFailed(
+                f"{expect.resource_type}:{expect.resource_id} changed at position {rows[0][0]}, after {expect.since}: "
+                "nothing was recorded; look at the change and append again"
+            )
+    elif expect is not None and expect != tail.position:
+        raise ConditionFailed(
+            f"the ledger stands at position {tail.position}, not at {expect}: nothing was recorded; "
+            "read on and append again"
+        )
+
+
+def _resolved(outcome: Outcome | UUID, recorded: dict[UUID, Receipt | Repeat]) -> Outcome:
+    """The receipt for an id of this batch: fresh the first time, a repeat after that."""
+    if not isinstance(outcome, UUID):
+        return outcome
+    receipt = recorded[outcome]
+    if isinstance(receipt, Receipt):
+        recorded[outcome] = Repeat(receipt)
+    return receipt
+
+
+def _sift(drafts: Sequence[Draft], found: dict[UUID, Entry], stop: bool) -> tuple[list[Draft], list[Outcome | UUID]]:
+    """Which drafts are still to be recorded; and for each draft its outcome, or the id that will have one."""
+    fresh: dict[UUID, Draft] = {}
+    outcomes: list[Outcome | UUID] = []
+    for draft in drafts:
+        entry, twin = found.get(draft.id), fresh.get(draft.id)
+        if entry is not None:
+            difference = _difference(draft, entry)
+            if difference is None:
+                outcomes.append(Repeat(Receipt(entry.id, entry.position, entry.hash, entry.recorded_at)))
+                continue
+            conflict = IdempotencyConflict(
+                f"id {draft.id} was recorded at position {entry.position} with another {difference}: "
+                "nothing was recorded for this event; an id stands for one event only"
+            )
+        elif twin is not None:
+            if draft.event == twin.event:
+                outcomes.append(draft.id)
+                continue
+            conflict = IdempotencyConflict(f"id {draft.id} stands for two different events of one batch")
+        else:
+            fresh[draft.id] = draft
+            outcomes.append(draft.id)
+            continue
+        outcomes.append(conflict)
+        if stop:
+            break
+    return list(fresh.values()), outcomes
+
+
+def _difference(draft: Draft, entry: Entry) -> str | None:
+    """The first field in which a repeated event differs from what was recorded; None where it is the same.
+
+    Of an erased entry only the envelope can be compared. An occurred_at that was not given is not compared.
+    """
+    event = draft.event
+    for field in ("actor", "action", "resource_type", "resource_id", "actor_type"):
+        if getattr(event, field) != getattr(entry, field):
+            return field
+    if event.occurred_at is not None and draft.occurred_at != entry.occurred_at:
+        return "occurred_at"
+    if not entry.erased:
+        for field in ("before", "after", "metadata"):
+            text: bytes | None = getattr(draft, field)
+            if (None if text is None else text.decode()) != getattr(entry, f"{field}_json"):
+                return field
+    return None
+
+
+def _write(ledger: LedgerRef, links: Sequence[Link]) -> Query | CopyIn:
+    if len(links) == 1:
+        return Query(SQL["insert"], _insert_params(ledger, *links[0]))
+    return CopyIn(SQL["copy"], _copy_data(ledger, links))
+
+
+def _insert_params(ledger: LedgerRef, draft: Draft, prev: bytes, receipt: Receipt) -> tuple[Any, ...]:
+    event = draft.event
+    return (
+        draft.id,
+        draft.occurred_at,
+        event.actor,
+        event.actor_type,
+        event.action,
+        event.resource_type,
+        event.resource_id,
+        None if draft.before is None else draft.before.decode(),
+        None if draft.after is None else draft.after.decode(),
+        None if draft.metadata is None else draft.metadata.decode(),
+        draft.salt,
+        draft.body_hash,
+        ledger.ledger_id,
+        receipt.position,
+        receipt.recorded_at,
+        prev,
+        receipt.hash,
+    )
+
+
+# PostgreSQL documentation, COPY, "Binary Format": a signature, then each row as its number of fields and each field as
+# its length (-1 for NULL) and bytes. Packed by hand because this is the hot path of append_many.
+_SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_TRAILER = b"\xff\xff"
+_FIRST = struct.Struct(">hi16siq")
+_LENGTH = struct.Struct(">i")
+_LAST = struct.Struct(">i16si32siiiqiqi32si32s")
+_NULL = _LENGTH.pack(-1)
+_POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_CHUNK = 256 * 1024
+
+
+def _copy_data(ledger: LedgerRef, links: Sequence[Link]) -> Iterator[bytes]:
+    parts = [_SIGNATURE]
+    size = 0
+    for link in links:
+        row = _copy_row(ledger.ledger_id, *link)
+        parts.append(row)
+        size += len(row)
+        if size > _CHUNK:
+            yield b"".join(parts)
+            parts, size = [], 0
+    parts.append(_TRAILER)
+    yield b"".join(parts)
+
+
+def _copy_row(ledger_id: int, draft: Draft, prev: bytes, receipt: Receipt) -> bytes:
+    event = draft.event
+    return b"".join(
+        (
+            _FIRST.pack(17, 16, draft.id.bytes, 8, _micros(draft.occurred_at)),
+            _copy_field(event.actor.encode()),
+            _copy_field(event.actor_type.encode()),
+            _copy_field(event.action.encode()),
+            _copy_field(None if event.resource_type is None else event.resource_type.encode()),
+            _copy_field(None if event.resource_id is None else event.resource_id.encode()),
+            _copy_field(draft.before),
+            _copy_field(draft.after),
+            _copy_field(draft.metadata),
+            _LAST.pack(
+                *(16, draft.salt, 32, draft.body_hash, 4, ledger_id, 8, receipt.position),
+                *(8, _micros(receipt.recorded_at), 32, prev, 32, receipt.hash),
+            ),
+        )
+    )
+
+
+def _copy_field(data: bytes | None) -> bytes:
+    return _NULL if data is None else _LENGTH.pack(len(data)) + data
+
+
+def _micros(moment: datetime) -> int:
+    return (moment - _POSTGRES_EPOCH) // _MICROSECOND

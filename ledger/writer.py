@@ -1,0 +1,254 @@
+"""The appends of one process share commits: who comes first writes, those that arrive meanwhile form the next turn.
+
+No timer and no added latency: a lone append is written at once, and under load a commit carries all that waited.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from ledger.canonical import Draft, draft
+from ledger.drive import AsyncServers, Servers
+from ledger.effects import Plan
+from ledger.errors import ConnectionLost, LedgerError, OutcomeUnknown, Unavailable
+from ledger.events import Event
+from ledger.store import Appender, Condition, Outcome
+
+MAX_TURN = 1000
+"""Entries that waiting appends may bring into one commit."""
+
+
+def prepare(event: Event, ledger: str, *, own: bool = False) -> Draft:
+    """A draft with what purity forbids canonical.py: the clock, a UUIDv7 and a salt. Raises InvalidEvent."""
+    randomness = os.urandom(26)
+    return draft(event, ledger, datetime.now(UTC), _uuid7(randomness[:10]), randomness[10:], own)
+
+
+def _uuid7(randomness: bytes) -> UUID:
+    """RFC 9562, section 5.7, with the sub-millisecond fraction of section 6.2, method 3. randomness: 10 bytes."""
+    milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)
+    fraction = (nanoseconds << 12) // 1_000_000
+    rest = int.from_bytes(randomness, "big") & (1 << 62) - 1
+    return UUID(int=(milliseconds & (1 << 48) - 1) << 80 | 7 << 76 | fraction << 64 | 2 << 62 | rest)
+
+
+class _Slot:
+    """One caller's drafts, and what became of them.
+
+    alone: the plan for drafts that cannot share a turn, made from `settle`; None where they can.
+    """
+
+    __slots__ = ("alone", "drafts", "error", "outcomes", "signal")
+
+    def __init__(self, drafts: Sequence[Draft], alone: Callable[[bool], Plan[list[Outcome]]] | None) -> None:
+        self.drafts = drafts
+        self.alone = alone
+        self.outcomes: list[Outcome] = []
+        self.error: Exception | None = None
+        self.signal: Any = None
+
+    def result(self) -> list[Outcome]:
+        if self.error is not None:
+            raise self.error
+        return self.outcomes
+
+
+class _Turns:
+    """Who waits and what the next turn takes. Shared by both colours."""
+
+    def __init__(self, appender: Appender) -> None:
+        self.appender = appender
+        self.waiting: deque[_Slot] = deque()
+
+    def slot(self, drafts: Sequence[Draft], expect: Condition | None, stop: bool) -> _Slot:
+        if expect is not None:
+            return _Slot(drafts, lambda settle: self.appender.append_if(drafts[0], expect, settle=settle))
+        if stop:
+            return _Slot(drafts, lambda settle: self.appender.append(drafts, settle=settle, stop=True))
+        return _Slot(drafts, None)
+
+    def take(self) -> list[_Slot]:
+        """The first in line, and with it all who can share its commit."""
+        turn = [self.waiting.popleft()]
+        size = len(turn[0].drafts)
+        while turn[0].alone is None and self.waiting and self.waiting[0].alone is None:
+            size += len(self.waiting[0].drafts)
+            if size > MAX_TURN:
+                break
+            turn.append(self.waiting.popleft())
+        return turn
+
+    def plan(self, turn: list[_Slot]) -> Callable[[bool], Plan[list[Outcome]]]:
+        if turn[0].alone is not None:
+            return turn[0].alone
+        drafts = [each for slot in turn for each in slot.drafts]
+        return lambda settle: self.appender.append(drafts, settle=settle)
+
+
+def _share_out(turn: list[_Slot], outcomes: list[Outcome]) -> None:
+    start = 0
+    for slot in turn:
+        slot.outcomes = outcomes[start : start + len(slot.drafts)]
+        start += len(slot.drafts)
+
+
+def _fail(turn: list[_Slot], error: Exception) -> None:
+    for slot in turn:
+        slot.error = error
+
+
+def _unknown(turn: list[_Slot], error: Exception) -> OutcomeUnknown:
+    ids = [each.id for slot in turn for each in slot.drafts]
+    some = ", ".join(map(str, ids[:3])) + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
+    return OutcomeUnknown(
+        f"the connection was lost while recording {some}, and whether they were recorded could not be learnt "
+        f"({error}): append the same ids again when Postgres is back"
+    )
+
+
+class Writer:
+    """The appends of all threads of one Ledger."""
+
+    def __init__(self, servers: Servers, appender: Appender) -> None:
+        self._servers = servers
+        self._turns = _Turns(appender)
+        self._mutex = threading.Lock()  # held for moments only, over `waiting` and `_led`
+        self._led = False
+
+    def write(self, drafts: Sequence[Draft], *, expect: Condition | None = None, stop: bool = False) -> list[Outcome]:
+        """An outcome for each draft (up to the first conflict, with stop). Blocks until they are durable."""
+        slot = self._turns.slot(drafts, expect, stop)
+        with self._mutex:
+            lead, self._led = not self._led, True
+            if not lead:
+                slot.signal = Future()
+            self._turns.waiting.append(slot)
+        if lead or slot.signal.result():
+            self._lead()
+        return slot.result()
+
+    def _lead(self) -> None:
+        """Writes one turn, of which our slot is the first, then hands the lead to the next in line."""
+        with self._mutex:
+            turn = self._turns.take()
+        try:
+            self._commit(turn)
+        except BaseException as error:  # Ctrl-C in the leader: its followers must not wait for ever
+            _fail(turn, _unknown(turn, Unavailable(f"interrupted by {type(error).__name__}")))
+            raise
+        finally:
+            with self._mutex:
+                successor = self._turns.waiting[0] if self._turns.waiting else None
+                self._led = successor is not None
+            for slot in turn[1:]:
+                slot.signal.set_result(False)
+            if successor is not None:
+                successor.signal.set_result(True)
+
+    def _commit(self, turn: list[_Slot]) -> None:
+        plan = self._turns.plan(turn)
+        try:
+            try:
+                outcomes = self._servers.run(plan(False))
+            except ConnectionLost as lost:
+                outcomes = self._settle(turn, plan, lost)
+            _share_out(turn, outcomes)
+        except Unavailable as error:
+            _fail(turn, error)
+        except LedgerError as error:
+            if len(turn) == 1:
+                _fail(turn, error)
+            else:  # one of them is at fault: each for itself
+                for slot in turn:
+                    self._commit([slot])
+
+    def _settle(
+        self, turn: list[_Slot], plan: Callable[[bool], Plan[list[Outcome]]], lost: ConnectionLost
+    ) -> list[Outcome]:
+        """A connection lost during COMMIT tells nothing: look the ids up, record what is missing."""
+        try:
+            self._servers.forget_broken()
+            return self._servers.run(plan(True))
+        except Unavailable as error:
+            raise _unknown(turn, error) from lost
+
+
+class AsyncWriter:
+    """The appends of all tasks of one AsyncLedger.
+
+    A task of its own writes, so that a cancelled caller harms no other.
+    """
+
+    def __init__(self, servers: AsyncServers, appender: Appender) -> None:
+        self._servers = servers
+        self._turns = _Turns(appender)
+        self._task: asyncio.Task[None] | None = None
+
+    async def write(
+        self, drafts: Sequence[Draft], *, expect: Condition | None = None, stop: bool = False
+    ) -> list[Outcome]:
+        """`Writer.write`, awaited. Cancelling it does not take back what was said: the entry may still be recorded."""
+        slot = self._turns.slot(drafts, expect, stop)
+        slot.signal = asyncio.get_running_loop().create_future()
+        self._turns.waiting.append(slot)
+        if self._task is None:
+            self._task = asyncio.create_task(self._write_turns())
+        await slot.signal
+        return slot.result()
+
+    async def close(self) -> None:
+        """Waits for what is under way."""
+        if self._task is not None:
+            await self._task
+
+    async def _write_turns(self) -> None:
+        turn: list[_Slot] = []
+        try:
+            while self._turns.waiting:
+                turn = self._turns.take()
+                await self._commit(turn)
+                for slot in turn:
+                    if not slot.signal.done():
+                        slot.signal.set_result(None)
+        finally:
+            self._task = None
+            for slot in (*turn, *self._turns.waiting):
+                if not slot.signal.done():
+                    slot.error = slot.error or _unknown([slot], Unavailable("the event loop is closing"))
+                    slot.signal.set_result(None)
+            self._turns.waiting.clear()
+
+    async def _commit(self, turn: list[_Slot]) -> None:
+        plan = self._turns.plan(turn)
+        try:
+            try:
+                outcomes = await self._servers.run(plan(False))
+            except ConnectionLost as lost:
+                outcomes = await self._settle(turn, plan, lost)
+            _share_out(turn, outcomes)
+        except Unavailable as error:
+            _fail(turn, error)
+        except LedgerError as error:
+            if len(turn) == 1:
+                _fail(turn, error)
+            else:
+                for slot in turn:
+                    await self._commit([slot])
+
+    async def _settle(
+        self, turn: list[_Slot], plan: Callable[[bool], Plan[list[Outcome]]], lost: ConnectionLost
+    ) -> list[Outcome]:
+        try:
+            await self._servers.forget_broken()
+            return await self._servers.run(plan(True))
+        except Unavailable as error:
+            raise _unknown(turn, error) from lost

@@ -1,0 +1,113 @@
+-- The database itself refuses what an append-only chain must not see. SQLSTATEs:
+--   LE001  the entries do not continue the tail (a fork, a gap, a wrong link, time running back)
+--   LE002  the rows contradict one another or are not whole
+--   LE003  recorded_at is not within a few seconds of this database's clock
+--   LE004  an entry, a tail or a ledger would be changed or removed
+
+-- Runs once a statement, as its owner: a writer needs INSERT on audit_logs and no right on the tail's columns.
+-- It reads the new rows and the tail in separate statements, never joined, so that the schema also runs on Citus.
+create function ledger.move_tail() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    first record;
+    last record;
+    tail record;
+    wrong bigint;
+    tolerance constant interval := '5 seconds';
+begin
+    select ledger_id, position, prev_hash, hash, recorded_at, salt is null as bare, count(*) over () as entries
+    into first from added limit 1;
+    if not found then
+        return null;
+    end if;
+    last := first;
+
+    if first.entries > 1 then
+        select position, prev_hash, recorded_at into first from added order by position limit 1;
+        select ledger_id, position, hash, recorded_at, false as bare into last from added order by position desc limit 1;
+        select link.position into wrong
+        from (
+            select
+                position,
+                ledger_id = last.ledger_id and salt is not null
+                and position = lag(position, 1, position - 1) over in_order + 1
+                and prev_hash = lag(hash, 1, prev_hash) over in_order
+                and recorded_at >= lag(recorded_at, 1, recorded_at) over in_order as sound
+            from added
+            window in_order as (order by position)
+        ) as link
+        where not link.sound
+        order by link.position limit 1;
+        if found then
+            raise exception 'entry % does not continue the entry before it in the same statement', wrong
+                using errcode = 'LE002', hint = 'One ledger a statement; positions, prev_hash and recorded_at in order; a salt in each.';
+        end if;
+    end if;
+    if last.bare then
+        raise exception 'entry % has no salt: only an erasure may remove a body', last.position using errcode = 'LE002';
+    end if;
+    if first.recorded_at < statement_timestamp() - tolerance then
+        raise exception 'entry % says it was recorded at %, but the statement came at %',
+            first.position, first.recorded_at, statement_timestamp() using errcode = 'LE003';
+    end if;
+
+    -- Locks the tail until the transaction ends: no other entry of this ledger can come between.
+    update ledger.tails
+    set position = last.position, hash = last.hash, recorded_at = last.recorded_at
+    where ledger_id = last.ledger_id
+        and position = first.position - 1
+        and hash = first.prev_hash
+        and recorded_at <= first.recorded_at
+        -- A tail that is ahead of a clock set back may be repeated, but not run further ahead.
+        and last.recorded_at <= greatest(recorded_at, clock_timestamp() + tolerance);
+    if found then
+        return null;
+    end if;
+
+    select position, hash, recorded_at into tail from ledger.tails where ledger_id = last.ledger_id;
+    if tail is null then
+        raise exception 'no ledger has the id %', last.ledger_id using errcode = 'LE001';
+    elsif first.position <= tail.position then
+        raise exception 'a fork: entry % is there already, ledger % stands at %', first.position, last.ledger_id, tail.position
+            using errcode = 'LE001';
+    elsif first.position > tail.position + 1 then
+        raise exception 'a gap: entry % would follow entry % of ledger %', first.position, tail.position, last.ledger_id
+            using errcode = 'LE001';
+    elsif first.prev_hash <> tail.hash then
+        raise exception 'a wrong link: prev_hash of entry % is not the hash of entry % of ledger %',
+            first.position, tail.position, last.ledger_id using errcode = 'LE001';
+    elsif first.recorded_at < tail.recorded_at then
+        raise exception 'time runs back: entry % says %, entry % of ledger % was recorded at %',
+            first.position, first.recorded_at, tail.position, last.ledger_id, tail.recorded_at using errcode = 'LE001';
+    end if;
+    raise exception 'entry % says it was recorded at %, ahead of this database''s clock (%)',
+        last.position, last.recorded_at, clock_timestamp() using errcode = 'LE003';
+end
+$$;
+
+create function ledger.refuse_change() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    raise exception '% on %.% is refused: entries of an audit ledger are never changed or removed',
+        tg_op, tg_table_schema, tg_table_name using errcode = 'LE004';
+end
+$$;
+
+create trigger move_tail after insert on ledger.audit_logs
+    referencing new table as added for each statement execute function ledger.move_tail();
+create trigger append_only before update or delete or truncate on ledger.audit_logs
+    for each statement execute function ledger.refuse_change();
+create trigger append_only before update or delete or truncate on ledger.ledgers
+    for each statement execute function ledger.refuse_change();
+create trigger append_only before delete or truncate on ledger.tails
+    for each statement execute function ledger.refuse_change();
+-- Depth 0 is a statement by hand; move_tail's own update comes from within a trigger.
+create trigger moved_by_entries before update of ledger_id, position, hash, recorded_at on ledger.tails
+    for each row when (pg_trigger_depth() = 0) execute function ledger.refuse_change();
+
+-- ALWAYS: they fire under session_replication_role = replica too.
+alter table ledger.audit_logs enable always trigger move_tail;
+alter table ledger.audit_logs enable always trigger append_only;
+alter table ledger.ledgers enable always trigger append_only;
+alter table ledger.tails enable always trigger append_only;
+alter table ledger.tails enable always trigger moved_by_entries;
