@@ -7,6 +7,7 @@ offered.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
@@ -38,7 +39,7 @@ _SUSPECT = re.compile(rb'null|\\u0000|NaN|Infinity|T\d\d:\d\d:\d\d(?:\.\d+)?"')
 
 
 class Draft(msgspec.Struct, frozen=True):
-    """An event ready for the chain. before, after, metadata: JSON texts, UTF-8, None for NULL. Hashes in hex as well."""
+    """An event ready for the chain. before, after, metadata: JSON texts, UTF-8; None for NULL."""
 
     event: Event
     id: UUID
@@ -280,7 +281,7 @@ def _faults(value: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:
         case str():
             if problem := _bad_characters(value):
                 yield path, problem
-        case float() if value != value or value in (float("inf"), float("-inf")):
+        case float() if not math.isfinite(value):
             yield path, f"{value} is not JSON"
         case Decimal() if not value.is_finite():
             yield path, f"{value} is not JSON"

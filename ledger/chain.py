@@ -38,10 +38,15 @@ def check_continues(tail: Tail, entries: Iterable[Entry]) -> Tail:
             raise ChainBroken(entry.position, f"its prev is not the hash of entry {tail.position}")
         if entry.recorded_at < tail.recorded_at:
             raise ChainBroken(entry.position, f"recorded earlier than entry {tail.position}")
-        if digest(envelope(entry)) != entry.hash:
-            raise ChainBroken(entry.position, "its hash is not the hash of its envelope")
-        body_bytes = body(entry)
-        if body_bytes is not None and digest(body_bytes) != entry.body_hash:
-            raise ChainBroken(entry.position, "its body is not the one that its envelope names")
+        check_entry(entry)
         tail = entry.tail
     return tail
+
+
+def check_entry(entry: Entry) -> None:
+    """Raises ChainBroken where the entry's hash is not its envelope's, or its body not the one its envelope names."""
+    if digest(envelope(entry)) != entry.hash:
+        raise ChainBroken(entry.position, "its hash is not the hash of its envelope")
+    body_bytes = body(entry)
+    if body_bytes is not None and digest(body_bytes) != entry.body_hash:
+        raise ChainBroken(entry.position, "its body is not the one that its envelope names")

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeAlias, TypeVar, cast
 
@@ -23,8 +24,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from ledger.effects import (
+    Apply,
     Command,
     CopyIn,
+    CopyOut,
     Effect,
     InTransaction,
     LuaScript,
@@ -34,6 +37,7 @@ from ledger.effects import (
     Refused,
     Row,
     SqlScript,
+    Wait,
 )
 from ledger.errors import (
     ConnectionLost,
@@ -125,9 +129,9 @@ def _throw(plan: Plan[Any], error: Exception, raw: bool) -> Effect:
 
 def _as_refused(error: Exception) -> Refused | None:
     if isinstance(error, psycopg.Error) and error.sqlstate and error.sqlstate not in _SHUTDOWN:
-        return Refused(str(error), error.sqlstate, error.diag.constraint_name)
-    if isinstance(error, redis.ResponseError):
-        return Refused(str(error))
+        return Refused(str(error), error.sqlstate)
+    if isinstance(error, redis.RedisError | OSError):
+        return Refused(str(error), away=not isinstance(error, redis.ResponseError))
     return None
 
 
@@ -166,6 +170,8 @@ def _translate_postgres(error: psycopg.Error) -> LedgerError:
 
 
 def _perform(effect: Effect, connection: Callable[[], Connection] | None, client: Redis | None) -> Any:
+    if isinstance(effect, Wait):
+        return time.sleep(effect.seconds)
     if isinstance(effect, Command | LuaScript):
         return cast(Any, _needed(client, "Redis")).execute_command(*_redis_args(effect))
     postgres = _needed(connection, "Postgres")()
@@ -181,8 +187,17 @@ def _perform(effect: Effect, connection: Callable[[], Connection] | None, client
                 for data in effect.data:
                     copy.write(data)
             return None
+        case CopyOut():
+            with _cursor(postgres).copy(effect.sql, effect.params) as copy:
+                copy.set_types(effect.types)
+                for row in copy.rows():
+                    effect.take(row)
+            return None
         case SqlScript():
             postgres.execute(effect.sql)
+            return None
+        case Apply():
+            effect.function(Transaction(postgres))
             return None
         case InTransaction():
             if not isinstance(postgres, psycopg.Connection):
@@ -193,6 +208,8 @@ def _perform(effect: Effect, connection: Callable[[], Connection] | None, client
 async def _aperform(
     effect: Effect, connection: Callable[[], Awaitable[AsyncConnection]] | None, client: AsyncRedis | None
 ) -> Any:
+    if isinstance(effect, Wait):
+        return await asyncio.sleep(effect.seconds)
     if isinstance(effect, Command | LuaScript):
         return await cast(Any, _needed(client, "Redis")).execute_command(*_redis_args(effect))
     postgres = await _needed(connection, "Postgres")()
@@ -208,6 +225,12 @@ async def _aperform(
                 for data in effect.data:
                     await copy.write(data)
             return None
+        case CopyOut():
+            async with _acursor(postgres).copy(effect.sql, effect.params) as copy:
+                copy.set_types(effect.types)
+                async for row in copy.rows():
+                    effect.take(row)
+            return None
         case SqlScript():
             await postgres.execute(effect.sql)
             return None
@@ -215,6 +238,29 @@ async def _aperform(
             if not isinstance(postgres, psycopg.AsyncConnection):
                 raise UsageError(f"an AsyncLedger takes a psycopg.AsyncConnection, not {type(postgres).__name__}")
             return postgres.info.transaction_status in _IN_TRANSACTION or not postgres.autocommit
+
+
+class Transaction:
+    """What a projection writes through: the transaction in which its checkpoint moves. Implements projection.Writes."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def execute(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()) -> list[Row]:
+        """One statement; its rows, as tuples."""
+        return _rows(_cursor(self._connection).execute(sql, params))
+
+    def execute_many(self, sql: str, params: Iterable[Sequence[Any]]) -> None:
+        """One statement for each set of parameters, in few round trips."""
+        _cursor(self._connection).executemany(sql, params)
+
+    def copy(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Many rows into one table: the fastest way in."""
+        names = psycopg.sql.SQL(", ").join(map(psycopg.sql.Identifier, columns))
+        into = psycopg.sql.SQL("copy {} ({}) from stdin").format(psycopg.sql.Identifier(table), names)
+        with self._connection.cursor().copy(into) as copy:
+            for row in rows:
+                copy.write_row(row)
 
 
 # The caller's connection may have row and cursor factories of its own: plans want plain tuples.
@@ -311,6 +357,13 @@ def create_async_redis_connection(redis_url: str, *, connect_timeout: float = 5.
     return cast(AsyncRedis, _redis_from_url(redis.asyncio.Redis, redis_url, connect_timeout, retry))
 
 
+def _for_plans(create: Callable[..., T], settings: Settings) -> T:
+    """A client whose replies come as Redis sends them: plans read those, whatever redis-py makes of them by default."""
+    client = create(_needed(settings.redis_url, "Redis"), connect_timeout=settings.connect_timeout)
+    cast(Any, client).response_callbacks.clear()
+    return client
+
+
 def _redis_from_url(client: Any, url: str, connect_timeout: float, retry: Any) -> Any:
     try:
         return client.from_url(
@@ -354,10 +407,12 @@ class Servers:
     @property
     def redis(self) -> Redis | None:
         if self._redis is None and self.settings.redis_url is not None:
-            self._redis = create_redis_connection(
-                self.settings.redis_url, connect_timeout=self.settings.connect_timeout
-            )
+            self._redis = self.new_redis()
         return self._redis
+
+    def new_redis(self) -> Redis:
+        """A client of one's own, for plans that block. Raises InvalidSetting where no Redis is set."""
+        return _for_plans(create_redis_connection, self.settings)
 
     def run(self, plan: Plan[T], redis_client: Redis | None = None) -> T:
         """Drives a plan; a pooled connection is taken when the plan first needs one, and given back at its end."""
@@ -422,10 +477,12 @@ class AsyncServers:
     @property
     def redis(self) -> AsyncRedis | None:
         if self._redis is None and self.settings.redis_url is not None:
-            self._redis = create_async_redis_connection(
-                self.settings.redis_url, connect_timeout=self.settings.connect_timeout
-            )
+            self._redis = self.new_redis()
         return self._redis
+
+    def new_redis(self) -> AsyncRedis:
+        """A client of one's own, for plans that block. Raises InvalidSetting where no Redis is set."""
+        return _for_plans(create_async_redis_connection, self.settings)
 
     async def run(self, plan: Plan[T], redis_client: AsyncRedis | None = None) -> T:
         async with self._borrowed() as connection:

@@ -7,7 +7,7 @@ after any effect, which is how crashes are tested.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -41,6 +41,20 @@ class CopyIn:
 
 
 @dataclass(frozen=True, slots=True)
+class CopyOut:
+    """A COPY … TO STDOUT (FORMAT BINARY), row by row: memory does not grow with the result. Brings None.
+
+    types: of each column, by Postgres' names; `int8` for a timestamptz gives its microseconds since 2000-01-01 UTC.
+    take: called with each row; what it raises ends the COPY.
+    """
+
+    sql: str
+    params: Sequence[Any]
+    types: Sequence[str]
+    take: Callable[[Row], object]
+
+
+@dataclass(frozen=True, slots=True)
 class InTransaction:
     """Does the connection stand in a transaction that outlives one statement? Brings a bool."""
 
@@ -68,20 +82,34 @@ class LuaScript:
     args: Sequence[Any]
 
 
-Effect: TypeAlias = Query | Pipeline | CopyIn | SqlScript | InTransaction | Command | LuaScript
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Do nothing for so many seconds. Brings None."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Let a function write through the connection's open transaction, as a projection does. Brings None. Sync only."""
+
+    function: Callable[[Any], None]
+
+
+Effect: TypeAlias = Query | Pipeline | CopyIn | CopyOut | SqlScript | InTransaction | Command | LuaScript | Wait | Apply
 Plan: TypeAlias = Generator[Effect, Any, T]
 
 
 class Refused(Exception):
     """A server refused an effect; thrown into the plan, which may know what to do about it.
 
-    `sqlstate` is Postgres' five characters, empty for Redis. `constraint` is the violated one's name, if any.
+    `sqlstate` is Postgres' five characters, empty for Redis. `away`: Redis did not answer at all.
     """
 
-    def __init__(self, message: str, sqlstate: str = "", constraint: str | None = None) -> None:
+    def __init__(self, message: str, sqlstate: str = "", away: bool = False) -> None:
         super().__init__(message)
         self.sqlstate = sqlstate
-        self.constraint = constraint
+        self.away = away
 
 
 @cache

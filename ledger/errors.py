@@ -14,6 +14,7 @@
     │   ├── StreamDiverged          the stream holds what the database does not
     │   ├── RecordRefused           the database refused a record as false
     │   └── MigrationTampered       a migration was edited, removed or reordered
+    ├── ProjectionFailed            a projection's `apply` raised; its view stands before the entries it failed on
     └── Unavailable                 a server is away or overloaded; trying again is safe
         ├── ConnectionLost          the connection broke while it was in use
         ├── TailBusy                another transaction holds the ledger's tail; nothing was recorded
@@ -91,6 +92,15 @@ class RecordRefused(IntegrityError):
 
 class MigrationTampered(IntegrityError):
     """A migration file or the record of an applied one was edited, removed or reordered."""
+
+
+class ProjectionFailed(LedgerError):
+    """A projection's `apply` raised. `position` is the first of the entries it was given; none of them was applied."""
+
+    def __init__(self, name: str, position: int, problem: str) -> None:
+        super().__init__(f"projection {name!r} failed on the entries from position {position}: {problem}")
+        self.name = name
+        self.position = position
 
 
 class Unavailable(LedgerError):

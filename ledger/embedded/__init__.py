@@ -115,7 +115,7 @@ def _usable(home: Path) -> Iterator[None]:
     except OSError as error:
         where = error.filename or home
         raise InvalidSetting(
-            f"the embedded servers' folder {home} cannot be used: {where}: {error.strerror}"
+            f"the embedded servers' folder {home} cannot be used: {where}: {error.strerror or error}"
         ) from error
 
 

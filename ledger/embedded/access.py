@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import socket
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from ledger.embedded.files import write_private
 from ledger.errors import InvalidSetting
 
 NAMES = ("postgres", "valkey")
+PORT_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class Keyring:
     def choose_port(self, name: str) -> Access:
         """Settle the port that server `name` is to be started on: the one it had, if that is free, else another."""
         access = self._entries[name]
-        port = access.port if access.port and _is_free(access.port) else _any_free()
+        port = access.port if access.port and _becomes_free(access.port) else _any_free()
         if port != access.port:
             self._entries[name] = access = Access(port, access.password)
             self._save()
@@ -66,6 +68,16 @@ class Keyring:
 
     def _save(self) -> None:
         write_private(self._path, json.dumps({name: asdict(access) for name, access in self._entries.items()}))
+
+
+def _becomes_free(port: int) -> bool:
+    """Is it free, or soon? A server that was just killed, and its orphans, hold it for a moment longer."""
+    deadline = time.monotonic() + PORT_SECONDS
+    while not _is_free(port):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def _is_free(port: int) -> bool:

@@ -42,3 +42,37 @@ select
     position, id, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id,
     before::text, after::text, metadata::text, salt, body_hash, prev_hash, hash
 from ledger.audit_logs where ledger_id = %s and position > %s and position <= %s order by position limit %s;
+
+-- name: tails
+select ledger_id, epoch, position from ledger.tails where ledger_id = any(%s);
+
+-- name: all_tails
+-- The relay's wake-up: one small query for all ledgers.
+select tail.ledger_id, ledger.name, tail.epoch, tail.position
+from ledger.tails as tail join ledger.ledgers as ledger using (ledger_id) order by tail.ledger_id;
+
+-- name: hash_at
+select hash from ledger.audit_logs where ledger_id = %s and position = %s;
+
+-- name: open_epoch
+update ledger.tails set epoch = epoch + 1 where ledger_id = %s returning epoch;
+
+-- name: slowest_reader
+-- Trimming never passes what a projection or a consumer group has still to see.
+select least(
+    (select min(position) from ledger.projections where ledger_id = %s and not building),
+    (select min(position) from ledger.subscriptions where ledger_id = %s)
+);
+
+-- name: subscribe
+-- Where the group stands: where it had come to, or `after` where it is new.
+with added as (
+    insert into ledger.subscriptions (ledger_id, name, position) values (%s, %s, %s)
+    on conflict (ledger_id, name) do update set updated_at = now()
+    returning position
+)
+select added.position, tail.epoch from added, ledger.tails as tail where tail.ledger_id = %s;
+
+-- name: save_subscription
+update ledger.subscriptions set position = greatest(position, %s), updated_at = now()
+where ledger_id = %s and name = %s;

@@ -1,0 +1,236 @@
+"""AsyncLedger: what an asyncio application holds. `Ledger`, awaited."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from ledger import store
+from ledger.consumer import POLL, next_entries, reader_after
+from ledger.drive import AsyncConnection, AsyncServers, adrive
+from ledger.effects import Plan
+from ledger.errors import LedgerError
+from ledger.events import Appended, Entry, Event, Receipt, Tail
+from ledger.findings import Report
+from ledger.gathering import Gathering, receipt_of
+from ledger.opening import open_ledger, open_settings
+from ledger.projection import reached
+from ledger.settings import Settings
+from ledger.store import Appender, Condition, LedgerRef, Outcome
+from ledger.subscription import CLAIMS, AsyncDelivery, Claim, Subscription, consumer_name
+from ledger.verify import verify
+from ledger.waiting import Patience, Quiet
+from ledger.writer import AsyncWriter, prepare
+
+T = TypeVar("T")
+
+
+class AsyncLedger:
+    """`Ledger` for asyncio: the same names, awaited."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._servers = AsyncServers(settings)
+        self._opening = asyncio.Lock()
+        self._opened: tuple[LedgerRef, AsyncWriter] | None = None
+
+    @classmethod
+    def open(
+        cls,
+        *,
+        database_url: str | None = None,
+        redis_url: str | None = None,
+        name: str | None = None,
+        home: str | Path | None = None,
+    ) -> Self:
+        """As Ledger.open. With `home` it blocks until the embedded servers are up."""
+        return cls(open_settings(database_url, redis_url, name, home))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Waits for the appends under way, then gives up the connections."""
+        if self._opened is not None:
+            await self._opened[1].close()
+        await self._servers.close()
+
+    async def ref(self) -> LedgerRef:
+        """The ledger's id and name in the database. Raises UnknownLedger, SchemaMismatch, Unavailable."""
+        return (await self._open())[0]
+
+    async def run(self, plan: Plan[T]) -> T:
+        """Runs a plan (see effects.py), such as a view's query, on a pooled connection."""
+        return await self._servers.run(plan)
+
+    async def append(
+        self, event: Event, *, connection: AsyncConnection | None = None, expect: Condition | None = None
+    ) -> Receipt:
+        """As Ledger.append. Cancelling it does not take back what was said: the entry may still be recorded."""
+        ref, writer = await self._open()
+        drafts = [prepare(event, ref.name)]
+        if connection is None:
+            [outcome] = await writer.write(drafts, expect=expect)
+        else:
+            [outcome] = await adrive(Appender(ref).append_within(drafts, expect), _given(connection), raw_errors=True)
+        return receipt_of(outcome)
+
+    async def append_many(
+        self,
+        events: Iterable[Event] | AsyncIterable[Event],
+        *,
+        connection: AsyncConnection | None = None,
+    ) -> Appended:
+        """As Ledger.append_many; the events may come from an async iterable."""
+        ref, writer = await self._open()
+        gathering = Gathering(ref.name)
+        appender = Appender(ref)
+        under_way: asyncio.Task[list[Outcome]] | None = None
+        source = aiter(events) if isinstance(events, AsyncIterable) else iter(events)
+        while not gathering.stopped:
+            pulled, failure = await _pull(source, ASYNC_BATCH)
+            iterator = iter(pulled)
+            while drafts := await asyncio.to_thread(gathering.batch, iterator):
+                if connection is not None:
+                    gathering.add(await adrive(appender.append_within(drafts), _given(connection), raw_errors=True))
+                    continue
+                await _finish(under_way, gathering)
+                if gathering.stopped:
+                    break
+                under_way = asyncio.create_task(writer.write(drafts, stop=True))
+            gathering.failure = gathering.failure or failure
+            if not pulled or gathering.failure is not None:
+                break
+        await _finish(under_way, gathering)
+        return gathering.result()
+
+    async def tail(self) -> Tail:
+        """Position, hash and time of the newest entry."""
+        return await self.run(store.tail_of(await self.ref()))
+
+    async def read(self, after: int = 0, limit: int | None = None) -> AsyncIterator[Entry]:
+        """The entries after position `after` in order, from Postgres, page by page."""
+        ref = await self.ref()
+        left = store.FAR if limit is None else limit
+        while left > 0:
+            page = await self.run(store.read(ref, after, min(left, store.PAGE)))
+            for entry in page:
+                yield entry
+            if len(page) < min(left, store.PAGE):
+                return
+            left -= len(page)
+            after = page[-1].position
+
+    async def follow(self, after: int | None = None, *, idle: float | None = None) -> AsyncIterator[Entry]:
+        """As Ledger.follow."""
+        ref = await self.ref()
+        reader = await self.run(reader_after(ref, (await self.tail()).position if after is None else after))
+        redis_client = self._servers.new_redis() if self.settings.redis_url is not None else None
+        quiet = Quiet(idle)
+        try:
+            while not quiet.over:
+                plan = next_entries([reader], has_stream=redis_client is not None, wait=quiet.wait)
+                for entry in (await self._servers.run(plan, redis_client)).get(ref.ledger_id, ()):
+                    reader.tail = entry.tail
+                    yield entry
+                    quiet.broken()
+        finally:
+            if redis_client is not None:
+                await redis_client.aclose()
+
+    async def subscribe(
+        self,
+        group: str,
+        *,
+        after: int = 0,
+        consumer: str | None = None,
+        claim_after: float = 60.0,
+        max_tries: int = 5,
+        idle: float | None = None,
+    ) -> AsyncIterator[AsyncDelivery]:
+        """As Ledger.subscribe; `await delivery.ack()`."""
+        redis_client = self._servers.new_redis()
+        subscription = Subscription(
+            await self.ref(),
+            group,
+            consumer or consumer_name(),
+            after=after,
+            claim_after=claim_after,
+            max_tries=max_tries,
+        )
+        quiet = Quiet(idle)
+        try:
+            while not quiet.over:
+                for claim in await self._servers.run(subscription.next_claims(CLAIMS, quiet.wait), redis_client):
+                    yield AsyncDelivery(claim, partial(self._acknowledge, subscription, claim))
+                    quiet.broken()
+            await self._servers.run(subscription.save(), redis_client)
+        finally:
+            await redis_client.aclose()
+
+    async def wait_for(self, receipt: Receipt | int, projection: str, *, timeout: float = 10.0) -> None:
+        """As Ledger.wait_for."""
+        patience = Patience(receipt, projection, timeout)
+        ref = await self.ref()
+        while patience.short_of(await self.run(reached(ref, projection))):
+            await asyncio.sleep(POLL)
+
+    async def verify(self, *, first: int = 1, workers: int = 1) -> Report:
+        """As Ledger.verify, in a thread."""
+        return await asyncio.to_thread(verify, self.settings, first=first, workers=workers)
+
+    async def _acknowledge(self, subscription: Subscription, claim: Claim) -> None:
+        await self.run(subscription.acknowledge(claim))
+
+    async def _open(self) -> tuple[LedgerRef, AsyncWriter]:
+        if self._opened is None:
+            async with self._opening:
+                if self._opened is None:
+                    ref = await self._servers.run(open_ledger(self.settings.name))
+                    self._opened = ref, AsyncWriter(self._servers, Appender(ref))
+        return self._opened
+
+
+ASYNC_BATCH = 1000
+"""AsyncLedger.append_many encodes in a thread so many events at a time, so that the event loop stays free."""
+
+
+async def _pull(source: Iterator[Event] | AsyncIterator[Event], most: int) -> tuple[list[Event], Exception | None]:
+    """The next events, and what the source raised after them, if it did."""
+    pulled: list[Event] = []
+    try:
+        if isinstance(source, AsyncIterator):
+            while len(pulled) < most:
+                pulled.append(await anext(source))
+        else:
+            pulled.extend(islice(source, most))
+    except StopAsyncIteration:
+        pass
+    except Exception as error:
+        return pulled, error
+    return pulled, None
+
+
+async def _finish(under_way: asyncio.Task[list[Outcome]] | None, gathering: Gathering) -> None:
+    if under_way is not None and not gathering.stopped:
+        try:
+            gathering.add(await under_way)
+        except LedgerError as error:
+            gathering.stop(error)
+
+
+def _given(connection: AsyncConnection) -> Callable[[], Awaitable[AsyncConnection]]:
+    async def given() -> AsyncConnection:
+        return connection
+
+    return given

@@ -1,0 +1,109 @@
+"""Following the ledger: entries in order, from the stream as long as it holds what comes next, else from Postgres.
+
+Every entry is checked on arrival: position, link, time, hash and body. What the stream says falsely is asked of
+Postgres; what Postgres says falsely ends the reading with ChainBroken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from ledger import stream
+from ledger.chain import check_continues
+from ledger.effects import Plan, Query, Refused, Wait
+from ledger.errors import ChainBroken, StreamDiverged
+from ledger.events import GENESIS, Entry, Tail
+from ledger.store import PAGE, SQL, LedgerRef, read
+from ledger.stream import StreamId
+
+POLL = 0.02
+"""Seconds between looks at Postgres while there is no stream to wait on."""
+BEGINNING = Tail(0, GENESIS, datetime.min.replace(tzinfo=UTC))
+
+
+@dataclass(slots=True)
+class Reader:
+    """Where somebody reads in one ledger: the tail of what has been seen, and the epoch of the stream it came from."""
+
+    ledger: LedgerRef
+    tail: Tail
+    epoch: int = 1
+
+    @property
+    def stream_id(self) -> StreamId:
+        return StreamId(self.epoch, self.tail.position)
+
+
+def reader_after(ledger: LedgerRef, position: int) -> Plan[Reader]:
+    """A reader that continues after the entry at `position` (0: from the beginning). Raises StreamDiverged."""
+    [(_, epoch, _)] = yield Query(SQL["tails"], ([ledger.ledger_id],))
+    if position == 0:
+        return Reader(ledger, BEGINNING, epoch)
+    entries = yield from read(ledger, position - 1, 1, last=position)
+    if not entries:
+        raise StreamDiverged(f"ledger {ledger.name!r} has no entry {position} to continue after")
+    return Reader(ledger, entries[0].tail, epoch)
+
+
+def next_entries(
+    readers: Sequence[Reader], *, has_stream: bool, wait: float | None, limit: int = PAGE
+) -> Plan[dict[int, list[Entry]]]:
+    """The next checked entries of each reader, by ledger_id; only readers that have some. Does not move the readers.
+
+    wait: seconds to wait for the first entry; None does not wait.
+    Raises ChainBroken; StreamDiverged where a reader is ahead of its ledger (a restored database).
+    """
+    streamed: dict[str, list[Entry | None]] = {}
+    if has_stream:
+        try:
+            streamed = yield from stream.read([(each.ledger.name, each.stream_id) for each in readers], limit, wait)
+        except Refused as refused:
+            if not refused.away:
+                raise
+            has_stream = False
+    found: dict[int, list[Entry]] = {}
+    misled: list[Reader] = []
+    for reader in readers:
+        entries = streamed.get(reader.ledger.name, [])
+        if entries and not _continues(reader, entries):
+            misled.append(reader)
+        elif entries:
+            found[reader.ledger.ledger_id] = [entry for entry in entries if entry is not None]
+    if misled or not found:
+        found |= yield from _from_postgres(misled or readers, limit)
+    if not found and not has_stream and wait is not None:
+        yield Wait(min(wait, POLL))
+    return found
+
+
+def _continues(reader: Reader, streamed: Sequence[Entry | None]) -> bool:
+    """Does the stream hold what comes next, and truly? A gap, a trimmed or erased entry and a false one say no."""
+    entries = [entry for entry in streamed if entry is not None]
+    if len(entries) < len(streamed) or any(entry.ledger != reader.ledger.name for entry in entries):
+        return False
+    try:
+        check_continues(reader.tail, entries)
+    except ChainBroken:
+        return False
+    return True
+
+
+def _from_postgres(readers: Sequence[Reader], limit: int) -> Plan[dict[int, list[Entry]]]:
+    tails = yield Query(SQL["tails"], ([reader.ledger.ledger_id for reader in readers],))
+    standing = {ledger_id: (epoch, position) for ledger_id, epoch, position in tails}
+    found = {}
+    for reader in readers:
+        ledger = reader.ledger
+        reader.epoch, position = standing[ledger.ledger_id]
+        if position < reader.tail.position:
+            raise StreamDiverged(
+                f"entry {reader.tail.position} of ledger {ledger.name!r} was seen, but the ledger ends at {position}: "
+                "its database was set back; see docs/operations.md"
+            )
+        if position > reader.tail.position:
+            entries = yield from read(ledger, reader.tail.position, limit, last=position)
+            check_continues(reader.tail, entries)
+            found[ledger.ledger_id] = entries
+    return found

@@ -1,0 +1,35 @@
+"""From arguments and environment to a ledger that is known to be there. Shared by both colours."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from ledger import embedded, migrate
+from ledger.effects import Plan
+from ledger.errors import InvalidSetting
+from ledger.settings import Settings
+from ledger.store import LedgerRef, find_ledger
+
+
+def open_settings(
+    database_url: str | None, redis_url: str | None, name: str | None, home: str | Path | None
+) -> Settings:
+    """Settings with a database. For a home the embedded servers are started, and their schema is brought up to date."""
+    settings = Settings.load(database_url=database_url, redis_url=redis_url, name=name, home=home)
+    if settings.database_url is None and settings.home is not None:
+        servers = embedded.start(settings.home)
+        settings = replace(settings, database_url=servers.database_url, redis_url=servers.redis_url)
+        migrate.migrate(settings)
+    if settings.database_url is None:
+        raise InvalidSetting(
+            "no database is set: give database_url or LEDGER_DATABASE_URL "
+            "(or home= or LEDGER_HOME for the embedded servers)"
+        )
+    return settings
+
+
+def open_ledger(name: str) -> Plan[LedgerRef]:
+    """The ledger of that name, once the schema is known to be this package's."""
+    yield from migrate.check_schema(migrate.load())
+    return (yield from find_ledger(name))

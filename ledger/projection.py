@@ -1,0 +1,264 @@
+"""What a projection is; its checkpoint; the plans that move it, and that rebuild it beside the live one.
+
+A projection's tables have plain names. They live in the schema `ledger_views`; while they are rebuilt, in a schema of
+their own. The search_path decides which of the two a statement means, so a projection never names a schema.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+from ledger.chain import check_continues
+from ledger.effects import Apply, Pipeline, Plan, Query, Refused, Row, SqlScript, sql
+from ledger.errors import ChainBroken, ProjectionFailed, UnknownProjection
+from ledger.events import Entry, Tail
+from ledger.store import PAGE, LedgerRef, read
+
+SQL = sql("projection")
+LIVE_SCHEMA = "ledger_views"
+LOCK_TIMEOUT = "55P03"
+
+_BEGIN = Query("begin isolation level read committed read write")
+_COMMIT = Query("commit")
+_ROLLBACK = Query("rollback")
+
+
+class Writes(Protocol):
+    """The transaction in which `apply` changes its tables and its checkpoint moves."""
+
+    def execute(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()) -> list[Row]:
+        """One statement; its rows, as tuples."""
+
+    def execute_many(self, sql: str, params: Iterable[Sequence[Any]]) -> None:
+        """One statement for each set of parameters, in few round trips."""
+
+    def copy(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Many rows into one table: the fastest way in."""
+
+
+class Projection(ABC):
+    """A read view made from entries, exactly once each, in order.
+
+    name: of the projection, `[a-z][a-z0-9_]*`. version: raise it when `schema` or `apply` changes; the view is then
+    rebuilt. tables: the tables that `schema` creates. schema: SQL that creates them, with plain names, every key
+    beginning with ledger_id.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    tables: ClassVar[tuple[str, ...]]
+    schema: ClassVar[str]
+
+    @abstractmethod
+    def apply(self, ledger_id: int, entries: Sequence[Entry], tx: Writes) -> None:
+        """Brings the tables up to date with the next entries of one ledger, all of them or, by raising, none.
+
+        Must depend on nothing but its tables and the entries: a replay has to give the same rows.
+        """
+
+
+class Checkpoint(NamedTuple):
+    """How far a projection has come: the tail of what it has seen, and the stream's epoch at that time."""
+
+    name: str
+    version: int
+    epoch: int
+    position: int
+    hash: bytes
+    recorded_at: datetime
+
+    @property
+    def tail(self) -> Tail:
+        return Tail(self.position, self.hash, self.recorded_at)
+
+
+def install(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[None]:
+    """Creates the tables where the projection is new, and a checkpoint for every ledger that has none."""
+    yield Pipeline((_BEGIN, Query(SQL["lock_name"], (projection.name,)), Query(SQL["set_path"], (LIVE_SCHEMA,))))
+    if not (yield Query(SQL["known"], (projection.name,))):
+        yield SqlScript(projection.schema)
+    yield from _add_checkpoints(projection, ledgers, building=False)
+    yield _COMMIT
+
+
+def checkpoints(name: str, building: bool = False) -> Plan[dict[int, Checkpoint]]:
+    """The checkpoints of a projection by ledger_id."""
+    rows = yield Query(SQL["checkpoints"], (name, building))
+    return {row[0]: Checkpoint(*row[1:]) for row in rows}
+
+
+def reached(ledger: LedgerRef, name: str) -> Plan[int]:
+    """The position that the live projection has reached. Raises UnknownProjection."""
+    found = yield from checkpoints(name)
+    if ledger.ledger_id not in found:
+        raise UnknownProjection(f"there is no projection {name!r} yet: build it with 'auditledger project {name}'")
+    return found[ledger.ledger_id].position
+
+
+def advance(
+    ledger: LedgerRef,
+    projections: Sequence[Projection],
+    start: Tail,
+    entries: Sequence[Entry],
+    *,
+    epoch: int,
+    building: bool = False,
+) -> Plan[dict[str, Checkpoint]]:
+    """Applies the entries, which continue `start`, to several projections of one ledger in one transaction.
+
+    Each takes from them what it has not seen; one that is elsewhere (another worker was faster) is left alone.
+    building: in the tables of a rebuild, which is of one projection. Returns their checkpoints afterwards.
+    Raises ProjectionFailed, and ChainBroken where a view was built over an entry that is not the ledger's.
+    """
+    schema = building_schema(projections[0]) if building else LIVE_SCHEMA
+    names = [projection.name for projection in projections]
+    *_, rows = yield Pipeline(
+        (
+            _BEGIN,
+            Query(SQL["set_path"], (schema,)),
+            Query(SQL["lock_checkpoints"], (ledger.ledger_id, names, building)),
+        )
+    )
+    held = {row[0]: Checkpoint(*row) for row in rows}
+    moves = []
+    for projection in projections:
+        checkpoint = held.get(projection.name)
+        if checkpoint is not None and checkpoint.version == projection.version:
+            moved = yield from _apply(ledger, projection, checkpoint, start, entries, epoch)
+            if moved != checkpoint:
+                held[projection.name] = moved
+                moves.append(_move(ledger.ledger_id, moved, building))
+    yield Pipeline((*moves, _COMMIT)) if moves else _ROLLBACK
+    return held
+
+
+def _apply(
+    ledger: LedgerRef, projection: Projection, checkpoint: Checkpoint, start: Tail, entries: Sequence[Entry], epoch: int
+) -> Plan[Checkpoint]:
+    """Lets the projection write what it has not seen; the checkpoint that belongs to it then."""
+    fresh = _unseen(checkpoint, start, entries)
+    if not fresh:
+        return checkpoint
+    try:
+        yield Apply(_applying(projection, ledger.ledger_id, fresh))
+    except Refused as refused:
+        raise ProjectionFailed(projection.name, fresh[0].position, str(refused)) from refused
+    last = fresh[-1]
+    return checkpoint._replace(epoch=epoch, position=last.position, hash=last.hash, recorded_at=last.recorded_at)
+
+
+def _move(ledger_id: int, to: Checkpoint, building: bool) -> Query:
+    params = (to.epoch, to.position, to.hash, to.recorded_at, ledger_id, to.name, building)
+    return Query(SQL["move_checkpoint"], params)
+
+
+def _applying(projection: Projection, ledger_id: int, entries: Sequence[Entry]) -> Any:
+    def apply(tx: Writes) -> None:
+        try:
+            projection.apply(ledger_id, entries, tx)
+        except Exception as error:
+            if hasattr(error, "sqlstate"):  # the database's: the connection may be lost, which is not the view's fault
+                raise
+            raise ProjectionFailed(projection.name, entries[0].position, f"{type(error).__name__}: {error}") from error
+
+    return apply
+
+
+def _unseen(checkpoint: Checkpoint, start: Tail, entries: Sequence[Entry]) -> Sequence[Entry]:
+    seen = checkpoint.position - start.position
+    if not 0 <= seen < len(entries):
+        return ()
+    before = start if seen == 0 else entries[seen - 1].tail
+    if before.hash != checkpoint.hash:
+        raise ChainBroken(
+            checkpoint.position,
+            f"projection {checkpoint.name!r} was built over another entry than the ledger's: look into it, "
+            f"then 'auditledger replay {checkpoint.name}'",
+        )
+    return entries[seen:]
+
+
+# --------------------------------------------------------------------------------------------------------- rebuild
+
+
+def building_schema(projection: Projection) -> str:
+    return f"ledger_rebuild_{projection.name}"
+
+
+def begin_rebuild(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[bool]:
+    """Empty tables beside the live ones. False where another rebuild of this projection is under way.
+
+    The lock belongs to the connection: it must be one's own, and is given up by closing it.
+    """
+    [(locked,)] = yield Query(SQL["try_lock_rebuild"], (projection.name,))
+    if not locked:
+        return False
+    yield from drop_rebuild(projection)
+    schema = building_schema(projection)
+    yield _BEGIN
+    yield SqlScript(f'create schema "{schema}"')
+    yield Query(SQL["set_path"], (schema,))
+    yield SqlScript(projection.schema)
+    yield from _add_checkpoints(projection, ledgers, building=True)
+    yield _COMMIT
+    return True
+
+
+def swap(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[bool]:
+    """Puts the rebuilt tables in the live ones' place, in one transaction; for when few entries are left to replay.
+
+    While it holds the live checkpoints no worker moves them, so the rest can be caught up; readers wait for a moment
+    and then see the new tables. False where readers held the live tables for too long: try again.
+    """
+    schema = building_schema(projection)
+    yield Pipeline(
+        (
+            _BEGIN,
+            Query(SQL["lock_all_checkpoints"], (projection.name,)),
+            Query(SQL["set_path"], (schema,)),
+        )
+    )
+    live = yield from checkpoints(projection.name)
+    yield from _add_checkpoints(projection, ledgers, building=True)
+    built = yield from checkpoints(projection.name, building=True)
+    for ledger in ledgers:
+        at = built[ledger.ledger_id]
+        goal = live[ledger.ledger_id].position if ledger.ledger_id in live else 0
+        while at.position < goal:
+            entries = yield from read(ledger, at.position, PAGE, goal)
+            check_continues(at.tail, entries)
+            at = yield from _apply(ledger, projection, at, at.tail, entries, at.epoch)
+        yield _move(ledger.ledger_id, at, building=True)
+    try:
+        yield Pipeline(
+            (
+                Query(SQL["short_lock_timeout"]),
+                Query(SQL["swap_in"], (schema, list(projection.tables))),
+                Query(SQL["drop_live_checkpoints"], (projection.name,)),
+                Query(SQL["raise_checkpoints"], (projection.name,)),
+            )
+        )
+    except Refused as refused:
+        if refused.sqlstate != LOCK_TIMEOUT:
+            raise
+        yield _ROLLBACK
+        return False
+    yield SqlScript(f'drop schema "{schema}" cascade')
+    yield _COMMIT
+    return True
+
+
+def drop_rebuild(projection: Projection) -> Plan[None]:
+    """Clears away a rebuild that was given up or killed."""
+    yield _BEGIN
+    yield SqlScript(f'drop schema if exists "{building_schema(projection)}" cascade')
+    yield Query(SQL["drop_building_checkpoints"], (projection.name,))
+    yield _COMMIT
+
+
+def _add_checkpoints(projection: Projection, ledgers: Sequence[LedgerRef], building: bool) -> Plan[None]:
+    ids = [ledger.ledger_id for ledger in ledgers]
+    yield Query(SQL["add_checkpoints"], (ids, projection.name, building, projection.version))

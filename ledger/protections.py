@@ -1,0 +1,16 @@
+"""Is what the schema sets up against changes still in place? What must be there stands in `sql/verify.sql`."""
+
+from __future__ import annotations
+
+from ledger.effects import Plan, Query, sql
+from ledger.findings import Finding
+from ledger.migrate import Migration, function_bodies
+
+SQL = sql("verify")
+
+
+def check(migrations: list[Migration]) -> Plan[list[Finding]]:
+    """One finding for each trigger, constraint, function and table that is not as these migrations make it."""
+    bodies = function_bodies(migrations)
+    rows = yield Query(SQL["unprotected"], (list(bodies), list(bodies.values())))
+    return [Finding(None, "unprotected", detail) for (detail,) in rows]

@@ -1,0 +1,173 @@
+"""The relay: publishes entries to their streams, in order and complete. It keeps no state; the stream is its memory."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection
+from itertools import count
+from typing import NamedTuple
+
+from ledger import stream
+from ledger.drive import Servers
+from ledger.effects import Plan, Query
+from ledger.errors import ChainBroken, StreamDiverged, Unavailable, UnknownLedger
+from ledger.events import Entry
+from ledger.store import SQL, LedgerRef, read
+from ledger.stream import NOTHING, StreamId
+
+log = logging.getLogger(__name__)
+
+BATCH = 500
+"""Entries in one script."""
+POLL = 0.005
+"""Seconds between looks at the tails while there was something new; grows to IDLE while there is not."""
+IDLE = 0.02
+TEND = 1.0
+"""Seconds between looks at the streams themselves: was one lost, is one too long?"""
+RETRY = 1.0
+"""Seconds before a server that was away is tried again."""
+
+
+class Standing(NamedTuple):
+    """A ledger's end in Postgres."""
+
+    ledger: LedgerRef
+    epoch: int
+    position: int
+
+
+class Relay:
+    """Publishes the ledgers of one database; any number of relays may run at once.
+
+    names: of the ledgers to publish, None for all. keep: how many of the newest entries a stream holds.
+    """
+
+    def __init__(self, servers: Servers, names: Collection[str] | None = None) -> None:
+        self._servers = servers
+        self._names = names
+        self._keep = servers.settings.stream_keep
+        self._published: dict[int, StreamId] = {}
+
+    def run(self, stop: threading.Event) -> None:
+        """Publishes until `stop` is set; a server that is away is waited for. Raises StreamDiverged."""
+        pause, tended = POLL, 0.0
+        while not stop.is_set():
+            try:
+                if time.monotonic() - tended > TEND:
+                    self.tend()
+                    tended = time.monotonic()
+                pause = POLL if self.publish() else min(IDLE, pause * 2)
+            except Unavailable as error:
+                log.warning("%s; trying again", error)
+                self._published.clear()
+                pause = RETRY
+            stop.wait(pause)
+
+    def publish(self, progress: Callable[[int], None] | None = None) -> int:
+        """Brings every stream up to its ledger's end. Returns how many entries that took.
+
+        progress: called with the number of entries of each batch. Raises StreamDiverged, Unavailable.
+        """
+        published = 0
+        for standing in self._servers.run(standings(self._names)):
+            done = self._published.get(standing.ledger.ledger_id)
+            if done is None or done < StreamId(standing.epoch, standing.position):
+                published += self._catch_up(standing, progress)
+        return published
+
+    def tend(self) -> None:
+        """Forgets what it believed of the streams, so that a lost one is noticed and filled again; trims long ones."""
+        self._published.clear()
+        for standing in self._servers.run(standings(self._names)):
+            self._servers.run(_trim(standing, self._keep))
+
+    def _catch_up(self, standing: Standing, progress: Callable[[int], None] | None) -> int:
+        ledger, epoch = standing.ledger, standing.epoch
+        published = 0
+        at = self._servers.run(where_to_go_on(standing, self._keep))
+        while at.next <= standing.position:
+            entries = self._servers.run(read(ledger, at.next - 1, BATCH, standing.position))
+            _check_gapless(entries, at.next)
+            last = self._servers.run(stream.publish(ledger.name, at.last, epoch, entries))
+            wanted = StreamId(epoch, entries[-1].position)
+            if last == wanted:
+                at = GoOn(last, last.position + 1)
+                published += len(entries)
+                if progress is not None:
+                    progress(len(entries))
+            else:  # another relay was faster, or the stream was lost: look again
+                at = self._servers.run(where_to_go_on(standing, self._keep))
+        self._published[ledger.ledger_id] = StreamId(epoch, standing.position)
+        return published
+
+
+class GoOn(NamedTuple):
+    """Where publishing goes on: the stream's last id, and the position that comes next."""
+
+    last: StreamId
+    next: int
+
+
+def standings(names: Collection[str] | None) -> Plan[list[Standing]]:
+    """The ends of all ledgers, or of those named. Raises UnknownLedger."""
+    rows = yield Query(SQL["all_tails"])
+    found = [Standing(LedgerRef(ledger_id, name), epoch, position) for ledger_id, name, epoch, position in rows]
+    if names is None:
+        return found
+    missing = set(names) - {standing.ledger.name for standing in found}
+    if missing:
+        raise UnknownLedger(f"there is no ledger {min(missing)!r} in this database")
+    return [standing for standing in found if standing.ledger.name in names]
+
+
+def where_to_go_on(standing: Standing, keep: int) -> Plan[GoOn]:
+    """Compares the stream with its ledger. Raises StreamDiverged where it holds what the ledger does not."""
+    ledger = standing.ledger
+    state = yield from stream.state(ledger.name)
+    if state.last == NOTHING or state.last.epoch < standing.epoch:
+        return GoOn(state.last, (yield from _floor(standing, keep)))
+    if state.last > StreamId(standing.epoch, standing.position):
+        raise _diverged(
+            ledger, f"the stream stands at {state.last}, the ledger at {standing.epoch}-{standing.position}"
+        )
+    if state.newest is not None:
+        rows = yield Query(SQL["hash_at"], (ledger.ledger_id, state.newest.position))
+        if not rows or rows[0][0].hex().encode() != state.newest_hash:
+            raise _diverged(ledger, f"entry {state.newest.position} of the stream is not the ledger's")
+    return GoOn(state.last, state.last.position + 1)
+
+
+def open_epoch(ledger: LedgerRef) -> Plan[int]:
+    """Tells relays to fill the stream anew under the next epoch, below which everything is dropped."""
+    [(epoch,)] = yield Query(SQL["open_epoch"], (ledger.ledger_id,))
+    return int(epoch)
+
+
+def _check_gapless(entries: list[Entry], first: int) -> None:
+    if not entries or entries[0].position != first or entries[-1].position != first + len(entries) - 1:
+        there = {entry.position for entry in entries}
+        missing = next(position for position in count(first) if position not in there)
+        raise ChainBroken(missing, "missing in the database: nothing after it is published; run 'auditledger verify'")
+
+
+def _diverged(ledger: LedgerRef, what: str) -> StreamDiverged:
+    return StreamDiverged(
+        f"the stream of ledger {ledger.name!r} diverged: {what}. Was the database restored from a backup? When you "
+        f"know why, 'auditledger --ledger {ledger.name} relay --new-epoch' fills the stream anew"
+    )
+
+
+def _floor(standing: Standing, keep: int) -> Plan[int]:
+    """The first position that a stream must hold: the newest `keep`, and whatever a reader has not seen."""
+    [(slowest,)] = yield Query(SQL["slowest_reader"], (standing.ledger.ledger_id, standing.ledger.ledger_id))
+    newest_kept = standing.position - keep
+    return max(0, newest_kept if slowest is None else min(newest_kept, slowest)) + 1
+
+
+def _trim(standing: Standing, keep: int) -> Plan[None]:
+    floor = yield from _floor(standing, keep)
+    state = yield from stream.state(standing.ledger.name)
+    if state.first is not None and state.first < StreamId(standing.epoch, floor):
+        yield from stream.trim(standing.ledger.name, StreamId(standing.epoch, floor))

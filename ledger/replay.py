@@ -1,0 +1,105 @@
+"""Rebuilds projections from Postgres, beside the live ones, and swaps them in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TypeVar
+
+from ledger import projection as plans
+from ledger.chain import check_continues
+from ledger.drive import Connection, connect, drive
+from ledger.effects import Plan
+from ledger.errors import ChainBroken, InvalidSetting, ProjectionFailed, TailBusy, UnknownProjection
+from ledger.projection import Projection
+from ledger.settings import Settings
+from ledger.store import LedgerRef, all_ledgers, read, tail_of
+
+GROUP = "auditledger.projections"
+"""The entry points under which packages offer their projections."""
+BATCH = 5000
+TRIES = 60
+"""How often a swap that readers hold up is tried, a second apart."""
+
+T = TypeVar("T")
+Progress = Callable[[int, int], None]
+
+
+def find_projections(names: list[str] | None = None) -> list[Projection]:
+    """Projections by name, or as `module:Class`; all installed ones where none is named. Raises UnknownProjection."""
+    offered = {entry.name: entry for entry in entry_points(group=GROUP)}
+    found: list[Projection] = []
+    for name in names or sorted(offered):
+        try:
+            made = offered[name].load() if name in offered else _load(name)
+        except (ImportError, AttributeError) as error:
+            raise UnknownProjection(f"projection {name!r} cannot be loaded: {error}") from error
+        if not (isinstance(made, type) and issubclass(made, Projection)):
+            raise UnknownProjection(f"{name!r} is not a Projection")
+        found.append(made())
+    return found
+
+
+def _load(name: str) -> object:
+    module, colon, attribute = name.partition(":")
+    if not colon or not module or not attribute:
+        known = ", ".join(sorted(entry.name for entry in entry_points(group=GROUP)))
+        raise UnknownProjection(f"there is no projection {name!r}; known are {known}; your own goes by module:Class")
+    return getattr(import_module(module), attribute)
+
+
+def rebuild(settings: Settings, projection: Projection, progress: Progress | None = None) -> int:
+    """Replays every ledger into new tables and swaps them in. Returns how many entries that took.
+
+    The live view goes on meanwhile. progress: called with entries done and entries to do.
+    Raises ChainBroken at an entry that does not continue the one before, ProjectionFailed, TailBusy where readers hold
+    the live tables for minutes, InvalidSetting where another rebuild of the same projection runs.
+    """
+    connection = connect(settings)
+    try:
+        return _Rebuild(connection, projection, progress or (lambda done, to_do: None)).run()
+    except (ChainBroken, ProjectionFailed, TailBusy):
+        connection.rollback()
+        drive(plans.drop_rebuild(projection), lambda: connection)
+        raise
+    finally:
+        connection.close()
+
+
+class _Rebuild:
+    """One rebuild, on a connection of its own, which also holds its lock."""
+
+    def __init__(self, connection: Connection, projection: Projection, progress: Progress) -> None:
+        self._connection = connection
+        self._projection = projection
+        self._progress = progress
+        self._done = 0
+
+    def run(self) -> int:
+        if not self._drive(plans.begin_rebuild(self._projection, self._drive(all_ledgers()))):
+            raise InvalidSetting(f"another rebuild of {self._projection.name!r} is running: wait for it to end")
+        for _ in range(TRIES):
+            ledgers = self._drive(all_ledgers())
+            for ledger in ledgers:
+                self._catch_up(ledger)
+            if self._drive(plans.swap(self._projection, ledgers)):
+                return self._done
+            time.sleep(1)
+        raise TailBusy(f"readers held the tables of {self._projection.name!r} for too long: replay it again later")
+
+    def _catch_up(self, ledger: LedgerRef) -> None:
+        built = self._drive(plans.checkpoints(self._projection.name, building=True)).get(ledger.ledger_id)
+        if built is None:
+            return  # created a moment ago: the swap replays it
+        tail, to_do = built.tail, self._drive(tail_of(ledger)).position
+        while entries := self._drive(read(ledger, tail.position, BATCH)):
+            check_continues(tail, entries)
+            advanced = plans.advance(ledger, [self._projection], tail, entries, epoch=built.epoch, building=True)
+            tail = self._drive(advanced)[self._projection.name].tail
+            self._done += len(entries)
+            self._progress(self._done, max(to_do, self._done))
+
+    def _drive(self, plan: Plan[T]) -> T:
+        return drive(plan, lambda: self._connection)

@@ -1,0 +1,51 @@
+-- name: lock_name
+select pg_advisory_xact_lock(hashtextextended('auditledger projection ' || %s, 0));
+
+-- name: try_lock_rebuild
+select pg_try_advisory_lock(hashtextextended('auditledger rebuild ' || %s, 0));
+
+-- name: set_path
+select set_config('search_path', quote_ident(%s) || ', pg_catalog', true);
+
+-- name: known
+select 1 from ledger.projections where name = %s and not building limit 1;
+
+-- name: add_checkpoints
+insert into ledger.projections (ledger_id, name, building, version)
+select ledger_id, %s, %s, %s from unnest(%s::int[]) as ledger_id
+on conflict do nothing;
+
+-- name: checkpoints
+select ledger_id, name, version, epoch, position, hash, recorded_at
+from ledger.projections where name = %s and building = %s;
+
+-- name: lock_checkpoints
+-- Two workers of the same projection take turns here; the second finds the checkpoint moved.
+select name, version, epoch, position, hash, recorded_at
+from ledger.projections where ledger_id = %s and name = any(%s) and building = %s
+order by name for update;
+
+-- name: move_checkpoint
+update ledger.projections
+set epoch = %s, position = %s, hash = %s, recorded_at = %s, updated_at = now()
+where ledger_id = %s and name = %s and building = %s;
+
+-- name: lock_all_checkpoints
+select from ledger.projections where name = %s order by ledger_id, building for update;
+
+-- name: short_lock_timeout
+-- Readers queue behind a waiting swap: give up soon and try again rather than hold them up.
+set local lock_timeout = '1s';
+
+-- name: swap_in
+select ledger.swap_in(%s, %s);
+
+-- name: drop_live_checkpoints
+delete from ledger.projections where name = %s and not building;
+
+-- name: raise_checkpoints
+update ledger.projections set building = false where name = %s and building;
+
+-- name: drop_building_checkpoints
+delete from ledger.projections where name = %s and building;
+

@@ -1,0 +1,168 @@
+-- name: begin
+-- Whoever set this database's search_path must not decide which functions and operators are called here.
+begin isolation level repeatable read read only;
+set local search_path = pg_catalog, pg_temp;
+set local statement_timeout = 0;
+set local idle_in_transaction_session_timeout = 0
+
+-- name: export_snapshot
+select pg_export_snapshot();
+
+-- name: import_snapshot
+-- The snapshot's name comes from export_snapshot; this statement takes no parameters.
+set transaction snapshot '{}';
+
+-- name: tail
+copy (select position, hash, recorded_at from ledger.tails where ledger_id = %s) to stdout (format binary);
+
+-- name: records
+copy (
+    select
+        position, id, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id,
+        before, after, metadata, salt, body_hash, prev_hash, hash
+    from ledger.audit_logs where ledger_id = %s and position between %s and %s order by position
+) to stdout (format binary);
+
+-- name: newest
+copy (
+    select
+        position, id, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id,
+        before, after, metadata, salt, body_hash, prev_hash, hash
+    from ledger.audit_logs where ledger_id = %s and position between %s and %s order by position desc limit 1
+) to stdout (format binary);
+
+-- name: next_position
+select min(position) from ledger.audit_logs where ledger_id = %s and position >= %s;
+
+-- name: erasures
+-- The newest erasure of each of these entries.
+select resource_id, max(position) from ledger.audit_logs
+where ledger_id = %s and resource_type = %s and resource_id = any(%s::text[]) and action = %s
+group by resource_id;
+
+-- name: misplaced
+(select position from ledger.audit_logs where ledger_id = %s and position < 1 order by position limit %s)
+union all
+(select position from ledger.audit_logs where ledger_id = %s and position is null limit 1);
+
+-- name: orphans
+-- Goes from one ledger_id to the next by the index, however many entries each has.
+with recursive present (ledger_id) as (
+    select min(ledger_id) from ledger.audit_logs
+    union all
+    select (select min(entry.ledger_id) from ledger.audit_logs as entry where entry.ledger_id > present.ledger_id)
+    from present where present.ledger_id is not null
+)
+select
+    present.ledger_id,
+    (select min(entry.position) from ledger.audit_logs as entry where entry.ledger_id = present.ledger_id)
+from present
+where present.ledger_id is not null
+    and not exists (select from ledger.ledgers as ledger where ledger.ledger_id = present.ledger_id)
+order by present.ledger_id limit 1000;
+
+-- name: record
+insert into ledger.verifications (ledger_id, first, last, head, findings) values (%s, %s, %s, %s, %s)
+on conflict do nothing;
+
+-- name: unprotected
+-- What the schema sets up against changes, compared with what there is: one row for each difference. The definitions
+-- are as Postgres prints them with the search_path that `begin` sets.
+with tables (name) as (
+    values ('ledger.audit_logs'), ('ledger.tails'), ('ledger.ledgers')
+),
+triggers (tablename, name, definition) as (
+    values
+        ('ledger.audit_logs', 'move_tail',
+            'CREATE TRIGGER move_tail AFTER INSERT ON ledger.audit_logs'
+            ' REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION ledger.move_tail()'),
+        ('ledger.audit_logs', 'append_only',
+            'CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON ledger.audit_logs'
+            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()'),
+        ('ledger.ledgers', 'append_only',
+            'CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON ledger.ledgers'
+            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()'),
+        ('ledger.tails', 'append_only',
+            'CREATE TRIGGER append_only BEFORE DELETE OR TRUNCATE ON ledger.tails'
+            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()'),
+        ('ledger.tails', 'moved_by_entries',
+            'CREATE TRIGGER moved_by_entries BEFORE UPDATE OF ledger_id, "position", hash, recorded_at ON ledger.tails'
+            ' FOR EACH ROW WHEN ((pg_trigger_depth() = 0)) EXECUTE FUNCTION ledger.refuse_change()')
+),
+constraints (tablename, name, definition) as (
+    values
+        ('ledger.audit_logs', 'one_entry_per_position', 'PRIMARY KEY (ledger_id, "position")'),
+        ('ledger.audit_logs', 'one_entry_per_id', 'UNIQUE (ledger_id, id)'),
+        ('ledger.audit_logs', 'entry_format',
+            'CHECK ((("position" >= 1) AND (octet_length(hash) = 32) AND (octet_length(prev_hash) = 32)'
+            ' AND (octet_length(body_hash) = 32) AND ((resource_type IS NULL) = (resource_id IS NULL))'
+            ' AND ((octet_length(salt) = 16) OR ((salt IS NULL) AND (num_nonnulls(before, after, metadata) = 0)))))')
+),
+-- The sources come from the package's migrations; only this function must run as its owner.
+functions (name, source, as_owner) as (
+    select source.name, source.body, source.name = 'ledger.move_tail'
+    from unnest(%s::text[], %s::text[]) as source (name, body)
+),
+differences (detail) as (
+    select format('trigger %%s on %%s is %%s', wanted.name, wanted.tablename, case
+        when found.oid is null then 'missing'
+        when pg_get_triggerdef(found.oid) <> wanted.definition then 'not the one of the schema'
+        when found.tgenabled = 'D' then 'disabled'
+        else 'not enabled ALWAYS'
+    end)
+    from triggers as wanted
+    left join pg_trigger as found
+        on found.tgrelid = to_regclass(wanted.tablename) and found.tgname = wanted.name and not found.tgisinternal
+    where found.oid is null or found.tgenabled <> 'A' or pg_get_triggerdef(found.oid) <> wanted.definition
+    union all
+    -- A BEFORE ROW trigger can change or swallow what is written.
+    select format('trigger %%s on %%s is not of the schema and can change what is written', found.tgname, tables.name)
+    from tables
+    join pg_trigger as found on found.tgrelid = to_regclass(tables.name)
+    where not found.tgisinternal and found.tgenabled <> 'D' and found.tgtype & 3 = 3
+        and (tables.name, found.tgname) not in (select tablename, name from triggers)
+    union all
+    select format('constraint %%s on %%s is %%s', wanted.name, wanted.tablename, case
+        when found.oid is null then 'missing'
+        when not found.convalidated then 'not valid'
+        else 'not the one of the schema'
+    end)
+    from constraints as wanted
+    left join pg_constraint as found on found.conrelid = to_regclass(wanted.tablename) and found.conname = wanted.name
+    where found.oid is null or not found.convalidated or pg_get_constraintdef(found.oid) <> wanted.definition
+    union all
+    select format('function %%s is %%s', wanted.name, case
+        when found.oid is null then 'missing'
+        when found.prosrc <> wanted.source then 'not the one of the schema: its source differs'
+        when found.prosecdef <> wanted.as_owner then
+            case when wanted.as_owner then 'not SECURITY DEFINER' else 'SECURITY DEFINER' end
+        else 'not the one of the schema: its language or search_path differs'
+    end)
+    from functions as wanted
+    left join pg_proc as found
+        on found.pronamespace = to_regnamespace('ledger') and 'ledger.' || found.proname = wanted.name
+    where found.oid is null or found.prosrc <> wanted.source or found.prosecdef <> wanted.as_owner
+        or found.prolang <> (select oid from pg_language where lanname = 'plpgsql')
+        or found.proconfig is distinct from array['search_path=pg_catalog, pg_temp']
+    union all
+    select format('table %%s is %%s', tables.name, case
+        when found.oid is null then 'missing'
+        when found.relkind not in ('r', 'p') then 'not a table'
+        when found.relpersistence = 'u' then 'UNLOGGED: a crash empties it'
+        else 'temporary'
+    end)
+    from tables
+    left join pg_class as found on found.oid = to_regclass(tables.name)
+    where found.oid is null or found.relkind not in ('r', 'p') or found.relpersistence <> 'p'
+    union all
+    select format('rule %%s on %%s changes what statements do', rewrite.rulename, tables.name)
+    from tables
+    join pg_rewrite as rewrite on rewrite.ev_class = to_regclass(tables.name)
+    where rewrite.rulename <> '_RETURN'
+    union all
+    select format('table %%s inherits from %%s: its rows pass for that table''s', child.inhrelid::regclass, tables.name)
+    from tables
+    join pg_inherits as child on child.inhparent = to_regclass(tables.name)
+    join pg_class as parent on parent.oid = child.inhparent and parent.relkind = 'r'
+)
+select detail from differences order by detail;

@@ -1,0 +1,168 @@
+"""Plans on the stream and its wire form (format.md, "Stream entry"). The stream is a copy; Postgres is the truth.
+
+Entry ids are `<epoch>-<position>`. Only `publish` writes entries, through one script that compares the stream's last id
+first: duplicates and holes are impossible, whoever runs it and however often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from ledger.canonical import body, envelope
+from ledger.effects import Command, LuaScript, Plan
+from ledger.events import Entry
+
+
+class StreamId(NamedTuple):
+    """`<epoch>-<position>`."""
+
+    epoch: int
+    position: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.position}"
+
+    @classmethod
+    def parse(cls, text: bytes) -> StreamId:
+        epoch, _, position = text.partition(b"-")
+        return cls(int(epoch), int(position))
+
+
+NOTHING = StreamId(0, 0)
+"""The last id of a stream that is empty or lost."""
+
+
+class StreamState(NamedTuple):
+    """last: the last id ever added; first, newest: those of the entries still there; newest_hash: in hex."""
+
+    last: StreamId
+    first: StreamId | None
+    newest: StreamId | None
+    newest_hash: bytes
+
+
+def key(ledger: str) -> str:
+    """The stream's key; the braces are a Redis Cluster hash tag."""
+    return f"ledger:{{{ledger}}}:entries"
+
+
+def _lua(stem: str) -> str:
+    return (Path(__file__).parent / "lua" / f"{stem}.lua").read_text(encoding="utf-8")
+
+
+_PUBLISH = _lua("publish")
+_STATE = _lua("state")
+
+
+def publish(ledger: str, after: StreamId, epoch: int, entries: Sequence[Entry]) -> Plan[StreamId]:
+    """Adds the entries if `after` is the stream's last id. Returns its last id now, which tells whether it was."""
+    args: list[Any] = [str(after), epoch]
+    for entry in entries:
+        args += (entry.position, envelope(entry), body(entry) or b"", entry.hash.hex())
+    reply = yield LuaScript(_PUBLISH, (key(ledger),), args)
+    return StreamId.parse(reply)
+
+
+def state(ledger: str) -> Plan[StreamState]:
+    """Where the stream stands."""
+    last, first, newest, newest_hash = yield LuaScript(_STATE, (key(ledger),), ())
+    return StreamState(
+        StreamId.parse(last),
+        StreamId.parse(first) if first else None,
+        StreamId.parse(newest) if newest else None,
+        newest_hash,
+    )
+
+
+def trim(ledger: str, below: StreamId) -> Plan[None]:
+    """Drops entries below an id, by whole nodes of the stream: a few may stay."""
+    yield Command(("XTRIM", key(ledger), "MINID", "~", str(below)))
+
+
+def read(after: Sequence[tuple[str, StreamId]], count: int, wait: float | None) -> Plan[dict[str, list[Entry | None]]]:
+    """The next entries of several ledgers, as (name, last seen id); at most `count` of each.
+
+    wait: seconds to wait for the first; None does not wait. An entry that cannot be read stands as None: what is not
+    in the wire form was not written by `publish`.
+    """
+    block = () if wait is None else ("BLOCK", max(1, round(wait * 1000)))
+    names = {key(name).encode(): name for name, _ in after}
+    reply = yield Command(
+        ("XREAD", "COUNT", count, *block, "STREAMS", *(key(name) for name, _ in after), *(str(id_) for _, id_ in after))
+    )
+    return {names[stream_key]: [parse(fields) for _, fields in rows] for stream_key, rows in reply or ()}
+
+
+# ------------------------------------------------------------------------------------------------------- wire form
+
+
+class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    action: str
+    actor: str
+    actor_type: str
+    body: str
+    id: UUID
+    ledger: str
+    occurred_at: datetime
+    position: int
+    prev: str
+    recorded_at: datetime
+    resource_id: str | None
+    resource_type: str | None
+    v: int
+
+
+class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    after: msgspec.Raw
+    before: msgspec.Raw
+    metadata: msgspec.Raw
+    salt: str
+
+
+_decode_envelope = msgspec.json.Decoder(_Envelope).decode
+_decode_body = msgspec.json.Decoder(_Body).decode
+
+
+def parse(fields: Any) -> Entry | None:
+    """An Entry from a stream entry's fields; None where they are not the wire form. Nothing is checked yet."""
+    try:
+        named = dict(zip(fields[::2], fields[1::2], strict=True))
+        return parse_parts(named[b"envelope"], named[b"body"], named[b"hash"])
+    except (KeyError, TypeError, ValueError, msgspec.DecodeError):
+        return None
+
+
+def parse_parts(envelope_bytes: bytes, body_bytes: bytes, hash_hex: bytes) -> Entry:
+    """An Entry from its published parts; body empty where erased. Raises ValueError, msgspec.DecodeError."""
+    said = _decode_envelope(envelope_bytes)
+    kept = _decode_body(body_bytes) if body_bytes else None
+    return Entry(
+        said.ledger,
+        said.position,
+        said.id,
+        said.recorded_at,
+        said.occurred_at,
+        said.actor,
+        said.actor_type,
+        said.action,
+        said.resource_type,
+        said.resource_id,
+        _text(kept.before) if kept else None,
+        _text(kept.after) if kept else None,
+        _text(kept.metadata) if kept else None,
+        bytes.fromhex(kept.salt) if kept else None,
+        bytes.fromhex(said.body),
+        bytes.fromhex(said.prev),
+        bytes.fromhex(hash_hex.decode()),
+    )
+
+
+def _text(raw: msgspec.Raw) -> str | None:
+    text = bytes(raw).decode()
+    return None if text == "null" else text

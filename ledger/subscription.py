@@ -1,0 +1,202 @@
+"""Consumer groups for side effects: at least once, acknowledged, stale claims taken over, poison entries parked.
+
+Redis keeps who has which entry; Postgres keeps up to where the group has dealt with everything
+(`ledger.subscriptions`), so that a group lost with its Redis goes on where it was.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple
+
+from ledger import stream
+from ledger.chain import check_entry
+from ledger.effects import Command, Plan, Query, Refused, Wait
+from ledger.errors import ChainBroken, UsageError
+from ledger.events import Entry
+from ledger.store import SQL, LedgerRef, read
+from ledger.stream import StreamId
+
+log = logging.getLogger(__name__)
+
+CLAIMS = 10
+"""Entries that a consumer takes at once; those it has not come to when it dies are handed out again."""
+SAVE_EVERY = 1.0
+"""Seconds between notes of the group's progress in Postgres."""
+AWAY = 0.5
+"""Seconds to wait before a Redis that is away is tried again."""
+
+
+class Claim(NamedTuple):
+    """An entry that this consumer holds until it is acknowledged. tries: as in Delivery."""
+
+    id: StreamId
+    entry: Entry
+    tries: int
+
+
+class Delivery:
+    """An entry to deal with: do, then `ack()`. tries: how often it was handed out, this time included."""
+
+    def __init__(self, claim: Claim, acknowledge: Callable[[], None]) -> None:
+        self.entry = claim.entry
+        self.tries = claim.tries
+        self._acknowledge = acknowledge
+
+    def ack(self) -> None:
+        """It is dealt with, and will not be handed out to this group again."""
+        self._acknowledge()
+
+
+class AsyncDelivery:
+    """`Delivery` for asyncio."""
+
+    def __init__(self, claim: Claim, acknowledge: Callable[[], Awaitable[None]]) -> None:
+        self.entry = claim.entry
+        self.tries = claim.tries
+        self._acknowledge = acknowledge
+
+    async def ack(self) -> None:
+        """It is dealt with, and will not be handed out to this group again."""
+        await self._acknowledge()
+
+
+def consumer_name() -> str:
+    """A name that no other consumer has."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+class Subscription:
+    """One consumer of one group. Its methods are plans.
+
+    claim_after: seconds after which another consumer's unacknowledged entry is taken over.
+    max_tries: an entry handed out so often without being acknowledged is parked: noted in the hash
+    `ledger:{<name>}:parked:<group>` (position → tries) and not handed out again.
+    """
+
+    def __init__(
+        self, ledger: LedgerRef, group: str, consumer: str, *, after: int, claim_after: float, max_tries: int
+    ) -> None:
+        self._ledger = ledger
+        self._key = stream.key(ledger.name)
+        self._parked_key = f"ledger:{{{ledger.name}}}:parked:{group}"
+        self._group = group
+        self._consumer = consumer
+        self._after = after
+        self._claim_after = claim_after
+        self._max_tries = max_tries
+        self._next_claim = 0.0
+        self._next_save = time.monotonic() + SAVE_EVERY
+
+    def next_claims(self, count: int, wait: float) -> Plan[list[Claim]]:
+        """Entries to deal with; none after `wait` seconds without any, or while Redis is away."""
+        try:
+            return (yield from self._next_claims(count, wait))
+        except Refused as refused:
+            if refused.away:
+                log.warning("Redis cannot be reached (%s); trying again", refused)
+                yield Wait(AWAY)
+            elif str(refused).startswith("NOGROUP"):
+                yield from self._create_group()
+            else:
+                raise
+            return []
+
+    def acknowledge(self, claim: Claim) -> Plan[None]:
+        yield Command(("XACK", self._key, self._group, str(claim.id)))
+
+    def save(self) -> Plan[None]:
+        """Notes in Postgres up to where every entry was acknowledged or parked."""
+        pending, first, _, _ = yield Command(("XPENDING", self._key, self._group))
+        if pending:
+            done = StreamId.parse(first).position - 1
+        else:
+            groups = yield Command(("XINFO", "GROUPS", self._key))
+            named = [dict(zip(group[::2], group[1::2], strict=True)) for group in groups]
+            delivered = {group[b"name"]: group[b"last-delivered-id"] for group in named}
+            done = StreamId.parse(delivered.get(self._group.encode(), b"0-0")).position
+        yield Query(SQL["save_subscription"], (done, self._ledger.ledger_id, self._group))
+
+    def _next_claims(self, count: int, wait: float) -> Plan[list[Claim]]:
+        now = time.monotonic()
+        if now > self._next_save:
+            yield from self.save()
+            self._next_save = now + SAVE_EVERY
+        if now > self._next_claim:
+            claims = yield from self._take_over(count)
+            if claims:
+                return claims
+            self._next_claim = now + self._claim_after / 2
+        reply = yield Command(
+            (
+                *("XREADGROUP", "GROUP", self._group, self._consumer, "COUNT", count),
+                *("BLOCK", max(1, round(wait * 1000)), "STREAMS", self._key, ">"),
+            )
+        )
+        rows = reply[0][1] if reply else []
+        return (yield from self._claims([(id_, fields, 1) for id_, fields in rows]))
+
+    def _take_over(self, count: int) -> Plan[list[Claim]]:
+        """What others, or this consumer before a crash, left unacknowledged for too long."""
+        idle = round(self._claim_after * 1000)
+        _, rows, *_ = yield Command(("XAUTOCLAIM", self._key, self._group, self._consumer, idle, "0-0", "COUNT", count))
+        if not rows:
+            return []
+        pending = yield Command(
+            ("XPENDING", self._key, self._group, rows[0][0], rows[-1][0], 10 * count, self._consumer)
+        )
+        tries = {id_: times for id_, _, _, times in pending}
+        kept = []
+        for id_, fields in rows:
+            if tries.get(id_, 1) > self._max_tries:
+                position = StreamId.parse(id_).position
+                log.error("entry %d was handed out %d times to group %r: parked", position, tries[id_], self._group)
+                yield Command(("HSET", self._parked_key, position, tries[id_] - 1))
+                yield Command(("XACK", self._key, self._group, id_))
+            else:
+                kept.append((id_, fields, tries.get(id_, 1)))
+        return (yield from self._claims(kept))
+
+    def _claims(self, rows: Sequence[tuple[bytes, Any, int]]) -> Plan[list[Claim]]:
+        claims = []
+        for id_, fields, tries in rows:
+            stream_id = StreamId.parse(id_)
+            entry = stream.parse(fields)
+            if entry is None or not _true(entry, self._ledger, stream_id):
+                # Erased, trimmed or false in Redis: Postgres is the truth.
+                entries = yield from read(self._ledger, stream_id.position - 1, 1, stream_id.position)
+                if not entries:
+                    raise ChainBroken(stream_id.position, "published, but not in the database")
+                [entry] = entries
+                check_entry(entry)
+            claims.append(Claim(stream_id, entry, tries))
+        return claims
+
+    def _create_group(self) -> Plan[None]:
+        [(position, epoch)] = yield Query(
+            SQL["subscribe"], (self._ledger.ledger_id, self._group, self._after, self._ledger.ledger_id)
+        )
+        state = yield from stream.state(self._ledger.name)
+        if state.first is not None and state.first.position > position + 1:
+            raise UsageError(
+                f"the stream begins at position {state.first.position}: group {self._group!r} cannot start after "
+                f"{position}. Start it with after={state.first.position - 1} or later, and read() what is older"
+            )
+        try:
+            yield Command(("XGROUP", "CREATE", self._key, self._group, str(StreamId(epoch, position)), "MKSTREAM"))
+        except Refused as refused:
+            if not str(refused).startswith("BUSYGROUP"):
+                raise
+
+
+def _true(entry: Entry, ledger: LedgerRef, id_: StreamId) -> bool:
+    try:
+        check_entry(entry)
+    except ChainBroken:
+        return False
+    return entry.position == id_.position and entry.ledger == ledger.name

@@ -1,0 +1,142 @@
+"""Real servers for tests, never a fake: yours, Docker's, or the embedded pair.
+
+What the environment says decides, in this order:
+
+    LEDGER_TEST_DATABASE_URL and LEDGER_TEST_REDIS_URL
+        Servers of yours. The first is a superuser's; Redis databases are flushed.
+    LEDGER_TEST_SERVERS=docker
+        Containers of postgres:17 and redis:7. Needs testcontainers and Docker.
+    nothing
+        The embedded Postgres and Valkey, from the extra `embedded`.
+
+    with servers() as pair, database(pair.database_url) as url:
+        migrate(Settings.load(database_url=url))
+        with Ledger.open(database_url=url, redis_url=redis_database(pair.redis_url, 0)) as ledger: ...
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+from psycopg import sql
+
+from ledger import embedded
+from ledger.errors import InvalidSetting
+
+REDIS_DATABASES = 16
+"""Logical databases of a Redis that was not told otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """Where both servers answer. The URLs may hold passwords, so they are kept out of the repr."""
+
+    database_url: str = field(repr=False)
+    redis_url: str = field(repr=False)
+
+
+@contextmanager
+def servers(home: Path | None = None) -> Iterator[Servers]:
+    """Both servers, for as long as the block runs; see above for which.
+
+    home: the embedded pair's folder, which stays; by default a temporary one, which is removed.
+    Raises InvalidSetting and Unavailable where they cannot be had.
+    """
+    if (own := given()) is not None:
+        yield own
+    elif wants_docker():
+        with docker() as containers:
+            yield containers
+    else:
+        folder = home or Path(tempfile.mkdtemp(prefix="auditledger-"))
+        try:
+            yield start_embedded(folder)
+        finally:
+            embedded.stop(folder)
+            if home is None:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def given() -> Servers | None:
+    """The servers that the environment names. Raises InvalidSetting where it names one of the two."""
+    urls = [os.environ.get(f"LEDGER_TEST_{which}_URL") or "" for which in ("DATABASE", "REDIS")]
+    if any(urls) and not all(urls):
+        raise InvalidSetting("set both LEDGER_TEST_DATABASE_URL and LEDGER_TEST_REDIS_URL, or neither")
+    return Servers(*urls) if all(urls) else None
+
+
+def wants_docker() -> bool:
+    """Does LEDGER_TEST_SERVERS ask for Docker? Raises InvalidSetting where it asks for what there is not."""
+    wanted = os.environ.get("LEDGER_TEST_SERVERS") or "embedded"
+    if wanted not in ("docker", "embedded"):
+        raise InvalidSetting(f"LEDGER_TEST_SERVERS must be 'docker' or 'embedded', not {wanted!r}")
+    return wanted == "docker"
+
+
+@contextmanager
+def docker() -> Iterator[Servers]:
+    """Containers of both servers through testcontainers, removed at the end."""
+    from testcontainers.community.postgres import PostgresContainer  # noqa: PLC0415 - only where it is asked for
+    from testcontainers.community.redis import RedisContainer  # noqa: PLC0415
+
+    with PostgresContainer("postgres:17", driver=None) as postgres, RedisContainer("redis:7") as redis:
+        pair = Servers(
+            database_url=postgres.get_connection_url(),
+            redis_url=f"redis://{redis.get_container_host_ip()}:{redis.get_exposed_port(redis.port)}/0",
+        )
+        _hurry(pair.database_url)
+        yield pair
+
+
+def start_embedded(home: Path) -> Servers:
+    """The embedded pair in `home`, quick rather than safe against a loss of power. Whoever calls it stops it."""
+    pair = embedded.start(home)
+    _hurry(pair.database_url)
+    return Servers(pair.database_url, pair.redis_url)
+
+
+@contextmanager
+def database(url: str, *, template: str = "template1") -> Iterator[str]:
+    """A fresh database on the server of `url`, dropped at the end whoever is still connected to it; its URL.
+
+    template: the database that it is a copy of; no one may be connected to that one meanwhile.
+    """
+    name = f"auditledger_{secrets.token_hex(6)}"
+    _administer(url, sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template)))
+    try:
+        yield other_database(url, name)
+    finally:
+        _administer(url, sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+def other_database(url: str, name: str) -> str:
+    """The URL of another database of the same server."""
+    return urlsplit(url)._replace(path=f"/{name}").geturl()
+
+
+def redis_database(url: str, offset: int) -> str:
+    """The URL of the logical database `offset` places after the one of `url`, for tests that run beside each other."""
+    number = int(urlsplit(url).path.strip("/") or 0) + offset
+    if number >= REDIS_DATABASES:
+        raise InvalidSetting(f"Redis has {REDIS_DATABASES} logical databases: run fewer tests beside each other")
+    return urlsplit(url)._replace(path=f"/{number}").geturl()
+
+
+def _administer(url: str, *statements: sql.SQL | sql.Composed) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def _hurry(url: str) -> None:
+    """What a test wrote need not outlast a loss of power."""
+    _administer(url, sql.SQL("alter system set fsync = off"), sql.SQL("select pg_reload_conf()"))

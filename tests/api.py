@@ -1,0 +1,184 @@
+"""One face for Ledger and AsyncLedger, so that each case is written once and run against both.
+
+AsyncLedger lives on an event loop in a thread of its own, so that it can be called from several threads at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Protocol, Self, TypeVar
+
+import psycopg
+
+from ledger import Appended, AsyncLedger, Entry, Event, Ledger, Receipt, Tail
+from ledger.settings import Settings
+from ledger.store import Condition
+
+T = TypeVar("T")
+
+
+class Connected(Protocol):
+    """The caller's own connection; `raw` is what is given to the ledger."""
+
+    raw: Any
+
+    def execute(self, query: str) -> list[Any]: ...
+    @contextmanager
+    def transaction(self) -> Iterator[None]: ...
+    def close(self) -> None: ...
+
+
+class Api(Protocol):
+    """What both have in common."""
+
+    def append(self, event: Event, *, connection: Any = None, expect: Condition | None = None) -> Receipt: ...
+    def append_many(self, events: Iterable[Event], *, connection: Any = None) -> Appended: ...
+    def read(self, after: int = 0, limit: int | None = None) -> list[Entry]: ...
+    def tail(self) -> Tail: ...
+    def connect(self, **options: Any) -> Connected: ...
+    def close(self) -> None: ...
+
+
+class SyncApi:
+    def __init__(self, settings: Settings) -> None:
+        self.ledger = Ledger(settings)
+
+    def append(self, event: Event, *, connection: Any = None, expect: Condition | None = None) -> Receipt:
+        return self.ledger.append(event, connection=connection, expect=expect)
+
+    def append_many(self, events: Iterable[Event], *, connection: Any = None) -> Appended:
+        return self.ledger.append_many(events, connection=connection)
+
+    def read(self, after: int = 0, limit: int | None = None) -> list[Entry]:
+        return list(self.ledger.read(after, limit))
+
+    def tail(self) -> Tail:
+        return self.ledger.tail()
+
+    def connect(self, **options: Any) -> SyncConnected:
+        return SyncConnected(psycopg.connect(self.ledger.settings.database_url or "", **options))
+
+    def close(self) -> None:
+        self.ledger.close()
+
+
+class SyncConnected:
+    def __init__(self, raw: psycopg.Connection[Any]) -> None:
+        self.raw: Any = raw
+
+    def execute(self, query: str) -> list[Any]:
+        cursor = self.raw.execute(query)
+        return list(cursor.fetchall()) if cursor.description else []
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        with self.raw.transaction():
+            yield
+
+    def close(self) -> None:
+        self.raw.close()
+
+
+class AsyncApi:
+    def __init__(self, settings: Settings) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        self.ledger = self.call(self._made(settings))
+
+    def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
+
+    def append(self, event: Event, *, connection: Any = None, expect: Condition | None = None) -> Receipt:
+        return self.call(self.ledger.append(event, connection=connection, expect=expect))
+
+    def append_many(self, events: Iterable[Event], *, connection: Any = None) -> Appended:
+        return self.call(self.ledger.append_many(events, connection=connection))
+
+    def append_many_async(self, events: AsyncIterator[Event]) -> Appended:
+        return self.call(self.ledger.append_many(events))
+
+    def read(self, after: int = 0, limit: int | None = None) -> list[Entry]:
+        async def collect() -> list[Entry]:
+            return [entry async for entry in self.ledger.read(after, limit)]
+
+        return self.call(collect())
+
+    def tail(self) -> Tail:
+        return self.call(self.ledger.tail())
+
+    def connect(self, **options: Any) -> AsyncConnected:
+        url = self.ledger.settings.database_url or ""
+        return AsyncConnected(self, self.call(psycopg.AsyncConnection.connect(url, **options)))
+
+    def close(self) -> None:
+        try:
+            self.call(self.ledger.close())
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    @staticmethod
+    async def _made(settings: Settings) -> AsyncLedger:
+        return AsyncLedger(settings)
+
+
+class AsyncConnected:
+    def __init__(self, api: AsyncApi, raw: psycopg.AsyncConnection[Any]) -> None:
+        self._api = api
+        self.raw: Any = raw
+
+    def execute(self, query: str) -> list[Any]:
+        async def run() -> list[Any]:
+            cursor = await self.raw.execute(query)
+            return list(await cursor.fetchall()) if cursor.description else []
+
+        return self._api.call(run())
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        transaction = self.raw.transaction()
+        self._api.call(transaction.__aenter__())
+        try:
+            yield
+        except BaseException as error:
+            if not self._api.call(transaction.__aexit__(type(error), error, error.__traceback__)):
+                raise
+        else:
+            self._api.call(transaction.__aexit__(None, None, None))
+
+    def close(self) -> None:
+        self._api.call(self.raw.close())
+
+
+class Opener:
+    """Opens Apis of one kind and closes them all."""
+
+    def __init__(self, kind: type[SyncApi] | type[AsyncApi], settings: Settings) -> None:
+        self.kind = kind
+        self.settings = settings
+        self._opened: list[Api | Connected] = []
+
+    def __call__(self, **settings: Any) -> Api:
+        """Another Ledger on the test's database, with other settings where they are given."""
+        api = self.kind(replace(self.settings, **settings))
+        self._opened.append(api)
+        return api
+
+    def connect(self, api: Api, **options: Any) -> Connected:
+        """A connection of the caller's own, of the colour of `api`."""
+        connected = api.connect(**options)
+        self._opened.append(connected)
+        return connected
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._opened:
+            self._opened.pop().close()
