@@ -1,4 +1,4 @@
-"""The export bundle: writes a ledger into a folder, and verifies such a folder with no database (format.md, "Bundle").
+"""The bundle: an exported ledger as a folder, and its verification with no database (format.md, "Bundle").
 
 envelopes.jsonl   line i is exactly an envelope
 bodies.jsonl      line i is exactly its body; an empty line where it was erased
@@ -7,28 +7,49 @@ manifest.json     what the two should hold (class Manifest)
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from itertools import zip_longest
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Annotated, BinaryIO, Literal, NamedTuple
+from uuid import UUID
 
 import msgspec
+from msgspec import Meta
 
-from ledger import migrate, scan, store
-from ledger.drive import connect, drive
-from ledger.effects import Plan, Query, SqlScript
-from ledger.errors import ChainBroken, InvalidSetting, UsageError
-from ledger.findings import Link
-from ledger.scan import SQL, Record
-from ledger.settings import Settings
-from ledger.store import LedgerRef
+from ledger.canonical import digest, envelope
+from ledger.errors import UsageError
+from ledger.events import GENESIS, Entry
+from ledger.findings import (
+    ERASED,
+    ERASED_TYPE,
+    ERASURE_ERASED,
+    Findings,
+    Link,
+    Report,
+    Walk,
+    body_missing,
+    check_tail,
+)
 
 ENVELOPES, BODIES, MANIFEST = "envelopes.jsonl", "bodies.jsonl", "manifest.json"
+_LONGEST = 1024 * 1024
+"""Bytes of a line; those of the format are far shorter."""
 _STEP = 1_000
 """Entries between two calls of `progress`."""
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+_Hash = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+_Name = Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9._-]{0,63}$")]
+_Text64 = Annotated[str, Meta(min_length=1, max_length=64)]
+_Text128 = Annotated[str, Meta(min_length=1, max_length=128)]
+_Text255 = Annotated[str, Meta(min_length=1, max_length=255)]
+_Time = Annotated[datetime, Meta(tz=True)]
+_Position = Annotated[int, Meta(ge=1)]
+_Count = Annotated[int, Meta(ge=0)]
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,132 +60,190 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     version: Literal[1]
-    ledger: str
-    first: int
-    last: int
-    entries: int
-    erased: int
-    prev: str
-    head: str
+    ledger: _Name
+    first: _Position
+    last: _Count
+    entries: _Count
+    erased: _Count
+    prev: _Hash
+    head: _Hash
 
     def encode(self) -> bytes:
-        """The file's bytes: no other spelling of the same values is accepted."""
+        """The file's bytes; other spellings of the same values do not pass."""
         return msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n"
 
 
-def export(
-    settings: Settings, folder: Path, *, first: int = 1, progress: Callable[[int, int], None] | None = None
-) -> Manifest:
-    """Writes the ledger `settings.name` from position `first` to its tail into `folder`, which must be new or empty.
+class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """format.md, "Envelope"."""
 
-    One snapshot, in constant memory. The folder appears when it is complete and on disk, or not at all. What stands in
-    the database is written as it stands: whether it is sound is for `verify_bundle` to say.
-    progress: called with how many entries are written, and about how many there are.
-    Raises UsageError for a folder that cannot be written, InvalidSetting for a `first` that is not there, UnknownLedger,
-    SchemaMismatch, Unavailable; ChainBroken where a forged entry has no lines, or the ledger no tail.
+    action: _Text128
+    actor: _Text255
+    actor_type: _Text64
+    body: _Hash
+    id: UUID
+    ledger: _Name
+    occurred_at: _Time
+    position: _Position
+    prev: _Hash
+    recorded_at: _Time
+    resource_id: _Text255 | None
+    resource_type: _Text64 | None
+    v: Literal[1]
+
+    def encode(self) -> bytes:
+        entry = Entry(
+            *(self.ledger, self.position, self.id, self.recorded_at, self.occurred_at),
+            *(self.actor, self.actor_type, self.action, self.resource_type, self.resource_id),
+            *(None, None, None, None),
+            *(bytes.fromhex(self.body), bytes.fromhex(self.prev), b""),
+        )
+        return envelope(entry)
+
+
+class _Line(NamedTuple):
+    """A line without its line break; whole: did it have one?"""
+
+    text: bytes
+    whole: bool
+
+
+_manifest_of = msgspec.json.Decoder(Manifest).decode
+_envelope_of = msgspec.json.Decoder(_Envelope).decode
+
+
+def verify_bundle(folder: Path, progress: Callable[[int, int], None] | None = None) -> Report:
+    """Checks a bundle: every envelope's form, hash, link and time, every body, and that the manifest names them all.
+
+    A changed envelope shows at the entry after it, whose `prev` no longer fits; the newest one, in the manifest.
+    progress: called with how many entries are done, and how many the manifest names.
+    Raises UsageError where the folder is no bundle: a file missing or unreadable, or a manifest that is not one.
     """
-    if first < 1:
-        raise InvalidSetting("positions begin at 1")
-    folder = folder.absolute()
-    with _writing(folder) as draft, ExitStack() as stack:
-        files = [stack.enter_context((draft / name).open("wb")) for name in (ENVELOPES, BODIES)]
-        connection = connect(settings)
-        stack.callback(connection.close)
-        manifest = drive(_export(settings.name, first, files, progress), lambda: connection)
-        files.append(stack.enter_context((draft / MANIFEST).open("wb")))
-        files[-1].write(manifest.encode())
-        for file in files:
-            file.flush()
-            os.fsync(file.fileno())
-    return manifest
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder`, which takes its place once the block has ended well."""
+    started = time.perf_counter()
     try:
-        if folder.exists() and any(folder.iterdir()):
-            raise UsageError(f"{folder} is not empty: a bundle needs a new folder")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
-            yield draft
-            _sync(draft)
-            draft.replace(folder)
-            _sync(folder.parent)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+        content = (folder / MANIFEST).read_bytes()
+        manifest = _manifest_of(content)
+        check = _Check(manifest)
+        if content != manifest.encode():
+            check.findings.add(manifest.last, "tail_mismatch", f"{MANIFEST} is not as an export writes it")
+        with ExitStack() as stack:
+            files = [stack.enter_context((folder / name).open("rb")) for name in (ENVELOPES, BODIES)]
+            for line, body in zip_longest(*(_lines(file, Path(file.name)) for file in files)):
+                check.take(line, body)
+                if progress is not None and (check.lines % _STEP == 0 or check.lines == manifest.entries):
+                    progress(check.lines, max(check.lines, manifest.entries))
     except OSError as error:
-        raise _unusable(folder, error) from error
+        raise unusable(Path(error.filename or folder), error) from error
+    except ValueError as error:
+        raise UsageError(f"{folder / MANIFEST} is not a manifest of format version 1: {error}") from error
+    check.end()
+    last = check.walk.last
+    findings = check.findings.in_order()
+    return Report(
+        ledger=manifest.ledger,
+        ok=not findings,
+        first=manifest.first,
+        last=last.position,
+        entries=check.lines,
+        head=last.stored or GENESIS,
+        findings=findings,
+        seconds=time.perf_counter() - started,
+    )
 
 
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _unusable(path: Path, error: OSError) -> UsageError:
+def unusable(path: Path, error: OSError) -> UsageError:
     return UsageError(f"{path} cannot be used: {error.strerror or error}")
 
 
-def _export(
-    name: str, first: int, files: list[BinaryIO], progress: Callable[[int, int], None] | None
-) -> Plan[Manifest]:
-    yield SqlScript(SQL["begin"])
-    yield from migrate.check_schema(migrate.load())
-    ledger = yield from store.find_ledger(name)
-    tail = yield from scan.tail_of(ledger)
-    if tail is None or tail.stored is None:
-        raise ChainBroken(0, f"ledger {name!r} has no tail: verify it")
-    if first > tail.position + 1:
-        raise InvalidSetting(f"ledger {name!r} ends at position {tail.position}: there is nothing from {first} on")
-    prev = yield from _hash_before(ledger, first)
-    lines = _Lines(name, files, progress, tail.position - first + 1)
-    yield from scan.records(ledger, first, lines.take)
-    yield Query("rollback")
-    return Manifest(1, name, first, tail.position, lines.entries, lines.erased, prev.hex(), tail.stored.hex())
+def _lines(file: BinaryIO, path: Path) -> Iterator[_Line]:
+    while text := file.readline(_LONGEST):
+        if len(text) == _LONGEST:
+            raise UsageError(f"{path} has a line of more than {_LONGEST} bytes: no bundle has")
+        yield _Line(text.removesuffix(b"\n"), text.endswith(b"\n"))
 
 
-def _hash_before(ledger: LedgerRef, first: int) -> Plan[bytes]:
-    """The hash of the entry before `first`; what it should have been where that entry is gone cannot be known."""
-    if first == 1:
-        return bytes(32)
-    before: Link | None = yield from scan.newest(ledger, first - 1, first - 1)
-    if before is None or before.stored is None:
-        raise ChainBroken(first - 1, "is missing, and the bundle's first `prev` with it: verify the ledger")
-    return before.stored
+class _Check:
+    """Takes the lines of both files, pair by pair."""
 
-
-class _Lines:
-    """Writes both files' lines, record by record."""
-
-    def __init__(
-        self, ledger: str, files: list[BinaryIO], progress: Callable[[int, int], None] | None, total: int
-    ) -> None:
-        self.ledger = ledger
-        self.envelopes, self.bodies = files
-        self.progress = progress
-        self.total = total
-        self.entries = 0
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self.findings = Findings()
+        prev = bytes.fromhex(manifest.prev)
+        self.walk = Walk(Link(manifest.first - 1, prev, prev, None), self.findings)
+        self.lines = 0
         self.erased = 0
+        self.surplus = 0
+        # The positions, in decimal, of erased entries for which no erasure has come yet.
+        self.unexcused: dict[str, int] = {}
 
-    def take(self, record: Record) -> None:
-        envelope = record.envelope(self.ledger)
-        if envelope is None:
-            raise ChainBroken(record.position, "has no envelope (a NULL, or a time out of range): verify the ledger")
-        body = record.body()
-        if body is None:
-            self.erased += 1
-        elif b"\n" in body:
-            raise ChainBroken(record.position, "its body holds a line break, which no bundle can carry")
+    def take(self, line: _Line | None, body: _Line | None) -> None:
+        if line is None:
+            self.surplus += 1
+            return
+        self.lines += 1
+        hashed = digest(line.text)
         try:
-            self.envelopes.write(envelope + b"\n")
-            self.bodies.write((body or b"") + b"\n")
-        except OSError as error:
-            raise _unusable(Path(self.envelopes.name).parent, error) from error
-        self.entries += 1
-        if self.progress is not None and (self.entries % _STEP == 0 or self.entries == self.total):
-            self.progress(self.entries, max(self.entries, self.total))
+            said = _well_formed(line, self.manifest.ledger)
+        except ValueError as error:
+            position = self.walk.last.position + 1
+            detail = f"line {self.lines} of {ENVELOPES} is not an envelope of the format: {error}"
+            self.findings.add(position, "hash_mismatch", detail)
+            self.walk.step(Link(position, hashed, hashed, None), self.walk.last.stored)
+            self.erased += body is not None and not body.text
+            return
+        recorded = (said.recorded_at - _EPOCH) // _MICROSECOND
+        self.walk.step(Link(said.position, hashed, hashed, recorded), bytes.fromhex(said.prev))
+        is_erasure = said.action == ERASED and said.resource_type == ERASED_TYPE
+        if is_erasure and said.resource_id is not None:
+            self.unexcused.pop(said.resource_id, None)
+        self._take_body(said, body, is_erasure)
+
+    def _take_body(self, said: _Envelope, body: _Line | None, is_erasure: bool) -> None:
+        position = said.position
+        if body is None:
+            self.findings.add(position, "body_missing", f"{BODIES} ends before its line")
+        elif not body.whole:
+            self.findings.add(position, "body_mismatch", f"its line in {BODIES} is cut off")
+        elif body.text:
+            if digest(body.text).hex() != said.body:
+                self.findings.add(position, "body_mismatch", "its body is not the one that its envelope names")
+        else:
+            self.erased += 1
+            if is_erasure:
+                self.findings.add(position, "body_missing", ERASURE_ERASED)
+            else:
+                self.unexcused[str(position)] = position
+
+    def end(self) -> None:
+        """What only shows once all lines are read."""
+        manifest, last, add = self.manifest, self.walk.last, self.findings.add
+        for position in self.unexcused.values():
+            add(position, "body_missing", body_missing(position))
+        if self.surplus:
+            add(last.position, "body_mismatch", f"{BODIES} has {self.surplus} lines more than {ENVELOPES}")
+        if manifest.first == 1 and manifest.prev != GENESIS.hex():
+            add(1, "broken_link", f"{MANIFEST} names a prev of the first entry other than 64 zeros")
+        head = bytes.fromhex(manifest.head)
+        check_tail(Link(manifest.last, head, head, last.recorded), last, manifest.first, self.findings)
+        for name, says, holds in (("entries", manifest.entries, self.lines), ("erased", manifest.erased, self.erased)):
+            if says != holds:
+                add(manifest.last, "tail_mismatch", f"{MANIFEST} says {name}: {says}, the files hold {holds}")
+
+
+def _well_formed(line: _Line, ledger: str) -> _Envelope:
+    """The line's envelope. Raises ValueError saying what is wrong with its form."""
+    if not line.whole:
+        raise ValueError("it is cut off")
+    said = _envelope_of(line.text)
+    if said.ledger != ledger:
+        raise ValueError(f"it is of ledger {said.ledger!r}")
+    if (said.resource_type is None) != (said.resource_id is None):
+        raise ValueError("resource_type and resource_id go together")
+    if "\0" in f"{said.action}{said.actor}{said.actor_type}{said.resource_type}{said.resource_id}":
+        raise ValueError("a string holds U+0000")
+    try:
+        canonical = said.encode()
+    except OverflowError:
+        raise ValueError("a time is outside the years 0001-9999") from None
+    if canonical != line.text:
+        raise ValueError("it is not in canonical form")
+    return said

@@ -45,7 +45,6 @@ from ledger.errors import (
     LedgerError,
     RecordRefused,
     SchemaMismatch,
-    TailBusy,
     Unavailable,
     UsageError,
 )
@@ -154,7 +153,7 @@ def _translate_postgres(error: psycopg.Error) -> LedgerError:
         hint = f" ({error.diag.message_hint})" if error.diag.message_hint else ""
         return RecordRefused(f"the database refused the entry: {text}{hint}")
     if state == "55P03":
-        return TailBusy("another transaction holds the ledger's tail: nothing was recorded, appending again is safe")
+        return Unavailable(f"Postgres: {text}: another transaction holds what this one needs")
     if state in ("42P01", "3F000", "42883", "42703"):
         return SchemaMismatch(f"the database lacks part of the schema ({text}): run 'auditledger migrate'")
     if state == "42501":

@@ -5,7 +5,6 @@ The rules are the same for a database and for a bundle; `scan` and `bundle` say 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -81,7 +80,7 @@ class Findings:
         self.more += later.more + len(later.kept[room:])
         self.kept += later.kept[:room]
 
-    def with_others(self, others: Iterable[Finding]) -> list[Finding]:
+    def in_order(self, *others: Finding) -> list[Finding]:
         """These and the others, which are kept however many there are, in the order of a Report."""
         findings = sorted([*self.kept, *others], key=_place)
         if self.more:
@@ -147,6 +146,27 @@ class Walk:
             rest = until - first - _GAP
             detail = f"there is no entry {first + _GAP}, and {rest - 1} more up to {until - 1}"
             self.findings.add(first + _GAP, "missing_entry", detail)
+
+
+def check_tail(tail: Link, newest: Link, first: int, findings: Findings) -> None:
+    """Is the tail the newest entry? Where it lies ahead, the entries from `first` on that it speaks of are missing."""
+    position = newest.position
+    if tail.position > position:
+        Walk(newest._replace(position=max(position, first - 1)), findings).missing(tail.position + 1)
+        detail = f"the tail is at {tail.position}, but the newest entry is {position}"
+        findings.add(tail.position, "tail_mismatch", detail)
+    elif tail.position < position:
+        detail = f"entries stand beyond the tail: it is at {tail.position}, the newest entry is {position}"
+        findings.add(position, "tail_mismatch", detail)
+    elif tail.stored not in (newest.stored, newest.computed):
+        detail = f"the tail's hash is {_hex(tail.stored)}, but entry {position} has {_hex(newest.stored)}"
+        findings.add(position, "tail_mismatch", detail)
+    elif tail.recorded != newest.recorded and newest.recorded is not None:
+        findings.add(position, "tail_mismatch", f"the tail's recorded_at is not that of entry {position}")
+
+
+def _hex(data: bytes | None) -> str:
+    return "NULL" if data is None else data.hex()
 
 
 def _wrong_link(position: int) -> str:

@@ -261,4 +261,4 @@ def drop_rebuild(projection: Projection) -> Plan[None]:
 
 def _add_checkpoints(projection: Projection, ledgers: Sequence[LedgerRef], building: bool) -> Plan[None]:
     ids = [ledger.ledger_id for ledger in ledgers]
-    yield Query(SQL["add_checkpoints"], (ids, projection.name, building, projection.version))
+    yield Query(SQL["add_checkpoints"], (projection.name, building, projection.version, ids))

@@ -170,4 +170,6 @@ def _trim(standing: Standing, keep: int) -> Plan[None]:
     floor = yield from _floor(standing, keep)
     state = yield from stream.state(standing.ledger.name)
     if state.first is not None and state.first < StreamId(standing.epoch, floor):
-        yield from stream.trim(standing.ledger.name, StreamId(standing.epoch, floor))
+        # Of an epoch that is over nothing may stay: its entries may never have been the ledger's.
+        over = state.first.epoch < standing.epoch <= state.last.epoch
+        yield from stream.trim(standing.ledger.name, StreamId(standing.epoch, floor), exactly=over)

@@ -24,7 +24,7 @@ _TYPES = (
 )
 POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _STRAYS = 1_000
-"""Rows at positions below 1 that are named."""
+"""Rows at positions below 1 that are named; one finding is enough to damn the ledger."""
 _MOST_OF_A_RANGE = 200_000
 """Findings on one range; more than an honest table's keys let it have."""
 

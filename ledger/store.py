@@ -12,7 +12,7 @@ from uuid import UUID
 from ledger import chain
 from ledger.canonical import Draft
 from ledger.effects import CopyIn, InTransaction, Pipeline, Plan, Query, Refused, Row, sql
-from ledger.errors import ConditionFailed, IdempotencyConflict, UnknownLedger, UsageError
+from ledger.errors import ConditionFailed, IdempotencyConflict, TailBusy, UnknownLedger, UsageError
 from ledger.events import Entry, Receipt, Tail, Unchanged
 
 SQL = sql("store")
@@ -26,6 +26,7 @@ Link: TypeAlias = tuple[Draft, bytes, Receipt]
 _BEGIN = Query("begin isolation level read committed read write")
 _COMMIT = Query("commit")
 _ROLLBACK = Query("rollback")
+_LOCK_TIMEOUT = "55P03"
 _CONTENDED_FOR = 0.5
 """Seconds to stay with the locked way after another writer was faster."""
 
@@ -98,7 +99,9 @@ class Appender:
         if self._tail is not None and not settle and time.monotonic() > self._contended_until:
             try:
                 return (yield from self._append_quickly(self._tail, drafts))
-            except Refused:
+            except Refused as refused:
+                if refused.sqlstate == _LOCK_TIMEOUT:
+                    raise self._busy() from refused
                 # A stale tail, an id that is there, or a real refusal: with the tail locked it shows which.
                 self._contended_until = time.monotonic() + _CONTENDED_FOR
         return (yield from self._append_locked(drafts, None, own=True, settle=settle, stop=stop))
@@ -133,7 +136,12 @@ class Appender:
             queries.append(Query(SQL["by_ids"], (self.ledger.ledger_id, ids)))
         if isinstance(expect, Unchanged):
             queries.append(Query(SQL["changed"], (self.ledger.ledger_id, *expect)))
-        results = yield Pipeline(tuple(queries))
+        try:
+            results = yield Pipeline(tuple(queries))
+        except Refused as refused:
+            if own and refused.sqlstate == _LOCK_TIMEOUT:
+                raise self._busy() from refused
+            raise
         results = results[own:]
         *tail_columns, now = _only(results[0], self.ledger)
         tail = Tail(*tail_columns)
@@ -160,6 +168,12 @@ class Appender:
                 yield _ROLLBACK
                 self._tail = tail
         return [_resolved(outcome, recorded) for outcome in outcomes]
+
+    def _busy(self) -> TailBusy:
+        return TailBusy(
+            f"another transaction holds the tail of ledger {self.ledger.name!r} for longer than the lock timeout: "
+            "nothing was recorded, appending again is safe"
+        )
 
     def _recorded(self, links: Sequence[Link]) -> list[Outcome]:
         receipts = [receipt for _, _, receipt in links]
@@ -226,7 +240,7 @@ def _sift(drafts: Sequence[Draft], found: dict[UUID, Entry], stop: bool) -> tupl
                 "nothing was recorded for this event; an id stands for one event only"
             )
         elif twin is not None:
-            if draft.event == twin.event:
+            if _twins(draft, twin):
                 outcomes.append(draft.id)
                 continue
             conflict = IdempotencyConflict(f"id {draft.id} stands for two different events of one batch")
@@ -240,19 +254,30 @@ def _sift(drafts: Sequence[Draft], found: dict[UUID, Entry], stop: bool) -> tupl
     return list(fresh.values()), outcomes
 
 
+_SAID = ("actor", "action", "resource_type", "resource_id", "actor_type")
+_TEXTS = ("before", "after", "metadata")
+
+
+def _twins(one: Draft, other: Draft) -> bool:
+    """Do two drafts of one id say the same? By their JSON texts: Python takes 1, 1.0 and True for equal."""
+    return all(getattr(one.event, name) == getattr(other.event, name) for name in (*_SAID, "occurred_at")) and all(
+        getattr(one, name) == getattr(other, name) for name in _TEXTS
+    )
+
+
 def _difference(draft: Draft, entry: Entry) -> str | None:
     """The first field in which a repeated event differs from what was recorded; None where it is the same.
 
     Of an erased entry only the envelope can be compared. An occurred_at that was not given is not compared.
     """
     event = draft.event
-    for field in ("actor", "action", "resource_type", "resource_id", "actor_type"):
+    for field in _SAID:
         if getattr(event, field) != getattr(entry, field):
             return field
     if event.occurred_at is not None and draft.occurred_at != entry.occurred_at:
         return "occurred_at"
     if not entry.erased:
-        for field in ("before", "after", "metadata"):
+        for field in _TEXTS:
             text: bytes | None = getattr(draft, field)
             if (None if text is None else text.decode()) != getattr(entry, f"{field}_json"):
                 return field

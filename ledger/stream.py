@@ -80,9 +80,9 @@ def state(ledger: str) -> Plan[StreamState]:
     )
 
 
-def trim(ledger: str, below: StreamId) -> Plan[None]:
-    """Drops entries below an id, by whole nodes of the stream: a few may stay."""
-    yield Command(("XTRIM", key(ledger), "MINID", "~", str(below)))
+def trim(ledger: str, below: StreamId, *, exactly: bool) -> Plan[None]:
+    """Drops entries below an id; unless exactly, by whole nodes of the stream, so that a few may stay."""
+    yield Command(("XTRIM", key(ledger), "MINID", "=" if exactly else "~", str(below)))
 
 
 def read(after: Sequence[tuple[str, StreamId]], count: int, wait: float | None) -> Plan[dict[str, list[Entry | None]]]:

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from datetime import timedelta
 from typing import NamedTuple, TypeAlias
 
 from ledger import migrate, protections, scan, store
@@ -20,7 +19,7 @@ from ledger.drive import Connection, connect, drive
 from ledger.effects import Plan, Query, Refused, SqlScript
 from ledger.errors import InvalidSetting, Unavailable
 from ledger.events import GENESIS
-from ledger.findings import Finding, Findings, Link, Report, Walk
+from ledger.findings import BEGINNING, Finding, Findings, Link, Report, check_tail
 from ledger.scan import SQL, Span
 from ledger.settings import Settings
 from ledger.store import LedgerRef
@@ -72,7 +71,7 @@ def verify(
             entries += span.entries
             if progress is not None:
                 progress(entries, max(entries, last - first + 1))
-        found = findings.with_others([*others, *_tail_findings(seen, first)])
+        found = findings.in_order(*others, *_tail_findings(seen, first))
         report = Report(
             ledger=seen.ledger.name,
             ok=not found,
@@ -97,7 +96,7 @@ def _begin(name: str, first: int, shared: bool) -> Plan[tuple[_Seen, list[Findin
     ledger = yield from store.find_ledger(name)
     tail = yield from scan.tail_of(ledger)
     newest = yield from scan.newest(ledger)
-    last = max(link.position for link in (tail, newest, Link(0, None, None, None)) if link is not None)
+    last = max(link.position for link in (tail, newest, BEGINNING) if link is not None)
     if first > last + 1:
         raise InvalidSetting(f"ledger {name!r} ends at position {last}: there is nothing to verify from {first} on")
     findings = yield from scan.strays(ledger)
@@ -170,40 +169,10 @@ def _in_snapshot(seen: _Seen, start: int, end: int, first: int) -> Plan[Span]:
 
 
 def _tail_findings(seen: _Seen, first: int) -> list[Finding]:
-    """Is the tail the newest entry? Where it lies ahead, the entries between are missing."""
-    tail, newest = seen.tail, seen.newest
-    last = newest.position if newest else 0
-    if tail is None:
-        return [Finding(last, "tail_mismatch", f"the ledger's tail is gone; its newest entry is {last}")]
+    newest = seen.newest or BEGINNING
+    if seen.tail is None:
+        detail = f"the ledger's tail is gone; its newest entry is {newest.position}"
+        return [Finding(newest.position, "tail_mismatch", detail)]
     findings = Findings()
-    if tail.position > last:
-        Walk(Link(max(last, first - 1), None, None, None), findings).missing(tail.position + 1)
-        detail = f"the tail stands at {tail.position}, but the newest entry is {last}"
-        findings.add(tail.position, "tail_mismatch", detail)
-    elif tail.position < last:
-        detail = f"entries stand beyond the tail: it is at {tail.position}, the newest entry is {last}"
-        findings.add(last, "tail_mismatch", detail)
-    elif newest is None:
-        if tail.stored != GENESIS:
-            findings.add(0, "tail_mismatch", "the tail of an empty ledger has a hash other than 64 zeros")
-    else:
-        if tail.stored not in (newest.stored, newest.computed):
-            detail = f"the tail's hash is {_hex(tail.stored)}, entry {last} has {_hex(newest.stored)}"
-            findings.add(last, "tail_mismatch", detail)
-        if tail.recorded != newest.recorded:
-            detail = f"the tail's recorded_at is {_time(tail.recorded)}, entry {last} has {_time(newest.recorded)}"
-            findings.add(last, "tail_mismatch", detail)
+    check_tail(seen.tail, newest, first, findings)
     return findings.kept
-
-
-def _hex(data: bytes | None) -> str:
-    return "NULL" if data is None else data.hex()
-
-
-def _time(micros: int | None) -> str:
-    if micros is None:
-        return "NULL"
-    try:
-        return (scan.POSTGRES_EPOCH + timedelta(microseconds=micros)).isoformat()
-    except OverflowError:
-        return "outside the years 0001-9999"

@@ -1,0 +1,138 @@
+"""Writes a ledger into a folder as a bundle (format.md, "Bundle"), from one snapshot of its database."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from ledger import migrate, scan, store
+from ledger.bundle import BODIES, ENVELOPES, MANIFEST, Manifest, unusable
+from ledger.drive import connect, drive
+from ledger.effects import Plan, Query, SqlScript
+from ledger.errors import ChainBroken, InvalidSetting, UsageError
+from ledger.events import GENESIS
+from ledger.scan import SQL, Record
+from ledger.settings import Settings
+from ledger.store import LedgerRef
+
+_STEP = 1_000
+"""Entries between two calls of `progress`."""
+
+
+def export(
+    settings: Settings, folder: Path, *, first: int = 1, progress: Callable[[int, int], None] | None = None
+) -> Manifest:
+    """Writes the ledger `settings.name` from position `first` to its tail into `folder`, which must be new or empty.
+
+    One snapshot, in constant memory. The folder appears when it is complete and on disk, or not at all. What stands in
+    the database is written as it stands: whether it is sound is for `verify_bundle` to say.
+    progress: called with how many entries are written, and about how many there are.
+    Raises UsageError for an unfit folder, InvalidSetting for a `first` that is not there, UnknownLedger,
+    SchemaMismatch, Unavailable; ChainBroken where a forged entry has no lines, or the ledger no tail.
+    """
+    if first < 1:
+        raise InvalidSetting("positions begin at 1")
+    folder = folder.absolute()
+    with _writing(folder) as draft, ExitStack() as stack:
+        files = [stack.enter_context((draft / name).open("wb")) for name in (ENVELOPES, BODIES)]
+        connection = connect(settings)
+        stack.callback(connection.close)
+        manifest = drive(_export(settings.name, first, files, progress), lambda: connection)
+        files.append(stack.enter_context((draft / MANIFEST).open("wb")))
+        files[-1].write(manifest.encode())
+        for file in files:
+            file.flush()
+            os.fsync(file.fileno())
+    return manifest
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder`, which takes its place once the block has ended well."""
+    try:
+        if folder.exists() and any(folder.iterdir()):
+            raise UsageError(f"{folder} is not empty: a bundle needs a new folder")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            yield draft
+            _sync(draft)
+            draft.replace(folder)
+            _sync(folder.parent)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    except OSError as error:
+        raise unusable(folder, error) from error
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _export(
+    name: str, first: int, files: Sequence[BinaryIO], progress: Callable[[int, int], None] | None
+) -> Plan[Manifest]:
+    yield SqlScript(SQL["begin"])
+    yield from migrate.check_schema(migrate.load())
+    ledger = yield from store.find_ledger(name)
+    tail = yield from scan.tail_of(ledger)
+    if tail is None or tail.stored is None:
+        raise ChainBroken(0, f"ledger {name!r} has no tail: verify it")
+    if first > tail.position + 1:
+        raise InvalidSetting(f"ledger {name!r} ends at position {tail.position}: there is nothing from {first} on")
+    prev = yield from _hash_before(ledger, first)
+    lines = _Lines(name, files, progress, tail.position - first + 1)
+    yield from scan.records(ledger, first, lines.take)
+    yield Query("rollback")
+    return Manifest(1, name, first, tail.position, lines.entries, lines.erased, prev.hex(), tail.stored.hex())
+
+
+def _hash_before(ledger: LedgerRef, first: int) -> Plan[bytes]:
+    """The hash of the entry before `first`; what it should have been where that entry is gone cannot be known."""
+    if first == 1:
+        return GENESIS
+    before = yield from scan.newest(ledger, first - 1, first - 1)
+    if before is None or before.stored is None:
+        raise ChainBroken(first - 1, "is missing, and the bundle's first `prev` with it: verify the ledger")
+    return before.stored
+
+
+class _Lines:
+    """Writes both files' lines, record by record."""
+
+    def __init__(
+        self, ledger: str, files: Sequence[BinaryIO], progress: Callable[[int, int], None] | None, total: int
+    ) -> None:
+        self.ledger = ledger
+        self.envelopes, self.bodies = files
+        self.progress = progress
+        self.total = total
+        self.entries = 0
+        self.erased = 0
+
+    def take(self, record: Record) -> None:
+        envelope = record.envelope(self.ledger)
+        if envelope is None:
+            raise ChainBroken(record.position, "has no envelope (a NULL, or a time out of range): verify the ledger")
+        body = record.body()
+        if body is None:
+            self.erased += 1
+        elif b"\n" in body:
+            raise ChainBroken(record.position, "its body holds a line break, which no bundle can carry")
+        try:
+            self.envelopes.write(envelope + b"\n")
+            self.bodies.write((body or b"") + b"\n")
+        except OSError as error:
+            raise unusable(Path(self.envelopes.name).parent, error) from error
+        self.entries += 1
+        if self.progress is not None and (self.entries % _STEP == 0 or self.entries == self.total):
+            self.progress(self.entries, max(self.entries, self.total))

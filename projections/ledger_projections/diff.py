@@ -1,0 +1,57 @@
+"""What changed between two JSON values, field by field. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from ledger_projections.jsontext import same, write
+
+_PLAIN = re.compile(r'[^."\\\[\]]+')
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One field before and after; a side where the field was not there is UNSET.
+
+    field: the path, `customer.city`. A key that holds a dot, a quote, a backslash or a bracket, or is empty, is written
+    as `customer["a.b"]`. The path of the whole value is empty.
+    """
+
+    field: str
+    before: Any = UNSET
+    after: Any = UNSET
+
+
+def changes(before: Any, after: Any) -> list[Change]:
+    """The fields that differ, in order of their keys. Objects are looked into, arrays are compared whole.
+
+    None, at the top, means that there was nothing: every field of the other side was added or removed.
+    """
+    if before is None and after is None:
+        return []
+    if before is None:
+        before = {} if isinstance(after, dict) else UNSET
+    elif after is None:
+        after = {} if isinstance(before, dict) else UNSET
+    return list(_changes("", before, after))
+
+
+def _changes(path: str, before: Any, after: Any) -> Iterator[Change]:
+    if not (isinstance(before, dict) and isinstance(after, dict)):
+        if not same(before, after):
+            yield Change(path, before, after)
+        return
+    for key in sorted(before.keys() | after.keys()):
+        was, now = before.get(key, UNSET), after.get(key, UNSET)
+        if was is not now:
+            yield from _changes(_join(path, key), was, now)
+
+
+def _join(path: str, key: str) -> str:
+    if not _PLAIN.fullmatch(key):
+        return f"{path}[{write(key)}]"
+    return f"{path}.{key}" if path else key

@@ -1,0 +1,100 @@
+"""The view `resource_state`: what each resource is now, folded from the before and after of its entries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from ledger import Entry, Plan, Projection, Query, Writes
+from ledger_projections.jsontext import read, write
+from ledger_projections.statements import checked_text, statements
+
+SQL = statements("resource_state")
+
+
+class ResourceState(Projection):
+    name = "resource_state"
+    version = 1
+    tables = ("resource_state",)
+    schema = SQL["schema"]
+
+    def apply(self, ledger_id: int, entries: Sequence[Entry], tx: Writes) -> None:
+        touched: dict[tuple[str, str], list[Entry]] = {}
+        for entry in entries:
+            if entry.resource_type is not None and entry.resource_id is not None:
+                touched.setdefault((entry.resource_type, entry.resource_id), []).append(entry)
+        if not touched:
+            return
+        types, ids = map(list, zip(*touched, strict=True))
+        known = {row[:2]: row[2:] for row in tx.execute(SQL["load"], (types, ids, ledger_id))}
+        rows = [_folded(resource, known.get(resource), about) for resource, about in touched.items()]
+        tx.execute(SQL["save"], (ledger_id, *map(list, zip(*rows, strict=True))))
+
+
+class State(msgspec.Struct, frozen=True):
+    """What a resource is now; `action`, `actor` and the times are those of the newest entry about it.
+
+    state_json: the exact text; None where the resource was deleted, or nothing is known of what it is.
+    entries: how many are about it; first_position, last_position: of them.
+    """
+
+    resource_type: str
+    resource_id: str
+    state_json: str | None
+    deleted: bool
+    entries: int
+    first_position: int
+    last_position: int
+    action: str
+    actor: str
+    occurred_at: datetime
+    recorded_at: datetime
+
+    @property
+    def state(self) -> Any:
+        return None if self.state_json is None else msgspec.json.decode(self.state_json)
+
+
+def state(ledger: tuple[int, str], resource_type: str, resource_id: str) -> Plan[State | None]:
+    """What a resource is now; None where no entry is about it. ledger: as `Ledger.ref` gives it.
+
+    Raises UsageError for a type or id that no entry can have.
+    """
+    resource = checked_text("resource_type", resource_type), checked_text("resource_id", resource_id)
+    rows = yield Query(SQL["state"], (ledger[0], *resource))
+    return State(*rows[0]) if rows else None
+
+
+def _folded(resource: tuple[str, str], known: tuple[Any, ...] | None, about: Sequence[Entry]) -> tuple[Any, ...]:
+    """The row of a resource after the entries about it. known: state, deleted, entries, first_position as loaded."""
+    text, deleted, count, first = known or (None, False, 0, about[0].position)
+    value = read(text)
+    for entry in about:
+        if not entry.erased:
+            value, deleted = _fold(value, deleted, read(entry.before_json), read(entry.after_json))
+    last = about[-1]
+    return (
+        *resource,
+        None if value is None else write(value),
+        deleted,
+        count + len(about),
+        first,
+        last.position,
+        last.action,
+        last.actor,
+        last.occurred_at,
+        last.recorded_at,
+    )
+
+
+def _fold(value: Any, deleted: bool, before: Any, after: Any) -> tuple[Any, bool]:
+    """State and deletion after one entry, which may tell of a part of the resource or of all of it."""
+    if after is None:
+        return (value, deleted) if before is None else (None, True)
+    if isinstance(value, dict) and isinstance(after, dict):
+        removed = before.keys() - after.keys() if isinstance(before, dict) else ()
+        return {key: item for key, item in value.items() if key not in removed} | after, False
+    return after, False

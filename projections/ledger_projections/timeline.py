@@ -1,0 +1,172 @@
+"""The view `timeline`: one row an entry, searched by actor, action, resource, time and words, newest first."""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from msgspec import Raw
+
+from ledger import Entry, Plan, Projection, Query, UsageError, Writes
+from ledger_projections.jsontext import read
+from ledger_projections.statements import checked_limit, checked_text, statements
+
+SQL = statements("timeline")
+MAX_WORDS = 32 * 1024
+"""Characters of an entry that are searched. A tsvector keeps the places of 16,383 words; more would not fit one."""
+
+# Postgres' own parser takes `invoice.updated` for a host and `user/bob` for a file, which their parts would not find.
+# So words are split here, the same way in entries and in questions. A tsvector refuses words over 2,046 bytes.
+_WORD = re.compile(r"[^\W_]{1,200}")
+_TERM = re.compile(r'[^\s"]+')
+_CURSOR = struct.Struct(">QI")
+_COLUMNS = (
+    *("ledger_id", "position", "id", "recorded_at", "occurred_at"),
+    *("actor", "actor_type", "action", "resource_type", "resource_id", "words"),
+)
+
+
+class Timeline(Projection):
+    name = "timeline"
+    version = 1
+    tables = ("timeline",)
+    schema = SQL["schema"]
+
+    def apply(self, ledger_id: int, entries: Sequence[Entry], tx: Writes) -> None:
+        tx.copy(
+            "timeline",
+            _COLUMNS,
+            [
+                (
+                    *(ledger_id, entry.position, entry.id, entry.recorded_at, entry.occurred_at),
+                    *(entry.actor, entry.actor_type, entry.action, entry.resource_type, entry.resource_id),
+                    _words_of(entry),
+                )
+                for entry in entries
+            ],
+        )
+
+
+class Page(NamedTuple):
+    """Entries, newest first; the cursor of the page after them, None where there is none."""
+
+    entries: list[Entry]
+    next_cursor: str | None
+
+
+def search(
+    ledger: tuple[int, str],
+    *,
+    actor: str | None = None,
+    action: str | None = None,
+    resource: tuple[str, str] | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    text: str | None = None,
+    limit: int = 50,
+    cursor: str | None = None,
+) -> Plan[Page]:
+    """The entries for which all that is given holds, newest first, page by page.
+
+    ledger: as `Ledger.ref` gives it. action: `*` stands for any characters. resource: (type, id).
+    since, until: of occurred_at, aware; since is included, until is not. text: words that must all be there; `"a b"`,
+    `or` and `-a` as in search engines. cursor: of the page before, with the same filters.
+    Raises UsageError for a cursor that is malformed or of other filters, a naive datetime, and a limit below 1.
+    """
+    ledger_id, name = ledger
+    filters: list[tuple[str, tuple[Any, ...]]] = []
+    if actor is not None:
+        filters.append(("by_actor", (checked_text("actor", actor),)))
+    if action is not None:
+        filters += _by_action(checked_text("action", action))
+    if resource is not None:
+        filters.append(("by_resource", tuple(checked_text("resource", part) for part in resource)))
+    for filter_name, moment in (("since", since), ("until", until)):
+        if moment is not None:
+            if moment.utcoffset() is None:
+                raise UsageError(f"{filter_name}: a naive datetime: give it a time zone")
+            filters.append((f"by_{filter_name}", (moment,)))
+    if text is not None:
+        filters.append(("by_words", (_question(checked_text("text", text)),)))
+    checksum = zlib.crc32(repr((ledger_id, filters)).encode())
+    if cursor is not None:
+        filters.append(("by_position", (_position(cursor, checksum),)))
+
+    sql = " ".join((SQL["find"], *(SQL[part] for part, _ in filters), SQL["page"]))
+    params = [ledger_id, *(value for _, values in filters for value in values), checked_limit(limit) + 1, ledger_id]
+    rows = yield Query(sql, params)
+    entries = [Entry(name, *row) for row in rows[:limit]]
+    more = len(rows) > limit
+    return Page(entries, _cursor(entries[-1].position, checksum) if more else None)
+
+
+def _by_action(action: str) -> list[tuple[str, tuple[str, ...]]]:
+    """The prefix as a range, which finds its place in the index whatever the plan; the rest as a pattern."""
+    if "*" not in action:
+        return [("by_action", (action,))]
+    filters: list[tuple[str, tuple[str, ...]]] = []
+    prefix, _, rest = action.partition("*")
+    if prefix:
+        # No character sorts after U+10FFFF, and none can be added to it.
+        filters.append(("by_action_prefix", (prefix, prefix + "\U0010ffff" * 128)))
+    if rest or not prefix:
+        escaped = re.sub(r"([\\%_])", r"\\\1", action).replace("*", "%")
+        filters.append(("by_action_pattern", (escaped,)))
+    return filters
+
+
+def _words_of(entry: Entry) -> str:
+    texts = [entry.actor, entry.actor_type, entry.action]
+    if entry.resource_type is not None and entry.resource_id is not None:
+        texts += (entry.resource_type, entry.resource_id)
+    for text in (entry.before_json, entry.after_json, entry.metadata_json):
+        if text is not None:
+            _collect(read(text), texts)
+    return " ".join(_WORD.findall(" ".join(texts).lower()))[:MAX_WORDS]
+
+
+def _collect(value: Any, texts: list[str]) -> None:
+    """Adds the strings and numbers of a value."""
+    if isinstance(value, str):
+        texts.append(value)
+    elif isinstance(value, dict):
+        for item in value.values():
+            _collect(item, texts)
+    elif isinstance(value, list):
+        for item in value:
+            _collect(item, texts)
+    elif isinstance(value, Raw):
+        texts.append(bytes(value).decode())
+    elif isinstance(value, int) and not isinstance(value, bool):
+        texts.append(str(value))
+
+
+def _question(text: str) -> str:
+    """A question for websearch_to_tsquery, its terms split as entries are; the parts of one term stay a phrase."""
+
+    def split(term: re.Match[str]) -> str:
+        words = ":".join(_WORD.findall(term[0]))
+        negated = term[0].startswith("-") and (words or text[term.end() :].startswith('"'))
+        return f"-{words}" if negated else words
+
+    text = text.lower()
+    return _TERM.sub(split, text)
+
+
+def _cursor(position: int, checksum: int) -> str:
+    return urlsafe_b64encode(_CURSOR.pack(position, checksum)).decode()
+
+
+def _position(cursor: str, checksum: int) -> int:
+    try:
+        position, found = _CURSOR.unpack(urlsafe_b64decode(cursor.encode("ascii")))
+    except (ValueError, struct.error):
+        raise UsageError("cursor: malformed; give back what the page before it gave") from None
+    if _cursor(position, checksum) != cursor:
+        raise UsageError("cursor: belongs to a search with other filters, or was changed")
+    return int(position)
