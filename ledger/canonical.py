@@ -29,13 +29,16 @@ MAX_DEPTH = 64
 OWN_ACTIONS = "ledger."
 """Actions that begin so are the ledger's own (format.md, "Envelope")."""
 
+_OWN_ACTION = b'"' + OWN_ACTIONS.encode()
 _KEY_CONTEXT = "auditledger 2026-11 idempotency key to entry id"
 _LIMITS = {"action": 128, "actor": 255, "actor_type": 64, "resource_type": 64, "resource_id": 255}
 _encode = msgspec.json.Encoder(order="sorted").encode
 _string = msgspec.json.Encoder().encode
+_json_string = lru_cache(maxsize=4096)(_string)  # actors, actions and types come again and again
 # What a fault may leave in encoded JSON: NaN becomes null, Decimal("NaN") a string, a naive datetime lacks its offset.
 # Each of these may also stand there rightly; only then is the value walked.
-_SUSPECT = re.compile(rb'null|\\u0000|NaN|Infinity|T\d\d:\d\d:\d\d(?:\.\d+)?"')
+_SUSPECT = (b"null", b"\\u0000", b"NaN", b"Infinity")
+_NAIVE = re.compile(rb'T\d\d:\d\d:\d\d(?:\.\d+)?"')
 
 
 class Draft(msgspec.Struct, frozen=True):
@@ -68,8 +71,8 @@ def draft(event: Event, ledger: str, now: datetime, entry_id: UUID, salt: bytes,
     idempotency_key. salt: 16 random bytes. own: allow the ledger's own actions.
     Raises InvalidEvent with the field or JSON path.
     """
-    action = _text(event.action, "action")
-    if action.startswith(OWN_ACTIONS) and not own:
+    action = _member(event.action, "action")
+    if action.startswith(_OWN_ACTION) and not own:
         raise InvalidEvent("action", f"actions that begin with {OWN_ACTIONS!r} are the ledger's own")
     if (event.resource_type is None) != (event.resource_id is None):
         raise InvalidEvent("resource_type", "resource_type and resource_id go together: give both or neither")
@@ -79,24 +82,23 @@ def draft(event: Event, ledger: str, now: datetime, entry_id: UUID, salt: bytes,
     body = body_bytes(before, after, metadata, salt)
     if len(body) > MAX_BODY:
         raise InvalidEvent("body", f"before, after and metadata take {len(body)} bytes; at most {MAX_BODY} are allowed")
-    named, chosen = _chosen_id(event)
-    occurred_at = now if event.occurred_at is None else utc(event.occurred_at, "occurred_at")
-    body_hash = blake3(body)
+    chosen = _chosen_id(event)
     identity = chosen or entry_id
+    occurred_at = now if event.occurred_at is None else utc(event.occurred_at, "occurred_at")
+    body_hash = digest(body)
     head, foot = _envelope_ends(
         action=action,
-        actor=_text(event.actor, "actor"),
-        actor_type=_text(event.actor_type, "actor_type"),
-        body_hash=body_hash.hexdigest(),
+        actor=_member(event.actor, "actor"),
+        actor_type=_member(event.actor_type, "actor_type"),
+        body_hash=body_hash,
         entry_id=identity,
         ledger=ledger,
         occurred_at=occurred_at,
-        resource_type=_optional_text(event.resource_type, "resource_type"),
-        resource_id=_optional_text(event.resource_id, "resource_id"),
+        resource_type=b"null" if event.resource_type is None else _member(event.resource_type, "resource_type"),
+        resource_id=b"null" if event.resource_id is None else _member(event.resource_id, "resource_id"),
     )
-    return Draft(
-        event, identity, named, occurred_at, before, after, metadata, salt, body_hash.digest(), head, foot
-    )  # fmt: skip
+    named = chosen is not None
+    return Draft(event, identity, named, occurred_at, before, after, metadata, salt, body_hash, head, foot)
 
 
 def envelope_of(draft: Draft, position: int, prev: bytes, recorded_at: datetime) -> bytes:
@@ -113,15 +115,15 @@ def envelope_of(draft: Draft, position: int, prev: bytes, recorded_at: datetime)
 def envelope(entry: Entry) -> bytes:
     """The envelope's bytes of a recorded entry, made from its columns (format.md, "Envelope")."""
     head, foot = _envelope_ends(
-        action=entry.action,
-        actor=entry.actor,
-        actor_type=entry.actor_type,
-        body_hash=entry.body_hash.hex(),
+        action=_json_string(entry.action),
+        actor=_json_string(entry.actor),
+        actor_type=_json_string(entry.actor_type),
+        body_hash=entry.body_hash,
         entry_id=entry.id,
         ledger=entry.ledger,
         occurred_at=entry.occurred_at,
-        resource_type=entry.resource_type,
-        resource_id=entry.resource_id,
+        resource_type=_json_string(entry.resource_type),
+        resource_id=_string(entry.resource_id),
     )
     return b'%b%d,"prev":"%b","recorded_at":"%b%b' % (
         head,
@@ -172,16 +174,24 @@ def json_text(value: Any, path: str) -> bytes | None:
         for fault_path, problem in _faults(value, path, 1):
             raise InvalidEvent(fault_path, problem) from None
         raise InvalidEvent(path, f"cannot be written as JSON: {error}") from None
-    if _SUSPECT.search(text) or text.count(b"{") + text.count(b"[") > MAX_DEPTH:
+    if _is_suspect(text):
         for fault_path, problem in _faults(value, path, 1):
             raise InvalidEvent(fault_path, problem)
     return text
 
 
+def _is_suspect(text: bytes) -> bool:
+    for sign in _SUSPECT:
+        if sign in text:
+            return True
+    return text.count(b"{") + text.count(b"[") > MAX_DEPTH or _NAIVE.search(text) is not None
+
+
 @lru_cache(maxsize=1024)
 def timestamp(moment: datetime) -> bytes:
     """`YYYY-MM-DDTHH:MM:SS.ffffffZ` of an aware datetime (format.md, "Envelope")."""
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds").encode() + b"Z"
+    in_utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    return in_utc.isoformat(timespec="microseconds")[:26].encode() + b"Z"
 
 
 def utc(moment: datetime, path: str) -> datetime:
@@ -198,66 +208,59 @@ def utc(moment: datetime, path: str) -> datetime:
 
 def entry_id_for(idempotency_key: str) -> UUID:
     """The entry id that stands for an idempotency key: a UUIDv8 (RFC 9562, section 5.8) of its BLAKE3 hash."""
-    hashed = blake3(_text(idempotency_key, "idempotency_key", 1024).encode(), derive_key_context=_KEY_CONTEXT)
+    _member(idempotency_key, "idempotency_key", 1024)
+    hashed = blake3(idempotency_key.encode(), derive_key_context=_KEY_CONTEXT)
     number = int.from_bytes(hashed.digest(length=16), "big")
     number &= ~(0xF << 76) & ~(0x3 << 62)
     return UUID(int=number | 8 << 76 | 2 << 62)
 
 
-def _chosen_id(event: Event) -> tuple[bool, UUID | None]:
+def _chosen_id(event: Event) -> UUID | None:
+    """The caller's own id for the entry, if there is one."""
     if event.id is not None:
         if event.idempotency_key is not None:
             raise InvalidEvent("idempotency_key", "give an id or an idempotency_key, not both")
         if not isinstance(event.id, UUID):
             raise InvalidEvent("id", f"must be a UUID, not {type(event.id).__name__}")
-        return True, event.id
-    if event.idempotency_key is not None:
-        return True, entry_id_for(event.idempotency_key)
-    return False, None
+        return event.id
+    return None if event.idempotency_key is None else entry_id_for(event.idempotency_key)
+
+
+_HEAD = b'{"action":%b,"actor":%b,"actor_type":%b,"body":"%b","id":"%b","ledger":"%b","occurred_at":"%b","position":'
+_FOOT = b'","resource_id":%b,"resource_type":%b,"v":1}'
 
 
 def _envelope_ends(
     *,
-    action: str,
-    actor: str,
-    actor_type: str,
-    body_hash: str,
+    action: bytes,
+    actor: bytes,
+    actor_type: bytes,
+    body_hash: bytes,
     entry_id: UUID,
     ledger: str,
     occurred_at: datetime,
-    resource_type: str | None,
-    resource_id: str | None,
+    resource_type: bytes,
+    resource_id: bytes,
 ) -> tuple[bytes, bytes]:
-    """What stands before the position and after recorded_at."""
-    head = b'{"action":%b,"actor":%b,"actor_type":%b,"body":"%b","id":"%b","ledger":"%b","occurred_at":"%b","position":'
-    return (
-        head
-        % (
-            _string(action),
-            _string(actor),
-            _string(actor_type),
-            body_hash.encode(),
-            str(entry_id).encode(),
-            ledger.encode(),
-            timestamp(occurred_at),
-        ),
-        b'","resource_id":%b,"resource_type":%b,"v":1}' % (_string(resource_id), _string(resource_type)),
-    )
+    """What stands before the position and after recorded_at. Strings are JSON already."""
+    moment, hashed = timestamp(occurred_at), body_hash.hex().encode()
+    head = _HEAD % (action, actor, actor_type, hashed, str(entry_id).encode(), ledger.encode(), moment)
+    return head, _FOOT % (resource_id, resource_type)
 
 
-def _text(value: Any, field: str, limit: int | None = None) -> str:
+def _member(value: Any, field: str, limit: int | None = None) -> bytes:
+    """A string of the event as it stands in the envelope. Raises InvalidEvent where the format does not allow it."""
     limit = limit or _LIMITS[field]
     if not isinstance(value, str):
         raise InvalidEvent(field, f"must be a string, not {type(value).__name__}")
     if not 1 <= len(value) <= limit:
         raise InvalidEvent(field, f"must have 1 to {limit} characters, not {len(value)}")
-    if problem := _bad_characters(value):
-        raise InvalidEvent(field, problem)
-    return value
-
-
-def _optional_text(value: Any, field: str) -> str | None:
-    return None if value is None else _text(value, field)
+    if "\0" in value:
+        raise InvalidEvent(field, "contains U+0000")
+    try:
+        return _json_string(value)
+    except UnicodeEncodeError:
+        raise InvalidEvent(field, "contains a lone surrogate") from None
 
 
 def _bad_characters(text: str) -> str | None:

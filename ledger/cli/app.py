@@ -1,0 +1,206 @@
+"""The command `auditledger`: its global options, its commands (each loaded when it is called), its exit codes.
+
+    0   well
+    1   the ledger does not verify, or data was found that contradicts itself
+    2   wrong use or bad input
+    3   a server cannot be reached
+    70  a fault of this program or of a projection (sysexits.h: EX_SOFTWARE)
+    130 interrupted; 141 the reader of stdout went away
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from typing import Any
+
+import click
+
+from ledger.cli.shared import Shared
+from ledger.cli.text import one_line, redacted
+
+PROGRAM = "auditledger"
+OK, DOES_NOT_VERIFY, WRONG_USE, UNREACHABLE, FAULT, INTERRUPTED, PIPE = 0, 1, 2, 3, 70, 130, 141
+
+COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
+    "See it": {
+        "demo": ("demo", "Tell the whole story on made-up data, on servers of its own"),
+    },
+    "Servers and schema": {
+        "up": ("servers", "Start the embedded Postgres and Valkey; print their URLs"),
+        "down": ("servers", "Stop them"),
+        "migrate": ("servers", "Bring the schema up to date; creates ledger main"),
+        "create": ("servers", "Create a further ledger"),
+        "status": ("status", "Tails, streams, the lag of every projection, the last verification"),
+    },
+    "Record": {
+        "append": ("write", "Append one event; print its receipt"),
+        "import": ("write", "Append events from a file: JSON lines or CloudTrail, gzip or -"),
+    },
+    "Publish and project": {
+        "run": ("work", "relay and project in one process"),
+        "relay": ("work", "Publish entries to the Redis streams"),
+        "project": ("work", "Keep projections up to date"),
+        "replay": ("work", "Rebuild projections from Postgres, beside the live ones"),
+    },
+    "Read": {
+        "tail": ("read", "The newest entries; --follow for those to come"),
+        "query": ("read", "Search by actor, action, resource, time, words"),
+        "history": ("read", "What happened to a resource, field by field"),
+        "state": ("read", "What a resource is now"),
+        "activity": ("read", "Who did what, per day"),
+    },
+    "Check": {
+        "verify": ("check", "Check the chain, bodies, tail and protections; name every finding"),
+        "export": ("check", "Write a bundle that anyone can check"),
+    },
+}
+_MODULES = {name: module for section in COMMANDS.values() for name, (module, _) in section.items()}
+
+
+def _keep(context: click.Context, option: click.Parameter, value: Any) -> None:
+    if value is not None and value is not False:
+        setattr(context.ensure_object(Shared), str(option.name), value)
+
+
+def _global_options(*, after_command: bool) -> list[click.Option]:
+    """The same before the command and after it, where people also type them."""
+
+    def option(name: str, text: str, **more: Any) -> click.Option:
+        hidden = after_command and name != "--json"
+        return click.Option([name], help=text, expose_value=False, callback=_keep, hidden=hidden, **more)
+
+    return [
+        option("--database-url", "Postgres; else LEDGER_DATABASE_URL.", metavar="URL"),
+        option("--redis-url", "Redis or Valkey; else LEDGER_REDIS_URL.", metavar="URL"),
+        option("--ledger", "Which ledger; else LEDGER_NAME, else main.", metavar="NAME"),
+        option("--home", "The embedded servers' folder; else LEDGER_HOME, else .ledger.", metavar="DIR"),
+        option("--json", "Print JSON: one object, or one a line.", is_flag=True),
+    ]
+
+
+class Command(click.Command):
+    """A command that takes the global options too."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.params += _global_options(after_command=True)
+
+
+class _Commands(click.Group):
+    """Loads a command's module when it is called, so that help is quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _MODULES:
+            return None
+        module = import_module(f"ledger.cli.{_MODULES[cmd_name]}")
+        command: click.Command = getattr(module, f"{cmd_name}_command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(map(len, _MODULES))
+        for title, commands in COMMANDS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), text) for name, (_, text) in commands.items()])
+
+
+def _print_version(context: click.Context, option: click.Parameter, value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        click.echo(f"{PROGRAM} {version(PROGRAM)}")
+        context.exit()
+
+
+def _root() -> None:
+    """A tamper-evident audit ledger on Postgres.
+
+    Without a database URL it uses, and starts, a Postgres and a Valkey of its own in .ledger.
+    """
+
+
+cli = _Commands(
+    PROGRAM,
+    callback=_root,
+    params=[
+        *_global_options(after_command=False),
+        click.Option(
+            ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
+            help="Print the version.",
+        ),
+    ],
+    help=_root.__doc__,
+    epilog=f"'{PROGRAM} COMMAND --help' says more. Exit codes: 0 well, 1 does not verify, 2 wrong use, 3 no server.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    no_args_is_help=False,
+)  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code. Whatever goes wrong is one line on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):  # not every stream that a caller puts there has it
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        code = _run(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        _forget_stdout()
+        return PIPE
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except Exception as error:
+        return _fail(error)
+
+
+def _run(arguments: list[str]) -> int:
+    if f"_{PROGRAM.upper()}_COMPLETE" in os.environ:
+        cli.main(arguments, prog_name=PROGRAM)  # shell completion; does not return
+    if not arguments:
+        with cli.make_context(PROGRAM, ["--help"], resilient_parsing=True) as context:
+            click.echo(cli.get_help(context), err=True)
+        return WRONG_USE
+    try:
+        with cli.make_context(PROGRAM, arguments) as context:
+            code = cli.invoke(context)
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    return code if isinstance(code, int) else OK
+
+
+def _fail(error: Exception) -> int:
+    from ledger.errors import IntegrityError, LedgerError, Unavailable, UsageError
+
+    if os.environ.get("LEDGER_DEBUG"):
+        print(redacted("".join(traceback.format_exception(error))), file=sys.stderr, end="")
+    hint = ""
+    match error:
+        case click.ClickException():
+            code, text = WRONG_USE, error.format_message()
+            if isinstance(error, click.UsageError) and error.ctx is not None:
+                hint = f"Try '{error.ctx.command_path} --help'."
+        case LedgerError():
+            codes = {IntegrityError: DOES_NOT_VERIFY, UsageError: WRONG_USE, Unavailable: UNREACHABLE}
+            code = next((code for kind, code in codes.items() if isinstance(error, kind)), FAULT)
+            text = str(error)
+        case _:
+            code, text = FAULT, f"{type(error).__name__}: {error} (a fault of this program; LEDGER_DEBUG=1 shows where)"
+    with suppress(OSError):
+        print("error:", redacted(one_line("\n".join([text, *getattr(error, "__notes__", ())]))), file=sys.stderr)
+        if hint:
+            print(hint, file=sys.stderr)
+    return code
+
+
+def _forget_stdout() -> None:
+    """Python flushes stdout at its end: let that go nowhere rather than fail again."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

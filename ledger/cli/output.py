@@ -1,0 +1,230 @@
+"""What commands print: JSON, lines for pipes, tables for terminals, progress bars."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from ledger.canonical import timestamp
+from ledger.cli.text import plain
+from ledger.events import Entry, Receipt
+
+# Within JSON these are legal as they are, but a terminal may obey them (C1 controls, bidi overrides).
+_STEERING = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_LONG = 96
+"""Characters of a JSON text on a line for people."""
+Advance = Callable[[int, int], None]
+"""Called with how much is done, and about how much there is."""
+
+
+# ------------------------------------------------------------------------------------------------------------- JSON
+
+
+class _EntryObject(msgspec.Struct):
+    position: int
+    id: str
+    recorded_at: str
+    occurred_at: str
+    actor: str
+    actor_type: str
+    action: str
+    resource_type: str | None
+    resource_id: str | None
+    before: msgspec.Raw
+    after: msgspec.Raw
+    metadata: msgspec.Raw
+    hash: str
+
+
+def write_json(value: Any) -> None:
+    """One JSON object on a line of stdout."""
+    text = (value if isinstance(value, bytes) else msgspec.json.encode(value)).decode()
+    if sys.stdout.isatty():
+        text = _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    sys.stdout.write(text + "\n")
+
+
+def entry_json(entry: Entry) -> bytes:
+    """An entry as design.md has it. The body's texts stand as stored: no number loses a digit."""
+    return msgspec.json.encode(
+        _EntryObject(
+            entry.position,
+            str(entry.id),
+            time_text(entry.recorded_at),
+            time_text(entry.occurred_at),
+            *(entry.actor, entry.actor_type, entry.action, entry.resource_type, entry.resource_id),
+            *(raw_json(text) for text in (entry.before_json, entry.after_json, entry.metadata_json)),
+            entry.hash.hex(),
+        )
+    )
+
+
+def receipt_object(receipt: Receipt) -> dict[str, Any]:
+    return {
+        "id": str(receipt.id),
+        "position": receipt.position,
+        "hash": receipt.hash.hex(),
+        "recorded_at": time_text(receipt.recorded_at),
+    }
+
+
+def raw_json(text: str | None) -> msgspec.Raw:
+    """A stored JSON text to be put into a line of JSON as it is, less its line breaks, if another writer left any."""
+    if text is None:
+        return msgspec.Raw(b"null")
+    encoded = text.encode()
+    return msgspec.Raw(msgspec.json.format(encoded, indent=-1) if b"\n" in encoded or b"\r" in encoded else encoded)
+
+
+def time_text(moment: datetime) -> str:
+    """`YYYY-MM-DDTHH:MM:SS.ffffffZ`."""
+    return timestamp(moment).decode()
+
+
+# ----------------------------------------------------------------------------------------------------- lines, tables
+
+
+def line(*parts: str) -> None:
+    """One line on stdout, its parts two spaces apart."""
+    sys.stdout.write("  ".join(plain(part) for part in parts).rstrip() + "\n")
+
+
+def entry_line(entry: Entry) -> None:
+    """One entry on one line."""
+    line(f"{entry.position:>6}", short_time(entry.recorded_at), f"{entry.actor:<20}", f"{entry.action:<20}",
+         f"{resource_text(entry):<20}", body_text(entry))  # fmt: skip
+
+
+def entry_table(entries: Sequence[Entry]) -> None:
+    """Entries as a table on a terminal, else as lines."""
+    if not sys.stdout.isatty():
+        for entry in entries:
+            entry_line(entry)
+        return
+    table(
+        ("#", "Occurred", "Actor", "Action", "Resource", "Body"),
+        [
+            (str(entry.position), short_time(entry.occurred_at), entry.actor, entry.action, resource_text(entry),
+             body_text(entry))
+            for entry in entries
+        ],
+        right=(0,),
+    )  # fmt: skip
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
+    """A table on a terminal; else aligned lines without a head. right: columns of numbers."""
+    cells = [[plain(cell) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        widths = [max(len(row[column]) for row in cells) for column in range(len(columns))] if cells else []
+        for row in cells:
+            line(*(cell.rjust(widths[i]) if i in right else cell.ljust(widths[i]) for i, cell in enumerate(row)))
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for index, column in enumerate(columns):
+        shown.add_column(column, justify="right" if index in right else "left", overflow="fold")
+    for row in cells:
+        shown.add_row(*map(Text, row))
+    Console(highlight=False).print(shown)
+
+
+def short_time(moment: datetime) -> str:
+    """To the millisecond, which is enough to read."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+
+
+def resource_text(entry: Entry) -> str:
+    return f"{entry.resource_type}:{entry.resource_id}" if entry.resource_type is not None else "-"
+
+
+def body_text(entry: Entry) -> str:
+    """What changed, cut short."""
+    if entry.erased:
+        return "(erased)"
+    match entry.before_json, entry.after_json:
+        case None, None:
+            return ""
+        case None, str(after):
+            return cut(after)
+        case str(before), None:
+            return f"{cut(before, _LONG // 2)} -> nothing"
+        case before, after:
+            return f"{cut(str(before), _LONG // 2)} -> {cut(str(after), _LONG // 2)}"
+
+
+def cut(text: str, most: int = _LONG) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 entry`, `2 entries`."""
+    if number == 1:
+        return f"1 {thing}"
+    return f"{number:,} {thing[:-1]}ies" if thing.endswith("y") else f"{number:,} {thing}s"
+
+
+def seconds_text(seconds: float) -> str:
+    """A time span for people."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    for unit, size in (("days", 172_800), ("h", 7_200), ("min", 0)):
+        if seconds >= size:
+            return f"{seconds / {'days': 86_400, 'h': 3_600, 'min': 60}[unit]:.1f} {unit}"
+    raise AssertionError(seconds)
+
+
+# ---------------------------------------------------------------------------------------------------------- progress
+
+
+@contextmanager
+def progress(label: str, unit: str = "entries") -> Iterator[Advance]:
+    """A progress bar on stderr, where that is a terminal. Gives what is to be called with (done, total)."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[count]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None, count="")
+        yield lambda done, total: bar.update(task, completed=done, total=total or None, count=f"{done:,} {unit}")
+
+
+@contextmanager
+def counting(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """`progress` for those who report how much each step did."""
+    done = 0
+    with progress(label) as advance:
+
+        def step(more: int) -> None:
+            nonlocal done
+            done += more
+            advance(done, max(done, total))
+
+        yield step
+
+
+def write_all(entries: Iterable[Entry], *, as_json: bool, flush: bool = False) -> None:
+    """Entries one by one, as JSON lines or as lines. flush: somebody waits for each."""
+    for entry in entries:
+        write_json(entry_json(entry)) if as_json else entry_line(entry)
+        if flush:
+            sys.stdout.flush()

@@ -1,0 +1,83 @@
+"""up, down, migrate, create."""
+
+from __future__ import annotations
+
+import click
+
+from ledger.cli.app import Command
+from ledger.cli.output import line, write_json
+from ledger.cli.shared import Shared, pass_shared, start_embedded
+from ledger.cli.text import note
+
+
+@click.command("up", cls=Command)
+@pass_shared
+def up_command(shared: Shared) -> None:
+    """Start the embedded Postgres and Valkey, and print their URLs.
+
+    They go on running until 'auditledger down'. To use them from your shell: eval "$(auditledger up)"
+    """
+    from ledger.settings import Settings
+
+    settings = start_embedded(Settings(home=shared.embedded_home()), said=False)
+    if shared.json:
+        write_json({"database_url": settings.database_url, "redis_url": settings.redis_url})
+    else:
+        line(f"export LEDGER_DATABASE_URL='{settings.database_url}'")
+        line(f"export LEDGER_REDIS_URL='{settings.redis_url}'")
+
+
+@click.command("down", cls=Command)
+@pass_shared
+def down_command(shared: Shared) -> None:
+    """Stop the embedded servers. Their data stays."""
+    from ledger import embedded
+
+    home = shared.embedded_home()
+    stopped = embedded.stop(home)
+    if shared.json:
+        write_json({"stopped": stopped})
+    else:
+        line(f"Stopped the servers of {home}" if stopped else f"No servers were running in {home}")
+
+
+@click.command("migrate", cls=Command)
+@click.option("--dry-run", is_flag=True, help="Say what would be applied; change nothing.")
+@pass_shared
+def migrate_command(shared: Shared, dry_run: bool) -> None:
+    """Bring the schema up to date, and create ledger main. Safe to run at every start."""
+    from ledger.migrate import migrate
+
+    files = migrate(shared.settings(migrated=False), dry_run=dry_run)
+    if shared.json:
+        write_json({"applied": [] if dry_run else files, "pending": files if dry_run else []})
+        return
+    for file in files:
+        line("would apply" if dry_run else "applied", file)
+    if not files:
+        line("The schema is up to date.")
+
+
+@click.command("create", cls=Command)
+@click.argument("name")
+@pass_shared
+def create_command(shared: Shared, name: str) -> None:
+    """Create a further ledger in the database."""
+    from ledger.drive import Servers
+    from ledger.migrate import check_schema, load
+    from ledger.settings import check_ledger_name
+    from ledger.store import create_ledger
+
+    check_ledger_name(name)
+    servers = Servers(shared.settings())
+    try:
+        servers.run(check_schema(load()))
+        created = servers.run(create_ledger(name))
+    finally:
+        servers.close()
+    if shared.json:
+        write_json({"ledger": name, "created": created})
+    elif created:
+        line(f"Created ledger {name}")
+    else:
+        note(f"Ledger {name} was there already")

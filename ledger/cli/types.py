@@ -1,0 +1,96 @@
+"""Kinds of arguments: JSON, resources, moments, positions. Errors name what was given, on one line."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+POSITION = click.IntRange(1, 2**63 - 1)
+COUNT = click.IntRange(1, 10**9)
+
+
+class Json(click.ParamType):
+    """A JSON text, decoded."""
+
+    name = "json"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return exact_json(value.encode())
+        except (ValueError, RecursionError) as error:
+            self.fail(f"not JSON: {error}", param, ctx)
+
+
+class Resource(click.ParamType):
+    """TYPE:ID, split at the first colon."""
+
+    name = "type:id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        resource_type, _, resource_id = value.partition(":")
+        if not resource_type or not resource_id:
+            self.fail(f"{value!r} is not TYPE:ID, such as invoice:inv_7", param, ctx)
+        return resource_type, resource_id
+
+
+class Moment(click.ParamType):
+    """ISO 8601. zone_needed: else a time without one, and a mere date, is UTC."""
+
+    name = "time"
+
+    def __init__(self, *, zone_needed: bool) -> None:
+        self.zone_needed = zone_needed
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        try:
+            moment = datetime.fromisoformat(value)
+            if moment.tzinfo is None and not self.zone_needed:
+                moment = moment.replace(tzinfo=UTC)
+            return aware(moment)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def moment_of(text: str) -> datetime:
+    """ISO 8601 with a zone. Digits beyond microseconds are cut off, never rounded (format.md). Raises ValueError."""
+    return aware(datetime.fromisoformat(text))
+
+
+def aware(moment: datetime) -> datetime:
+    """The moment in UTC. Raises ValueError for one without a zone, and outside the years 0001-9999 in UTC."""
+    if moment.tzinfo is None:
+        raise ValueError(f"{moment.isoformat()} has no time zone: end it with Z or an offset such as +02:00")
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{moment.isoformat()} is outside the years 0001-9999 in UTC") from None
+
+
+def exact_json(text: bytes) -> Any:
+    """A JSON value, its numbers with every digit they came with. Raises ValueError, RecursionError."""
+    return _exact_decoder()(text)
+
+
+def exact_float(digits: str) -> Any:
+    """A float where that says the same, else the digits as they are. For msgspec's float_hook."""
+    import msgspec
+
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {digits[:40]} is too large")
+    return number if repr(number) == digits else msgspec.Raw(digits.encode())
+
+
+def _exact_decoder() -> Any:
+    import msgspec
+
+    return msgspec.json.Decoder(float_hook=exact_float).decode

@@ -1,0 +1,92 @@
+"""append, import."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import click
+
+from ledger.cli.app import Command
+from ledger.cli.output import counted, line, receipt_object, write_json
+from ledger.cli.shared import Shared, pass_shared
+from ledger.cli.types import Json, Moment, Resource
+
+
+@click.command("append", cls=Command)
+@click.option("--actor", required=True, metavar="KEY", help="Who, as a key: user:42.")
+@click.option("--action", required=True, metavar="NAME", help="What happened: invoice.updated.")
+@click.option("--actor-type", default="user", metavar="TYPE", show_default=True, help="What kind of actor.")
+@click.option("--resource", type=Resource(), metavar="TYPE:ID", help="To what: invoice:inv_7.")
+@click.option("--before", type=Json(), metavar="JSON", help="The resource before.")
+@click.option("--after", type=Json(), metavar="JSON", help="The resource after.")
+@click.option("--metadata", type=Json(), metavar="JSON", help="Anything else: address, request id, reason.")
+@click.option("--id", "id_", type=click.UUID, metavar="UUID", help="An id of your own: appending it twice adds nothing.")
+@click.option("--idempotency-key", metavar="TEXT", help="Any text of your own that does the same.")
+@click.option(
+    "--occurred-at", type=Moment(zone_needed=True), metavar="TIME", help="ISO 8601 with a zone; else now."
+)
+@pass_shared
+def append_command(
+    shared: Shared,
+    actor: str,
+    action: str,
+    actor_type: str,
+    resource: tuple[str, str] | None,
+    before: Any,
+    after: Any,
+    metadata: Any,
+    id_: UUID | None,
+    idempotency_key: str | None,
+    occurred_at: datetime | None,
+) -> None:
+    """Append one event, and print its receipt once it is durable.
+
+    Actor and resource can never be erased: use keys there, and put personal data into the JSON.
+    """
+    from ledger.events import Event
+    from ledger.writer import prepare
+
+    event = Event(
+        actor, action, *(resource or (None, None)), actor_type, before, after, metadata, id_, idempotency_key, occurred_at
+    )  # fmt: skip
+    prepare(event, "main")  # what is wrong with it shows before any server is asked for, or started
+    with shared.opened() as ledger:
+        receipt = ledger.append(event)
+    if shared.json:
+        write_json(receipt_object(receipt))
+    else:
+        line(f"position {receipt.position}", f"id {receipt.id}", f"hash {receipt.hash.hex()}")
+
+
+@click.command("import", cls=Command)
+@click.argument("file", type=click.Path(allow_dash=True))
+@click.option(
+    "--format", "format_", type=click.Choice(["events", "cloudtrail"]), default="events", show_default=True,
+    help="events: objects with Event's fields by name. cloudtrail: AWS CloudTrail records.",
+)  # fmt: skip
+@pass_shared
+def import_command(shared: Shared, file: str, format_: str) -> int:
+    """Append events from FILE: JSON lines, plain or gzip; '-' is stdin.
+
+    A bad line ends the import: what stood before it is recorded, nothing after it, and the error says how far it came.
+    CloudTrail records are keyed by their eventID and events by their id, where they have one: importing those again
+    adds nothing.
+    """
+    from ledger.cli.importing import Import
+
+    with Import(file, format_) as source, shared.opened() as ledger:
+        done = source.run(ledger)
+    last = done.last.position if done.last else None
+    duplicates = source.read - done.count
+    if shared.json:
+        write_json({"read": source.read, "recorded": done.count, "duplicates": duplicates, "last_position": last})
+    elif not source.read:
+        line("Nothing to import: the file has no events")
+    else:
+        there = f"; {duplicates:,} were there already" if duplicates else ""
+        line(f"Recorded {done.count:,} of {counted(source.read, 'event')}{there}; the last is at position {last}")
+    return 0
+
+
