@@ -385,6 +385,9 @@ def _pool_options(settings: Settings) -> dict[str, Any]:
         "max_size": settings.pool_max_size,
         "max_idle": settings.pool_max_idle,
         "timeout": settings.connect_timeout,
+        # Failed attempts are repeated at once, then by whoever needs a connection next: the pool's own way, to wait
+        # 1, 2, 4 … s, would go on failing appends for as long as that when Postgres has been back for long.
+        "reconnect_timeout": 0.0,
     }
 
 

@@ -82,7 +82,7 @@ def verify(
             findings=found,
             seconds=time.perf_counter() - started,
         )
-        drive(_end(seen.ledger, report, len(found) + findings.more), lambda: connection)
+        drive(_end(seen.ledger, report, len(found) + max(findings.more - 1, 0)), lambda: connection)
     finally:
         connection.close()
     return report

@@ -46,7 +46,7 @@ class Forger:
 
     def run(self, *statements: str) -> None:
         for statement in statements:
-            self.connection.execute(statement)  # type: ignore[call-overload]
+            self.connection.execute(statement)
 
     def done(self) -> None:
         for table, trigger in TRIGGERS:

@@ -81,16 +81,16 @@ def test_by_a_user_who_may_only_read(ledger: Ledger, admin: psycopg.Connection) 
     """And in a database whose transactions are read-only: the report is what counts."""
     ledger.append_many(events(3))
     role = f"auditor_{admin.info.dbname}"
-    admin.execute(f"create role {role}")  # type: ignore[call-overload]
+    admin.execute(f"create role {role}")
     try:
-        admin.execute(f"grant usage on schema ledger to {role}")  # type: ignore[call-overload]
-        admin.execute(f"grant select on all tables in schema ledger to {role}")  # type: ignore[call-overload]
-        for option in (f"role={role}", "default_transaction_read_only=on"):
+        admin.execute(f"grant usage on schema ledger to {role}")
+        admin.execute(f"grant select on all tables in schema ledger to {role}")
+        for option in (f"role%3D{role}", "default_transaction_read_only%3Don"):
             url = f"{ledger.settings.database_url}?options=-c%20{option}"
             assert verify.verify(replace(ledger.settings, database_url=url)).findings == []
     finally:
-        admin.execute(f"drop owned by {role}")  # type: ignore[call-overload]
-        admin.execute(f"drop role {role}")  # type: ignore[call-overload]
+        admin.execute(f"drop owned by {role}")
+        admin.execute(f"drop role {role}")
     assert admin.execute("select count(*) from ledger.verifications").fetchall() == [(0,)]
 
 
@@ -124,7 +124,7 @@ def test_the_view_and_the_search_path_are_not_believed(ledger: Ledger, admin: ps
     admin.execute("create operator evil.>= (leftarg = bigint, rightarg = bigint, function = evil.int8eq)")
     admin.execute("create or replace view ledger.envelopes as select 1 as ledger_id, 2::bigint as position,"
                   " ''::text as envelope, ''::bytea as hash")  # fmt: skip
-    admin.execute(f'alter database "{admin.info.dbname}" set search_path = evil, pg_catalog')  # type: ignore[call-overload]
+    admin.execute(f'alter database "{admin.info.dbname}" set search_path = evil, pg_catalog')
     report = verify.verify(ledger.settings)
     assert [(each.position, each.kind) for each in report.findings] == [(2, "hash_mismatch")]
 
@@ -152,8 +152,8 @@ def tamper(admin: psycopg.Connection, *statements: str) -> None:
     """As a superuser with the triggers off, and on again."""
     tables = {"audit_logs": "append_only", "tails": "moved_by_entries"}
     for table, trigger in tables.items():
-        admin.execute(f"alter table ledger.{table} disable trigger {trigger}")  # type: ignore[call-overload]
+        admin.execute(f"alter table ledger.{table} disable trigger {trigger}")
     for statement in statements:
-        admin.execute(statement)  # type: ignore[call-overload]
+        admin.execute(statement)
     for table, trigger in tables.items():
-        admin.execute(f"alter table ledger.{table} enable always trigger {trigger}")  # type: ignore[call-overload]
+        admin.execute(f"alter table ledger.{table} enable always trigger {trigger}")

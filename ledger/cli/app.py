@@ -1,11 +1,11 @@
 """The command `auditledger`: its global options, its commands (each loaded when it is called), its exit codes.
 
-    0   well
-    1   the ledger does not verify, or data was found that contradicts itself
-    2   wrong use or bad input
-    3   a server cannot be reached
-    70  a fault of this program or of a projection (sysexits.h: EX_SOFTWARE)
-    130 interrupted; 141 the reader of stdout went away
+0   well
+1   the ledger does not verify, or data was found that contradicts itself
+2   wrong use or bad input
+3   a server cannot be reached
+70  a fault of this program or of a projection (sysexits.h: EX_SOFTWARE)
+130 interrupted; 141 the reader of stdout went away
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from typing import Any
 
 import click
 
-from ledger.cli.shared import Shared
+from ledger.cli.shared import Interrupted, Shared
 from ledger.cli.text import one_line, redacted
+from ledger.errors import IntegrityError, LedgerError, Unavailable, UsageError
 
 PROGRAM = "auditledger"
 OK, DOES_NOT_VERIFY, WRONG_USE, UNREACHABLE, FAULT, INTERRUPTED, PIPE = 0, 1, 2, 3, 70, 130, 141
@@ -113,7 +114,7 @@ class _Commands(click.Group):
 
 def _print_version(context: click.Context, option: click.Parameter, value: bool) -> None:
     if value:
-        from importlib.metadata import version
+        from importlib.metadata import version  # noqa: PLC0415 - takes long to load
 
         click.echo(f"{PROGRAM} {version(PROGRAM)}")
         context.exit()
@@ -177,8 +178,6 @@ def _run(arguments: list[str]) -> int:
 
 
 def _fail(error: Exception) -> int:
-    from ledger.errors import IntegrityError, LedgerError, Unavailable, UsageError
-
     if os.environ.get("LEDGER_DEBUG"):
         print(redacted("".join(traceback.format_exception(error))), file=sys.stderr, end="")
     hint = ""
@@ -187,14 +186,18 @@ def _fail(error: Exception) -> int:
             code, text = WRONG_USE, error.format_message()
             if isinstance(error, click.UsageError) and error.ctx is not None:
                 hint = f"Try '{error.ctx.command_path} --help'."
+        case Interrupted():
+            code, text = INTERRUPTED, str(error)
         case LedgerError():
             codes = {IntegrityError: DOES_NOT_VERIFY, UsageError: WRONG_USE, Unavailable: UNREACHABLE}
             code = next((code for kind, code in codes.items() if isinstance(error, kind)), FAULT)
             text = str(error)
         case _:
             code, text = FAULT, f"{type(error).__name__}: {error} (a fault of this program; LEDGER_DEBUG=1 shows where)"
+    for remark in getattr(error, "__notes__", ()):
+        text = f"{text.rstrip('.')}. {remark}"
     with suppress(OSError):
-        print("error:", redacted(one_line("\n".join([text, *getattr(error, "__notes__", ())]))), file=sys.stderr)
+        print("error:", redacted(one_line(text)), file=sys.stderr)
         if hint:
             print(hint, file=sys.stderr)
     return code

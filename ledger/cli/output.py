@@ -58,8 +58,14 @@ def entry_json(entry: Entry) -> bytes:
             str(entry.id),
             time_text(entry.recorded_at),
             time_text(entry.occurred_at),
-            *(entry.actor, entry.actor_type, entry.action, entry.resource_type, entry.resource_id),
-            *(raw_json(text) for text in (entry.before_json, entry.after_json, entry.metadata_json)),
+            entry.actor,
+            entry.actor_type,
+            entry.action,
+            entry.resource_type,
+            entry.resource_id,
+            raw_json(entry.before_json),
+            raw_json(entry.after_json),
+            raw_json(entry.metadata_json),
             entry.hash.hex(),
         )
     )
@@ -126,17 +132,9 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Seque
         for row in cells:
             line(*(cell.rjust(widths[i]) if i in right else cell.ljust(widths[i]) for i, cell in enumerate(row)))
         return
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from ledger.cli.terminal import print_table  # noqa: PLC0415 - rich takes long to load
 
-    shown = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for index, column in enumerate(columns):
-        shown.add_column(column, justify="right" if index in right else "left", overflow="fold")
-    for row in cells:
-        shown.add_row(*map(Text, row))
-    Console(highlight=False).print(shown)
+    print_table(columns, cells, right)
 
 
 def short_time(moment: datetime) -> str:
@@ -193,19 +191,10 @@ def progress(label: str, unit: str = "entries") -> Iterator[Advance]:
     if not sys.stderr.isatty():
         yield lambda done, total: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from ledger.cli.terminal import progress_bar  # noqa: PLC0415 - rich takes long to load
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[count]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=None, count="")
-        yield lambda done, total: bar.update(task, completed=done, total=total or None, count=f"{done:,} {unit}")
+    with progress_bar(plain(label), unit) as advance:
+        yield advance
 
 
 @contextmanager

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import click
 
+from ledger import embedded
 from ledger.cli.app import Command
+from ledger.cli.connect import settings_of, start_embedded
 from ledger.cli.output import line, write_json
-from ledger.cli.shared import Shared, pass_shared, start_embedded
+from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.text import note
+from ledger.drive import Servers
+from ledger.migrate import check_schema, load, migrate
+from ledger.settings import Settings, check_ledger_name
+from ledger.store import create_ledger
 
 
 @click.command("up", cls=Command)
@@ -17,9 +23,7 @@ def up_command(shared: Shared) -> None:
 
     They go on running until 'auditledger down'. To use them from your shell: eval "$(auditledger up)"
     """
-    from ledger.settings import Settings
-
-    settings = start_embedded(Settings(home=shared.embedded_home()), said=False)
+    settings = start_embedded(shared.embedded_home(), Settings())
     if shared.json:
         write_json({"database_url": settings.database_url, "redis_url": settings.redis_url})
     else:
@@ -31,8 +35,6 @@ def up_command(shared: Shared) -> None:
 @pass_shared
 def down_command(shared: Shared) -> None:
     """Stop the embedded servers. Their data stays."""
-    from ledger import embedded
-
     home = shared.embedded_home()
     stopped = embedded.stop(home)
     if shared.json:
@@ -46,9 +48,7 @@ def down_command(shared: Shared) -> None:
 @pass_shared
 def migrate_command(shared: Shared, dry_run: bool) -> None:
     """Bring the schema up to date, and create ledger main. Safe to run at every start."""
-    from ledger.migrate import migrate
-
-    files = migrate(shared.settings(migrated=False), dry_run=dry_run)
+    files = migrate(settings_of(shared, migrated=False), dry_run=dry_run)
     if shared.json:
         write_json({"applied": [] if dry_run else files, "pending": files if dry_run else []})
         return
@@ -63,13 +63,8 @@ def migrate_command(shared: Shared, dry_run: bool) -> None:
 @pass_shared
 def create_command(shared: Shared, name: str) -> None:
     """Create a further ledger in the database."""
-    from ledger.drive import Servers
-    from ledger.migrate import check_schema, load
-    from ledger.settings import check_ledger_name
-    from ledger.store import create_ledger
-
     check_ledger_name(name)
-    servers = Servers(shared.settings())
+    servers = Servers(settings_of(shared))
     try:
         servers.run(check_schema(load()))
         created = servers.run(create_ledger(name))

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
+import msgspec
+
+if TYPE_CHECKING:
+    _Kind: TypeAlias = click.ParamType[Any]
+else:
+    _Kind = click.ParamType  # generic only since click 8.2
 
 POSITION = click.IntRange(1, 2**63 - 1)
 COUNT = click.IntRange(1, 10**9)
 
 
-class Json(click.ParamType):
+class Json(_Kind):
     """A JSON text, decoded."""
 
     name = "json"
@@ -26,7 +32,7 @@ class Json(click.ParamType):
             self.fail(f"not JSON: {error}", param, ctx)
 
 
-class Resource(click.ParamType):
+class Resource(_Kind):
     """TYPE:ID, split at the first colon."""
 
     name = "type:id"
@@ -40,7 +46,7 @@ class Resource(click.ParamType):
         return resource_type, resource_id
 
 
-class Moment(click.ParamType):
+class Moment(_Kind):
     """ISO 8601. zone_needed: else a time without one, and a mere date, is UTC."""
 
     name = "time"
@@ -75,22 +81,13 @@ def aware(moment: datetime) -> datetime:
         raise ValueError(f"{moment.isoformat()} is outside the years 0001-9999 in UTC") from None
 
 
-def exact_json(text: bytes) -> Any:
-    """A JSON value, its numbers with every digit they came with. Raises ValueError, RecursionError."""
-    return _exact_decoder()(text)
-
-
 def exact_float(digits: str) -> Any:
     """A float where that says the same, else the digits as they are. For msgspec's float_hook."""
-    import msgspec
-
     number = float(digits)
     if not math.isfinite(number):
         raise ValueError(f"the number {digits[:40]} is too large")
     return number if repr(number) == digits else msgspec.Raw(digits.encode())
 
 
-def _exact_decoder() -> Any:
-    import msgspec
-
-    return msgspec.json.Decoder(float_hook=exact_float).decode
+exact_json = msgspec.json.Decoder(float_hook=exact_float).decode
+"""A JSON value, its numbers with every digit they came with. Raises ValueError, RecursionError."""

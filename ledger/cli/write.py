@@ -9,9 +9,13 @@ from uuid import UUID
 import click
 
 from ledger.cli.app import Command
+from ledger.cli.connect import opened
+from ledger.cli.importing import Import
 from ledger.cli.output import counted, line, receipt_object, write_json
 from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.types import Json, Moment, Resource
+from ledger.events import Event
+from ledger.writer import prepare
 
 
 @click.command("append", cls=Command)
@@ -22,11 +26,11 @@ from ledger.cli.types import Json, Moment, Resource
 @click.option("--before", type=Json(), metavar="JSON", help="The resource before.")
 @click.option("--after", type=Json(), metavar="JSON", help="The resource after.")
 @click.option("--metadata", type=Json(), metavar="JSON", help="Anything else: address, request id, reason.")
-@click.option("--id", "id_", type=click.UUID, metavar="UUID", help="An id of your own: appending it twice adds nothing.")
-@click.option("--idempotency-key", metavar="TEXT", help="Any text of your own that does the same.")
 @click.option(
-    "--occurred-at", type=Moment(zone_needed=True), metavar="TIME", help="ISO 8601 with a zone; else now."
+    "--id", "id_", type=click.UUID, metavar="UUID", help="An id of your own: appending it twice adds nothing."
 )
+@click.option("--idempotency-key", metavar="TEXT", help="Any text of your own that does the same.")
+@click.option("--occurred-at", type=Moment(zone_needed=True), metavar="TIME", help="ISO 8601 with a zone; else now.")
 @pass_shared
 def append_command(
     shared: Shared,
@@ -45,14 +49,22 @@ def append_command(
 
     Actor and resource can never be erased: use keys there, and put personal data into the JSON.
     """
-    from ledger.events import Event
-    from ledger.writer import prepare
-
+    resource_type, resource_id = resource or (None, None)
     event = Event(
-        actor, action, *(resource or (None, None)), actor_type, before, after, metadata, id_, idempotency_key, occurred_at
-    )  # fmt: skip
+        actor=actor,
+        action=action,
+        resource_type=resource_type,
+        resource_id=resource_id,
+        actor_type=actor_type,
+        before=before,
+        after=after,
+        metadata=metadata,
+        id=id_,
+        idempotency_key=idempotency_key,
+        occurred_at=occurred_at,
+    )
     prepare(event, "main")  # what is wrong with it shows before any server is asked for, or started
-    with shared.opened() as ledger:
+    with opened(shared) as ledger:
         receipt = ledger.append(event)
     if shared.json:
         write_json(receipt_object(receipt))
@@ -74,9 +86,7 @@ def import_command(shared: Shared, file: str, format_: str) -> int:
     CloudTrail records are keyed by their eventID and events by their id, where they have one: importing those again
     adds nothing.
     """
-    from ledger.cli.importing import Import
-
-    with Import(file, format_) as source, shared.opened() as ledger:
+    with Import(file, format_) as source, opened(shared) as ledger:
         done = source.run(ledger)
     last = done.last.position if done.last else None
     duplicates = source.read - done.count
@@ -88,5 +98,3 @@ def import_command(shared: Shared, file: str, format_: str) -> int:
         there = f"; {duplicates:,} were there already" if duplicates else ""
         line(f"Recorded {done.count:,} of {counted(source.read, 'event')}{there}; the last is at position {last}")
     return 0
-
-

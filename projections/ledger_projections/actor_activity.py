@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
-from typing import Any
 
 import msgspec
 
 from ledger import Entry, Plan, Projection, Query, Writes
+from ledger_projections.jsontext import write
 from ledger_projections.statements import checked_limit, checked_text, statements
 
 SQL = statements("actor_activity")
@@ -25,8 +25,7 @@ class ActorActivity(Projection):
         for entry in entries:
             key = entry.actor, entry.occurred_at.astimezone(UTC).date(), entry.action
             groups.setdefault(key, []).append(entry)
-        rows = [(*key, *_summary(group)) for key, group in groups.items()]
-        tx.execute(SQL["add"], (ledger_id, *map(list, zip(*rows, strict=True))))
+        tx.execute(SQL["add"], (ledger_id, write([_summary(key, group) for key, group in groups.items()])))
 
 
 class Activity(msgspec.Struct, frozen=True):
@@ -55,6 +54,6 @@ def activity(ledger: tuple[int, str], actor: str | None = None, *, limit: int | 
     return [Activity(*row) for row in rows]
 
 
-def _summary(group: Sequence[Entry]) -> tuple[Any, ...]:
+def _summary(key: tuple[str, date, str], group: Sequence[Entry]) -> Activity:
     times = [entry.occurred_at for entry in group]
-    return len(group), group[0].position, group[-1].position, min(times), max(times)
+    return Activity(*key, len(group), group[0].position, group[-1].position, min(times), max(times))

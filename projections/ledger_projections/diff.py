@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -11,7 +10,7 @@ from msgspec import UNSET
 
 from ledger_projections.jsontext import same, write
 
-_PLAIN = re.compile(r'[^."\\\[\]]+')
+_PLAIN = re.compile(r'[^."\\\[\]]+').fullmatch
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -31,27 +30,28 @@ def changes(before: Any, after: Any) -> list[Change]:
 
     None, at the top, means that there was nothing: every field of the other side was added or removed.
     """
-    if before is None and after is None:
-        return []
     if before is None:
         before = {} if isinstance(after, dict) else UNSET
-    elif after is None:
+    if after is None:
         after = {} if isinstance(before, dict) else UNSET
-    return list(_changes("", before, after))
+    found: list[Change] = []
+    if isinstance(before, dict) and isinstance(after, dict):
+        _compare("", before, after, found)
+    elif not same(before, after):
+        found.append(Change("", before, after))
+    return found
 
 
-def _changes(path: str, before: Any, after: Any) -> Iterator[Change]:
-    if not (isinstance(before, dict) and isinstance(after, dict)):
-        if not same(before, after):
-            yield Change(path, before, after)
-        return
-    for key in sorted(before.keys() | after.keys()):
+def _compare(path: str, before: dict[str, Any], after: dict[str, Any], found: list[Change]) -> None:
+    for key in sorted(before | after):
         was, now = before.get(key, UNSET), after.get(key, UNSET)
-        if was is not now:
-            yield from _changes(_join(path, key), was, now)
+        if was.__class__ is dict and now.__class__ is dict:
+            _compare(_join(path, key), was, now, found)
+        elif not same(was, now):
+            found.append(Change(_join(path, key), was, now))
 
 
 def _join(path: str, key: str) -> str:
-    if not _PLAIN.fullmatch(key):
+    if not _PLAIN(key):
         return f"{path}[{write(key)}]"
     return f"{path}.{key}" if path else key

@@ -30,7 +30,7 @@ class ResourceHistory(Projection):
         tx.copy(
             "resource_history",
             _COLUMNS,
-            [
+            (
                 (
                     *(ledger_id, entry.resource_type, entry.resource_id, entry.position),
                     *(entry.recorded_at, entry.occurred_at, entry.actor, entry.action),
@@ -38,7 +38,7 @@ class ResourceHistory(Projection):
                 )
                 for entry in entries
                 if entry.resource_type is not None
-            ],
+            ),
         )
 
 

@@ -28,10 +28,10 @@ class ResourceState(Projection):
                 touched.setdefault((entry.resource_type, entry.resource_id), []).append(entry)
         if not touched:
             return
-        types, ids = map(list, zip(*touched, strict=True))
-        known = {row[:2]: row[2:] for row in tx.execute(SQL["load"], (types, ids, ledger_id))}
+        keys = write([{"resource_type": type_, "resource_id": id_} for type_, id_ in touched])
+        known = {row[:2]: row[2:] for row in tx.execute(SQL["load"], (keys, ledger_id))}
         rows = [_folded(resource, known.get(resource), about) for resource, about in touched.items()]
-        tx.execute(SQL["save"], (ledger_id, *map(list, zip(*rows, strict=True))))
+        tx.execute(SQL["save"], (ledger_id, write(rows)))
 
 
 class State(msgspec.Struct, frozen=True):
@@ -68,15 +68,15 @@ def state(ledger: tuple[int, str], resource_type: str, resource_id: str) -> Plan
     return State(*rows[0]) if rows else None
 
 
-def _folded(resource: tuple[str, str], known: tuple[Any, ...] | None, about: Sequence[Entry]) -> tuple[Any, ...]:
-    """The row of a resource after the entries about it. known: state, deleted, entries, first_position as loaded."""
+def _folded(resource: tuple[str, str], known: tuple[Any, ...] | None, about: Sequence[Entry]) -> State:
+    """A resource after the entries about it. known: its state_json, deleted, entries and first_position until now."""
     text, deleted, count, first = known or (None, False, 0, about[0].position)
     value = read(text)
     for entry in about:
         if not entry.erased:
             value, deleted = _fold(value, deleted, read(entry.before_json), read(entry.after_json))
     last = about[-1]
-    return (
+    return State(
         *resource,
         None if value is None else write(value),
         deleted,

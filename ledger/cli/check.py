@@ -1,0 +1,74 @@
+"""verify, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from ledger.bundle import verify_bundle
+from ledger.cli.app import DOES_NOT_VERIFY, OK, Command
+from ledger.cli.connect import settings_of
+from ledger.cli.output import counted, line, progress, write_json
+from ledger.cli.shared import Shared, pass_shared
+from ledger.cli.types import POSITION
+from ledger.export import export
+from ledger.findings import Report
+from ledger.verify import verify
+
+
+@click.command("verify", cls=Command)
+@click.option("--from", "first", type=POSITION, default=1, metavar="POSITION", help="Begin at this position.")
+@click.option(
+    "--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes to share the work."
+)
+@click.option(
+    "--bundle", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+    help="Check this exported bundle instead; needs no database.",
+)  # fmt: skip
+@pass_shared
+def verify_command(shared: Shared, first: int, workers: int, bundle: Path | None) -> int:
+    """Check the chain, bodies, tail and protections, and name every finding. Exits 1 where there is one."""
+    if bundle is not None:
+        if first != 1 or workers != 1:
+            raise click.UsageError("--bundle checks the whole bundle: it goes without --from and --workers")
+        with progress("Verifying") as advance:
+            report = verify_bundle(bundle, advance)
+    else:
+        settings = settings_of(shared)
+        with progress("Verifying") as advance:
+            report = verify(settings, first=first, workers=workers, progress=advance)
+    if shared.json:
+        write_json(msgspec.to_builtins(report) | {"head": report.head.hex(), "seconds": round(report.seconds, 6)})
+    else:
+        print_report(report)
+    return OK if report.ok else DOES_NOT_VERIFY
+
+
+def print_report(report: Report) -> None:
+    """A line for each finding, and a last one with the verdict."""
+    for finding in report.findings:
+        line(f"{'-' if finding.position is None else finding.position:>8}", f"{finding.kind:<15}", finding.detail)
+    span = f", {report.first} to {report.last}" if report.entries else ""
+    what = f"ledger {report.ledger}: {counted(report.entries, 'entry')}{span}"
+    if report.ok:
+        line(f"OK, {what}; head {report.head.hex()}; {report.seconds:.2f} s")
+    else:
+        line(f"DOES NOT VERIFY, {what}; {counted(len(report.findings), 'finding')}; {report.seconds:.2f} s")
+
+
+@click.command("export", cls=Command)
+@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.option("--from", "first", type=POSITION, default=1, metavar="POSITION", help="Begin at this position.")
+@pass_shared
+def export_command(shared: Shared, folder: Path, first: int) -> None:
+    """Write a bundle into DIR, a new or empty folder: anyone can check it with b3sum, or with 'verify --bundle'."""
+    settings = settings_of(shared)
+    with progress("Exporting") as advance:
+        manifest = export(settings, folder, first=first, progress=advance)
+    if shared.json:
+        write_json(msgspec.json.encode(manifest))
+    else:
+        what = f"{counted(manifest.entries, 'entry')} of ledger {manifest.ledger}"
+        line(f"Exported {what} to {folder}; head {manifest.head}")

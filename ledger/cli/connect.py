@@ -1,0 +1,73 @@
+"""From the global options to servers that answer and a ledger that is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ledger import embedded, migrate
+from ledger.cli.shared import Shared
+from ledger.cli.text import note
+from ledger.client import Ledger
+from ledger.drive import Servers
+from ledger.effects import Command, Plan
+from ledger.errors import InvalidSetting
+from ledger.relay import standings
+from ledger.settings import Settings
+
+
+def settings_of(shared: Shared, *, redis: bool = False, migrated: bool = True) -> Settings:
+    """Settings with a database: as given, else the embedded servers, started and their schema brought up to date.
+
+    redis: the command needs it too. migrated: False leaves an embedded database's schema as it is.
+    """
+    settings = shared.given()
+    if settings.database_url is None:
+        home = shared.embedded_home()
+        verb = "starting" if embedded.running(home) is None else "using"
+        note(f"No database is set: {verb} the embedded Postgres and Valkey of {home}")
+        settings = start_embedded(home, settings, migrated=migrated)
+    if redis and settings.redis_url is None:
+        raise InvalidSetting("this needs Redis: give --redis-url or LEDGER_REDIS_URL")
+    return settings
+
+
+def start_embedded(home: Path, settings: Settings, *, migrated: bool = True) -> Settings:
+    """The settings with the servers of `home`, which are started if need be. migrated: bring the schema up to date."""
+    servers = embedded.start(home)
+    settings = replace(settings, home=home, database_url=servers.database_url, redis_url=servers.redis_url)
+    if migrated:
+        migrate.migrate(settings)
+    return settings
+
+
+@contextmanager
+def opened(shared: Shared) -> Iterator[Ledger]:
+    """The ledger, found in its database."""
+    with Ledger(settings_of(shared)) as ledger:
+        _ = ledger.ref
+        yield ledger
+
+
+@contextmanager
+def ready(shared: Shared, settings: Settings) -> Iterator[Servers]:
+    """The servers of `settings`, known to answer and to have the schema, and the ledger that was named.
+
+    A worker waits for a server that goes away later; one that was never there is a mistake to be told at once.
+    """
+    servers = Servers(settings)
+    try:
+        servers.run(migrate.check_schema(migrate.load()))
+        servers.run(standings(shared.names()))
+        if settings.redis_url is not None:
+            servers.run(_ping())
+        yield servers
+    finally:
+        servers.close()
+
+
+def _ping() -> Plan[Any]:
+    return (yield Command(("PING",)))

@@ -1,0 +1,198 @@
+"""Reads the file of an import, line by line, in constant memory, and says of what fails where it stood."""
+
+from __future__ import annotations
+
+import gzip
+import signal
+import sys
+import threading
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, BinaryIO, Self, cast
+from uuid import UUID
+
+import msgspec
+
+from ledger.canonical import entry_id_for
+from ledger.cli.cloudtrail import event_of
+from ledger.cli.output import progress
+from ledger.cli.shared import Interrupted
+from ledger.cli.types import exact_float, exact_json, moment_of
+from ledger.client import Ledger
+from ledger.errors import IdempotencyConflict, InvalidEvent, LedgerError, UsageError
+from ledger.events import Appended, Event
+from ledger.gathering import BATCH
+
+LONGEST = 64 * 1024 * 1024
+"""Bytes of a line: an AWS log file is one line with all its records."""
+_REPORT = 500
+"""Lines between two steps of the progress bar."""
+
+
+class BadLine(UsageError):
+    """A line that is no event."""
+
+
+class _Said(msgspec.Struct, forbid_unknown_fields=True):
+    """Event's fields, its time as text: msgspec would round what is finer than microseconds (format.md cuts it off)."""
+
+    actor: str
+    action: str
+    resource_type: str | None = None
+    resource_id: str | None = None
+    actor_type: str = "user"
+    before: Any = None
+    after: Any = None
+    metadata: Any = None
+    id: UUID | None = None
+    idempotency_key: str | None = None
+    occurred_at: str | None = None
+
+
+_decode_said = msgspec.json.Decoder(_Said, float_hook=exact_float).decode
+
+
+class Import:
+    """One file on its way into a ledger. `read` counts its events."""
+
+    def __init__(self, file: str, format_: str) -> None:
+        self.name = "stdin" if file == "-" else file
+        self.read = 0
+        self._events_of = _cloudtrail_events if format_ == "cloudtrail" else _events
+        self._place = "its first line"
+        self._recent: deque[tuple[Event, str]] = deque(maxlen=3 * BATCH)
+        self._stop = threading.Event()
+        self._stack = ExitStack()
+        self._size = 0
+        try:
+            self._raw = self._open(file)
+            is_gzip = self._raw.peek(2)[:2] == b"\x1f\x8b"
+        except OSError as error:
+            self._stack.close()
+            raise UsageError(f"{self.name} cannot be read: {error.strerror or error}") from error
+        self._lines = cast(BinaryIO, gzip.GzipFile(fileobj=self._raw)) if is_gzip else self._raw
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def run(self, ledger: Ledger) -> Appended:
+        """Appends all events. Raises UsageError naming the bad line, Interrupted; both say what was recorded."""
+        with progress(f"Importing {Path(self.name).name}", "events") as advance, self._interruptible():
+            try:
+                return ledger.append_many(self._events(advance))
+            except InvalidEvent as error:
+                raise _with_notes(
+                    BadLine(f"{self._place}: {error.path.partition(': ')[2]}: {error.problem}"), error
+                ) from error
+            except IdempotencyConflict as error:
+                raise _with_notes(BadLine(f"{self._place_of(error)}: {error}"), error) from error
+            except (BadLine, Interrupted):
+                raise
+            except LedgerError as error:
+                error.add_note(f"Read so far: up to {self._place}.")
+                raise
+
+    def _open(self, file: str) -> BufferedReader:
+        if file == "-":
+            return cast(BufferedReader, sys.stdin.buffer)
+        opened = self._stack.enter_context(Path(file).open("rb"))  # noqa: SIM115 - the stack closes it
+        self._size = Path(file).stat().st_size
+        return opened
+
+    def _events(self, advance: Callable[[int, int], None]) -> Iterator[Event]:
+        for number, text in enumerate(self._numbered(), start=1):
+            if number % _REPORT == 0 and self._size:
+                advance(self._raw.tell(), self._size)
+            self._place = f"line {number} of {self.name}"
+            if number == 1:
+                text = text.removeprefix(b"\xef\xbb\xbf")  # noqa: PLW2901 - a byte order mark is no part of the line
+            if not text.strip():
+                continue
+            try:
+                for record, event in enumerate(self._events_of(text), start=1):
+                    if record > 1:
+                        self._place = f"line {number}, record {record} of {self.name}"
+                    if self._stop.is_set():
+                        raise Interrupted(f"interrupted before {self._place}")
+                    self.read += 1
+                    if event.id is not None or event.idempotency_key is not None:
+                        self._recent.append((event, self._place))
+                    yield event
+            except RecursionError:
+                raise BadLine(f"{self._place}: too deeply nested") from None
+            except (ValueError, TypeError) as error:
+                raise BadLine(f"{self._place}: {error}") from error
+
+    def _numbered(self) -> Iterator[bytes]:
+        while True:
+            try:
+                text = self._lines.readline(LONGEST + 1)
+            except (EOFError, zlib.error, OSError) as error:
+                kind = "the gzip data is damaged or cut short" if self._lines is not self._raw else "cannot be read"
+                raise BadLine(f"after {self._place}: {kind}: {error}") from error
+            if len(text) > LONGEST:
+                raise BadLine(f"after {self._place}: a line of more than {LONGEST} bytes")
+            if not text:
+                return
+            yield text
+
+    def _place_of(self, conflict: IdempotencyConflict) -> str:
+        """The line whose id the conflict names; one of the last few batches."""
+        for event, place in reversed(self._recent):
+            entry_id = event.id or entry_id_for(event.idempotency_key or "")
+            if str(entry_id) in str(conflict):
+                return place
+        return f"up to {self._place}"
+
+    def _interruptible(self) -> ExitStack:
+        """Ctrl-C ends the import between two events, so that it can be said how far it came; a second one at once."""
+        stack = ExitStack()
+        if threading.current_thread() is threading.main_thread():
+            before = signal.getsignal(signal.SIGINT)
+
+            def stop(*_: object) -> None:
+                self._stop.set()
+                signal.signal(signal.SIGINT, before)
+
+            signal.signal(signal.SIGINT, stop)
+            stack.callback(partial(signal.signal, signal.SIGINT, before))
+        return stack
+
+
+def _events(text: bytes) -> Iterator[Event]:
+    said = _decode_said(text)
+    fields = {name: getattr(said, name) for name in said.__struct_fields__}
+    if said.occurred_at is not None:
+        try:
+            fields["occurred_at"] = moment_of(said.occurred_at)
+        except ValueError as error:
+            raise ValueError(f"occurred_at: {error}") from None
+    yield Event(**fields)
+
+
+def _cloudtrail_events(text: bytes) -> Iterator[Event]:
+    """One record a line, or AWS's own files: one object with all records."""
+    found = exact_json(text)
+    if isinstance(found, dict) and isinstance(found.get("Records"), list):
+        for number, record in enumerate(found["Records"], start=1):
+            try:
+                event = event_of(record)
+            except ValueError as error:
+                raise ValueError(f"record {number}: {error}") from error
+            yield event
+    else:
+        yield event_of(found)
+
+
+def _with_notes(error: LedgerError, original: BaseException) -> LedgerError:
+    for note in getattr(original, "__notes__", ()):
+        error.add_note(note)
+    return error

@@ -1,0 +1,271 @@
+"""relay, project, run: long-running, or with --once until caught up; and replay."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+
+from ledger import stream
+from ledger.cli.app import Command
+from ledger.cli.connect import ready, settings_of
+from ledger.cli.output import counted, counting, line, progress, write_json
+from ledger.cli.shared import Interrupted, Shared, pass_shared
+from ledger.cli.text import note, one_line, redacted
+from ledger.drive import Servers
+from ledger.projection import Projection, checkpoints
+from ledger.projector import Projector
+from ledger.relay import Relay, open_epoch, standings
+from ledger.replay import find_projections, rebuild
+
+_once = click.option("--once", is_flag=True, help="Work until caught up, then end.")
+
+
+class _Stopped(Exception):
+    """A stop was asked for while much was still to do: the batch in hand is done."""
+
+
+@click.command("relay", cls=Command)
+@_once
+@click.option("--new-epoch", is_flag=True, help="Fill the stream anew, after a database was restored from a backup.")
+@pass_shared
+def relay_command(shared: Shared, once: bool, new_epoch: bool) -> None:
+    """Publish entries to the Redis streams, in order and complete.
+
+    Of all ledgers, or of the one named with --ledger. Any number of relays may run at once.
+    """
+    with ready(shared, settings_of(shared, redis=True)) as servers, _working(once) as stop:
+        if new_epoch:
+            _open_epoch(shared, servers)
+        relay = _relay(shared, servers, stop)
+        if once:
+            _report(shared, published=_publish(shared, servers, relay))
+        else:
+            _announce("Relaying", shared)
+            relay.run(stop)
+
+
+@click.command("project", cls=Command)
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@_once
+@pass_shared
+def project_command(shared: Shared, names: tuple[str, ...], once: bool) -> None:
+    """Keep projections up to date: those named, else all that are installed.
+
+    A projection of your own goes by module:Class. Works without Redis, from Postgres alone.
+    """
+    projections = _find(names)
+    settings = settings_of(shared)
+    with (
+        ready(shared, settings) as servers,
+        _working(once) as stop,
+        _projector(shared, servers, projections, stop) as projector,
+    ):
+        if once:
+            _report(shared, projected=_project(shared, servers, projections, projector, stop))
+        else:
+            _announce("Projecting", shared)
+            projector.run(stop)
+
+
+@click.command("run", cls=Command)
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@_once
+@pass_shared
+def run_command(shared: Shared, names: tuple[str, ...], once: bool) -> None:
+    """relay and project in one process. An error in either ends both."""
+    projections = _find(names)
+    settings = settings_of(shared, redis=True)
+    with (
+        ready(shared, settings) as servers,
+        _working(once) as stop,
+        _projector(shared, servers, projections, stop) as projector,
+    ):
+        relay = _relay(shared, servers, stop)
+        if once:
+            published = _publish(shared, servers, relay)
+            projected = _project(shared, servers, projections, projector, stop)
+            _report(shared, published=published, projected=projected)
+        else:
+            _announce("Relaying and projecting", shared)
+            _together(stop, lambda: relay.run(stop), lambda: projector.run(stop))
+
+
+@click.command("replay", cls=Command)
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--all", "every", is_flag=True, help="All installed projections.")
+@pass_shared
+def replay_command(shared: Shared, names: tuple[str, ...], every: bool) -> None:
+    """Rebuild projections from Postgres, beside the live ones, and swap them in."""
+    if bool(names) == every:
+        raise click.UsageError("name the projections to replay, or give --all", click.get_current_context())
+    projections = _find(names)
+    settings = settings_of(shared)
+    with ready(shared, settings):
+        pass
+    for projection in projections:
+        with progress(f"Replaying {projection.name}") as advance:
+            count = rebuild(settings, projection, advance)
+        if shared.json:
+            write_json({"projection": projection.name, "entries": count})
+        else:
+            line(f"Rebuilt {projection.name} from {counted(count, 'entry')}")
+
+
+# ------------------------------------------------------------------------------------------------------------ workers
+
+
+def _find(names: tuple[str, ...]) -> list[Projection]:
+    if any(":" in name for name in names) and "" not in sys.path:
+        sys.path.insert(0, "")  # module:Class of the folder that we stand in
+    return find_projections(list(names) or None)
+
+
+def _relay(shared: Shared, servers: Servers, stop: threading.Event) -> Relay:
+    """A relay that notices a stop between two batches, however much there is to catch up with."""
+
+    class Stoppable(Relay):
+        def publish(self, progress: Callable[[int], None] | None = None) -> int:
+            def step(count: int) -> None:
+                if progress is not None:
+                    progress(count)
+                if stop.is_set():
+                    raise _Stopped
+
+            return super().publish(step)
+
+    return Stoppable(servers, shared.names())
+
+
+@contextmanager
+def _projector(
+    shared: Shared, servers: Servers, projections: list[Projection], stop: threading.Event
+) -> Iterator[Projector]:
+    """A projector with its tables there. At its end the first projection that failed is raised."""
+    projector = Projector(servers, projections, shared.names())
+    try:
+        with progress("Rebuilding") as advance:
+
+            def step(done: int, total: int) -> None:
+                advance(done, total)
+                if stop.is_set():
+                    raise _Stopped
+
+            projector.install(step)
+        yield projector
+    finally:
+        projector.close()
+    if projector.failed:
+        raise projector.failed[0]
+
+
+def _publish(shared: Shared, servers: Servers, relay: Relay) -> int:
+    to_do = 0
+    for standing in servers.run(standings(shared.names())):
+        last = servers.run(stream.state(standing.ledger.name)).last
+        to_do += standing.position - (last.position if last.epoch == standing.epoch else 0)
+    with counting("Publishing", to_do) as step:
+        return relay.publish(step)
+
+
+def _project(
+    shared: Shared, servers: Servers, projections: list[Projection], projector: Projector, stop: threading.Event
+) -> int:
+    to_do = 0
+    found = [servers.run(checkpoints(projection.name)) for projection in projections]
+    for ledger, _, end in servers.run(standings(shared.names())):
+        to_do += end - min((each[ledger.ledger_id].position for each in found if ledger.ledger_id in each), default=0)
+    with counting("Projecting", to_do) as advance:
+
+        def step(count: int) -> None:
+            advance(count)
+            if stop.is_set():
+                raise _Stopped
+
+        return projector.catch_up(step)
+
+
+def _open_epoch(shared: Shared, servers: Servers) -> None:
+    found = servers.run(standings(shared.names()))
+    if len(found) != 1:
+        raise click.UsageError("say which ledger: auditledger --ledger NAME relay --new-epoch")
+    epoch = servers.run(open_epoch(found[0].ledger))
+    note(f"Ledger {found[0].ledger.name}: opened epoch {epoch}; its stream is filled anew")
+
+
+def _together(stop: threading.Event, *workers: Callable[[], None]) -> None:
+    """Each in a thread, until all have ended; the first to end, or to fail, stops the others."""
+    errors: list[BaseException] = []
+
+    def work(worker: Callable[[], None]) -> None:
+        try:
+            worker()
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            stop.set()
+
+    threads = [threading.Thread(target=work, args=(worker,)) for worker in workers]
+    for thread in threads:
+        thread.start()
+    stop.wait()
+    for thread in threads:
+        thread.join()
+    for error in sorted(errors, key=lambda error: isinstance(error, _Stopped)):
+        raise error
+
+
+def _announce(doing: str, shared: Shared) -> None:
+    names = shared.names()
+    log = logging.getLogger("ledger")
+    log.info("%s %s; Ctrl-C or SIGTERM stops", doing, f"ledger {names[0]}" if names else "all ledgers")
+
+
+def _report(shared: Shared, **counts: int) -> None:
+    if shared.json:
+        write_json(counts)
+    else:
+        line("; ".join(f"{what.capitalize()} {counted(count, 'entry')}" for what, count in counts.items()))
+
+
+@contextmanager
+def _working(once: bool) -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set; log lines on stderr meanwhile.
+
+    once: being stopped means that it did not come to its end. Else it is how the work ends.
+    """
+    stop = threading.Event()
+    kept = []
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            kept.append((number, signal.signal(number, lambda *_: stop.set())))
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
+    log = logging.getLogger("ledger")
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield stop
+    except _Stopped:
+        if once:
+            raise Interrupted("stopped before it had caught up") from None
+    finally:
+        if stop.is_set() and not once:
+            log.info("Stopped")
+        log.removeHandler(handler)
+        log.setLevel(level)
+        for number, before in kept:
+            signal.signal(number, before)
+
+
+class _OneLine(logging.Formatter):
+    """Entries' text may be in a message, and a URL in an error."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redacted(one_line(super().format(record)))
