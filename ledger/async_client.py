@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -78,11 +77,11 @@ class AsyncLedger:
     ) -> Receipt:
         """As Ledger.append. Cancelling it does not take back what was said: the entry may still be recorded."""
         ref, writer = await self._open()
-        drafts = [prepare(event, ref.name)]
+        draft = prepare(event, ref.name)
         if connection is None:
-            [outcome] = await writer.write(drafts, expect=expect)
-        else:
-            [outcome] = await adrive(Appender(ref).append_within(drafts, expect), _given(connection), raw_errors=True)
+            return receipt_of(await writer.write(draft, expect))
+        plan = Appender(ref).append_within([draft], expect)
+        [outcome] = await adrive(plan, _given(connection), raw_errors=True)
         return receipt_of(outcome)
 
     async def append_many(
@@ -94,25 +93,24 @@ class AsyncLedger:
         """As Ledger.append_many; the events may come from an async iterable."""
         ref, writer = await self._open()
         gathering = Gathering(ref.name)
-        appender = Appender(ref)
-        under_way: asyncio.Task[list[Outcome]] | None = None
         source = aiter(events) if isinstance(events, AsyncIterable) else iter(events)
-        while not gathering.stopped:
-            pulled, failure = await _pull(source, ASYNC_BATCH)
-            iterator = iter(pulled)
-            while drafts := await asyncio.to_thread(gathering.batch, iterator):
-                if connection is not None:
-                    gathering.add(await adrive(appender.append_within(drafts), _given(connection), raw_errors=True))
-                    continue
-                await _finish(under_way, gathering)
-                if gathering.stopped:
-                    break
-                under_way = asyncio.create_task(writer.write(drafts, stop=True))
-            gathering.failure = gathering.failure or failure
-            if not pulled or gathering.failure is not None:
-                break
-        await _finish(under_way, gathering)
-        return gathering.result()
+        if connection is not None:
+            appender = Appender(ref)
+            while not gathering.failed and (pulled := await _pull(source, gathering)):
+                drafts = list(gathering.drafts(pulled))
+                gathering.add(await adrive(appender.append_within(drafts), _given(connection), raw_errors=True))
+            return gathering.result()
+        under_way: asyncio.Task[list[Outcome]] | None = None
+        while True:
+            pulled = await _pull(source, gathering)
+            if under_way is not None:
+                try:
+                    gathering.add(await under_way)
+                except LedgerError as error:
+                    gathering.fail(error)
+            if not pulled or gathering.failed:
+                return gathering.result()
+            under_way = asyncio.create_task(writer.write_batch(gathering.drafts(pulled)))
 
     async def tail(self) -> Tail:
         """Position, hash and time of the newest entry."""
@@ -201,32 +199,18 @@ class AsyncLedger:
         return self._opened
 
 
-ASYNC_BATCH = 1000
-"""AsyncLedger.append_many encodes in a thread so many events at a time, so that the event loop stays free."""
-
-
-async def _pull(source: Iterator[Event] | AsyncIterator[Event], most: int) -> tuple[list[Event], Exception | None]:
-    """The next events, and what the source raised after them, if it did."""
+async def _pull(source: Iterator[Event] | AsyncIterator[Event], gathering: Gathering) -> list[Event]:
+    if not isinstance(source, AsyncIterator):
+        return gathering.pull(source)
     pulled: list[Event] = []
     try:
-        if isinstance(source, AsyncIterator):
-            while len(pulled) < most:
-                pulled.append(await anext(source))
-        else:
-            pulled.extend(islice(source, most))
+        while len(pulled) < gathering.size:
+            pulled.append(await anext(source))
     except StopAsyncIteration:
         pass
     except Exception as error:
-        return pulled, error
-    return pulled, None
-
-
-async def _finish(under_way: asyncio.Task[list[Outcome]] | None, gathering: Gathering) -> None:
-    if under_way is not None and not gathering.stopped:
-        try:
-            gathering.add(await under_way)
-        except LedgerError as error:
-            gathering.stop(error)
+        gathering.source_failed(error)
+    return pulled
 
 
 def _given(connection: AsyncConnection) -> Callable[[], Awaitable[AsyncConnection]]:

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import datetime
+from typing import NamedTuple
 
 from ledger.canonical import Draft, body, digest, envelope, envelope_of
 from ledger.errors import ChainBroken
 from ledger.events import Entry, Receipt, Tail
 
 
-def extend(tail: Tail, drafts: Sequence[Draft], now: datetime) -> list[tuple[Draft, bytes, Receipt]]:
-    """The drafts as the entries after `tail`: each with its `prev` (32 bytes) and its receipt.
+class Link(NamedTuple):
+    """A draft in its place: its `prev` (32 bytes), and the receipt that it will have once it is durable."""
+
+    draft: Draft
+    prev: bytes
+    receipt: Receipt
+
+
+def extend(tail: Tail, drafts: Iterable[Draft], now: datetime) -> Iterator[Link]:
+    """The drafts as the entries after `tail`, one by one.
 
     now: aware, UTC. recorded_at never runs back, whatever the clock does (format.md, "Envelope").
     """
     recorded_at = max(now, tail.recorded_at)
     position, prev = tail.position, tail.hash
-    links = []
     for draft in drafts:
         position += 1
         entry_hash = digest(envelope_of(draft, position, prev, recorded_at))
-        links.append((draft, prev, Receipt(draft.id, position, entry_hash, recorded_at)))
+        yield Link(draft, prev, Receipt(draft.id, position, entry_hash, recorded_at))
         prev = entry_hash
-    return links
 
 
 def check_continues(tail: Tail, entries: Iterable[Entry]) -> Tail:

@@ -86,17 +86,16 @@ class Ledger:
         same event with the same id is safe.
         """
         ref, writer = self._open()
-        drafts = [prepare(event, ref.name)]
+        draft = prepare(event, ref.name)
         if connection is None:
-            [outcome] = writer.write(drafts, expect=expect)
-        else:
-            [outcome] = drive(Appender(ref).append_within(drafts, expect), lambda: connection, raw_errors=True)
+            return receipt_of(writer.write(draft, expect))
+        [outcome] = drive(Appender(ref).append_within([draft], expect), lambda: connection, raw_errors=True)
         return receipt_of(outcome)
 
     def append_many(self, events: Iterable[Event], *, connection: Connection | None = None) -> Appended:
         """Records any number of events, in batches, in constant memory: how many were new, and the last one's receipt.
 
-        The next batch is encoded while Postgres takes this one. At a bad event or a conflict everything before it is
+        Entries are encoded while Postgres takes those before them. At a bad event or a conflict everything before it is
         recorded and nothing after it; the error says which event it was and what was recorded.
         connection: as in append; then everything is recorded or nothing.
         """
@@ -105,21 +104,22 @@ class Ledger:
         iterator = iter(events)
         if connection is not None:
             appender = Appender(ref)
-            while drafts := gathering.batch(iterator):
+            while not gathering.failed and (pulled := gathering.pull(iterator)):
+                drafts = list(gathering.drafts(pulled))
                 gathering.add(drive(appender.append_within(drafts), lambda: connection, raw_errors=True))
             return gathering.result()
         with ThreadPoolExecutor(1) as executor:
             under_way: Future[list[Outcome]] | None = None
             while True:
-                drafts = gathering.batch(iterator)
+                pulled = gathering.pull(iterator)
                 if under_way is not None:
                     try:
                         gathering.add(under_way.result())
                     except LedgerError as error:
-                        gathering.stop(error)
-                if not drafts or gathering.stopped:
+                        gathering.fail(error)
+                if not pulled or gathering.failed:
                     return gathering.result()
-                under_way = executor.submit(writer.write, drafts, stop=True)
+                under_way = executor.submit(writer.write_batch, gathering.drafts(pulled))
 
     def tail(self) -> Tail:
         """Position, hash and time of the newest entry."""

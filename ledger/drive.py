@@ -148,7 +148,7 @@ def translate(error: Exception) -> LedgerError:
 
 
 def _translate_postgres(error: psycopg.Error) -> LedgerError:
-    state, text = error.sqlstate or "", error.diag.message_primary or str(error).strip()
+    state, text = error.sqlstate or "", error.diag.message_primary or " ".join(str(error).split())
     if state.startswith("LE"):
         hint = f" ({error.diag.message_hint})" if error.diag.message_hint else ""
         return RecordRefused(f"the database refused the entry: {text}{hint}")

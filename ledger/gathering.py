@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from ledger.canonical import Draft
 from ledger.errors import InvalidEvent, LedgerError
@@ -13,6 +14,8 @@ from ledger.writer import prepare
 BATCH = 10_000
 BATCH_BYTES = 8 * 1024 * 1024
 """append_many commits after so many entries, or about so many bytes, whichever comes first."""
+FIRST_BATCH = 1000
+"""Events of the first batch, when it is not known yet how large they are."""
 
 
 class Gathering:
@@ -23,54 +26,86 @@ class Gathering:
 
     def __init__(self, ledger: str) -> None:
         self.ledger = ledger
-        self.taken = 0
-        self.failure: Exception | None = None
-        self.stopped = False
-        self.count = 0
-        self.last: Receipt | None = None
+        self.size = FIRST_BATCH
+        self._taken = 0
+        self._failure: Exception | None = None
+        self._source_failure: Exception | None = None
+        self._count = 0
+        self._last: Receipt | None = None
 
-    def batch(self, events: Iterator[Event]) -> list[Draft]:
-        """The next batch; empty at the end."""
-        drafts: list[Draft] = []
-        size = 0
-        while self.failure is None and len(drafts) < BATCH and size < BATCH_BYTES:
-            try:
-                event = next(events)
-            except StopIteration:
-                break
-            except Exception as error:
-                self.failure = error
-                break
-            try:
-                drafts.append(prepare(event, self.ledger))
-            except InvalidEvent as error:
-                self.failure = InvalidEvent(f"event {self.taken + 1}: {error.path}", error.problem)
-                break
-            self.taken += 1
-            size += drafts[-1].size
-        return drafts
+    @property
+    def failed(self) -> bool:
+        """Nothing more may be recorded: it would stand behind what failed."""
+        return self._failure is not None
+
+    def pull(self, events: Iterator[Event]) -> list[Event]:
+        """The next batch; empty at the end. The caller's own code runs here, and nowhere else."""
+        pulled: list[Event] = []
+        try:
+            if self._source_failure is None:
+                pulled.extend(islice(events, self.size))
+        except Exception as error:
+            self.source_failed(error)
+        return pulled
+
+    def source_failed(self, error: Exception) -> None:
+        """The caller's iterable raised; what it gave before is still to be recorded."""
+        self._source_failure = error
+
+    def drafts(self, events: Sequence[Event]) -> Drafts:
+        return Drafts(self._made(events))
 
     def add(self, outcomes: list[Outcome]) -> None:
         for outcome in outcomes:
             if isinstance(outcome, LedgerError):
-                self.stop(outcome)
+                self.fail(outcome)
                 break
-            self.count += isinstance(outcome, Receipt)
-            self.last = receipt_of(outcome)
+            self._count += isinstance(outcome, Receipt)
+            self._last = receipt_of(outcome)
 
-    def stop(self, error: Exception) -> None:
-        """Nothing more may be recorded: it would stand behind what failed."""
-        self.failure, self.stopped = error, True
+    def fail(self, error: Exception) -> None:
+        self._failure = error
 
     def result(self) -> Appended:
-        if self.failure is not None:
-            where = f"up to position {self.last.position}" if self.last else "nothing"
-            self.failure.add_note(f"Recorded before it: {self.count} entries, {where}.")
-            raise self.failure
-        return Appended(self.count, self.last)
+        """What was recorded. Raises what ended it early, with a note of what was recorded before."""
+        failure = self._failure or self._source_failure
+        if failure is not None:
+            where = f"up to position {self._last.position}" if self._last else "nothing"
+            failure.add_note(f"Recorded before it: {self._count} entries, {where}.")
+            raise failure
+        return Appended(self._count, self._last)
+
+    def _made(self, events: Sequence[Event]) -> Iterator[Draft]:
+        """Drafts of the events, up to the first bad one."""
+        size = 0
+        for event in events:
+            try:
+                draft = prepare(event, self.ledger)
+            except InvalidEvent as error:
+                self.fail(InvalidEvent(f"event {self._taken + 1}: {error.path}", error.problem))
+                return
+            self._taken += 1
+            size += draft.size
+            yield draft
+        self.size = max(1, min(BATCH, BATCH_BYTES * len(events) // max(1, size)))
+
+
+class Drafts:
+    """Drafts that are made while they are sent. Remembers them, for when they have to be sent again."""
+
+    def __init__(self, source: Iterator[Draft]) -> None:
+        self.made: list[Draft] = []
+        self._source = source
+
+    def __iter__(self) -> Iterator[Draft]:
+        yield from self.made
+        for draft in self._source:
+            self.made.append(draft)
+            yield draft
 
 
 def receipt_of(outcome: Outcome) -> Receipt:
+    """The receipt; raises the conflict where there is one instead."""
     if isinstance(outcome, LedgerError):
         raise outcome
     return outcome if isinstance(outcome, Receipt) else outcome.receipt

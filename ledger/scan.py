@@ -146,12 +146,13 @@ def strays(ledger: LedgerRef) -> Plan[list[Finding]]:
 
 
 def tail_of(ledger: LedgerRef) -> Plan[Link | None]:
-    """What the tail's row says the newest entry is; None where there is no such row."""
+    """What the tail's row says the newest entry is; None where there is no such row, or no position in it."""
     tails: list[Link] = []
 
     def take(row: Row) -> None:
         position, stored, recorded = row
-        tails.append(Link(position, stored, stored, recorded))
+        if position is not None:
+            tails.append(Link(position, stored, stored, recorded))
 
     yield CopyOut(SQL["tail"], (ledger.ledger_id,), ("int8", "bytea", "int8"), take)
     return tails[0] if tails else None

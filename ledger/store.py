@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
 from ledger import chain
 from ledger.canonical import Draft
+from ledger.chain import Link
 from ledger.effects import CopyIn, InTransaction, Pipeline, Plan, Query, Refused, Row, sql
 from ledger.errors import ConditionFailed, IdempotencyConflict, TailBusy, UnknownLedger, UsageError
 from ledger.events import Entry, Receipt, Tail, Unchanged
@@ -21,7 +23,6 @@ PAGE = 1000
 FAR = 2**63 - 1
 
 Condition: TypeAlias = int | Unchanged
-Link: TypeAlias = tuple[Draft, bytes, Receipt]
 
 _BEGIN = Query("begin isolation level read committed read write")
 _COMMIT = Query("commit")
@@ -89,22 +90,25 @@ class Appender:
         self._clock_offset = timedelta()
         self._contended_until = 0.0
 
-    def append(self, drafts: Sequence[Draft], *, settle: bool = False, stop: bool = False) -> Plan[list[Outcome]]:
+    def append(self, drafts: Iterable[Draft], *, settle: bool = False, stop: bool = False) -> Plan[list[Outcome]]:
         """Records the drafts in a transaction of its own; an outcome for each, in order.
 
+        The drafts may be made while they are sent; they must give the same again when iterated again.
         A draft whose id is there already gets the first receipt, or an IdempotencyConflict where its content differs.
         stop: record nothing after the first conflict; outcomes end with it.
         settle: an earlier try may have recorded some: look all ids up.
         """
-        if self._tail is not None and not settle and time.monotonic() > self._contended_until:
+        began = time.monotonic()
+        if self._tail is not None and not settle and began > self._contended_until:
             try:
                 return (yield from self._append_quickly(self._tail, drafts))
             except Refused as refused:
                 if refused.sqlstate == _LOCK_TIMEOUT:
                     raise self._busy() from refused
                 # A stale tail, an id that is there, or a real refusal: with the tail locked it shows which.
-                self._contended_until = time.monotonic() + _CONTENDED_FOR
-        return (yield from self._append_locked(drafts, None, own=True, settle=settle, stop=stop))
+                now = time.monotonic()
+                self._contended_until = now + max(_CONTENDED_FOR, 10 * (now - began))
+        return (yield from self._append_locked(list(drafts), None, own=True, settle=settle, stop=stop))
 
     def append_if(self, draft: Draft, expect: Condition | None, *, settle: bool = False) -> Plan[list[Outcome]]:
         """Records one draft in a transaction of its own if the condition holds. Raises ConditionFailed."""
@@ -119,11 +123,11 @@ class Appender:
             raise UsageError("the connection is not in a transaction: open one with connection.transaction()")
         return (yield from self._append_locked(drafts, expect, own=False))
 
-    def _append_quickly(self, tail: Tail, drafts: Sequence[Draft]) -> Plan[list[Outcome]]:
+    def _append_quickly(self, tail: Tail, drafts: Iterable[Draft]) -> Plan[list[Outcome]]:
         self._tail = None
-        links = chain.extend(tail, drafts, self._now())
-        yield _write(self.ledger, links)
-        return self._recorded(links)
+        links: list[Link] = []
+        yield _write(self.ledger, drafts, _noting(chain.extend(tail, drafts, self._now()), links))
+        return self._recorded(links, tail)
 
     def _append_locked(
         self, drafts: Sequence[Draft], expect: Condition | None, *, own: bool, settle: bool = False, stop: bool = False
@@ -151,17 +155,17 @@ class Appender:
         fresh, outcomes = _sift(drafts, found, stop)
         if fresh:
             _check(expect, tail, results[-1])
-            links = chain.extend(tail, fresh, self._now())
-            write = _write(self.ledger, links)
+            links = list(chain.extend(tail, fresh, self._now()))
+            write = _write(self.ledger, fresh, links)
             if own and isinstance(write, Query):
                 yield Pipeline((write, _COMMIT))
             else:
                 yield write
                 if own:
                     yield _COMMIT
-            recorded: dict[UUID, Receipt | Repeat] = {receipt.id: receipt for _, _, receipt in links}
+            recorded: dict[UUID, Receipt | Repeat] = {link.receipt.id: link.receipt for link in links}
             if own:
-                self._recorded(links)
+                self._recorded(links, tail)
         else:
             recorded = {}
             if own:
@@ -175,10 +179,9 @@ class Appender:
             "nothing was recorded, appending again is safe"
         )
 
-    def _recorded(self, links: Sequence[Link]) -> list[Outcome]:
-        receipts = [receipt for _, _, receipt in links]
-        last = receipts[-1]
-        self._tail = Tail(last.position, last.hash, last.recorded_at)
+    def _recorded(self, links: Sequence[Link], before: Tail) -> list[Outcome]:
+        receipts = [link.receipt for link in links]
+        self._tail = Tail(receipts[-1].position, receipts[-1].hash, receipts[-1].recorded_at) if receipts else before
         return list(receipts)
 
     # recorded_at follows the database's clock: its distance from our monotonic clock, which no one sets back.
@@ -284,13 +287,21 @@ def _difference(draft: Draft, entry: Entry) -> str | None:
     return None
 
 
-def _write(ledger: LedgerRef, links: Sequence[Link]) -> Query | CopyIn:
-    if len(links) == 1:
-        return Query(SQL["insert"], _insert_params(ledger, *links[0]))
-    return CopyIn(SQL["copy"], _copy_data(ledger, links))
+def _noting(links: Iterable[Link], notes: list[Link]) -> Iterator[Link]:
+    for link in links:
+        notes.append(link)
+        yield link
 
 
-def _insert_params(ledger: LedgerRef, draft: Draft, prev: bytes, receipt: Receipt) -> tuple[Any, ...]:
+def _write(ledger: LedgerRef, drafts: Iterable[Draft], links: Iterable[Link]) -> Query | CopyIn:
+    if isinstance(drafts, Sequence) and len(drafts) == 1:
+        [link] = links
+        return Query(SQL["insert"], _insert_params(ledger, link))
+    return CopyIn(SQL["copy"], _copy_data(ledger.ledger_id, links))
+
+
+def _insert_params(ledger: LedgerRef, link: Link) -> tuple[Any, ...]:
+    draft, prev, receipt = link
     event = draft.event
     return (
         draft.id,
@@ -323,14 +334,15 @@ _LAST = struct.Struct(">i16si32siiiqiqi32si32s")
 _NULL = _LENGTH.pack(-1)
 _POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_CHUNK = 256 * 1024
+_CHUNK = 32 * 1024
+"""Bytes that are handed on at a time: Postgres works on them while the next are made."""
 
 
-def _copy_data(ledger: LedgerRef, links: Sequence[Link]) -> Iterator[bytes]:
+def _copy_data(ledger_id: int, links: Iterable[Link]) -> Iterator[bytes]:
     parts = [_SIGNATURE]
     size = 0
     for link in links:
-        row = _copy_row(ledger.ledger_id, *link)
+        row = _copy_row(ledger_id, link)
         parts.append(row)
         size += len(row)
         if size > _CHUNK:
@@ -340,16 +352,17 @@ def _copy_data(ledger: LedgerRef, links: Sequence[Link]) -> Iterator[bytes]:
     yield b"".join(parts)
 
 
-def _copy_row(ledger_id: int, draft: Draft, prev: bytes, receipt: Receipt) -> bytes:
+def _copy_row(ledger_id: int, link: Link) -> bytes:
+    draft, prev, receipt = link
     event = draft.event
     return b"".join(
         (
             _FIRST.pack(17, 16, draft.id.bytes, 8, _micros(draft.occurred_at)),
-            _copy_field(event.actor.encode()),
-            _copy_field(event.actor_type.encode()),
-            _copy_field(event.action.encode()),
-            _copy_field(None if event.resource_type is None else event.resource_type.encode()),
-            _copy_field(None if event.resource_id is None else event.resource_id.encode()),
+            _copy_text(event.actor),
+            _copy_text(event.actor_type),
+            _copy_text(event.action),
+            _copy_text(event.resource_type),
+            _copy_text(event.resource_id),
             _copy_field(draft.before),
             _copy_field(draft.after),
             _copy_field(draft.metadata),
@@ -361,9 +374,15 @@ def _copy_row(ledger_id: int, draft: Draft, prev: bytes, receipt: Receipt) -> by
     )
 
 
+@lru_cache(maxsize=4096)
+def _copy_text(text: str | None) -> bytes:
+    return _copy_field(None if text is None else text.encode())
+
+
 def _copy_field(data: bytes | None) -> bytes:
     return _NULL if data is None else _LENGTH.pack(len(data)) + data
 
 
+@lru_cache(maxsize=64)
 def _micros(moment: datetime) -> int:
     return (moment - _POSTGRES_EPOCH) // _MICROSECOND

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import Any
@@ -49,8 +49,8 @@ class _Slot:
 
     __slots__ = ("alone", "drafts", "error", "outcomes", "signal")
 
-    def __init__(self, drafts: Sequence[Draft], alone: Callable[[bool], Plan[list[Outcome]]] | None) -> None:
-        self.drafts = drafts
+    def __init__(self, drafts: Iterable[Draft], alone: Callable[[bool], Plan[list[Outcome]]] | None) -> None:
+        self.drafts = drafts if alone else list(drafts)
         self.alone = alone
         self.outcomes: list[Outcome] = []
         self.error: Exception | None = None
@@ -69,22 +69,20 @@ class _Turns:
         self.appender = appender
         self.waiting: deque[_Slot] = deque()
 
-    def slot(self, drafts: Sequence[Draft], expect: Condition | None, stop: bool) -> _Slot:
-        if expect is not None:
-            return _Slot(drafts, lambda settle: self.appender.append_if(drafts[0], expect, settle=settle))
-        if stop:
-            return _Slot(drafts, lambda settle: self.appender.append(drafts, settle=settle, stop=True))
-        return _Slot(drafts, None)
+    def slot(self, draft: Draft, expect: Condition | None) -> _Slot:
+        if expect is None:
+            return _Slot([draft], None)
+        return _Slot([draft], lambda settle: self.appender.append_if(draft, expect, settle=settle))
+
+    def batch(self, drafts: Iterable[Draft]) -> _Slot:
+        return _Slot(drafts, lambda settle: self.appender.append(drafts, settle=settle, stop=True))
 
     def take(self) -> list[_Slot]:
         """The first in line, and with it all who can share its commit."""
         turn = [self.waiting.popleft()]
-        size = len(turn[0].drafts)
-        while turn[0].alone is None and self.waiting and self.waiting[0].alone is None:
-            size += len(self.waiting[0].drafts)
-            if size > MAX_TURN:
-                break
-            turn.append(self.waiting.popleft())
+        if turn[0].alone is None:
+            while self.waiting and self.waiting[0].alone is None and len(turn) < MAX_TURN:
+                turn.append(self.waiting.popleft())
         return turn
 
     def plan(self, turn: list[_Slot]) -> Callable[[bool], Plan[list[Outcome]]]:
@@ -95,10 +93,12 @@ class _Turns:
 
 
 def _share_out(turn: list[_Slot], outcomes: list[Outcome]) -> None:
-    start = 0
-    for slot in turn:
-        slot.outcomes = outcomes[start : start + len(slot.drafts)]
-        start += len(slot.drafts)
+    """One outcome each to those that share a turn; all of them to one that is alone."""
+    if turn[0].alone is not None:
+        turn[0].outcomes = outcomes
+    else:
+        for slot, outcome in zip(turn, outcomes, strict=True):
+            slot.outcomes = [outcome]
 
 
 def _fail(turn: list[_Slot], error: Exception) -> None:
@@ -124,9 +124,19 @@ class Writer:
         self._mutex = threading.Lock()  # held for moments only, over `waiting` and `_led`
         self._led = False
 
-    def write(self, drafts: Sequence[Draft], *, expect: Condition | None = None, stop: bool = False) -> list[Outcome]:
-        """An outcome for each draft (up to the first conflict, with stop). Blocks until they are durable."""
-        slot = self._turns.slot(drafts, expect, stop)
+    def write(self, draft: Draft, expect: Condition | None = None) -> Outcome:
+        """Records one draft, sharing the commit with others. Blocks until it is durable."""
+        [outcome] = self._take_turn(self._turns.slot(draft, expect))
+        return outcome
+
+    def write_batch(self, drafts: Iterable[Draft]) -> list[Outcome]:
+        """Records drafts in a commit of their own; an outcome for each, up to the first conflict.
+
+        They may be made while they are sent, and must give the same again when iterated again.
+        """
+        return self._take_turn(self._turns.batch(drafts))
+
+    def _take_turn(self, slot: _Slot) -> list[Outcome]:
         with self._mutex:
             lead, self._led = not self._led, True
             if not lead:
@@ -193,11 +203,16 @@ class AsyncWriter:
         self._turns = _Turns(appender)
         self._task: asyncio.Task[None] | None = None
 
-    async def write(
-        self, drafts: Sequence[Draft], *, expect: Condition | None = None, stop: bool = False
-    ) -> list[Outcome]:
+    async def write(self, draft: Draft, expect: Condition | None = None) -> Outcome:
         """`Writer.write`, awaited. Cancelling it does not take back what was said: the entry may still be recorded."""
-        slot = self._turns.slot(drafts, expect, stop)
+        [outcome] = await self._take_turn(self._turns.slot(draft, expect))
+        return outcome
+
+    async def write_batch(self, drafts: Iterable[Draft]) -> list[Outcome]:
+        """`Writer.write_batch`, awaited."""
+        return await self._take_turn(self._turns.batch(drafts))
+
+    async def _take_turn(self, slot: _Slot) -> list[Outcome]:
         slot.signal = asyncio.get_running_loop().create_future()
         self._turns.waiting.append(slot)
         if self._task is None:

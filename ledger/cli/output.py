@@ -101,17 +101,18 @@ def line(*parts: str) -> None:
     sys.stdout.write("  ".join(plain(part) for part in parts).rstrip() + "\n")
 
 
-def entry_line(entry: Entry) -> None:
-    """One entry on one line."""
-    line(f"{entry.position:>6}", short_time(entry.recorded_at), f"{entry.actor:<20}", f"{entry.action:<20}",
-         f"{resource_text(entry):<20}", body_text(entry))  # fmt: skip
+def entry_line(entry: Entry, *, occurred: bool = False) -> None:
+    """One entry on one line. occurred: with the time at which it occurred, not that at which it was recorded."""
+    moment = entry.occurred_at if occurred else entry.recorded_at
+    who_and_what = (f"{each:<20}" for each in (entry.actor, entry.action, resource_text(entry)))
+    line(f"{entry.position:>6}", short_time(moment), *who_and_what, body_text(entry))
 
 
 def entry_table(entries: Sequence[Entry]) -> None:
     """Entries as a table on a terminal, else as lines."""
     if not sys.stdout.isatty():
         for entry in entries:
-            entry_line(entry)
+            entry_line(entry, occurred=True)
         return
     table(
         ("#", "Occurred", "Actor", "Action", "Resource", "Body"),

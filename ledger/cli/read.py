@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
 import click
 import msgspec
-from ledger_projections import activity, history, search, state
+from ledger_projections import Activity, HistoryItem, State, activity, history, search, state
 
 from ledger.cli.app import Command
 from ledger.cli.connect import opened
@@ -107,12 +107,7 @@ def history_command(shared: Shared, resource: tuple[str, str], limit: int, after
                 "changes": raw_json(item.changes_json),
             })  # fmt: skip
         return
-    for item in items:
-        line(f"{item.position:>6}", short_time(item.occurred_at), item.actor, item.action)
-        if item.changes_json is None:
-            line("       ", "(erased)")
-        for change in _changes(item.changes_json or "[]"):
-            line("       ", f"{change.field or '(all)'}: {_side(change.before)} -> {_side(change.after)}")
+    print_history(items)
     if len(items) == limit:
         note(f"There may be more: --after {items[-1].position}")
 
@@ -139,17 +134,7 @@ def state_command(shared: Shared, resource: tuple[str, str]) -> None:
             "occurred_at": time_text(found.occurred_at), "recorded_at": time_text(found.recorded_at),
         })  # fmt: skip
         return
-    if found.deleted:
-        line("(deleted)")
-    elif found.state_json is None:
-        line("(nothing is recorded of what it is)")
-    else:
-        for each in msgspec.json.format(found.state_json, indent=2).splitlines():
-            line(each)
-    note(
-        f"{found.entries} entries, positions {found.first_position} to {found.last_position}; "
-        f"the last: {found.action} by {found.actor}, {short_time(found.occurred_at)}"
-    )
+    print_state(found)
 
 
 @click.command("activity", cls=Command)
@@ -171,18 +156,48 @@ def activity_command(shared: Shared, actor: str | None, limit: int) -> None:
                 "last_occurred_at": time_text(row.last_occurred_at),
             })  # fmt: skip
     else:
-        cells = [
-            (
-                *(row.day.isoformat(), row.actor, row.action, str(row.entries)),
-                f"{row.first_occurred_at:%H:%M:%S} - {row.last_occurred_at:%H:%M:%S}",
-            )
-            for row in shown
-        ]  # fmt: skip
-        table(("Day", "Actor", "Action", "Entries", "From, to (UTC)"), cells, right=(3,))
+        print_activity(shown)
     if not shown:
         note("Nothing found")
     if len(rows) > limit:
         note(f"There is more: raise --limit {limit}")
+
+
+def print_history(items: Sequence[HistoryItem]) -> None:
+    """An entry on a line, and under it a line for each field that it changed."""
+    for item in items:
+        line(f"{item.position:>6}", short_time(item.occurred_at), item.actor, item.action)
+        if item.changes_json is None:
+            line("       ", "(erased)")
+        for change in _changes(item.changes_json or "[]"):
+            line("       ", f"{change.field or '(all)'}: {_side(change.before)} -> {_side(change.after)}")
+
+
+def print_state(found: State) -> None:
+    """The resource as JSON to read; on stderr what it rests on."""
+    if found.deleted:
+        line("(deleted)")
+    elif found.state_json is None:
+        line("(nothing is recorded of what it is)")
+    else:
+        for each in msgspec.json.format(found.state_json, indent=2).splitlines():
+            line(each)
+    note(
+        f"{found.entries} entries, positions {found.first_position} to {found.last_position}; "
+        f"the last: {found.action} by {found.actor}, {short_time(found.occurred_at)}"
+    )
+
+
+def print_activity(rows: Sequence[Activity]) -> None:
+    """A line for each actor, day and action."""
+    cells = [
+        (
+            *(row.day.isoformat(), row.actor, row.action, str(row.entries)),
+            f"{row.first_occurred_at:%H:%M:%S} - {row.last_occurred_at:%H:%M:%S}",
+        )
+        for row in rows
+    ]  # fmt: skip
+    table(("Day", "Actor", "Action", "Entries", "From, to (UTC)"), cells, right=(3,))
 
 
 def _check_view(ledger: Ledger, name: str) -> None:

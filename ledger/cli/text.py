@@ -33,7 +33,8 @@ def one_line(text: str) -> str:
 
 
 def note(text: str) -> None:
-    """One line of progress or of news, on stderr."""
+    """One line of progress or of news, on stderr, after what stdout has so far."""
+    sys.stdout.flush()
     print(redacted(one_line(text)), file=sys.stderr, flush=True)
 
 

@@ -27,7 +27,7 @@ def read(text: str | None) -> Any:
         value = _decode(text)
     except (msgspec.MsgspecError, RecursionError):
         return Raw(text.encode())
-    if text.count("{") + text.count("[") > MAX_DEPTH and _is_deep(value):
+    if len(text) > 2 * MAX_DEPTH and text.count("{") + text.count("[") > MAX_DEPTH and _is_deep(value):
         return Raw(text.encode())
     return value
 

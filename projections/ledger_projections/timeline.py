@@ -169,7 +169,7 @@ def _cursor(position: int, checksum: int) -> str:
 
 def _position(cursor: str, checksum: int) -> int:
     try:
-        position, found = _CURSOR.unpack(urlsafe_b64decode(cursor.encode("ascii")))
+        position, _ = _CURSOR.unpack(urlsafe_b64decode(cursor.encode("ascii")))
     except (ValueError, struct.error):
         raise UsageError("cursor: malformed; give back what the page before it gave") from None
     if _cursor(position, checksum) != cursor:

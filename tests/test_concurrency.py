@@ -1,0 +1,127 @@
+"""Eight processes at once, on one ledger and on eight: no fork, no gap, no deadlock, and every receipt is true."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import psycopg
+import pytest
+
+from ledger import AsyncLedger, Ledger, Receipt
+from tests.support import checked, event, events, numbers, race, receipt_of
+
+PROCESSES = 8
+Said = list[tuple[int, Receipt]]
+
+
+def in_threads(url: str, name: str, worker: int) -> Said:
+    """One by one, in batches, and in the caller's own transactions; some of those are rolled back."""
+    said: Said = []
+    first = worker * 1000
+    with Ledger.open(database_url=url, name=name) as ledger, psycopg.connect(url, autocommit=True) as connection:
+        for turn in range(4):
+            number = first + turn * 100
+            said += [(number + step, ledger.append(event(number + step))) for step in range(5)]
+            count, last = ledger.append_many(events(20, number + 10))
+            assert count == 20
+            said.append((number + 29, last))
+            with connection.transaction(force_rollback=turn % 2 == 1):
+                receipt = ledger.append(event(number + 50), connection=connection)
+            if turn % 2 == 0:
+                said.append((number + 50, receipt))
+            calls = [lambda step=step: ledger.append(event(number + 60 + step)) for step in range(3)]  # noqa: B023
+            said += enumerate(race(*calls), number + 60)
+    return said
+
+
+def in_tasks(url: str, name: str, worker: int) -> Said:
+    """The same with AsyncLedger, its appends gathered."""
+
+    async def main() -> Said:
+        said: Said = []
+        first = worker * 1000
+        async with AsyncLedger.open(database_url=url, name=name) as ledger:
+            connection = await psycopg.AsyncConnection.connect(url, autocommit=True)
+            async with connection:
+                for turn in range(4):
+                    number = first + turn * 100
+                    made = await asyncio.gather(*(ledger.append(event(number + step)) for step in range(8)))
+                    said += enumerate(made, number)
+                    count, last = await ledger.append_many(events(20, number + 10))
+                    assert count == 20
+                    said.append((number + 29, last))
+                    async with connection.transaction(force_rollback=turn % 2 == 1):
+                        receipt = await ledger.append(event(number + 50), connection=connection)
+                    if turn % 2 == 0:
+                        said.append((number + 50, receipt))
+        return said
+
+    return asyncio.run(main())
+
+
+def run_processes(url: str, names: list[str]) -> list[Said]:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(PROCESSES, mp_context=context) as executor:
+        works = [
+            executor.submit(in_tasks if worker % 2 else in_threads, url, name, worker)
+            for worker, name in enumerate(names)
+        ]
+        return [work.result(60) for work in works]
+
+
+def expected_numbers(worker: int) -> set[int]:
+    ones = range(8) if worker % 2 else [*range(5), *range(60, 63)]
+    made = {worker * 1000 + turn * 100 + step for turn in range(4) for step in (*ones, *range(10, 30))}
+    return made | {worker * 1000 + turn * 100 + 50 for turn in (0, 2)}
+
+
+def deadlocks(admin: psycopg.Connection) -> int:
+    admin.execute("select pg_stat_force_next_flush()")
+    [(count,)] = admin.execute("select deadlocks from pg_stat_database where datname = current_database()").fetchall()
+    return int(count)
+
+
+def check(entries: list[Any], said: Said, workers: set[int]) -> None:
+    """Everything once, nothing else, and each receipt is that of its entry."""
+    by_number = {entry.after["number"]: receipt_of(entry) for entry in entries}
+    assert sorted(numbers(entries)) == sorted(set().union(*map(expected_numbers, workers)))
+    assert all(by_number[number] == receipt for number, receipt in said)
+
+
+def test_eight_processes_on_one_ledger(migrated_url: str, admin: psycopg.Connection) -> None:
+    results = run_processes(migrated_url, ["main"] * PROCESSES)
+    with Ledger.open(database_url=migrated_url) as ledger:
+        check(checked(ledger), [pair for said in results for pair in said], set(range(PROCESSES)))
+    assert deadlocks(admin) == 0
+
+
+def test_eight_processes_on_eight_ledgers(migrated_url: str, admin: psycopg.Connection) -> None:
+    names = [f"ledger-{worker}" for worker in range(PROCESSES)]
+    for name in names:
+        admin.execute("select ledger.create_ledger(%s)", [name])
+    results = run_processes(migrated_url, names)
+    for worker, (name, said) in enumerate(zip(names, results, strict=True)):
+        with Ledger.open(database_url=migrated_url, name=name) as ledger:
+            check(checked(ledger), said, {worker})
+    assert deadlocks(admin) == 0
+
+
+@pytest.mark.parametrize("batches", [False, True], ids=["one by one", "in batches"])
+def test_two_writers_of_one_ledger_never_wait_for_each_other_in_a_circle(
+    migrated_url: str, admin: psycopg.Connection, batches: bool
+) -> None:
+    """One holds the tail and waits for a position that the other has taken, which waits for the tail: a second lost."""
+
+    def writer() -> list[Receipt | None]:
+        with Ledger.open(database_url=migrated_url) as ledger:
+            if batches:
+                return [ledger.append_many(events(2)).last for _ in range(150)]
+            return [ledger.append(event()) for _ in range(300)]
+
+    receipts = [receipt for made in race(writer, writer, writer) for receipt in made]
+    with Ledger.open(database_url=migrated_url) as ledger:
+        assert {receipt_of(entry) for entry in checked(ledger)} >= set(receipts)
+    assert deadlocks(admin) == 0

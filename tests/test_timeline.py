@@ -1,0 +1,307 @@
+"""The view `timeline` finds what a plain model finds, page by page, from its indexes."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from ledger_projections import Timeline, search
+from psycopg import sql
+
+from ledger import Entry, Event, Ledger, Query, UsageError
+from ledger.drive import drive
+from tests.views import START, apply, entry, installed, project, projector
+
+MAIN = (1, "main")
+ACTIONS = ["invoice.created", "invoice.sent", "invoiceXsent", "order.sent", "100%", "a_b", "axb", "a\\b", "a*b", "ü.x"]
+ACTORS = ["user:1", "o'hara", "%", "tab\there", "ünï 😀"]
+RESOURCES = [("invoice", "inv_1"), ("invoice", "inv_2"), ("in'voice", "%s"), (None, None)]
+PATTERNS = [
+    "*",
+    "invoice.*",
+    "*.sent",
+    "i*.s*t",
+    "100%",
+    "a_b",
+    "a_*",
+    "a\\*",
+    "*%",
+    "ü.*",
+    "",
+    "*nothing*",
+    "invoice.sent",
+]
+MOMENTS = [START + timedelta(minutes=minutes) for minutes in (-60, 0, 31, 60, 9999)]
+
+
+def events() -> Iterator[Event]:
+    made = itertools.product(ACTIONS, ACTORS, RESOURCES)
+    for number, (action, actor, (resource_type, resource_id)) in enumerate(made):
+        occurred_at = START + timedelta(minutes=number * 7 % 90)  # not in the order of positions
+        yield Event(actor, action, resource_type, resource_id, metadata={"n": number}, occurred_at=occurred_at)
+
+
+def by_model(entries: list[Entry], **filters: Any) -> list[int]:
+    """The positions that `search` should find, newest first."""
+
+    def holds(each: Entry) -> bool:
+        pattern = "(?s:.*)".join(map(re.escape, filters.get("action", "*").split("*")))
+        return (
+            each.actor == filters.get("actor", each.actor)
+            and re.fullmatch(pattern, each.action) is not None
+            and (each.resource_type, each.resource_id)
+            == filters.get("resource", (each.resource_type, each.resource_id))
+            and filters.get("since", each.occurred_at) <= each.occurred_at
+            and ("until" not in filters or each.occurred_at < filters["until"])
+        )
+
+    return [each.position for each in reversed(entries) if holds(each)]
+
+
+def positions(entries: list[Entry]) -> list[int]:
+    return [each.position for each in entries]
+
+
+def test_filters_against_a_model(ledger: Ledger) -> None:
+    ledger.append_many(events())
+    project(ledger)
+    entries = list(ledger.read())
+    anything = st.fixed_dictionaries(
+        {},
+        optional={
+            "actor": st.sampled_from([*ACTORS, "nobody"]),
+            "action": st.sampled_from(PATTERNS),
+            "resource": st.sampled_from([*RESOURCES[:3], ("invoice", "inv_")]),
+            "since": st.sampled_from(MOMENTS),
+            "until": st.sampled_from(MOMENTS),
+        },
+    )
+
+    @settings(max_examples=150, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(anything)
+    def run(filters: dict[str, Any]) -> None:
+        found, cursor = ledger.run(search(ledger.ref, limit=1000, **filters))
+        assert positions(found) == by_model(entries, **filters)
+        assert found == [entries[each.position - 1] for each in found]
+        assert cursor is None
+
+    run()
+    for pattern in PATTERNS:
+        assert positions(ledger.run(search(ledger.ref, action=pattern, limit=1000))[0]) == by_model(
+            entries, action=pattern
+        )
+
+
+def test_pages_while_entries_arrive(ledger: Ledger) -> None:
+    ledger.append_many(events())
+    with projector(ledger) as running:
+        running.catch_up()
+        wanted = by_model(list(ledger.read()), action="*.sent")
+        found: list[int] = []
+        cursor: str | None = None
+        while True:
+            page = ledger.run(search(ledger.ref, action="*.sent", limit=7, cursor=cursor))
+            found += positions(page.entries)
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+            assert len(page.entries) == 7
+            assert len(cursor) <= 20
+            ledger.append(Event("user:1", "order.sent"))
+            running.catch_up()
+        assert found == wanted
+        exact = ledger.run(search(ledger.ref, action="a_b", limit=20))
+        assert (len(exact.entries), exact.next_cursor) == (20, None)
+
+
+def test_cursors_that_were_not_given(ledger: Ledger) -> None:
+    ledger.append_many(events())
+    project(ledger)
+    cursor = ledger.run(search(ledger.ref, actor="user:1", limit=3)).next_cursor
+    assert cursor is not None
+    ledger.run(search(ledger.ref, actor="user:1", cursor=cursor, limit=9))
+    changed = [cursor[:at] + ("A" if cursor[at] != "A" else "B") + cursor[at + 1 :] for at in range(len(cursor))]
+    for bad in ["", "x", "ü", "\ud800", "=" * 16, cursor[:-1], cursor + cursor, cursor + "\n", *changed]:
+        with pytest.raises(UsageError, match="cursor"):
+            ledger.run(search(ledger.ref, actor="user:1", cursor=bad))
+    with pytest.raises(UsageError, match="other filters"):
+        ledger.run(search(ledger.ref, actor="o'hara", cursor=cursor))
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {"actor": "a\0"},
+        {"action": "\ud800*"},
+        {"resource": ("t", "\0")},
+        {"text": "\0"},
+        {"text": "x" * 501},
+        {"since": datetime(2026, 1, 1)},
+        {"limit": 0},
+    ],
+)
+def test_questions_that_cannot_be_asked(filters: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        next(search(MAIN, **filters))
+
+
+# ------------------------------------------------------------------------------------------------------------ words
+
+BODY = {"note": "Überfällige Rechnung", "mail": "ada@example.org", "n": [1.10, 42, True, None], "path": "/etc/pass-wd"}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("überfällige", True),
+        ("ÜBERFÄLLIGE rechnung", True),
+        ('"überfällige rechnung"', True),
+        ('"rechnung überfällige"', False),
+        ("rechnung -überfällige", False),
+        ("rechnung -bezahlt", True),
+        ('-"überfällige rechnung"', False),
+        ("bezahlt or rechnung", True),
+        ("ada@example.org", True),
+        ("example.org", True),
+        ("example", True),
+        ("exam", False),
+        ("1.10", True),
+        ("42", True),
+        ("pass-wd", True),
+        ("/etc/pass-wd", True),
+        ("etc.passwd", False),
+        ("invoice.sent", True),
+        ("sent", True),
+        ("inv_7", True),
+        ("7", True),
+        ("user:42", True),
+        ("42:user", False),
+        ("note", False),  # a key
+        ("true", False),
+        ("", False),
+        ("- & | ! ( ) : * <-> ' \\ %", False),
+        ("rechnung & ! ( ) : * <-> ' \\ %", True),
+        ('rechnung "', True),
+    ],
+)
+def test_words(admin: psycopg.Connection, ledger: Ledger, text: str, found: bool) -> None:
+    ledger.append(Event("user:42", "invoice.sent", "invoice", "inv_7", metadata=BODY))
+    project(ledger, [Timeline()])
+    assert len(ledger.run(search(ledger.ref, text=text)).entries) == found
+
+
+def test_every_word_of_any_text_is_found(admin: psycopg.Connection) -> None:
+    """Whatever is recorded: the projection does not stop at it, and each of its words finds it."""
+    view, numbers = Timeline(), itertools.count(1)
+    find = "select count(*) from timeline where position = %s and to_tsvector('simple', words) @@ {}"
+    with installed(admin, view) as tx:
+
+        @settings(max_examples=150, deadline=None, database=None)
+        @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
+        def run(text: str) -> None:
+            position = next(numbers)
+            body = drive_text(text)
+            view.apply(1, [entry(position, metadata_json=body)], tx)
+            for word in text.split():
+                if (
+                    re.search(r"[a-zA-Z]", word)
+                    and '"' not in word
+                    and not word.startswith("-")
+                    and word.lower() != "or"
+                ):
+                    query = next(search(MAIN, text=word))
+                    assert isinstance(query, Query)
+                    question = query.params[1]
+                    where = find.format("websearch_to_tsquery('simple', %s)")
+                    [(count,)] = tx.execute(where, (position, question))
+                    assert count == 1, (word, question)
+
+        run()
+
+
+def drive_text(text: str) -> str:
+    import json
+
+    return json.dumps([text])
+
+
+@pytest.mark.parametrize(
+    "body", ['"\\u0000 word"', '"\\ud800 word"', f'["word",{"[" * 3000}{"]" * 3000}]', f'["word","{"x" * 300_000}"]',
+             '["word",1e400]', '["word",' + ",".join(f'"{n:x}-{n}"' for n in range(60_000)) + "]", f'["word",{"1" * 5000}]'],
+)  # fmt: skip
+def test_bodies_of_other_writers(admin: psycopg.Connection, body: str) -> None:
+    view = Timeline()
+    with installed(admin, view) as tx:
+        apply(view, 1, [entry(1, before_json=body), entry(2, salt=None)], tx, 2)
+        [(count,)] = tx.execute("select count(*) from timeline where to_tsvector('simple', words) @@ 'word'::tsquery")
+        assert count == 1
+
+
+# ------------------------------------------------------------------------------------------------------------ plans
+
+USES = [
+    ({}, "timeline_pkey"),
+    ({"actor": "user:7"}, "timeline_by_actor"),
+    ({"action": "thing.act7"}, "timeline_by_action"),
+    ({"action": "thing.act7*"}, "timeline_by_action"),
+    ({"action": "thing.act7*x*"}, "timeline_by_action"),
+    ({"resource": ("thing", "t7")}, "timeline_by_resource"),
+    ({"since": START, "until": START + timedelta(minutes=2)}, "timeline_by_time"),
+    ({"text": "word77"}, "timeline_by_words"),
+    ({"text": '"word77 x"', "actor": "user:7"}, "timeline_by_"),
+]
+
+
+@pytest.fixture(scope="module")
+def plenty(servers: Any, template: str) -> Iterator[psycopg.Connection]:
+    """A timeline of 20,000 rows in each of two ledgers."""
+    from ledger import testing
+
+    with (
+        testing.database(servers.database_url, template=template) as url,
+        psycopg.connect(url, autocommit=True) as connection,
+    ):
+        connection.execute("set search_path = ledger_views, pg_catalog")
+        connection.execute(Timeline.schema.encode())
+        connection.execute(
+            """
+            insert into timeline
+            select
+                l, n, gen_random_uuid(), now(), %s::timestamptz + n * interval '1 minute', 'user:' || n %% 500, 'user',
+                'thing.act' || n %% 300, 'thing', 't' || n %% 2000, 'x word' || n %% 4000 || ' y'
+            from generate_series(1, 2) as l, generate_series(1, 20000) as n
+            """,
+            (START,),
+        )
+        connection.execute("vacuum analyze timeline")
+        yield connection
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.parametrize(("filters", "index"), USES)
+def test_each_filter_uses_its_index(plenty: psycopg.Connection, filters: dict[str, Any], index: str, mode: str) -> None:
+    query = next(search(MAIN, **filters, limit=20))
+    assert isinstance(query, Query)
+    counter = itertools.count(1)
+    numbered = re.sub("%s", lambda _: f"${next(counter)}", query.sql)
+    plenty.execute(f"set plan_cache_mode = {mode}".encode())
+    plenty.execute(b"prepare question as " + numbered.encode())
+    values = sql.SQL(", ").join(map(sql.Literal, query.params))
+    plan = "\n".join(row[0] for row in plenty.execute(sql.SQL("explain execute question({})").format(values)))
+    plenty.execute("deallocate question")
+    assert index in plan, plan
+    assert "Seq Scan" not in plan, plan
+    assert "one_entry_per_position" in plan or "audit_logs" in plan, plan
+
+
+def test_search_runs_on_any_connection(ledger: Ledger, admin: psycopg.Connection) -> None:
+    ledger.append(Event("user:1", "user.login"))
+    project(ledger, [Timeline()])
+    assert len(drive(search(ledger.ref), lambda: admin).entries) == 1
