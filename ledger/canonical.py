@@ -7,10 +7,7 @@ offered.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from datetime import UTC, date, datetime, time, timedelta
-from decimal import Decimal
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
@@ -20,21 +17,23 @@ from blake3 import blake3
 
 from ledger.errors import InvalidEvent
 from ledger.events import Entry, Event
+from ledger.values import json_text
 
 MAX_BODY = 256 * 1024
 """Bytes of a body, its punctuation and salt included."""
-MAX_DEPTH = 64
-"""Levels of objects and arrays in one value of a body."""
 OWN_ACTIONS = "ledger."
 """Actions that begin so are the ledger's own (format.md, "Envelope")."""
 
 _OWN_ACTION = b'"' + OWN_ACTIONS.encode()
 _KEY_CONTEXT = "auditledger 2026-11 idempotency key to entry id"
 _LIMITS = {"action": 128, "actor": 255, "actor_type": 64, "resource_type": 64, "resource_id": 255}
-_encode = msgspec.json.Encoder(order="sorted").encode
 _string = msgspec.json.Encoder().encode
 _json_string = lru_cache(maxsize=4096)(_string)  # actors, actions and types come again and again
-_PLAIN = frozenset({str, int, float, bool, type(None)})
+# The envelope in three pieces: what an event gives, what its place in the chain gives, and the rest.
+_HEAD = b'{"action":%b,"actor":%b,"actor_type":%b,"body":"%b","id":"%b","ledger":"%b","occurred_at":"%b",'
+_LINK = b'"position":%d,"prev":"%b","recorded_at":"%b",'
+_FOOT = b'"resource_id":%b,"resource_type":%b,"v":1}'
+_WHOLE = _HEAD + _LINK + _FOOT
 
 
 class Draft(msgspec.Struct, frozen=True):
@@ -99,34 +98,56 @@ def draft(event: Event, ledger: str, now: datetime, entry_id: UUID, salt: bytes,
 
 def envelope_of(draft: Draft, position: int, prev: bytes, recorded_at: datetime) -> bytes:
     """The envelope's bytes (format.md, "Envelope") once the position is known. prev: 32 bytes."""
-    return b'%b%d,"prev":"%b","recorded_at":"%b%b' % (
-        draft.envelope_head,
-        position,
-        prev.hex().encode(),
-        timestamp(recorded_at),
-        draft.envelope_foot,
-    )
+    link = _LINK % (position, prev.hex().encode(), timestamp(recorded_at))
+    return draft.envelope_head + link + draft.envelope_foot
 
 
 def envelope(entry: Entry) -> bytes:
     """The envelope's bytes of a recorded entry, made from its columns (format.md, "Envelope")."""
-    head, foot = _envelope_ends(
-        action=_json_string(entry.action),
-        actor=_json_string(entry.actor),
-        actor_type=_json_string(entry.actor_type),
-        body_hash=entry.body_hash,
-        entry_id=entry.id,
-        ledger=entry.ledger,
-        occurred_at=entry.occurred_at,
-        resource_type=_json_string(entry.resource_type),
-        resource_id=_string(entry.resource_id),
-    )
-    return b'%b%d,"prev":"%b","recorded_at":"%b%b' % (
-        head,
+    return envelope_from(
+        entry.ledger,
         entry.position,
-        entry.prev_hash.hex().encode(),
+        str(entry.id).encode(),
         timestamp(entry.recorded_at),
-        foot,
+        timestamp(entry.occurred_at),
+        entry.actor,
+        entry.actor_type,
+        entry.action,
+        entry.resource_type,
+        entry.resource_id,
+        entry.body_hash,
+        entry.prev_hash,
+    )
+
+
+def envelope_from(
+    ledger: str,
+    position: int,
+    entry_id: bytes,
+    recorded_at: bytes,
+    occurred_at: bytes,
+    actor: str,
+    actor_type: str,
+    action: str,
+    resource_type: str | None,
+    resource_id: str | None,
+    body_hash: bytes,
+    prev: bytes,
+) -> bytes:
+    """The same from the columns as a reader has them. entry_id and both times: as they stand in the envelope."""
+    return _WHOLE % (
+        _json_string(action),
+        _json_string(actor),
+        _json_string(actor_type),
+        body_hash.hex().encode(),
+        entry_id,
+        ledger.encode(),
+        occurred_at,
+        position,
+        prev.hex().encode(),
+        recorded_at,
+        _string(resource_id),
+        _json_string(resource_type),
     )
 
 
@@ -154,51 +175,30 @@ def digest(data: bytes) -> bytes:
     return blake3(data).digest()
 
 
-def json_text(value: Any, path: str) -> bytes | None:
-    """Compact UTF-8 JSON with sorted keys; None for None (SQL's NULL, hashed as `null`).
-
-    Raises InvalidEvent with the JSON path for what the format does not allow: NaN, Infinity, U+0000, lone surrogates,
-    keys that are not strings, more than 64 levels, naive datetimes, and whatever msgspec cannot encode.
-    """
-    if value is None:
-        return None
-    try:
-        text = _encode(value)
-    except RecursionError:
-        raise InvalidEvent(path, f"deeper than {MAX_DEPTH} levels (or contains itself)") from None
-    except (TypeError, ValueError, OverflowError) as error:
-        for fault_path, problem in _faults(value, path, 1):
-            raise InvalidEvent(fault_path, problem) from None
-        raise InvalidEvent(path, f"cannot be written as JSON: {error}") from None
-    if not _is_plain(value) or _is_suspect(text):
-        for fault_path, problem in _faults(value, path, 1):
-            raise InvalidEvent(fault_path, problem)
-    return text
-
-
-def _is_plain(value: Any) -> bool:
-    """Nothing but dicts, lists, strings, numbers and booleans? Then its encoded text tells nearly all about it."""
-    kind = type(value)
-    if kind is dict:
-        value = value.values()
-    elif kind is not list:
-        return kind in _PLAIN
-    for item in value:
-        if type(item) not in _PLAIN and not _is_plain(item):
-            return False
-    return True
-
-
-def _is_suspect(text: bytes) -> bool:
-    """May the text of a plain value hide a fault? NaN and Infinity become null, which may also stand there rightly."""
-    return b"null" in text or b"\\u0000" in text or text.count(b"{") + text.count(b"[") > MAX_DEPTH
-
-
 @lru_cache(maxsize=1024)
 def timestamp(moment: datetime) -> bytes:
     """`YYYY-MM-DDTHH:MM:SS.ffffffZ` of an aware datetime (format.md, "Envelope")."""
     in_utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
     return in_utc.isoformat(timespec="microseconds")[:26].encode() + b"Z"
+
+
+_POSTGRES_EPOCH = datetime(2000, 1, 1)
+_MINUTE = 60_000_000
+
+
+def timestamp_from(microseconds: int) -> bytes:
+    """`timestamp` of a Postgres timestamptz as it is stored: microseconds since 2000-01-01 UTC.
+
+    Raises OverflowError outside the years 0001-9999.
+    """
+    minutes, rest = divmod(microseconds, _MINUTE)
+    seconds, fraction = divmod(rest, 1_000_000)
+    return b"%b%02d.%06dZ" % (_minute(minutes), seconds, fraction)
+
+
+@lru_cache(maxsize=4096)
+def _minute(minutes: int) -> bytes:
+    return (_POSTGRES_EPOCH + timedelta(minutes=minutes)).isoformat(timespec="minutes").encode() + b":"
 
 
 def utc(moment: datetime, path: str) -> datetime:
@@ -233,10 +233,6 @@ def _chosen_id(event: Event) -> UUID | None:
     return None if event.idempotency_key is None else entry_id_for(event.idempotency_key)
 
 
-_HEAD = b'{"action":%b,"actor":%b,"actor_type":%b,"body":"%b","id":"%b","ledger":"%b","occurred_at":"%b","position":'
-_FOOT = b'","resource_id":%b,"resource_type":%b,"v":1}'
-
-
 def _envelope_ends(
     *,
     action: bytes,
@@ -268,59 +264,3 @@ def _member(value: Any, field: str, limit: int | None = None) -> bytes:
         return _json_string(value)
     except UnicodeEncodeError:
         raise InvalidEvent(field, "contains a lone surrogate") from None
-
-
-def _bad_characters(text: str) -> str | None:
-    if "\0" in text:
-        return "contains U+0000"
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return "contains a lone surrogate"
-    return None
-
-
-_LEAVES = (bytes, bytearray, memoryview, datetime, date, time, timedelta, UUID, Decimal)
-
-
-def _faults(value: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:
-    """Walks a value for what the format does not allow: (JSON path, problem), first fault first."""
-    match value:
-        case None | bool() | int():
-            pass
-        case str():
-            if problem := _bad_characters(value):
-                yield path, problem
-        case float() if not math.isfinite(value):
-            yield path, f"{value} is not JSON"
-        case Decimal() if not value.is_finite():
-            yield path, f"{value} is not JSON"
-        case datetime() if value.tzinfo is None or value.utcoffset() is None:
-            yield path, "a naive datetime: give it a time zone"
-        case float() | bytes() | bytearray() | memoryview() | date() | time() | timedelta() | UUID() | Decimal():
-            pass
-        case msgspec.Raw():
-            yield path, "ready-made JSON (msgspec.Raw) is not checked: give the value itself"
-        case dict() | list() | tuple() if depth > MAX_DEPTH:
-            yield path, f"deeper than {MAX_DEPTH} levels"
-        case dict():
-            for key, item in value.items():
-                if not isinstance(key, str):
-                    yield path, f"the key {key!r} is not a string"
-                elif problem := _bad_characters(key):
-                    yield path, f"a key {problem}"
-                else:
-                    yield from _faults(item, f"{path}.{key}", depth + 1)
-        case list() | tuple():
-            for index, item in enumerate(value):
-                yield from _faults(item, f"{path}[{index}]", depth + 1)
-        case _:
-            try:
-                if isinstance(value, msgspec.Raw):  # JSON already, which to_builtins does not take
-                    plain = msgspec.json.decode(value)
-                else:
-                    plain = msgspec.to_builtins(value, builtin_types=_LEAVES)
-            except (TypeError, ValueError, RecursionError) as error:
-                yield path, f"cannot be written as JSON: {error}"
-            else:
-                yield from _faults(plain, path, depth)

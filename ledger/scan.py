@@ -7,22 +7,18 @@ believed. Times stay numbers, because a forged row may hold one that no datetime
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
-from uuid import UUID
 
-from ledger.canonical import body_bytes, digest, envelope
+from ledger.canonical import body_bytes, digest, envelope_from, timestamp_from
 from ledger.effects import CopyOut, Plan, Query, Row, sql
-from ledger.events import Entry
 from ledger.findings import BEGINNING, ERASED, ERASED_TYPE, ERASURE_ERASED, Finding, Findings, Link, Walk, body_missing
 from ledger.store import FAR, LedgerRef
 
 SQL = sql("verify")
 _TYPES = (
-    *("int8", "uuid", "int8", "int8", "text", "text", "text", "text", "text"),
+    *("int8", "bytea", "int8", "int8", "text", "text", "text", "text", "text"),
     *("bytea", "bytea", "bytea", "bytea", "bytea", "bytea", "bytea"),
 )
-POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _STRAYS = 1_000
 """Rows at positions below 1 that are named; one finding is enough to damn the ledger."""
 _MOST_OF_A_RANGE = 200_000
@@ -32,11 +28,11 @@ _MOST_OF_A_RANGE = 200_000
 class Record(NamedTuple):
     """A row as it is stored; any column but the position may be NULL in a forged one.
 
-    recorded, occurred: microseconds since 2000-01-01 UTC. before, after, metadata: JSON texts, UTF-8.
+    id: 16 bytes. recorded, occurred: microseconds since 2000-01-01 UTC. before, after, metadata: JSON texts, UTF-8.
     """
 
     position: int
-    id: UUID
+    id: bytes
     recorded: int
     occurred: int
     actor: str
@@ -55,17 +51,17 @@ class Record(NamedTuple):
     def envelope(self, ledger: str) -> bytes | None:
         """The envelope's bytes; None where a NULL or a time outside the years 0001-9999 leaves it without one."""
         try:
-            entry = Entry(
+            digits = self.id.hex()
+            return envelope_from(
                 ledger,
                 self.position,
-                self.id,
-                POSTGRES_EPOCH + timedelta(microseconds=self.recorded),
-                POSTGRES_EPOCH + timedelta(microseconds=self.occurred),
+                f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}".encode(),
+                timestamp_from(self.recorded),
+                timestamp_from(self.occurred),
                 *self[4:9],
-                *(None, None, None, None),
-                *self[13:],
+                self.body_hash,
+                self.prev_hash,
             )
-            return envelope(entry)
         except (AttributeError, OverflowError, TypeError):
             return None
 

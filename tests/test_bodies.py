@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from ledger import Event, Ledger, canonical
+from ledger import Event, Ledger, canonical, values
 from ledger.errors import InvalidEvent
 from tests.support import checked, event
 
@@ -55,7 +55,7 @@ values = st.recursive(
 
 @given(values)
 def test_what_goes_in_comes_out(value: Any) -> None:
-    text = canonical.json_text(value, "after")
+    text = values.json_text(value, "after")
     if value is None:
         assert text is None
     else:
@@ -66,12 +66,12 @@ def test_what_goes_in_comes_out(value: Any) -> None:
 @given(st.dictionaries(texts, st.integers(-(2**63), 2**64) | texts | st.booleans() | st.none(), min_size=1))
 def test_bodies_are_compact_sorted_and_unescaped(value: dict[str, Any]) -> None:
     expected = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
-    assert canonical.json_text(value, "after") == expected.encode()
+    assert values.json_text(value, "after") == expected.encode()
 
 
 @given(values)
 def test_a_body_is_one_line(value: Any) -> None:
-    text = canonical.json_text({"a": value}, "after")
+    text = values.json_text({"a": value}, "after")
     assert text is not None
     assert b"\n" not in text
     assert b"\r" not in text
@@ -104,7 +104,7 @@ def test_a_body_is_one_line(value: Any) -> None:
     ],
 )
 def test_whatever_msgspec_encodes_is_accepted(value: Any, text: str) -> None:
-    assert canonical.json_text(value, "after") == text.encode()
+    assert values.json_text(value, "after") == text.encode()
 
 
 def nested(levels: int) -> Any:
@@ -155,16 +155,16 @@ def circle() -> list[Any]:
 )
 def test_what_the_format_does_not_allow_is_refused_with_its_path(value: Any, path: str, problem: str) -> None:
     with pytest.raises(InvalidEvent) as refused:
-        canonical.json_text(value, "after")
+        values.json_text(value, "after")
     assert refused.value.path == path
     assert refused.value.problem.startswith(problem)
     assert str(refused.value) == f"{refused.value.path}: {refused.value.problem}"
 
 
 def test_64_levels_and_any_number_of_siblings_are_allowed() -> None:
-    assert json.loads(canonical.json_text(nested(64), "after") or b"") == nested(64)
+    assert json.loads(values.json_text(nested(64), "after") or b"") == nested(64)
     siblings: list[Any] = [[] for _ in range(200)]
-    assert json.loads(canonical.json_text(siblings, "after") or b"") == siblings
+    assert json.loads(values.json_text(siblings, "after") or b"") == siblings
 
 
 @pytest.mark.parametrize("raw", [b"no JSON", b"", b"{\n}", b'{"b":1, "a":2}'])
@@ -172,7 +172,7 @@ def test_ready_made_json_cannot_smuggle_in_what_is_not_canonical(raw: bytes) -> 
     """msgspec copies Raw as it is. Refused or written anew: what is stored is compact, sorted, valid JSON."""
     for value in (msgspec.Raw(raw), {"a": msgspec.Raw(raw)}, Line(msgspec.Raw(raw))):
         try:
-            text = canonical.json_text(value, "after")
+            text = values.json_text(value, "after")
         except InvalidEvent:
             continue
         assert text is not None
@@ -209,4 +209,4 @@ def test_every_writer_stores_the_same_text_for_the_same_value(value: Any) -> Non
             return {key: turned(inner[key]) for key in reversed(inner)}
         return [turned(item) for item in inner] if isinstance(inner, list) else inner
 
-    assert canonical.json_text(turned(value), "after") == canonical.json_text(value, "after")
+    assert values.json_text(turned(value), "after") == values.json_text(value, "after")

@@ -70,7 +70,9 @@ class Parts:
     def promised(self) -> dict[str, list[list[str]]]:
         """What each appender was handed out: number, position, hash. A torn last line was not yet noted."""
         return {
-            part: [line.split() for line in (self.notes / part).read_text().splitlines(keepends=True) if line[-1] == "\n"]
+            part: [
+                line.split() for line in (self.notes / part).read_text().splitlines(keepends=True) if line[-1] == "\n"
+            ]
             for part in ("a", "b")
         }
 

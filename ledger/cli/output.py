@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from ledger.events import Entry, Receipt
 _STEERING = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _LONG = 96
 """Characters of a JSON text on a line for people."""
+_WIDE = 130
+"""Columns of a terminal, below which a table of entries folds its cells beyond reading."""
 Advance = Callable[[int, int], None]
 """Called with how much is done, and about how much there is."""
 
@@ -109,8 +112,8 @@ def entry_line(entry: Entry, *, occurred: bool = False) -> None:
 
 
 def entry_table(entries: Sequence[Entry]) -> None:
-    """Entries as a table on a terminal, else as lines."""
-    if not sys.stdout.isatty():
+    """Entries as a table on a terminal that is wide enough for one, else as lines."""
+    if not sys.stdout.isatty() or shutil.get_terminal_size().columns < _WIDE:
         for entry in entries:
             entry_line(entry, occurred=True)
         return

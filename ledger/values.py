@@ -1,0 +1,116 @@
+"""What a caller's value may be, and the JSON text that stands for it in a body (format.md, "Body"). Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from ledger.errors import InvalidEvent
+
+MAX_DEPTH = 64
+"""Levels of objects and arrays in one value of a body."""
+
+_encode = msgspec.json.Encoder(order="sorted").encode
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+
+
+def json_text(value: Any, path: str) -> bytes | None:
+    """Compact UTF-8 JSON with sorted keys; None for None (SQL's NULL, hashed as `null`).
+
+    Raises InvalidEvent with the JSON path for what the format does not allow: NaN, Infinity, U+0000, lone surrogates,
+    keys that are not strings, more than 64 levels, naive datetimes, and whatever msgspec cannot encode.
+    """
+    if value is None:
+        return None
+    try:
+        text = _encode(value)
+    except RecursionError:
+        raise InvalidEvent(path, f"deeper than {MAX_DEPTH} levels (or contains itself)") from None
+    except (TypeError, ValueError, OverflowError) as error:
+        for fault_path, problem in _faults(value, path, 1):
+            raise InvalidEvent(fault_path, problem) from None
+        raise InvalidEvent(path, f"cannot be written as JSON: {error}") from None
+    if not _is_plain(value) or _is_suspect(text):
+        for fault_path, problem in _faults(value, path, 1):
+            raise InvalidEvent(fault_path, problem)
+    return text
+
+
+def _is_plain(value: Any) -> bool:
+    """Nothing but dicts, lists, strings, numbers and booleans? Then its encoded text tells nearly all about it."""
+    kind = type(value)
+    if kind is dict:
+        value = value.values()
+    elif kind is not list:
+        return kind in _PLAIN
+    for item in value:
+        if type(item) not in _PLAIN and not _is_plain(item):
+            return False
+    return True
+
+
+def _is_suspect(text: bytes) -> bool:
+    """May the text of a plain value hide a fault? NaN and Infinity become null, which may also stand there rightly."""
+    return b"null" in text or b"\\u0000" in text or text.count(b"{") + text.count(b"[") > MAX_DEPTH
+
+
+def _bad_characters(text: str) -> str | None:
+    if "\0" in text:
+        return "contains U+0000"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "contains a lone surrogate"
+    return None
+
+
+_LEAVES = (bytes, bytearray, memoryview, datetime, date, time, timedelta, UUID, Decimal)
+
+
+def _faults(value: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:
+    """Walks a value for what the format does not allow: (JSON path, problem), first fault first."""
+    match value:
+        case None | bool() | int():
+            pass
+        case str():
+            if problem := _bad_characters(value):
+                yield path, problem
+        case float() if not math.isfinite(value):
+            yield path, f"{value} is not JSON"
+        case Decimal() if not value.is_finite():
+            yield path, f"{value} is not JSON"
+        case datetime() if value.tzinfo is None or value.utcoffset() is None:
+            yield path, "a naive datetime: give it a time zone"
+        case float() | bytes() | bytearray() | memoryview() | date() | time() | timedelta() | UUID() | Decimal():
+            pass
+        case msgspec.Raw():
+            yield path, "ready-made JSON (msgspec.Raw) is not checked: give the value itself"
+        case dict() | list() | tuple() if depth > MAX_DEPTH:
+            yield path, f"deeper than {MAX_DEPTH} levels"
+        case dict():
+            for key, item in value.items():
+                if not isinstance(key, str):
+                    yield path, f"the key {key!r} is not a string"
+                elif problem := _bad_characters(key):
+                    yield path, f"a key {problem}"
+                else:
+                    yield from _faults(item, f"{path}.{key}", depth + 1)
+        case list() | tuple():
+            for index, item in enumerate(value):
+                yield from _faults(item, f"{path}[{index}]", depth + 1)
+        case _:
+            try:
+                if isinstance(value, msgspec.Raw):  # JSON already, which to_builtins does not take
+                    plain = msgspec.json.decode(value)
+                else:
+                    plain = msgspec.to_builtins(value, builtin_types=_LEAVES)
+            except (TypeError, ValueError, RecursionError) as error:
+                yield path, f"cannot be written as JSON: {error}"
+            else:
+                yield from _faults(plain, path, depth)
