@@ -48,12 +48,12 @@ texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 scalars = (
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | texts
 )
-values = st.recursive(
+json_values = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4), max_leaves=12
 )
 
 
-@given(values)
+@given(json_values)
 def test_what_goes_in_comes_out(value: Any) -> None:
     text = values.json_text(value, "after")
     if value is None:
@@ -69,7 +69,7 @@ def test_bodies_are_compact_sorted_and_unescaped(value: dict[str, Any]) -> None:
     assert values.json_text(value, "after") == expected.encode()
 
 
-@given(values)
+@given(json_values)
 def test_a_body_is_one_line(value: Any) -> None:
     text = values.json_text({"a": value}, "after")
     assert text is not None
@@ -200,7 +200,7 @@ def test_a_body_holds_256_kib_and_not_a_byte_more(ledger: Ledger) -> None:
     assert (entry.before, entry.after) == (most.before, most.after)
 
 
-@given(value=values)
+@given(value=json_values)
 def test_every_writer_stores_the_same_text_for_the_same_value(value: Any) -> None:
     """Whatever the order in which keys were put in: what is sent twice must be known again."""
 

@@ -14,6 +14,7 @@ from ledger import AsyncLedger, Ledger, Receipt
 from tests.support import checked, event, events, numbers, race, receipt_of
 
 PROCESSES = 8
+TURNS = 3
 Said = list[tuple[int, Receipt]]
 
 
@@ -22,7 +23,7 @@ def in_threads(url: str, name: str, worker: int) -> Said:
     said: Said = []
     first = worker * 1000
     with Ledger.open(database_url=url, name=name) as ledger, psycopg.connect(url, autocommit=True) as connection:
-        for turn in range(4):
+        for turn in range(TURNS):
             number = first + turn * 100
             said += [(number + step, ledger.append(event(number + step))) for step in range(5)]
             count, last = ledger.append_many(events(20, number + 10))
@@ -46,7 +47,7 @@ def in_tasks(url: str, name: str, worker: int) -> Said:
         async with AsyncLedger.open(database_url=url, name=name) as ledger:
             connection = await psycopg.AsyncConnection.connect(url, autocommit=True)
             async with connection:
-                for turn in range(4):
+                for turn in range(TURNS):
                     number = first + turn * 100
                     made = await asyncio.gather(*(ledger.append(event(number + step)) for step in range(8)))
                     said += enumerate(made, number)
@@ -62,20 +63,17 @@ def in_tasks(url: str, name: str, worker: int) -> Said:
     return asyncio.run(main())
 
 
-def run_processes(url: str, names: list[str]) -> list[Said]:
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(PROCESSES, mp_context=context) as executor:
-        works = [
-            executor.submit(in_tasks if worker % 2 else in_threads, url, name, worker)
-            for worker, name in enumerate(names)
-        ]
-        return [work.result(60) for work in works]
+def run_processes(executor: ProcessPoolExecutor, url: str, names: list[str]) -> list[Said]:
+    """Workers in threads and in tasks, by turns; what each was told."""
+    jobs = [in_tasks if worker % 2 else in_threads for worker in range(len(names))]
+    works = [executor.submit(job, url, name, worker) for worker, (job, name) in enumerate(zip(jobs, names, strict=True))]
+    return [work.result(60) for work in works]
 
 
 def expected_numbers(worker: int) -> set[int]:
     ones = range(8) if worker % 2 else [*range(5), *range(60, 63)]
-    made = {worker * 1000 + turn * 100 + step for turn in range(4) for step in (*ones, *range(10, 30))}
-    return made | {worker * 1000 + turn * 100 + 50 for turn in (0, 2)}
+    made = {worker * 1000 + turn * 100 + step for turn in range(TURNS) for step in (*ones, *range(10, 30))}
+    return made | {worker * 1000 + turn * 100 + 50 for turn in range(0, TURNS, 2)}
 
 
 def deadlocks(admin: psycopg.Connection) -> int:
@@ -91,19 +89,16 @@ def check(entries: list[Any], said: Said, workers: set[int]) -> None:
     assert all(by_number[number] == receipt for number, receipt in said)
 
 
-def test_eight_processes_on_one_ledger(migrated_url: str, admin: psycopg.Connection) -> None:
-    results = run_processes(migrated_url, ["main"] * PROCESSES)
-    with Ledger.open(database_url=migrated_url) as ledger:
-        check(checked(ledger), [pair for said in results for pair in said], set(range(PROCESSES)))
-    assert deadlocks(admin) == 0
-
-
-def test_eight_processes_on_eight_ledgers(migrated_url: str, admin: psycopg.Connection) -> None:
+def test_eight_processes_on_one_ledger_and_on_eight(migrated_url: str, admin: psycopg.Connection) -> None:
     names = [f"ledger-{worker}" for worker in range(PROCESSES)]
     for name in names:
         admin.execute("select ledger.create_ledger(%s)", [name])
-    results = run_processes(migrated_url, names)
-    for worker, (name, said) in enumerate(zip(names, results, strict=True)):
+    with ProcessPoolExecutor(PROCESSES, mp_context=multiprocessing.get_context("spawn")) as executor:
+        together = run_processes(executor, migrated_url, ["main"] * PROCESSES)
+        apart = run_processes(executor, migrated_url, names)
+    with Ledger.open(database_url=migrated_url) as ledger:
+        check(checked(ledger), [pair for said in together for pair in said], set(range(PROCESSES)))
+    for worker, (name, said) in enumerate(zip(names, apart, strict=True)):
         with Ledger.open(database_url=migrated_url, name=name) as ledger:
             check(checked(ledger), said, {worker})
     assert deadlocks(admin) == 0
@@ -118,8 +113,8 @@ def test_two_writers_of_one_ledger_never_wait_for_each_other_in_a_circle(
     def writer() -> list[Receipt | None]:
         with Ledger.open(database_url=migrated_url) as ledger:
             if batches:
-                return [ledger.append_many(events(2)).last for _ in range(150)]
-            return [ledger.append(event()) for _ in range(300)]
+                return [ledger.append_many(events(2)).last for _ in range(75)]
+            return [ledger.append(event()) for _ in range(150)]
 
     receipts = [receipt for made in race(writer, writer, writer) for receipt in made]
     with Ledger.open(database_url=migrated_url) as ledger:

@@ -27,7 +27,7 @@ MAX_QUESTION = 500
 # what it takes for a letter depends on the database's locale. So words are split here, in entries and in questions.
 _WORD = re.compile(r"[^\W_]+")
 _ASCII_SPLIT = bytes(code if chr(code).isalnum() else ord(" ") for code in range(128)) + bytes(128)
-_TERM = re.compile(r'[^\s"]+')
+_TERM = re.compile(r'(-?)(?:"([^"]*)"?|([^\s"]+))')
 _CURSOR = struct.Struct(">QI")
 _COLUMNS = (
     *("ledger_id", "position", "id", "recorded_at", "occurred_at"),
@@ -160,12 +160,12 @@ def _question(text: str) -> str:
     if len(checked_text("text", text)) > MAX_QUESTION:
         raise UsageError(f"text: at most {MAX_QUESTION} characters")
 
-    def split(term: re.Match[str]) -> str:
-        words = ":".join(_split(term[0]).split())
-        negated = term[0].startswith("-") and (words or text[term.end() :].startswith('"'))
-        return f"-{words}" if negated else words
-
-    return _TERM.sub(split, text)
+    found = []
+    for sign, phrase, term in _TERM.findall(text):
+        words = " ".join(_split(phrase or term).split())
+        if words:
+            found.append("or" if term.lower() == "or" else f'{sign}"{words}"')
+    return " ".join(found)
 
 
 def _cursor(position: int, asked: str) -> str:
