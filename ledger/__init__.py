@@ -2,7 +2,7 @@
 
 from ledger.async_client import AsyncLedger
 from ledger.client import Ledger
-from ledger.drive import create_async_redis_connection, create_redis_connection
+from ledger.connections import create_async_redis_connection, create_redis_connection
 from ledger.effects import Plan, Query
 from ledger.errors import (
     ChainBroken,

@@ -11,7 +11,7 @@ from typing import Self, TypeVar
 
 from ledger import store
 from ledger.consumer import POLL, next_entries, reader_after
-from ledger.drive import AsyncConnection, AsyncServers, adrive
+from ledger.drive import AsyncConnection, adrive
 from ledger.effects import Plan
 from ledger.errors import LedgerError
 from ledger.events import Appended, Entry, Event, Receipt, Tail
@@ -19,6 +19,7 @@ from ledger.findings import Report
 from ledger.gathering import Gathering, receipt_of
 from ledger.opening import open_ledger, open_settings
 from ledger.projection import reached
+from ledger.servers import AsyncServers
 from ledger.settings import Settings
 from ledger.store import Appender, Condition, LedgerRef, Outcome
 from ledger.subscription import CLAIMS, AsyncDelivery, Claim, Subscription, consumer_name

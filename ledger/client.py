@@ -13,7 +13,7 @@ from typing import Self, TypeVar
 
 from ledger import store
 from ledger.consumer import POLL, next_entries, reader_after
-from ledger.drive import Connection, Servers, drive
+from ledger.drive import Connection, drive
 from ledger.effects import Plan
 from ledger.errors import LedgerError
 from ledger.events import Appended, Entry, Event, Receipt, Tail
@@ -21,6 +21,7 @@ from ledger.findings import Report
 from ledger.gathering import Gathering, receipt_of
 from ledger.opening import open_ledger, open_settings
 from ledger.projection import reached
+from ledger.servers import Servers
 from ledger.settings import Settings
 from ledger.store import Appender, Condition, LedgerRef, Outcome
 from ledger.subscription import CLAIMS, Claim, Delivery, Subscription, consumer_name

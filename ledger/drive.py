@@ -7,21 +7,14 @@ Either may be missing where the plan does not need it.
 from __future__ import annotations
 
 import asyncio
-import logging
-import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar, cast
 
 import psycopg
 import redis
 import redis.asyncio
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
-from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from ledger.effects import (
     Apply,
@@ -48,7 +41,6 @@ from ledger.errors import (
     Unavailable,
     UsageError,
 )
-from ledger.settings import Settings
 
 T = TypeVar("T")
 Connection: TypeAlias = psycopg.Connection[Any]
@@ -56,11 +48,9 @@ AsyncConnection: TypeAlias = psycopg.AsyncConnection[Any]
 Redis: TypeAlias = redis.Redis
 AsyncRedis: TypeAlias = redis.asyncio.Redis
 
-_IN_TRANSACTION = (TransactionStatus.INTRANS, TransactionStatus.INERROR, TransactionStatus.ACTIVE)
+IN_TRANSACTION = (TransactionStatus.INTRANS, TransactionStatus.INERROR, TransactionStatus.ACTIVE)
 # The server is going away: the connection is as good as lost.
 _SHUTDOWN = ("57P01", "57P02", "57P03", "57P05")
-# The pool reports each failed attempt as a warning; the error that reaches the caller says it once.
-logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 
 
 def drive(
@@ -165,9 +155,6 @@ def _translate_postgres(error: psycopg.Error) -> LedgerError:
     return LedgerError(f"Postgres: {text} (SQLSTATE {state})")
 
 
-# ---------------------------------------------------------------------------------------------------------- effects
-
-
 def _perform(effect: Effect, connection: Callable[[], Connection] | None, client: Redis | None) -> Any:
     if isinstance(effect, Wait):
         return time.sleep(effect.seconds)
@@ -201,7 +188,7 @@ def _perform(effect: Effect, connection: Callable[[], Connection] | None, client
         case InTransaction():
             if not isinstance(postgres, psycopg.Connection):
                 raise UsageError(f"a Ledger takes a psycopg.Connection, not {type(postgres).__name__}")
-            return postgres.info.transaction_status in _IN_TRANSACTION or not postgres.autocommit
+            return postgres.info.transaction_status in IN_TRANSACTION or not postgres.autocommit
 
 
 async def _aperform(
@@ -236,7 +223,7 @@ async def _aperform(
         case InTransaction():
             if not isinstance(postgres, psycopg.AsyncConnection):
                 raise UsageError(f"an AsyncLedger takes a psycopg.AsyncConnection, not {type(postgres).__name__}")
-            return postgres.info.transaction_status in _IN_TRANSACTION or not postgres.autocommit
+            return postgres.info.transaction_status in IN_TRANSACTION or not postgres.autocommit
 
 
 class Transaction:
@@ -295,252 +282,3 @@ def _needed(side: T | None, name: str) -> T:
     if side is None:
         raise InvalidSetting(f"this needs {name}, and none was given: set LEDGER_{name.upper()}_URL")
     return side
-
-
-# ------------------------------------------------------------------------------------------------------ connections
-
-
-def _conninfo(settings: Settings) -> str:
-    if settings.database_url is None:
-        raise InvalidSetting(
-            "no database is set: give database_url or LEDGER_DATABASE_URL "
-            "(or home= or LEDGER_HOME for the embedded servers)"
-        )
-    try:
-        # Options of the caller's own stay; ours come after them.
-        options = conninfo_to_dict(settings.database_url).get("options") or ""
-        return make_conninfo(
-            settings.database_url,
-            connect_timeout=max(2, round(settings.connect_timeout)),
-            client_encoding="utf8",
-            application_name="auditledger",
-            options=f"{options} -c timezone=UTC -c lock_timeout={round(settings.lock_timeout * 1000)}".strip(),
-        )
-    except psycopg.ProgrammingError:
-        # libpq's own message may repeat parts of the URL, the password among them.
-        raise InvalidSetting("the database URL cannot be read: check its form") from None
-
-
-def connect(settings: Settings) -> Connection:
-    """A connection of one's own, autocommit. Raises Unavailable, saying why."""
-    try:
-        return psycopg.connect(_conninfo(settings), autocommit=True)
-    except psycopg.Error as error:
-        raise Unavailable(_why_not_connected(error)) from None
-
-
-async def aconnect(settings: Settings) -> AsyncConnection:
-    """`connect`, awaited."""
-    try:
-        return await psycopg.AsyncConnection.connect(_conninfo(settings), autocommit=True)
-    except psycopg.Error as error:
-        raise Unavailable(_why_not_connected(error)) from None
-
-
-def _why_not_connected(error: psycopg.Error) -> str:
-    return "Postgres cannot be reached: " + " ".join(str(error).split())
-
-
-def create_redis_connection(redis_url: str, *, connect_timeout: float = 5.0) -> Redis:
-    """A Redis client for one worker, fit for blocking reads: no socket timeout, no hidden retries.
-
-    redis-py's defaults (a socket timeout of 5 s, ten retries) would cut a blocking XREADGROUP and repeat commands
-    behind the caller's back. Raises InvalidSetting for a malformed URL; connects when first used.
-    """
-    return cast(Redis, _redis_from_url(redis.Redis, redis_url, connect_timeout, Retry(NoBackoff(), 0)))
-
-
-def create_async_redis_connection(redis_url: str, *, connect_timeout: float = 5.0) -> AsyncRedis:
-    """`create_redis_connection` for asyncio."""
-    retry = redis.asyncio.retry.Retry(NoBackoff(), 0)
-    return cast(AsyncRedis, _redis_from_url(redis.asyncio.Redis, redis_url, connect_timeout, retry))
-
-
-def _for_plans(create: Callable[..., T], settings: Settings) -> T:
-    """A client whose replies come as Redis sends them: plans read those, whatever redis-py makes of them by default."""
-    client = create(_needed(settings.redis_url, "Redis"), connect_timeout=settings.connect_timeout)
-    cast(Any, client).response_callbacks.clear()
-    return client
-
-
-def _redis_from_url(client: Any, url: str, connect_timeout: float, retry: Any) -> Any:
-    try:
-        return client.from_url(
-            url,
-            socket_timeout=None,
-            socket_connect_timeout=connect_timeout,
-            socket_keepalive=True,
-            retry=retry,
-            protocol=2,
-            client_name="auditledger",
-        )
-    except (ValueError, redis.RedisError) as error:
-        raise InvalidSetting(f"the Redis URL cannot be used: {type(error).__name__}") from None
-
-
-def _pool_options(settings: Settings) -> dict[str, Any]:
-    return {
-        "kwargs": {"autocommit": True},
-        "min_size": 0,
-        "max_size": settings.pool_max_size,
-        "max_idle": settings.pool_max_idle,
-        "timeout": settings.connect_timeout,
-        # Failed attempts are repeated at once, then by whoever needs a connection next: the pool's own way, to wait
-        # 1, 2, 4 … s, would go on failing appends for as long as that when Postgres has been back for long.
-        "reconnect_timeout": 0.0,
-    }
-
-
-def _all_busy(settings: Settings) -> Unavailable:
-    return Unavailable(
-        f"all {settings.pool_max_size} connections of the pool were busy for {settings.connect_timeout:g} s"
-    )
-
-
-class Servers:
-    """The servers of one Ledger: a lazily opened pool of Postgres connections and a shared Redis client."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self._pool: ConnectionPool[Connection] | None = None
-        self._redis: Redis | None = None
-        self._lock = threading.Lock()
-
-    @property
-    def redis(self) -> Redis | None:
-        if self._redis is None and self.settings.redis_url is not None:
-            self._redis = self.new_redis()
-        return self._redis
-
-    def new_redis(self) -> Redis:
-        """A client of one's own, for plans that block. Raises InvalidSetting where no Redis is set."""
-        return _for_plans(create_redis_connection, self.settings)
-
-    def run(self, plan: Plan[T], redis_client: Redis | None = None) -> T:
-        """Drives a plan; a pooled connection is taken when the plan first needs one, and given back at its end."""
-        with self._borrowed() as connection:
-            return drive(plan, connection, redis_client or self.redis)
-
-    @contextmanager
-    def _borrowed(self) -> Iterator[Callable[[], Connection]]:
-        taken: list[Connection] = []
-
-        def connection() -> Connection:
-            if not taken:
-                taken.append(self._get())
-            return taken[0]
-
-        try:
-            yield connection
-        finally:
-            if taken and self._pool is not None:
-                # A plan that ended early left its transaction open: the pool rolls back what it is given so.
-                if not taken[0].closed and taken[0].info.transaction_status in _IN_TRANSACTION:
-                    _quietly(taken[0].rollback)
-                self._pool.putconn(taken[0])
-
-    def _get(self) -> Connection:
-        if self._pool is None:
-            with self._lock:
-                if self._pool is None:
-                    self._pool = self._open()
-        try:
-            return self._pool.getconn()
-        except PoolTimeout:
-            connect(self.settings).close()  # says why, where it cannot be reached
-            raise _all_busy(self.settings) from None
-
-    def _open(self) -> ConnectionPool[Connection]:
-        # The first connection is made by hand: the pool itself cannot say why one fails.
-        connect(self.settings).close()
-        return ConnectionPool(_conninfo(self.settings), open=True, **_pool_options(self.settings))
-
-    def forget_broken(self) -> None:
-        """After a connection was lost: drops the pool's other dead ones (the server may have been restarted)."""
-        if self._pool is not None:
-            self._pool.check()
-
-    def close(self) -> None:
-        if self._pool is not None:
-            self._pool.close()
-        if self._redis is not None:
-            self._redis.close()
-
-
-class AsyncServers:
-    """`Servers` for asyncio."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self._pool: AsyncConnectionPool[AsyncConnection] | None = None
-        self._redis: AsyncRedis | None = None
-        self._lock = asyncio.Lock()
-
-    @property
-    def redis(self) -> AsyncRedis | None:
-        if self._redis is None and self.settings.redis_url is not None:
-            self._redis = self.new_redis()
-        return self._redis
-
-    def new_redis(self) -> AsyncRedis:
-        """A client of one's own, for plans that block. Raises InvalidSetting where no Redis is set."""
-        return _for_plans(create_async_redis_connection, self.settings)
-
-    async def run(self, plan: Plan[T], redis_client: AsyncRedis | None = None) -> T:
-        async with self._borrowed() as connection:
-            return await adrive(plan, connection, redis_client or self.redis)
-
-    @asynccontextmanager
-    async def _borrowed(self) -> AsyncIterator[Callable[[], Awaitable[AsyncConnection]]]:
-        taken: list[AsyncConnection] = []
-
-        async def connection() -> AsyncConnection:
-            if not taken:
-                taken.append(await self._get())
-            return taken[0]
-
-        try:
-            yield connection
-        finally:
-            if taken and self._pool is not None:
-                if not taken[0].closed and taken[0].info.transaction_status in _IN_TRANSACTION:
-                    try:
-                        await taken[0].rollback()
-                    except psycopg.Error:
-                        await taken[0].close()
-                await self._pool.putconn(taken[0])
-
-    async def _get(self) -> AsyncConnection:
-        async with self._lock:
-            if self._pool is None:
-                self._pool = await self._open()
-        try:
-            return await self._pool.getconn()
-        except PoolTimeout:
-            await (await aconnect(self.settings)).close()
-            raise _all_busy(self.settings) from None
-
-    async def _open(self) -> AsyncConnectionPool[AsyncConnection]:
-        await (await aconnect(self.settings)).close()
-        pool: AsyncConnectionPool[AsyncConnection] = AsyncConnectionPool(
-            _conninfo(self.settings), open=False, **_pool_options(self.settings)
-        )
-        await pool.open()
-        return pool
-
-    async def forget_broken(self) -> None:
-        if self._pool is not None:
-            await self._pool.check()
-
-    async def close(self) -> None:
-        if self._pool is not None:
-            await self._pool.close()
-        if self._redis is not None:
-            await self._redis.aclose()
-
-
-def _quietly(undo: Callable[[], None]) -> None:
-    try:
-        undo()
-    except psycopg.Error:
-        return

@@ -12,7 +12,8 @@ from typing import BinaryIO
 
 from ledger import migrate, scan, store
 from ledger.bundle import BODIES, ENVELOPES, MANIFEST, Manifest, unusable
-from ledger.drive import connect, drive
+from ledger.connections import connect
+from ledger.drive import drive
 from ledger.effects import Plan, Query, SqlScript
 from ledger.errors import ChainBroken, InvalidSetting, UsageError
 from ledger.events import GENESIS

@@ -12,7 +12,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from ledger.drive import connect, drive
+from ledger.connections import connect
+from ledger.drive import drive
 from ledger.effects import Plan, Query, SqlScript, sql
 from ledger.errors import MigrationTampered, SchemaMismatch
 from ledger.settings import Settings

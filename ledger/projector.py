@@ -9,11 +9,12 @@ from collections.abc import Callable, Collection, Sequence
 
 from ledger import projection as plans
 from ledger.consumer import Reader, next_entries
-from ledger.drive import Redis, Servers
+from ledger.drive import Redis
 from ledger.errors import ProjectionFailed, Unavailable
 from ledger.projection import Checkpoint, Projection
 from ledger.relay import Standing, standings
 from ledger.replay import rebuild
+from ledger.servers import Servers
 
 log = logging.getLogger(__name__)
 

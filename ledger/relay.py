@@ -10,10 +10,10 @@ from itertools import count
 from typing import NamedTuple
 
 from ledger import stream
-from ledger.drive import Servers
 from ledger.effects import Plan, Query
 from ledger.errors import ChainBroken, StreamDiverged, Unavailable, UnknownLedger
 from ledger.events import Entry
+from ledger.servers import Servers
 from ledger.store import SQL, LedgerRef, read
 from ledger.stream import NOTHING, StreamId
 

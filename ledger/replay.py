@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from ledger import projection as plans
 from ledger.chain import check_continues
-from ledger.drive import Connection, connect, drive
+from ledger.connections import connect
+from ledger.drive import Connection, drive
 from ledger.effects import Plan
 from ledger.errors import ChainBroken, InvalidSetting, ProjectionFailed, TailBusy, UnknownProjection
 from ledger.projection import Projection

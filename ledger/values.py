@@ -106,10 +106,7 @@ def _faults(value: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:
                 yield from _faults(item, f"{path}[{index}]", depth + 1)
         case _:
             try:
-                if isinstance(value, msgspec.Raw):  # JSON already, which to_builtins does not take
-                    plain = msgspec.json.decode(value)
-                else:
-                    plain = msgspec.to_builtins(value, builtin_types=_LEAVES)
+                plain = msgspec.to_builtins(value, builtin_types=_LEAVES)
             except (TypeError, ValueError, RecursionError) as error:
                 yield path, f"cannot be written as JSON: {error}"
             else:

@@ -15,7 +15,8 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple, TypeAlias
 
 from ledger import migrate, protections, scan, store
-from ledger.drive import Connection, connect, drive
+from ledger.connections import connect
+from ledger.drive import Connection, drive
 from ledger.effects import Plan, Query, Refused, SqlScript
 from ledger.errors import InvalidSetting, Unavailable
 from ledger.events import GENESIS

@@ -17,10 +17,10 @@ from typing import Any
 from uuid import UUID
 
 from ledger.canonical import Draft, draft
-from ledger.drive import AsyncServers, Servers
 from ledger.effects import Plan
 from ledger.errors import ConnectionLost, LedgerError, OutcomeUnknown, Unavailable
 from ledger.events import Event
+from ledger.servers import AsyncServers, Servers
 from ledger.store import Appender, Condition, Outcome
 
 MAX_TURN = 1000

@@ -19,7 +19,7 @@ import psycopg
 import pytest
 
 from ledger import Ledger, embedded, testing
-from ledger.drive import create_redis_connection
+from ledger.connections import create_redis_connection
 from ledger.errors import InvalidSetting
 from ledger.migrate import migrate
 from ledger.settings import Settings

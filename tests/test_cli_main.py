@@ -19,7 +19,7 @@ import pytest
 
 from ledger import Ledger
 from ledger.cli import main
-from ledger.drive import create_redis_connection
+from ledger.connections import create_redis_connection
 from tests.support import event, events
 
 AUDITLEDGER = str(Path(sys.executable).parent / "auditledger")
@@ -78,13 +78,13 @@ def run(*arguments: str, stdin: bytes = b"") -> Ran:
     with ExitStack() as stack:
         stack.enter_context(redirect_stdout(out))
         stack.enter_context(redirect_stderr(err))
-        before, sys.stdin = sys.stdin, io.TextIOWrapper(io.BytesIO(stdin), "utf-8")
+        before, sys.stdin = sys.stdin, io.TextIOWrapper(io.BufferedReader(io.BytesIO(stdin)), "utf-8")
         stack.callback(setattr, sys, "stdin", before)
         code = main(arguments)
     texts = []
     for stream in (out, err):
         stream.flush()
-        texts.append(stream.buffer.getvalue().decode())  # type: ignore[attr-defined]
+        texts.append(stream.buffer.getvalue().decode())
     return Ran(code, *texts)
 
 
@@ -153,8 +153,8 @@ def test_version() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["nonsense"], ["--nonsense"], ["tail", "--nonsense"], ["tail", "extra"], ["tail", "-n", "x"], ["tail", "--from", "0"],
-     ["verify", "--workers", "0"], ["append"], ["create"], ["import", "f", "--format", "xml"], ["replay"],
+    [["nonsense"], ["--nonsense"], ["tail", "--nonsense"], ["tail", "extra"], ["tail", "-n", "x"],
+     ["tail", "--from", "0"], ["verify", "--workers", "0"], ["append"], ["create"], ["import", "f", "--format", "xml"], ["replay"],
      ["replay", "--all", "timeline"], ["query", "--limit", "0"], ["history"], ["state", "invoice"]],
     ids=" ".join,
 )  # fmt: skip

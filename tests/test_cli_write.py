@@ -56,14 +56,14 @@ def test_append_takes_every_field_exactly(cli: Cli) -> None:
     given = UUID("01a2049f-2821-72da-8d64-c36bf584a6d0")
     cli.well(
         *APPEND, "--actor-type", "service", "--resource", "invoice:inv:7", "--before", '{"b": 1.10, "a": null}',
-        "--after", "[1e2, 123456789012345678901234567890, 0.10000000000000000001]", "--metadata", '"x"',
+        "--after", "[1e2, 123456789012345678901234567890, 0.1]", "--metadata", '"x"',
         "--id", str(given), "--occurred-at", "2026-05-01T12:00:00.1234569+02:00",
     )  # fmt: skip
     line = cli.well("tail", "--json").out
     entry = json.loads(line)
     assert list(entry) == KEYS
-    assert '"before":{"a":null,"b":1.10}' in line
-    assert '"after":[1e2,123456789012345678901234567890,0.10000000000000000001]' in line
+    assert '"before":{"a":null,"b":1.1}' in line
+    assert '"after":[100.0,123456789012345678901234567890,0.1]' in line
     assert entry["occurred_at"] == "2026-05-01T10:00:00.123456Z"
     assert (entry["id"], entry["metadata"], entry["actor_type"]) == (str(given), "x", "service")
     assert (entry["resource_type"], entry["resource_id"]) == ("invoice", "inv:7")
@@ -94,6 +94,7 @@ def test_append_to_another_ledger(cli: Cli) -> None:
         (["--metadata", "[" * 100_000], "'--metadata': not JSON"),
         (["--metadata", "[" * 70 + "]" * 70], "deeper than 64"),
         (["--after", "1e999"], "too large"),
+        (["--after", "[0.10000000000000000001]"], "more digits than can be kept"),
         (["--after", "NaN"], "not JSON"),
         (["--after", '"\\u0000"'], "after: contains U+0000"),
         (["--after", '{"a": [null, "\\u0000"], "b": 1.10}'], "after.a[1]: contains U+0000"),
@@ -159,7 +160,7 @@ def test_import_keeps_numbers_and_cuts_times(cli: Cli, tmp_path: Path) -> None:
     text = b'{"actor":"a","action":"b","occurred_at":"2026-05-01T12:00:00.9999999Z","after":{"z":null,"n":1.10}}'
     assert imported(cli, text, tmp_path).code == 0
     line = cli.well("tail", "--json").out
-    assert '"after":{"n":1.10,"z":null}' in line
+    assert '"after":{"n":1.1,"z":null}' in line
     assert json.loads(line)["occurred_at"] == "2026-05-01T12:00:00.999999Z"
 
 
@@ -180,6 +181,7 @@ def test_import_keeps_numbers_and_cuts_times(cli: Cli, tmp_path: Path) -> None:
         (lines(said(3, id="7")), "line 4 of {file}: Invalid UUID - at `$.id`"),
         (lines(said(3, after={"a": [None, "\0"]})), "line 4 of {file}: after.a[1]: contains U+0000"),
         (b'{"actor":"a","action":"b","after":1e999}\n', "line 4 of {file}: the number 1e999 is too large"),
+        (b'{"actor":"a","action":"b","after":0.30000000000000000001}\n', "line 4 of {file}: the number 0.3000"),
         (b"[" * 100_000 + b"\n", "line 4 of {file}: "),
         (b'{"actor":"\xff"}\n', "line 4 of {file}: "),
         (lines(said(1, after="other")), "line 4 of {file}: id "),
@@ -200,7 +202,7 @@ def test_a_file_that_cannot_be_read(cli: Cli, ledger: Ledger, tmp_path: Path) ->
     assert "No such file" in cli("import", str(tmp_path / "none")).error
     assert "directory" in cli("import", str(tmp_path)).error
     whole = gzip.compress(lines(*map(said, range(1000))))
-    for content in (whole[: len(whole) // 2], whole[:-20] + bytes(20)):
+    for content in (whole[: len(whole) // 2], whole[:-8] + bytes(8)):
         ran = imported(cli, content, tmp_path)
         assert ran.code == 2 and "the gzip data is damaged or cut short" in ran.error
         assert "Recorded before it" in ran.error

@@ -66,7 +66,9 @@ def in_tasks(url: str, name: str, worker: int) -> Said:
 def run_processes(executor: ProcessPoolExecutor, url: str, names: list[str]) -> list[Said]:
     """Workers in threads and in tasks, by turns; what each was told."""
     jobs = [in_tasks if worker % 2 else in_threads for worker in range(len(names))]
-    works = [executor.submit(job, url, name, worker) for worker, (job, name) in enumerate(zip(jobs, names, strict=True))]
+    works = [
+        executor.submit(job, url, name, worker) for worker, (job, name) in enumerate(zip(jobs, names, strict=True))
+    ]
     return [work.result(60) for work in works]
 
 

@@ -15,11 +15,12 @@ import pytest
 
 from ledger import Entry, Ledger, Query, stream
 from ledger.canonical import body, envelope
-from ledger.drive import Servers, create_redis_connection
+from ledger.connections import create_redis_connection
 from ledger.migrate import migrate
 from ledger.projector import Projector
 from ledger.relay import Relay
 from ledger.replay import find_projections, rebuild
+from ledger.servers import Servers
 from ledger.settings import Settings
 from tests.support import OwnServers, checked
 

@@ -158,48 +158,48 @@ def test_questions_that_cannot_be_asked(filters: dict[str, Any]) -> None:
 BODY = {"note": "Überfällige Rechnung", "mail": "ada@example.org", "n": [1.1, 42, True, None], "path": "/etc/pass-wd"}
 
 
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("überfällige", True),
-        ("ÜBERFÄLLIGE rechnung", True),
-        ('"überfällige rechnung"', True),
-        ('"rechnung überfällige"', False),
-        ("rechnung -überfällige", False),
-        ("rechnung -bezahlt", True),
-        ("rechnung -example.org", False),
-        ("rechnung -example.com", True),
-        ("or", False),
-        ('-"überfällige rechnung"', False),
-        ("bezahlt or rechnung", True),
-        ("ada@example.org", True),
-        ("example.org", True),
-        ("example", True),
-        ("exam", False),
-        ("1.1", True),
-        ("1.2", False),
-        ("42", True),
-        ("pass-wd", True),
-        ("/etc/pass-wd", True),
-        ("etc.passwd", False),
-        ("invoice.sent", True),
-        ("sent", True),
-        ("inv_7", True),
-        ("7", True),
-        ("user:42", True),
-        ("42:inv", False),
-        ("note", False),  # a key
-        ("true", False),
-        ("", False),
-        ("- & | ! ( ) : * <-> ' \\ %", False),
-        ("rechnung & ! ( ) : * <-> ' \\ %", True),
-        ('rechnung "', True),
-    ],
-)
-def test_words(admin: psycopg.Connection, ledger: Ledger, text: str, found: bool) -> None:
+QUESTIONS = [
+    ("überfällige", True),
+    ("ÜBERFÄLLIGE rechnung", True),
+    ('"überfällige rechnung"', True),
+    ('"rechnung überfällige"', False),
+    ("rechnung -überfällige", False),
+    ("rechnung -bezahlt", True),
+    ("rechnung -example.org", False),
+    ("rechnung -example.com", True),
+    ("or", False),
+    ('-"überfällige rechnung"', False),
+    ("bezahlt or rechnung", True),
+    ("ada@example.org", True),
+    ("example.org", True),
+    ("example", True),
+    ("exam", False),
+    ("1.1", True),
+    ("1.2", False),
+    ("42", True),
+    ("pass-wd", True),
+    ("/etc/pass-wd", True),
+    ("etc.passwd", False),
+    ("invoice.sent", True),
+    ("sent", True),
+    ("inv_7", True),
+    ("7", True),
+    ("user:42", True),
+    ("42:inv", False),
+    ("note", False),  # a key
+    ("true", False),
+    ("", False),
+    ("- & | ! ( ) : * <-> ' \\ %", False),
+    ("rechnung & ! ( ) : * <-> ' \\ %", True),
+    ('rechnung "', True),
+]
+
+
+def test_words(ledger: Ledger) -> None:
     ledger.append(Event("user:42", "invoice.sent", "invoice", "inv_7", metadata=BODY))
     project(ledger, [Timeline()])
-    assert len(ledger.run(search(ledger.ref, text=text)).entries) == found
+    for text, found in QUESTIONS:
+        assert len(ledger.run(search(ledger.ref, text=text)).entries) == found, text
 
 
 def test_every_word_of_any_text_is_found(admin: psycopg.Connection) -> None:
@@ -225,24 +225,24 @@ def test_every_word_of_any_text_is_found(admin: psycopg.Connection) -> None:
         run()
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        '"\\u0000 word"',
-        '"\\ud800 word"',
-        f'["word",{"[" * 3000}{"]" * 3000}]',
-        f'["word","{"x" * 300_000}"]',
-        f'["word",1e400,{"1" * 5000}]',
-        json.dumps(["word", *(f"{number:x}-{number}" for number in range(60_000))]),
-    ],
-    ids=["NUL", "surrogate", "deep", "long word", "numbers", "words"],
-)
-def test_bodies_of_other_writers(admin: psycopg.Connection, body: str) -> None:
+BODIES = {
+    "NUL": '"\\u0000 word"',
+    "surrogate": '"\\ud800 word"',
+    "deep": f'["word",{"[" * 3000}{"]" * 3000}]',
+    "long word": f'["word","{"x" * 300_000}"]',
+    "numbers": f'["word",1e400,{"1" * 5000}]',
+    "words": json.dumps(["word", *(f"{number:x}-{number}" for number in range(60_000))]),
+}
+
+
+def test_bodies_of_other_writers(admin: psycopg.Connection) -> None:
     view = Timeline()
     with installed(admin, view) as tx:
-        apply(view, 1, [entry(1, before_json=body), entry(2, salt=None)], tx, 2)
-        [(count,)] = tx.execute("select count(*) from timeline where to_tsvector('simple', words) @@ 'word'::tsquery")
-        assert count == 1
+        for position, (name, body) in enumerate(BODIES.items(), 1):
+            apply(view, 1, [entry(position, before_json=body)], tx, 1)
+            find = "select position from timeline where to_tsvector('simple', words) @@ 'word'::tsquery"
+            assert (position,) in tx.execute(find), name
+        apply(view, 1, [entry(100, salt=None)], tx, 1)
 
 
 # ------------------------------------------------------------------------------------------------------------ plans

@@ -13,7 +13,7 @@ import pytest
 
 import ledger.writer
 from ledger import Receipt
-from ledger.drive import create_redis_connection
+from ledger.connections import create_redis_connection
 from ledger.effects import Plan, Query
 from ledger.errors import LedgerError, OutcomeUnknown, TailBusy, Unavailable
 from ledger.migrate import migrate

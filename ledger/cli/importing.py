@@ -64,8 +64,9 @@ class Import:
         self.name = "stdin" if file == "-" else file
         self.read = 0
         self._events_of = _cloudtrail_events if format_ == "cloudtrail" else _events
-        self._place = "its first line"
-        self._recent: deque[tuple[Event, str]] = deque(maxlen=3 * BATCH)
+        self._at = (1, 1)
+        # Where the last few batches' events stood, and by which id or key: append_many reads ahead of what it records.
+        self._recent: deque[tuple[tuple[int, int], UUID | str | None]] = deque(maxlen=4 * BATCH)
         self._stop = threading.Event()
         self._stack = ExitStack()
         self._size = 0
@@ -89,15 +90,15 @@ class Import:
             try:
                 return ledger.append_many(self._events(advance))
             except InvalidEvent as error:
-                raise _with_notes(
-                    BadLine(f"{self._place}: {error.path.partition(': ')[2]}: {error.problem}"), error
-                ) from error
+                number = int("".join(filter(str.isdigit, error.path.partition(":")[0])))
+                what = f"{error.path.partition(': ')[2]}: {error.problem}"
+                raise _with_notes(BadLine(f"{self._place_of(number)}: {what}"), error) from error
             except IdempotencyConflict as error:
-                raise _with_notes(BadLine(f"{self._place_of(error)}: {error}"), error) from error
+                raise _with_notes(BadLine(f"{self._place_of_id(error)}: {error}"), error) from error
             except (BadLine, Interrupted):
                 raise
             except LedgerError as error:
-                error.add_note(f"Read so far: up to {self._place}.")
+                error.add_note(f"Read so far: up to {self._place(self._at)}.")
                 raise
 
     def _open(self, file: str) -> BufferedReader:
@@ -111,25 +112,23 @@ class Import:
         for number, text in enumerate(self._numbered(), start=1):
             if number % _REPORT == 0 and self._size:
                 advance(self._raw.tell(), self._size)
-            self._place = f"line {number} of {self.name}"
+            self._at = number, 1
             if number == 1:
                 text = text.removeprefix(b"\xef\xbb\xbf")  # noqa: PLW2901 - a byte order mark is no part of the line
             if not text.strip():
                 continue
             try:
                 for record, event in enumerate(self._events_of(text), start=1):
-                    if record > 1:
-                        self._place = f"line {number}, record {record} of {self.name}"
+                    self._at = number, record
                     if self._stop.is_set():
-                        raise Interrupted(f"interrupted before {self._place}")
+                        raise Interrupted(f"interrupted before {self._place(self._at)}")
                     self.read += 1
-                    if event.id is not None or event.idempotency_key is not None:
-                        self._recent.append((event, self._place))
+                    self._recent.append((self._at, event.id or event.idempotency_key))
                     yield event
             except RecursionError:
-                raise BadLine(f"{self._place}: too deeply nested") from None
+                raise BadLine(f"{self._place(self._at)}: too deeply nested") from None
             except (ValueError, TypeError) as error:
-                raise BadLine(f"{self._place}: {error}") from error
+                raise BadLine(f"{self._place(self._at)}: {error}") from error
 
     def _numbered(self) -> Iterator[bytes]:
         while True:
@@ -137,20 +136,29 @@ class Import:
                 text = self._lines.readline(LONGEST + 1)
             except (EOFError, zlib.error, OSError) as error:
                 kind = "the gzip data is damaged or cut short" if self._lines is not self._raw else "cannot be read"
-                raise BadLine(f"after {self._place}: {kind}: {error}") from error
+                raise BadLine(f"after {self._place(self._at)}: {kind}: {error}") from error
             if len(text) > LONGEST:
-                raise BadLine(f"after {self._place}: a line of more than {LONGEST} bytes")
+                raise BadLine(f"after {self._place(self._at)}: a line of more than {LONGEST} bytes")
             if not text:
                 return
             yield text
 
-    def _place_of(self, conflict: IdempotencyConflict) -> str:
-        """The line whose id the conflict names; one of the last few batches."""
-        for event, place in reversed(self._recent):
-            entry_id = event.id or entry_id_for(event.idempotency_key or "")
-            if str(entry_id) in str(conflict):
-                return place
-        return f"up to {self._place}"
+    def _place(self, at: tuple[int, int]) -> str:
+        """at: line and record, from 1 each."""
+        line, record = at
+        return f"line {line}{f', record {record}' if record > 1 else ''} of {self.name}"
+
+    def _place_of(self, number: int) -> str:
+        """Where an event stood. number: from 1; of one in the last few batches."""
+        return self._place(self._recent[number - self.read - 1][0])
+
+    def _place_of_id(self, conflict: IdempotencyConflict) -> str:
+        """Where the event stood whose id the conflict names."""
+        for at, said in reversed(self._recent):
+            entry_id = entry_id_for(said) if isinstance(said, str) else said
+            if entry_id is not None and str(entry_id) in str(conflict):
+                return self._place(at)
+        return f"before {self._place(self._at)}"
 
     def _interruptible(self) -> ExitStack:
         """Ctrl-C ends the import between two events, so that it can be said how far it came; a second one at once."""

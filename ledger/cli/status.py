@@ -13,10 +13,10 @@ from ledger.cli.connect import settings_of
 from ledger.cli.output import line, seconds_text, short_time, time_text, write_json
 from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.text import one_line, redacted
-from ledger.drive import Servers
 from ledger.effects import Plan, Query, sql
 from ledger.errors import LedgerError, UnknownLedger
 from ledger.migrate import check_schema, load
+from ledger.servers import Servers
 from ledger.stream import NOTHING
 
 SQL = sql("status")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
@@ -81,13 +82,18 @@ def aware(moment: datetime) -> datetime:
         raise ValueError(f"{moment.isoformat()} is outside the years 0001-9999 in UTC") from None
 
 
-def exact_float(digits: str) -> Any:
-    """A float where that says the same, else the digits as they are. For msgspec's float_hook."""
+def exact_float(digits: str) -> float:
+    """A float that says the same number. For msgspec's float_hook. Raises ValueError where none does.
+
+    A number with more digits than a float has would be recorded as another one, without anybody noticing.
+    """
     number = float(digits)
     if not math.isfinite(number):
         raise ValueError(f"the number {digits[:40]} is too large")
-    return number if repr(number) == digits else msgspec.Raw(digits.encode())
+    if Decimal(repr(number)) != Decimal(digits):
+        raise ValueError(f"the number {digits[:40]} has more digits than can be kept: write it as a string")
+    return number
 
 
 exact_json = msgspec.json.Decoder(float_hook=exact_float).decode
-"""A JSON value, its numbers with every digit they came with. Raises ValueError, RecursionError."""
+"""A JSON value; a number that would change is refused. Raises ValueError, RecursionError."""

@@ -17,11 +17,11 @@ from ledger.cli.connect import ready, settings_of
 from ledger.cli.output import counted, counting, line, progress, write_json
 from ledger.cli.shared import Interrupted, Shared, pass_shared
 from ledger.cli.text import note, one_line, redacted
-from ledger.drive import Servers
 from ledger.projection import Projection, checkpoints
 from ledger.projector import Projector
 from ledger.relay import Relay, open_epoch, standings
 from ledger.replay import find_projections, rebuild
+from ledger.servers import Servers
 
 _once = click.option("--once", is_flag=True, help="Work until caught up, then end.")
 

@@ -1,0 +1,99 @@
+"""Opens connections to Postgres and clients of Redis, and says why where one cannot be had."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import psycopg
+import redis
+import redis.asyncio
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from ledger.drive import AsyncConnection, AsyncRedis, Connection, Redis
+from ledger.errors import InvalidSetting, Unavailable
+from ledger.settings import Settings
+
+T = TypeVar("T")
+
+
+def conninfo(settings: Settings) -> str:
+    if settings.database_url is None:
+        raise InvalidSetting(
+            "no database is set: give database_url or LEDGER_DATABASE_URL "
+            "(or home= or LEDGER_HOME for the embedded servers)"
+        )
+    try:
+        # Options of the caller's own stay; ours come after them.
+        options = conninfo_to_dict(settings.database_url).get("options") or ""
+        return make_conninfo(
+            settings.database_url,
+            connect_timeout=max(2, round(settings.connect_timeout)),
+            client_encoding="utf8",
+            application_name="auditledger",
+            options=f"{options} -c timezone=UTC -c lock_timeout={round(settings.lock_timeout * 1000)}".strip(),
+        )
+    except psycopg.ProgrammingError:
+        # libpq's own message may repeat parts of the URL, the password among them.
+        raise InvalidSetting("the database URL cannot be read: check its form") from None
+
+
+def connect(settings: Settings) -> Connection:
+    """A connection of one's own, autocommit. Raises Unavailable, saying why."""
+    try:
+        return psycopg.connect(conninfo(settings), autocommit=True)
+    except psycopg.Error as error:
+        raise Unavailable(_why_not_connected(error)) from None
+
+
+async def aconnect(settings: Settings) -> AsyncConnection:
+    """`connect`, awaited."""
+    try:
+        return await psycopg.AsyncConnection.connect(conninfo(settings), autocommit=True)
+    except psycopg.Error as error:
+        raise Unavailable(_why_not_connected(error)) from None
+
+
+def _why_not_connected(error: psycopg.Error) -> str:
+    return "Postgres cannot be reached: " + " ".join(str(error).split())
+
+
+def create_redis_connection(redis_url: str, *, connect_timeout: float = 5.0) -> Redis:
+    """A Redis client for one worker, fit for blocking reads: no socket timeout, no hidden retries.
+
+    redis-py's defaults (a socket timeout of 5 s, ten retries) would cut a blocking XREADGROUP and repeat commands
+    behind the caller's back. Raises InvalidSetting for a malformed URL; connects when first used.
+    """
+    return cast(Redis, _redis_from_url(redis.Redis, redis_url, connect_timeout, Retry(NoBackoff(), 0)))
+
+
+def create_async_redis_connection(redis_url: str, *, connect_timeout: float = 5.0) -> AsyncRedis:
+    """`create_redis_connection` for asyncio."""
+    retry = redis.asyncio.retry.Retry(NoBackoff(), 0)
+    return cast(AsyncRedis, _redis_from_url(redis.asyncio.Redis, redis_url, connect_timeout, retry))
+
+
+def redis_for_plans(create: Callable[..., T], settings: Settings) -> T:
+    """A client whose replies come as Redis sends them: plans read those, whatever redis-py makes of them by default."""
+    if settings.redis_url is None:
+        raise InvalidSetting("this needs Redis, and none is set: give redis_url or LEDGER_REDIS_URL")
+    client = create(settings.redis_url, connect_timeout=settings.connect_timeout)
+    cast(Any, client).response_callbacks.clear()
+    return client
+
+
+def _redis_from_url(client: Any, url: str, connect_timeout: float, retry: Any) -> Any:
+    try:
+        return client.from_url(
+            url,
+            socket_timeout=None,
+            socket_connect_timeout=connect_timeout,
+            socket_keepalive=True,
+            retry=retry,
+            protocol=2,
+            client_name="auditledger",
+        )
+    except (ValueError, redis.RedisError) as error:
+        raise InvalidSetting(f"the Redis URL cannot be used: {type(error).__name__}") from None

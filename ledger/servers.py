@@ -1,0 +1,199 @@
+"""The servers of one Ledger: lazily opened pools of Postgres connections, and shared Redis clients."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
+
+from ledger.connections import (
+    aconnect,
+    connect,
+    conninfo,
+    create_async_redis_connection,
+    create_redis_connection,
+    redis_for_plans,
+)
+from ledger.drive import IN_TRANSACTION, AsyncConnection, AsyncRedis, Connection, Redis, adrive, drive
+from ledger.effects import Plan
+from ledger.errors import Unavailable
+from ledger.settings import Settings
+
+T = TypeVar("T")
+
+# The pool reports each failed attempt as a warning; the error that reaches the caller says it once.
+logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
+
+
+def _pool_options(settings: Settings) -> dict[str, Any]:
+    return {
+        "kwargs": {"autocommit": True},
+        "min_size": 0,
+        "max_size": settings.pool_max_size,
+        "max_idle": settings.pool_max_idle,
+        "timeout": settings.connect_timeout,
+        # Failed attempts are repeated at once, then by whoever needs a connection next: the pool's own way, to wait
+        # 1, 2, 4 … s, would go on failing appends for as long as that when Postgres has been back for long.
+        "reconnect_timeout": 0.0,
+    }
+
+
+def _all_busy(settings: Settings) -> Unavailable:
+    return Unavailable(
+        f"all {settings.pool_max_size} connections of the pool were busy for {settings.connect_timeout:g} s"
+    )
+
+
+class Servers:
+    """The servers of one Ledger: a lazily opened pool of Postgres connections and a shared Redis client."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._pool: ConnectionPool[Connection] | None = None
+        self._redis: Redis | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def redis(self) -> Redis | None:
+        if self._redis is None and self.settings.redis_url is not None:
+            self._redis = self.new_redis()
+        return self._redis
+
+    def new_redis(self) -> Redis:
+        """A client of one's own, for plans that block. Raises InvalidSetting where no Redis is set."""
+        return redis_for_plans(create_redis_connection, self.settings)
+
+    def run(self, plan: Plan[T], redis_client: Redis | None = None) -> T:
+        """Drives a plan; a pooled connection is taken when the plan first needs one, and given back at its end."""
+        with self._borrowed() as connection:
+            return drive(plan, connection, redis_client or self.redis)
+
+    @contextmanager
+    def _borrowed(self) -> Iterator[Callable[[], Connection]]:
+        taken: list[Connection] = []
+
+        def connection() -> Connection:
+            if not taken:
+                taken.append(self._get())
+            return taken[0]
+
+        try:
+            yield connection
+        finally:
+            if taken and self._pool is not None:
+                # A plan that ended early left its transaction open: the pool rolls back what it is given so.
+                if not taken[0].closed and taken[0].info.transaction_status in IN_TRANSACTION:
+                    _quietly(taken[0].rollback)
+                self._pool.putconn(taken[0])
+
+    def _get(self) -> Connection:
+        if self._pool is None:
+            with self._lock:
+                if self._pool is None:
+                    self._pool = self._open()
+        try:
+            return self._pool.getconn()
+        except PoolTimeout:
+            connect(self.settings).close()  # says why, where it cannot be reached
+            raise _all_busy(self.settings) from None
+
+    def _open(self) -> ConnectionPool[Connection]:
+        # The first connection is made by hand: the pool itself cannot say why one fails.
+        connect(self.settings).close()
+        return ConnectionPool(conninfo(self.settings), open=True, **_pool_options(self.settings))
+
+    def forget_broken(self) -> None:
+        """After a connection was lost: drops the pool's other dead ones (the server may have been restarted)."""
+        if self._pool is not None:
+            self._pool.check()
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.close()
+        if self._redis is not None:
+            self._redis.close()
+
+
+class AsyncServers:
+    """`Servers` for asyncio."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._pool: AsyncConnectionPool[AsyncConnection] | None = None
+        self._redis: AsyncRedis | None = None
+        self._lock = asyncio.Lock()
+
+    @property
+    def redis(self) -> AsyncRedis | None:
+        if self._redis is None and self.settings.redis_url is not None:
+            self._redis = self.new_redis()
+        return self._redis
+
+    def new_redis(self) -> AsyncRedis:
+        """A client of one's own, for plans that block. Raises InvalidSetting where no Redis is set."""
+        return redis_for_plans(create_async_redis_connection, self.settings)
+
+    async def run(self, plan: Plan[T], redis_client: AsyncRedis | None = None) -> T:
+        async with self._borrowed() as connection:
+            return await adrive(plan, connection, redis_client or self.redis)
+
+    @asynccontextmanager
+    async def _borrowed(self) -> AsyncIterator[Callable[[], Awaitable[AsyncConnection]]]:
+        taken: list[AsyncConnection] = []
+
+        async def connection() -> AsyncConnection:
+            if not taken:
+                taken.append(await self._get())
+            return taken[0]
+
+        try:
+            yield connection
+        finally:
+            if taken and self._pool is not None:
+                if not taken[0].closed and taken[0].info.transaction_status in IN_TRANSACTION:
+                    try:
+                        await taken[0].rollback()
+                    except psycopg.Error:
+                        await taken[0].close()
+                await self._pool.putconn(taken[0])
+
+    async def _get(self) -> AsyncConnection:
+        async with self._lock:
+            if self._pool is None:
+                self._pool = await self._open()
+        try:
+            return await self._pool.getconn()
+        except PoolTimeout:
+            await (await aconnect(self.settings)).close()
+            raise _all_busy(self.settings) from None
+
+    async def _open(self) -> AsyncConnectionPool[AsyncConnection]:
+        await (await aconnect(self.settings)).close()
+        pool: AsyncConnectionPool[AsyncConnection] = AsyncConnectionPool(
+            conninfo(self.settings), open=False, **_pool_options(self.settings)
+        )
+        await pool.open()
+        return pool
+
+    async def forget_broken(self) -> None:
+        if self._pool is not None:
+            await self._pool.check()
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            await self._pool.close()
+        if self._redis is not None:
+            await self._redis.aclose()
+
+
+def _quietly(undo: Callable[[], None]) -> None:
+    try:
+        undo()
+    except psycopg.Error:
+        return
