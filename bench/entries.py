@@ -15,11 +15,11 @@ from ledger.cli.cloudtrail import event_of
 CLOUDTRAIL = Path(__file__).parent.parent.parent / "shared" / "data" / "cloudtrail.jsonl.gz"
 ACTORS = 500
 PER_RESOURCE = 10
-"""Events about one resource, whatever the length of the ledger: so its history is as long in a long ledger as in a short one."""
+"""Events about one resource: its history is as long in a long ledger as in a short one."""
 _WINDOW = 200
 """Resources that are being changed at a time."""
 _SCATTER = 2_654_435_761
-"""Knuth's multiplicative hash: neighbours in time are not neighbours in an index, as with the random ids of real life."""
+"""Knuth's multiplicative hash: neighbours in time are none in an index, as with the random ids of real life."""
 _STATUS = ("draft", "sent", "reminded", "paid", "archived")
 _AGENT = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 
@@ -35,6 +35,12 @@ def event(number: int) -> Event:
     total = number * 7 % 90_000 / 100
     stage = number % len(_STATUS)
     customer = {"id": f"cus_{number % 5000:05d}", "city": "Springfield", "vat": "EU372001951"}
+    metadata = {
+        "ip": f"192.0.2.{number % 254}",
+        "user_agent": _AGENT,
+        "request": f"req_{number * _SCATTER % 2**32:08x}",
+        "session": f"ses_{number // 20:08x}",
+    }
     return Event(
         actor=f"user:{number * 31 % ACTORS}",
         action=f"invoice.{_STATUS[stage]}",
@@ -42,7 +48,7 @@ def event(number: int) -> Event:
         resource_id=resource_id(number),
         before={"status": _STATUS[stage - 1], "total": total, "currency": "EUR"},
         after={"status": _STATUS[stage], "total": total, "currency": "EUR", "customer": customer},
-        metadata={"ip": f"192.0.2.{number % 254}", "user_agent": _AGENT, "request": f"req_{number * _SCATTER % 2**32:08x}"},
+        metadata=metadata,
     )
 
 

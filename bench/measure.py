@@ -1,19 +1,20 @@
-"""How things are measured: sides take turns slice by slice, and what counts is the median of their ratios, round by round."""
+"""How things are measured: sides take turns slice by slice; the median of their ratios, round by round, counts."""
 
 from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from bench.servers import Servers
 
+T = TypeVar("T")
 Side: TypeAlias = Callable[[int], Callable[[], Any]]
-"""Prepares the slice of this number and returns its work. Only the work is timed; all sides of a figure do the same work."""
+"""Prepares the slice of this number and returns its work. Only the work is timed."""
 
 OURS = "auditledger"
 
@@ -117,7 +118,6 @@ class Bench:
     sides: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     checks: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
-    notes: dict[str, str] = field(default_factory=dict)
 
     @property
     def scratch(self) -> Path:
@@ -130,7 +130,9 @@ class Bench:
         """Keeps a side's rate in each round, in entries (or calls) a second."""
         self.sides.setdefault(figure, {})[side] = list(rates)
 
-    def take_turns(self, figure: str, units: int, sides: Mapping[str, Side], slices: int | None = None) -> Speeds:
+    def take_turns(
+        self, figure: str, units: int | Mapping[str, int], sides: Mapping[str, Side], slices: int | None = None
+    ) -> Speeds:
         """Lets the sides work in turn, the other way round every other time; `units` is the work of one slice.
 
         A checkpoint comes before each round and none (by size) within it. Garbage collection is on, but does not
@@ -144,10 +146,11 @@ class Bench:
             for name in sides:
                 seconds[name].append(0.0)
             for _ in range(slices):
-                for name in list(sides) if number % 2 == 0 else list(reversed(sides)):
+                for name in list(sides) if number % 2 == 0 else reversed(list(sides)):
                     seconds[name][-1] += timed(sides[name](number))
                 number += 1
-        rates = {name: [units * slices / each for each in spent] for name, spent in seconds.items()}
+        work = units if isinstance(units, Mapping) else dict.fromkeys(sides, units)
+        rates = {name: [work[name] * slices / each for each in spent] for name, spent in seconds.items()}
         for name, each in rates.items():
             self.rates(figure, name, each)
         return Speeds(rates)
@@ -183,15 +186,10 @@ def percentile(values: Sequence[float], percent: int) -> float:
     return quantiles(values, n=100, method="inclusive")[percent - 1] if len(values) > 1 else values[0]
 
 
-class Numbers:
-    """Hands out the numbers of events, so that no two slices of one side record the same events."""
-
-    def __init__(self) -> None:
-        self._next = 0
-
-    def take(self, count: int) -> int:
-        first, self._next = self._next, self._next + count
-        return first
+def each_of(items: Iterable[T], call: Callable[[T], object]) -> None:
+    """Calls with one after another."""
+    for item in items:
+        call(item)
 
 
 def chunks(data: bytes, size: int) -> Iterator[bytes]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -77,6 +78,13 @@ def started() -> Iterator[Servers]:
         )
 
 
+def database_url(settings: Settings) -> str:
+    """Its URL, which the bench always has."""
+    if settings.database_url is None:
+        raise ValueError("no database")
+    return settings.database_url
+
+
 def fsync_milliseconds(folder: Path, times: int = 50) -> float:
     """How long this disk takes to write and sync 8 KiB, the least that a durable commit costs. In milliseconds."""
     file = folder / "fsync"
@@ -94,7 +102,8 @@ def fsync_milliseconds(folder: Path, times: int = 50) -> float:
 
 def _postgres(url: str) -> dict[str, str]:
     with psycopg.connect(url, autocommit=True) as connection:
-        found = dict(connection.execute("select name, setting from pg_settings where name = any(%s)", ([*_RECORDED],)))
+        rows = connection.execute("select name, setting from pg_settings where name = any(%s)", ([*_RECORDED],))
+        found: dict[str, str] = dict(rows.fetchall())
         [(version,)] = connection.execute("show server_version")
     for name, wanted in DURABLE.items():
         if found[name] != wanted:
@@ -104,9 +113,7 @@ def _postgres(url: str) -> dict[str, str]:
 
 def _valkey(url: str) -> dict[str, str]:
     with create_redis_connection(url) as client:
-        info = client.info("server")
-        assert isinstance(info, dict)
-        settings = client.config_get("append*")
-        assert isinstance(settings, dict)
+        info: Any = client.info("server")
+        settings: Any = client.config_get("append*")
     version = info.get("valkey_version") or info["redis_version"]
     return {"version": str(version)} | {name: str(settings[name]) for name in ("appendonly", "appendfsync")}

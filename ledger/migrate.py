@@ -12,6 +12,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from ledger.connections import connect
 from ledger.drive import drive
 from ledger.effects import Plan, Query, SqlScript, sql
@@ -42,7 +44,7 @@ def load(folder: Path | None = None) -> list[Migration]:
     folder = folder or schema_folder()
     migrations = []
     previous = "0" * 64
-    for line in json.loads((folder / "journal.json").read_text(encoding="utf-8")):
+    for line in _journal(folder):
         if line["previous"] != previous:
             raise MigrationTampered(f"journal.json: the line of {line['file']} does not follow the one before it")
         file = folder / line["file"]
@@ -57,6 +59,16 @@ def load(folder: Path | None = None) -> list[Migration]:
     if strangers:
         raise MigrationTampered(f"not in journal.json: {', '.join(sorted(strangers))} (run 'make journal')")
     return migrations
+
+
+def _journal(folder: Path) -> list[dict[str, str]]:
+    try:
+        lines = msgspec.json.decode((folder / "journal.json").read_bytes(), type=list[dict[str, str]])
+    except (OSError, msgspec.MsgspecError) as error:
+        raise MigrationTampered(f"journal.json is missing or damaged: {error}") from None
+    if any(line.keys() != {"file", "sha256", "previous"} for line in lines):
+        raise MigrationTampered("journal.json is damaged: each line has file, sha256 and previous")
+    return lines
 
 
 def migrate(settings: Settings, *, dry_run: bool = False, folder: Path | None = None) -> list[str]:

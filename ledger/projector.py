@@ -114,9 +114,14 @@ class Projector:
         for ledger_id, entries in found.items():
             reader = self._readers[ledger_id]
             try:
-                self._servers.run(plans.advance(reader.ledger, self._going, reader.tail, entries, epoch=reader.epoch))
+                held = self._servers.run(
+                    plans.advance(reader.ledger, self._going, reader.tail, entries, epoch=reader.epoch)
+                )
             except ProjectionFailed as error:
                 self._stop_failed(error)
+                return 0
+            if len(held) < len(self._going):  # a rebuild was swapped in meanwhile, with checkpoints of its own
+                self._refresh()
                 return 0
             reader.tail = entries[-1].tail
         return sum(map(len, found.values()))

@@ -2,65 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import psycopg
 import pytest
 
-from ledger import AsyncLedger, Ledger, Receipt
-from tests.support import checked, event, events, numbers, race, receipt_of
+from ledger import Ledger, Receipt
+from tests.support import checked, event, events, numbers, processes, race, receipt_of
+from tests.workers import TURNS, Said, in_tasks, in_threads
 
 PROCESSES = 8
-TURNS = 3
-Said = list[tuple[int, Receipt]]
-
-
-def in_threads(url: str, name: str, worker: int) -> Said:
-    """One by one, in batches, and in the caller's own transactions; some of those are rolled back."""
-    said: Said = []
-    first = worker * 1000
-    with Ledger.open(database_url=url, name=name) as ledger, psycopg.connect(url, autocommit=True) as connection:
-        for turn in range(TURNS):
-            number = first + turn * 100
-            said += [(number + step, ledger.append(event(number + step))) for step in range(5)]
-            count, last = ledger.append_many(events(20, number + 10))
-            assert count == 20
-            said.append((number + 29, last))
-            with connection.transaction(force_rollback=turn % 2 == 1):
-                receipt = ledger.append(event(number + 50), connection=connection)
-            if turn % 2 == 0:
-                said.append((number + 50, receipt))
-            calls = [lambda step=step: ledger.append(event(number + 60 + step)) for step in range(3)]  # noqa: B023
-            said += enumerate(race(*calls), number + 60)
-    return said
-
-
-def in_tasks(url: str, name: str, worker: int) -> Said:
-    """The same with AsyncLedger, its appends gathered."""
-
-    async def main() -> Said:
-        said: Said = []
-        first = worker * 1000
-        async with AsyncLedger.open(database_url=url, name=name) as ledger:
-            connection = await psycopg.AsyncConnection.connect(url, autocommit=True)
-            async with connection:
-                for turn in range(TURNS):
-                    number = first + turn * 100
-                    made = await asyncio.gather(*(ledger.append(event(number + step)) for step in range(8)))
-                    said += enumerate(made, number)
-                    count, last = await ledger.append_many(events(20, number + 10))
-                    assert count == 20
-                    said.append((number + 29, last))
-                    async with connection.transaction(force_rollback=turn % 2 == 1):
-                        receipt = await ledger.append(event(number + 50), connection=connection)
-                    if turn % 2 == 0:
-                        said.append((number + 50, receipt))
-        return said
-
-    return asyncio.run(main())
 
 
 def run_processes(executor: ProcessPoolExecutor, url: str, names: list[str]) -> list[Said]:
@@ -95,7 +47,7 @@ def test_eight_processes_on_one_ledger_and_on_eight(migrated_url: str, admin: ps
     names = [f"ledger-{worker}" for worker in range(PROCESSES)]
     for name in names:
         admin.execute("select ledger.create_ledger(%s)", [name])
-    with ProcessPoolExecutor(PROCESSES, mp_context=multiprocessing.get_context("spawn")) as executor:
+    with processes(PROCESSES) as executor:
         together = run_processes(executor, migrated_url, ["main"] * PROCESSES)
         apart = run_processes(executor, migrated_url, names)
     with Ledger.open(database_url=migrated_url) as ledger:

@@ -22,7 +22,7 @@ from ledger.drive import drive
 from tests.views import BUILT_IN, START, apply, entry, installed, project, rows
 
 BOUNDED = settings(
-    max_examples=30,
+    max_examples=20,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

@@ -112,3 +112,14 @@ def cut(items: Sequence[Entry], sizes: Iterable[int]) -> Iterator[Sequence[Entry
             return
         yield items[first : first + size]
         first += size
+
+
+def leftovers(admin: psycopg.Connection) -> int:
+    """Schemas and checkpoints of rebuilds."""
+    [(count,)] = admin.execute(
+        """
+        select (select count(*) from pg_namespace where nspname like 'ledger\\_rebuild\\_%')
+            + (select count(*) from ledger.projections where building)
+        """
+    ).fetchall()
+    return int(count)

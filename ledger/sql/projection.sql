@@ -34,8 +34,9 @@ where ledger_id = %s and name = %s and building = %s;
 select from ledger.projections where name = %s order by ledger_id, building for update;
 
 -- name: short_lock_timeout
--- Readers queue behind a waiting swap: give up soon and try again rather than hold them up.
-set local lock_timeout = '1s';
+-- Readers queue behind a waiting swap: give up soon and try again rather than hold them up. But wait for longer than
+-- deadlock_timeout (1s), after which Postgres cancels an autovacuum that is in the way.
+set local lock_timeout = '1500ms';
 
 -- name: swap_in
 select ledger.swap_in(%s, %s);

@@ -1,0 +1,33 @@
+"""No figure is bought with correctness: after each, the chain is verified and everything recorded is counted."""
+
+from __future__ import annotations
+
+import psycopg
+
+from bench.measure import Bench
+from bench.servers import database_url
+from ledger.settings import Settings
+from ledger.verify import verify
+
+
+class CheckFailed(Exception):
+    """What was measured did not do what it says."""
+
+
+def verified(bench: Bench, figure: str, settings: Settings, expected: int, *, workers: int = 1) -> None:
+    """The ledger verifies, and holds as many entries as receipts were handed out. Raises CheckFailed."""
+    report = verify(settings, workers=workers)
+    with psycopg.connect(database_url(settings)) as connection:
+        [(count,)] = connection.execute("select count(*) from ledger.audit_logs")
+    if not report.ok:
+        raise CheckFailed(f"{figure}: does not verify: {report.findings[:3]}")
+    if not report.entries == report.last == count == expected:
+        raise CheckFailed(f"{figure}: {expected} were acknowledged, {count} are there, {report.entries} verified")
+    bench.checks.append(f"{figure}: {expected:,} entries acknowledged, counted and verified")
+
+
+def counted(bench: Bench, figure: str, whose: str, found: int, expected: int) -> None:
+    """A limit, a peer or a view holds as many as it should. Raises CheckFailed."""
+    if found != expected:
+        raise CheckFailed(f"{figure}: {whose} should hold {expected}, but holds {found}")
+    bench.checks.append(f"{figure}: {whose} holds {expected:,}")

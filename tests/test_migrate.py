@@ -1,0 +1,218 @@
+"""Migrations: each applied once, in order, or refused where a file, the journal or the database was tampered with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from ledger import Ledger
+from ledger.errors import LedgerError, MigrationTampered, SchemaMismatch
+from ledger.migrate import load, migrate, schema_folder
+from ledger.settings import Settings
+from tests.support import checked, event, processes
+from tests.workers import migrate_in_process
+
+FILES = [migration.file for migration in load()]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the schema, to tamper with."""
+    return Path(shutil.copytree(schema_folder(), tmp_path / "schema"))
+
+
+@pytest.fixture
+def settings(database_url: str) -> Settings:
+    return Settings(database_url=database_url)
+
+
+def journal(folder: Path) -> list[dict[str, str]]:
+    lines = json.loads((folder / "journal.json").read_text())
+    assert isinstance(lines, list)
+    return lines
+
+
+def write_journal(folder: Path, lines: list[dict[str, str]], *, relink: bool = False) -> None:
+    """relink: with the right hash of the line before in each, as `make journal` would."""
+    previous = "0" * 64
+    for line in lines if relink else []:
+        line["sha256"] = hashlib.sha256((folder / line["file"]).read_bytes()).hexdigest()
+        line["previous"] = previous
+        previous = hashlib.sha256(json.dumps(line, separators=(",", ":")).encode()).hexdigest()
+    (folder / "journal.json").write_text(json.dumps(lines))
+
+
+def add(folder: Path, name: str, sql: str) -> None:
+    """One more migration, with a right journal."""
+    (folder / name).write_text(sql)
+    write_journal(folder, [*journal(folder), {"file": name, "sha256": "", "previous": ""}], relink=True)
+
+
+def relations(url: str) -> list[Any]:
+    with psycopg.connect(url) as connection:
+        return connection.execute(
+            "select nspname, relname from pg_class c join pg_namespace n on n.oid = relnamespace"
+            " where nspname like 'ledger%' or nspname = 'public' order by 1, 2"
+        ).fetchall()
+
+
+def test_a_dry_run_says_what_it_would_do_and_does_nothing(settings: Settings, database_url: str) -> None:
+    assert migrate(settings, dry_run=True) == FILES
+    assert relations(database_url) == []
+    assert migrate(settings) == FILES
+    assert migrate(settings, dry_run=True) == []
+
+
+def test_twice_is_nothing_and_keeps_what_is_there(settings: Settings, database_url: str) -> None:
+    assert migrate(settings) == FILES
+    with Ledger.open(database_url=database_url) as ledger:
+        ledger.append(event(0))
+        before = relations(database_url)
+        assert migrate(settings) == []
+        assert relations(database_url) == before
+        assert len(checked(ledger)) == 1
+
+
+def test_eight_processes_at_once_migrate_once(settings: Settings, database_url: str) -> None:
+    with processes(8) as executor:
+        done = list(executor.map(migrate_in_process, [database_url] * 8, timeout=60))
+    assert sorted(done) == [[]] * 7 + [FILES]
+    with Ledger.open(database_url=database_url) as ledger:
+        assert ledger.append(event(0)).position == 1
+
+
+def edit_file(folder: Path) -> None:
+    file = folder / FILES[1]
+    file.write_bytes(file.read_bytes() + b"-- harmless\n")
+
+
+def remove_file(folder: Path) -> None:
+    (folder / FILES[1]).unlink()
+
+
+def add_stranger(folder: Path) -> None:
+    (folder / "9999_stranger.sql").write_text("select 1;")
+
+
+def edit_line(folder: Path) -> None:
+    edit_file(folder)
+    lines = journal(folder)
+    lines[1]["sha256"] = hashlib.sha256((folder / FILES[1]).read_bytes()).hexdigest()
+    write_journal(folder, lines)
+
+
+def remove_line(folder: Path) -> None:
+    remove_file(folder)
+    lines = journal(folder)
+    write_journal(folder, [lines[0], *lines[2:]])
+
+
+def reorder(folder: Path) -> None:
+    lines = journal(folder)
+    write_journal(folder, [lines[1], lines[0], *lines[2:]])
+
+
+@pytest.mark.parametrize(
+    ("tamper", "message"),
+    [
+        (edit_file, f"^{FILES[1]} is not the file that journal.json names: it was edited"),
+        (remove_file, f"^{FILES[1]} is in journal.json, but the file is missing"),
+        (add_stranger, "^not in journal.json: 9999_stranger.sql"),
+        (edit_line, rf"^journal.json: the line of {FILES[2]} does not follow the one before it"),
+        (remove_line, rf"^journal.json: the line of {FILES[2]} does not follow the one before it"),
+        (reorder, rf"^journal.json: the line of {FILES[1]} does not follow the one before it"),
+    ],
+)
+def test_a_tampered_folder_is_refused_before_anything_is_done(
+    settings: Settings, database_url: str, folder: Path, tamper: Callable[[Path], None], message: str
+) -> None:
+    tamper(folder)
+    for dry_run in (True, False):
+        with pytest.raises(MigrationTampered, match=message):
+            migrate(settings, folder=folder, dry_run=dry_run)
+    assert relations(database_url) == []
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "{}", "[1]", '[{"file": "0001_tables.sql"}]'])
+def test_a_journal_that_is_missing_or_damaged_is_refused(folder: Path, text: str | None) -> None:
+    (folder / "journal.json").unlink()
+    if text is not None:
+        (folder / "journal.json").write_text(text)
+    with pytest.raises(MigrationTampered, match="journal"):
+        load(folder)
+
+
+def test_a_history_rewritten_with_a_right_journal_is_refused_by_the_database(settings: Settings, folder: Path) -> None:
+    migrate(settings)
+    edit_file(folder)
+    write_journal(folder, journal(folder), relink=True)
+    message = rf"^the database was migrated with {FILES[1]} \(SHA-256 \w{{12}}…\), this package has {FILES[1]} "
+    for dry_run in (True, False):
+        with pytest.raises(MigrationTampered, match=message):
+            migrate(settings, folder=folder, dry_run=dry_run)
+
+
+def test_a_newer_database_is_refused_and_a_newer_package_brings_it_up(
+    settings: Settings, database_url: str, folder: Path
+) -> None:
+    migrate(settings)
+    add(folder, "9998_more.sql", "create table public.more (id int);")
+    assert migrate(settings, folder=folder, dry_run=True) == ["9998_more.sql"]
+    assert migrate(settings, folder=folder) == ["9998_more.sql"]
+    newer = r"^the database is newer than this package \(it has 9998_more.sql\): upgrade auditledger$"
+    with pytest.raises(SchemaMismatch, match=newer):
+        migrate(settings)
+    with Ledger.open(database_url=database_url) as ledger, pytest.raises(SchemaMismatch, match=newer):
+        ledger.append(event())
+
+
+def test_a_failing_migration_leaves_nothing_half_done(settings: Settings, database_url: str, folder: Path) -> None:
+    add(folder, "9998_broken.sql", "create table public.half (id int); select 1/0; create table public.other (id int);")
+    with pytest.raises(LedgerError, match="division by zero"):
+        migrate(settings, folder=folder)
+    assert [name for schema, name in relations(database_url) if schema == "public"] == []
+    assert migrate(settings) == []  # those before it are whole
+    (folder / "9998_broken.sql").unlink()
+    write_journal(folder, journal(folder)[:-1])
+    add(folder, "9998_mended.sql", "create table public.half (id int);")
+    assert migrate(settings, folder=folder) == ["9998_mended.sql"]
+    assert [name for schema, name in relations(database_url) if schema == "public"] == ["half"]
+
+
+def test_a_database_that_is_not_migrated_is_refused_with_what_to_do(database_url: str) -> None:
+    with Ledger.open(database_url=database_url) as ledger:
+        for call in (ledger.tail, lambda: ledger.append(event()), lambda: list(ledger.read())):
+            with pytest.raises(SchemaMismatch, match=r"^the database has no ledger schema: run 'auditledger migrate'$"):
+                call()
+
+
+def test_an_older_database_is_refused_with_what_to_do(database_url: str, settings: Settings, folder: Path) -> None:
+    (folder / FILES[-1]).unlink()
+    write_journal(folder, journal(folder)[:-1])
+    assert migrate(settings, folder=folder) == FILES[:-1]
+    with Ledger.open(database_url=database_url) as ledger:
+        with pytest.raises(SchemaMismatch, match=f"^the database lacks {FILES[-1]}: run 'auditledger migrate'$"):
+            ledger.append(event())
+        assert migrate(settings) == FILES[-1:]
+        assert ledger.append(event()).position == 1
+
+
+def test_a_database_of_another_encoding_is_refused(admin: psycopg.Connection, migrated_url: str) -> None:
+    admin.execute("drop database if exists auditledger_latin with (force)")
+    admin.execute(
+        "create database auditledger_latin encoding 'LATIN1' locale_provider libc locale 'C' template template0"
+    )
+    try:
+        url = migrated_url.rpartition("/")[0] + "/auditledger_latin"
+        with pytest.raises(SchemaMismatch, match=r"^the database's encoding must be UTF8, this one's is LATIN1"):
+            migrate(Settings(database_url=url))
+        assert relations(url) == []
+    finally:
+        admin.execute("drop database auditledger_latin with (force)")
