@@ -8,6 +8,7 @@ UV ?= $(firstword $(wildcard .venv/bin/uv) uv)
 UPGRADE ?=
 PYTEST_ARGS ?= -n 2
 DEMO_ARGS ?=
+BENCH_ARGS ?=
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
@@ -15,7 +16,7 @@ PINNED := --only-binary :all: -c constraints.txt
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint types imports unit constraints journal clean
+.PHONY: help demo test lint types imports unit bench constraints journal clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +38,9 @@ imports: .venv/.test-installed ## Layers (import-linter)
 
 unit: .venv/.test-installed ## The tests (pytest); PYTEST_ARGS="-n 2" is the default
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: .venv/.bench-installed ## Every figure against its limit and its peers, some 25 minutes; BENCH_ARGS="--figure relay" for one
+	$(BIN)/python -m bench $(BENCH_ARGS)
 
 journal: .venv/.pip ## Record the migrations' hashes in schema/journal.json
 	$(BIN)/python tools/journal.py
@@ -81,4 +85,9 @@ clean: ## Remove .venv, caches and built files; the data in .ledger stays
 .venv/.test-installed: .venv/.installed
 	@echo "Installing what the tests need"
 	@$(PIP) install $(PINNED) 'auditledger[test]'
+	@touch $@
+
+.venv/.bench-installed: .venv/.installed
+	@echo "Installing the bench's peers"
+	@$(PIP) install $(PINNED) 'auditledger[bench]'
 	@touch $@

@@ -9,14 +9,17 @@ from bench.servers import database_url
 from ledger.settings import Settings
 from ledger.verify import verify
 
+_MANY, _WORKERS = 100_000, 2
+"""More entries than that are worth starting so many processes."""
+
 
 class CheckFailed(Exception):
     """What was measured did not do what it says."""
 
 
-def verified(bench: Bench, figure: str, settings: Settings, expected: int, *, workers: int = 1) -> None:
+def verified(bench: Bench, figure: str, settings: Settings, expected: int) -> None:
     """The ledger verifies, and holds as many entries as receipts were handed out. Raises CheckFailed."""
-    report = verify(settings, workers=workers)
+    report = verify(settings, workers=_WORKERS if expected > _MANY else 1)
     with psycopg.connect(database_url(settings)) as connection:
         [(count,)] = connection.execute("select count(*) from ledger.audit_logs")
     if not report.ok:

@@ -12,7 +12,7 @@ import msgspec
 from ledger import Event
 from ledger.cli.cloudtrail import event_of
 
-CLOUDTRAIL = Path(__file__).parent.parent.parent / "shared" / "data" / "cloudtrail.jsonl.gz"
+CLOUDTRAIL = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "cloudtrail.jsonl.gz"
 ACTORS = 500
 PER_RESOURCE = 10
 """Events about one resource: its history is as long in a long ledger as in a short one."""

@@ -24,7 +24,7 @@ COLUMNS = (
 )
 _JSON = ("before", "after", "metadata")
 _NAMES = ", ".join(COLUMNS)
-INSERT = f"insert into bare ({_NAMES}) values ({', '.join(['%s'] * len(COLUMNS))})"
+INSERT = " ".join(("insert into bare (", _NAMES, ") values (", ", ".join(["%s"] * len(COLUMNS)), ")"))
 _SELECT = "select {names} from ledger.audit_logs where position > %s order by position"
 COPY_IN = "copy bare from stdin (format binary)"
 COPY_OUT = "copy ledger.audit_logs to stdout (format binary)"

@@ -67,7 +67,8 @@ class Sizes:
     """How much of everything; `short` is for the smoke test."""
 
     single: int = 200
-    batches: Mapping[int, int] = field(default_factory=lambda: {1000: 4, 10_000: 2})
+    batches: Mapping[int, tuple[int, int]] = field(default_factory=lambda: {1000: (1000, 4), 10_000: (10_000, 2)})
+    """Of each batch figure, by its nominal size: the size itself, and how many batches make a slice."""
     slices: int = 4
     concurrent: int = 1200
     seconds: float = 3.0
@@ -85,19 +86,19 @@ class Sizes:
     def short(cls) -> Sizes:
         return cls(
             single=20,
-            batches={1000: 1, 10_000: 1},
+            batches={1000: (100, 1), 10_000: (300, 1)},
             slices=1,
-            concurrent=96,
-            seconds=0.5,
-            chain=2000,
-            chain_short=1000,
-            relayed=1000,
-            projected=1000,
-            replayed=1000,
+            concurrent=64,
+            seconds=0.3,
+            chain=600,
+            chain_short=300,
+            relayed=600,
+            projected=300,
+            replayed=300,
             lookups=20,
-            growth=(500, 2500),
-            imported=500,
-            imported_long=1000,
+            growth=(200, 600),
+            imported=200,
+            imported_long=400,
         )
 
 

@@ -14,6 +14,10 @@ _EVERY = 0.05
 _MIB = 1024 * 1024
 
 
+class CommandFailed(Exception):
+    """It did not end with 0."""
+
+
 @dataclass(frozen=True)
 class Ran:
     """A command that ended well. output: its stdout.
@@ -29,7 +33,7 @@ class Ran:
 
 
 def run(command: Sequence[str], environment: Mapping[str, str], *, watch: bool = True) -> Ran:
-    """Runs a command to its end. watch: sample its memory, which slows it a little. Raises CalledProcessError."""
+    """Runs a command to its end. watch: sample its memory, which slows it a little. Raises CommandFailed."""
     began = time.perf_counter()
     process = subprocess.Popen(
         command, env=dict(environment), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -41,7 +45,7 @@ def run(command: Sequence[str], environment: Mapping[str, str], *, watch: bool =
     seconds = time.perf_counter() - began
     peak.ended.set()
     if process.returncode != 0:
-        raise subprocess.CalledProcessError(process.returncode, command, output, errors)
+        raise CommandFailed(f"{' '.join(command[-4:])} ended with {process.returncode}: {errors.strip()[-500:]}")
     return Ran(seconds, peak.rss / _MIB, peak.pss / _MIB if peak.pss else None, output)
 
 

@@ -196,7 +196,7 @@ class AsyncLedger:
             async with self._opening:
                 if self._opened is None:
                     ref = await self._servers.run(open_ledger(self.settings.name))
-                    self._opened = ref, AsyncWriter(self._servers, Appender(ref))
+                    self._opened = ref, AsyncWriter(self._servers, Appender(ref, self.settings.lock_timeout))
         return self._opened
 
 

@@ -175,7 +175,6 @@ def digest(data: bytes) -> bytes:
     return blake3(data).digest()
 
 
-@lru_cache(maxsize=1024)
 def timestamp(moment: datetime) -> bytes:
     """`YYYY-MM-DDTHH:MM:SS.ffffffZ` of an aware datetime (format.md, "Envelope")."""
     in_utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)

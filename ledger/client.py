@@ -209,5 +209,5 @@ class Ledger:
             with self._opening:
                 if self._opened is None:
                     ref = self._servers.run(open_ledger(self.settings.name))
-                    self._opened = ref, Writer(self._servers, Appender(ref))
+                    self._opened = ref, Writer(self._servers, Appender(ref, self.settings.lock_timeout))
         return self._opened

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -48,6 +49,13 @@ def _all_busy(settings: Settings) -> Unavailable:
     return Unavailable(
         f"all {settings.pool_max_size} connections of the pool were busy for {settings.connect_timeout:g} s"
     )
+
+
+def _is_dead(connection: Connection | AsyncConnection) -> bool:
+    """Has an idle connection something to say? Then the server ended it while nobody looked, as in a restart."""
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class Servers:
@@ -97,21 +105,21 @@ class Servers:
             with self._lock:
                 if self._pool is None:
                     self._pool = self._open()
-        try:
-            return self._pool.getconn()
-        except PoolTimeout:
-            connect(self.settings).close()  # says why, where it cannot be reached
-            raise _all_busy(self.settings) from None
+        while True:
+            try:
+                connection = self._pool.getconn()
+            except PoolTimeout:
+                connect(self.settings).close()  # says why, where it cannot be reached
+                raise _all_busy(self.settings) from None
+            if not _is_dead(connection):
+                return connection
+            connection.close()
+            self._pool.putconn(connection)
 
     def _open(self) -> ConnectionPool[Connection]:
         # The first connection is made by hand: the pool itself cannot say why one fails.
         connect(self.settings).close()
         return ConnectionPool(conninfo(self.settings), open=True, **_pool_options(self.settings))
-
-    def forget_broken(self) -> None:
-        """After a connection was lost: drops the pool's other dead ones (the server may have been restarted)."""
-        if self._pool is not None:
-            self._pool.check()
 
     def close(self) -> None:
         if self._pool is not None:
@@ -167,11 +175,16 @@ class AsyncServers:
         async with self._lock:
             if self._pool is None:
                 self._pool = await self._open()
-        try:
-            return await self._pool.getconn()
-        except PoolTimeout:
-            await (await aconnect(self.settings)).close()
-            raise _all_busy(self.settings) from None
+        while True:
+            try:
+                connection = await self._pool.getconn()
+            except PoolTimeout:
+                await (await aconnect(self.settings)).close()
+                raise _all_busy(self.settings) from None
+            if not _is_dead(connection):
+                return connection
+            await connection.close()
+            await self._pool.putconn(connection)
 
     async def _open(self) -> AsyncConnectionPool[AsyncConnection]:
         await (await aconnect(self.settings)).close()
@@ -180,10 +193,6 @@ class AsyncServers:
         )
         await pool.open()
         return pool
-
-    async def forget_broken(self) -> None:
-        if self._pool is not None:
-            await self._pool.check()
 
     async def close(self) -> None:
         if self._pool is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,8 +19,8 @@ LEDGER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 class Settings:
     """Everything that is configured from outside. Times are in seconds."""
 
-    database_url: str | None = None
-    redis_url: str | None = None
+    database_url: str | None = field(default=None, repr=False)  # may hold a password
+    redis_url: str | None = field(default=None, repr=False)
     name: str = "main"
     home: Path | None = None
     pool_max_size: int = 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -82,10 +83,12 @@ class Appender:
     """Appends to one ledger from where this process last saw its tail.
 
     The tail held here is a guess: the database confirms or refuses it. One plan at a time may run on it.
+    lock_timeout: the connection's, in seconds.
     """
 
-    def __init__(self, ledger: LedgerRef) -> None:
+    def __init__(self, ledger: LedgerRef, lock_timeout: float = math.inf) -> None:
         self.ledger = ledger
+        self._lock_timeout = lock_timeout
         self._tail: Tail | None = None
         self._clock_offset = timedelta()
         self._contended_until = 0.0
@@ -103,10 +106,11 @@ class Appender:
             try:
                 return (yield from self._append_quickly(self._tail, drafts))
             except Refused as refused:
-                if refused.sqlstate == _LOCK_TIMEOUT:
-                    raise self._busy() from refused
-                # A stale tail, an id that is there, or a real refusal: with the tail locked it shows which.
+                # The tail moved or is held by another, an id is there, or it is a real refusal: with the tail locked it
+                # shows which. Who has waited so long already, for an entry that is not committed, does not wait again.
                 now = time.monotonic()
+                if refused.sqlstate == _LOCK_TIMEOUT and now - began >= self._lock_timeout:
+                    raise self._busy() from refused
                 self._contended_until = now + max(_CONTENDED_FOR, 10 * (now - began))
         return (yield from self._append_locked(list(drafts), None, own=True, settle=settle, stop=stop))
 

@@ -18,7 +18,7 @@ from uuid import UUID
 
 from ledger.canonical import Draft, draft
 from ledger.effects import Plan
-from ledger.errors import ConnectionLost, LedgerError, OutcomeUnknown, Unavailable
+from ledger.errors import ConnectionLost, InvalidEvent, LedgerError, OutcomeUnknown, Unavailable
 from ledger.events import Event
 from ledger.servers import AsyncServers, Servers
 from ledger.store import Appender, Condition, Outcome
@@ -29,6 +29,8 @@ MAX_TURN = 1000
 
 def prepare(event: Event, ledger: str, *, own: bool = False) -> Draft:
     """A draft with what purity forbids canonical.py: the clock, a UUIDv7 and a salt. Raises InvalidEvent."""
+    if not isinstance(event, Event):
+        raise InvalidEvent("event", f"must be an Event, not {type(event).__name__}")
     randomness = os.urandom(26)
     return draft(event, ledger, datetime.now(UTC), _uuid7(randomness[:10]), randomness[10:], own)
 
@@ -186,7 +188,6 @@ class Writer:
     ) -> list[Outcome]:
         """A connection lost during COMMIT tells nothing: look the ids up, record what is missing."""
         try:
-            self._servers.forget_broken()
             return self._servers.run(plan(True))
         except Unavailable as error:
             raise _unknown(turn, error) from lost
@@ -263,7 +264,6 @@ class AsyncWriter:
         self, turn: list[_Slot], plan: Callable[[bool], Plan[list[Outcome]]], lost: ConnectionLost
     ) -> list[Outcome]:
         try:
-            await self._servers.forget_broken()
             return await self._servers.run(plan(True))
         except Unavailable as error:
             raise _unknown(turn, error) from lost

@@ -55,7 +55,8 @@ create table ledger.audit_logs (
         position >= 1
         and octet_length(hash) = 32 and octet_length(prev_hash) = 32 and octet_length(body_hash) = 32
         and (resource_type is null) = (resource_id is null)
-        and (octet_length(salt) = 16 or (salt is null and num_nonnulls(before, after, metadata) = 0))
+        -- A salt, or (erased) neither salt nor texts.
+        and coalesce(octet_length(salt), 16 + num_nonnulls(before, after, metadata)) = 16
     )
 );
 create index audit_logs_by_actor on ledger.audit_logs (ledger_id, actor, position);

@@ -6,8 +6,10 @@
 
 -- Runs once a statement, as its owner: a writer needs INSERT on audit_logs and no right on the tail's columns.
 -- It reads the new rows and the tail in separate statements, never joined, so that the schema also runs on Citus.
+-- It does not wait for the tail: who inserts without holding it, while another does, comes too late anyway; and the
+-- other may be waiting for the position that was inserted here, which would be a deadlock.
 create function ledger.move_tail() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '1ms' as $$
 declare
     first record;
     last record;

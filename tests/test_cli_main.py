@@ -213,6 +213,13 @@ def test_a_reader_that_goes_away_is_no_error(ledger: Ledger) -> None:
         assert popen.wait(30) == 141
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_output_that_cannot_be_written_is_an_error() -> None:
+    with Path("/dev/full").open("w") as full, process("--help", stdout=full) as popen:
+        ran = ended(popen)
+    assert (ran.code, ran.err) == (70, "error: cannot write: No space left on device\n")
+
+
 def test_ctrl_c_is_quiet(ledger: Ledger) -> None:
     ledger.append(event())
     with process(*cli_of(ledger).urls, "tail", "--follow", "--json") as popen:

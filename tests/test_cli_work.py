@@ -95,8 +95,10 @@ def test_status_is_honest_when_redis_is_away(ledger: Ledger) -> None:
     assert ran.json["ledgers"][0]["stream"] is None
     text = cli.well("status").out
     assert "Redis is away" in text and "s3cret" not in text
-    ran = cli("relay", "--once")
-    assert ran.code == 3 and "Redis cannot be reached" in ran.error
+    for command in ("relay", "run"):
+        ran = cli(command, "--once")
+        assert ran.code == 3 and "Redis cannot be reached" in ran.error
+    assert cli.well("project", "--once", "--json").json == {"projected": 0}
 
 
 def test_status_shows_lag_and_the_last_verification(cli: Cli, ledger: Ledger, admin: psycopg.Connection) -> None:

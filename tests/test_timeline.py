@@ -205,7 +205,7 @@ def test_words(ledger: Ledger) -> None:
 def test_every_word_of_any_text_is_found(admin: psycopg.Connection) -> None:
     """Whatever is recorded: the projection does not stop at it, and each of its words finds it."""
     view, numbers = Timeline(), itertools.count(1)
-    find = "select count(*) from timeline where position = %s and to_tsvector('simple', words) @@ {}"
+    find = "select count(*) from timeline where position = %s and lexemes @@ {}"
     with installed(admin, view) as tx:
 
         @settings(max_examples=150, deadline=None, database=None)
@@ -240,7 +240,7 @@ def test_bodies_of_other_writers(admin: psycopg.Connection) -> None:
     with installed(admin, view) as tx:
         for position, (name, body) in enumerate(BODIES.items(), 1):
             apply(view, 1, [entry(position, before_json=body)], tx, 1)
-            find = "select position from timeline where to_tsvector('simple', words) @@ 'word'::tsquery"
+            find = "select position from timeline where lexemes @@ 'word'::tsquery"
             assert (position,) in tx.execute(find), name
         apply(view, 1, [entry(100, salt=None)], tx, 1)
 
@@ -254,7 +254,11 @@ USES = [
     ({"action": "thing.act77*"}, "timeline_by_action"),
     ({"action": "thing.act77*x*"}, "timeline_by_action"),
     ({"resource": ("thing", "t7")}, "timeline_by_resource"),
-    ({"since": START, "until": START + timedelta(minutes=2)}, "timeline_by_time"),
+    (
+        {"since": START, "until": START + timedelta(minutes=2)},
+        "timeline_by_time|Index Only Scan Backward using timeline_pkey",
+    ),
+    ({"until": START + timedelta(days=5), "since": START}, "Index Only Scan Backward using timeline_pkey"),
     ({"text": "word77"}, "timeline_by_words"),
     ({"text": '"word77 x"', "actor": "user:7"}, "timeline_by_"),
 ]
@@ -297,7 +301,7 @@ def test_each_filter_uses_its_index(plenty: psycopg.Connection, filters: dict[st
     values = sql.SQL(", ").join(map(sql.Literal, query.params))
     plan = "\n".join(row[0] for row in plenty.execute(sql.SQL("explain execute question({})").format(values)))
     plenty.execute("deallocate question")
-    assert index in plan, plan
+    assert re.search(index, plan), plan
     assert "Seq Scan" not in plan, plan
     assert "one_entry_per_position" in plan or "audit_logs" in plan, plan
 

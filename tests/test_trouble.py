@@ -106,21 +106,41 @@ def test_no_entry_is_lost_or_doubled_whenever_connections_are_killed(
 
 
 def test_what_could_not_be_settled_names_its_ids(own_servers: OwnServers) -> None:
+    """The server dies while an append waits for the tail, and stays away."""
+    settings = Settings(database_url=own_servers.database_url, connect_timeout=2)
+    migrate(settings)
+    with Opener(SyncApi, settings) as opener, ThreadPoolExecutor(1) as executor:
+        api = opener()
+        api.append(event(0))
+        with psycopg.connect(own_servers.database_url) as holder:
+            holder.execute(LOCK)
+            under_way = executor.submit(api.append, event(1, id=UUID(int=7)))
+            with psycopg.connect(own_servers.database_url, autocommit=True) as admin:
+                waiting_for_a_lock(admin)
+            own_servers.kill_postgres()
+            with pytest.raises(
+                OutcomeUnknown, match=f"^the connection was lost while recording {UUID(int=7)}, and whether"
+            ):
+                under_way.result()
+            holder.close()
+        own_servers.start()
+        assert api.append(event(1, id=UUID(int=7))).position == 2
+        assert numbers(checked(api)) == [0, 1]
+
+
+def test_a_server_that_is_away_is_said_at_once_and_nothing_was_sent(own_servers: OwnServers) -> None:
     settings = Settings(database_url=own_servers.database_url, connect_timeout=2)
     migrate(settings)
     with Opener(SyncApi, settings) as opener:
         api = opener()
         api.append(event(0))
         own_servers.stop()
-        with pytest.raises(
-            OutcomeUnknown, match=f"^the connection was lost while recording {UUID(int=7)}, and whether"
-        ):
-            api.append(event(1, id=UUID(int=7)))
-        with pytest.raises(Unavailable):
-            api.read()
+        for call in (lambda: api.append(event(1)), api.read):
+            with pytest.raises(Unavailable, match=r"^Postgres cannot be reached: ") as away:
+                call()
+            assert not isinstance(away.value, OutcomeUnknown)
         own_servers.start()
-        assert api.append(event(1, id=UUID(int=7))).position == 2
-        assert numbers(checked(api)) == [0, 1]
+        assert numbers(checked(api)) == [0]
 
 
 def test_a_held_tail_is_reported_and_nothing_is_recorded(opener: Opener, migrated_url: str) -> None:

@@ -95,7 +95,7 @@ def _measure(
     latencies: Latencies,
     stack: ExitStack,
 ) -> None:
-    """Adds the peer, which has no asyncio, lets them take turns, and reports: the throughput against both, and the latencies of ours."""
+    """Adds the peer, which has no asyncio; lets them take turns; reports throughput against both, and our latencies."""
     url = stack.enter_context(peers.umadb(bench))
     if url is not None:
         sides[peers.UMADB] = _umadb(bench, appenders, url, stack)

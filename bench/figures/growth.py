@@ -68,7 +68,7 @@ def growth(bench: Bench) -> None:
             bench.row(figure, f"{what}: time at {long:,} entries, × at {short:,}", ratio, at_most(1.2))
         appended = (bench.rounds * bench.sizes.slices + 1) * bench.sizes.single
         for length, ledger in ledgers.items():
-            check.verified(bench, f"{figure} at {length:,}", ledger.settings, length + appended, workers=2)
+            check.verified(bench, f"{figure} at {length:,}", ledger.settings, length + appended)
 
 
 def _fill(settings: Settings, ledger: Ledger, length: int) -> None:

@@ -48,7 +48,7 @@ def import_(bench: Bench) -> None:
         bench.row(figure, f"peak RSS, {short:,} lines", [short_run.rss], unit="MiB")
         bench.row(figure, f"peak RSS, {long:,} lines", [long_run.rss], unit="MiB")
         bench.row(figure, f"peak RSS at {long:,} lines, × at {short:,}", [long_run.rss / short_run.rss], at_most(1.1))
-        check.verified(bench, figure, settings, (bench.rounds + 1) * short + long, workers=2)
+        check.verified(bench, figure, settings, (bench.rounds + 1) * short + long)
         check.verified(bench, f"{figure}, {APPEND_MANY}", beside, bench.rounds * short)
 
 

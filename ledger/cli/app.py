@@ -192,6 +192,8 @@ def _fail(error: Exception) -> int:
             codes = {IntegrityError: DOES_NOT_VERIFY, UsageError: WRONG_USE, Unavailable: UNREACHABLE}
             code = next((code for kind, code in codes.items() if isinstance(error, kind)), FAULT)
             text = str(error)
+        case OSError(strerror=str(reason)):
+            code, text = FAULT, f"{error.filename}: {reason}" if error.filename else f"cannot write: {reason}"
         case _:
             code, text = FAULT, f"{type(error).__name__}: {error} (a fault of this program; LEDGER_DEBUG=1 shows where)"
     for remark in getattr(error, "__notes__", ()):

@@ -53,16 +53,16 @@ def opened(shared: Shared) -> Iterator[Ledger]:
 
 
 @contextmanager
-def ready(shared: Shared, settings: Settings) -> Iterator[Servers]:
-    """The servers of `settings`, known to answer and to have the schema, and the ledger that was named.
+def ready(shared: Shared, *, redis: bool) -> Iterator[Servers]:
+    """The servers, known to answer and to have the schema, and the ledger that was named. redis: it is needed too.
 
     A worker waits for a server that goes away later; one that was never there is a mistake to be told at once.
     """
-    servers = Servers(settings)
+    servers = Servers(settings_of(shared, redis=redis))
     try:
         servers.run(migrate.check_schema(migrate.load()))
         servers.run(standings(shared.names()))
-        if settings.redis_url is not None:
+        if redis:
             servers.run(_ping())
         yield servers
     finally:

@@ -86,7 +86,7 @@ class Import:
 
     def run(self, ledger: Ledger) -> Appended:
         """Appends all events. Raises UsageError naming the bad line, Interrupted; both say what was recorded."""
-        with progress(f"Importing {Path(self.name).name}", "events") as advance, self._interruptible():
+        with progress(f"Importing {Path(self.name).name}", "bytes") as advance, self._interruptible():
             try:
                 return ledger.append_many(self._events(advance))
             except InvalidEvent as error:

@@ -13,7 +13,7 @@ import click
 
 from ledger import stream
 from ledger.cli.app import Command
-from ledger.cli.connect import ready, settings_of
+from ledger.cli.connect import ready
 from ledger.cli.output import counted, counting, line, progress, write_json
 from ledger.cli.shared import Interrupted, Shared, pass_shared
 from ledger.cli.text import note, one_line, redacted
@@ -39,7 +39,7 @@ def relay_command(shared: Shared, once: bool, new_epoch: bool) -> None:
 
     Of all ledgers, or of the one named with --ledger. Any number of relays may run at once.
     """
-    with ready(shared, settings_of(shared, redis=True)) as servers, _working(once) as stop:
+    with _working(once) as stop, ready(shared, redis=True) as servers:
         if new_epoch:
             _open_epoch(shared, servers)
         relay = _relay(shared, servers, stop)
@@ -60,10 +60,9 @@ def project_command(shared: Shared, names: tuple[str, ...], once: bool) -> None:
     A projection of your own goes by module:Class. Works without Redis, from Postgres alone.
     """
     projections = _find(names)
-    settings = settings_of(shared)
     with (
-        ready(shared, settings) as servers,
         _working(once) as stop,
+        ready(shared, redis=False) as servers,
         _projector(shared, servers, projections, stop) as projector,
     ):
         if once:
@@ -80,10 +79,9 @@ def project_command(shared: Shared, names: tuple[str, ...], once: bool) -> None:
 def run_command(shared: Shared, names: tuple[str, ...], once: bool) -> None:
     """relay and project in one process. An error in either ends both."""
     projections = _find(names)
-    settings = settings_of(shared, redis=True)
     with (
-        ready(shared, settings) as servers,
         _working(once) as stop,
+        ready(shared, redis=True) as servers,
         _projector(shared, servers, projections, stop) as projector,
     ):
         relay = _relay(shared, servers, stop)
@@ -105,9 +103,8 @@ def replay_command(shared: Shared, names: tuple[str, ...], every: bool) -> None:
     if bool(names) == every:
         raise click.UsageError("name the projections to replay, or give --all", click.get_current_context())
     projections = _find(names)
-    settings = settings_of(shared)
-    with ready(shared, settings):
-        pass
+    with ready(shared, redis=False) as servers:
+        settings = servers.settings
     for projection in projections:
         with progress(f"Replaying {projection.name}") as advance:
             count = rebuild(settings, projection, advance)

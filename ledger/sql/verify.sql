@@ -96,11 +96,13 @@ constraints (tablename, name, definition) as (
         ('ledger.audit_logs', 'entry_format',
             'CHECK ((("position" >= 1) AND (octet_length(hash) = 32) AND (octet_length(prev_hash) = 32)'
             ' AND (octet_length(body_hash) = 32) AND ((resource_type IS NULL) = (resource_id IS NULL))'
-            ' AND ((octet_length(salt) = 16) OR ((salt IS NULL) AND (num_nonnulls(before, after, metadata) = 0)))))')
+            ' AND (COALESCE(octet_length(salt), (16 + num_nonnulls(before, after, metadata))) = 16)))')
 ),
 -- The sources come from the package's migrations; only this function must run as its owner.
-functions (name, source, as_owner) as (
-    select source.name, source.body, source.name = 'ledger.move_tail'
+functions (name, source, as_owner, settings) as (
+    select source.name, source.body, source.name = 'ledger.move_tail',
+        array['search_path=pg_catalog, pg_temp']
+        || case when source.name = 'ledger.move_tail' then array['lock_timeout=1ms'] else '{}' end
     from unnest(%s::text[], %s::text[]) as source (name, body)
 ),
 differences (detail) as (
@@ -136,14 +138,14 @@ differences (detail) as (
         when found.prosrc <> wanted.source then 'not the one of the schema: its source differs'
         when found.prosecdef <> wanted.as_owner then
             case when wanted.as_owner then 'not SECURITY DEFINER' else 'SECURITY DEFINER' end
-        else 'not the one of the schema: its language or search_path differs'
+        else 'not the one of the schema: its language or settings differ'
     end)
     from functions as wanted
     left join pg_proc as found
         on found.pronamespace = to_regnamespace('ledger') and 'ledger.' || found.proname = wanted.name
     where found.oid is null or found.prosrc <> wanted.source or found.prosecdef <> wanted.as_owner
         or found.prolang <> (select oid from pg_language where lanname = 'plpgsql')
-        or found.proconfig is distinct from array['search_path=pg_catalog, pg_temp']
+        or found.proconfig is distinct from wanted.settings
     union all
     select format('table %%s is %%s', tables.name, case
         when found.oid is null then 'missing'
