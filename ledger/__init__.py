@@ -1,29 +1,70 @@
-"""auditledger: a tamper-evident audit ledger for applications on Postgres."""
+"""auditledger: a tamper-evident audit ledger for applications on Postgres.
 
-from ledger.async_client import AsyncLedger
-from ledger.client import Ledger
-from ledger.connections import create_async_redis_connection, create_redis_connection
-from ledger.effects import Plan, Query
-from ledger.errors import (
-    ChainBroken,
-    ConditionFailed,
-    IdempotencyConflict,
-    IntegrityError,
-    InvalidEvent,
-    InvalidSetting,
-    LedgerError,
-    OutcomeUnknown,
-    ProjectionFailed,
-    StreamDiverged,
-    TailBusy,
-    Unavailable,
-    UnknownLedger,
-    UnknownProjection,
-    UsageError,
-    WaitTimeout,
-)
-from ledger.events import Appended, Entry, Event, Receipt, Tail, Unchanged
-from ledger.projection import Projection, Writes
+The names below are the public ones. They are loaded when first used, so that a short command does not wait for the
+drivers.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ledger.async_client import AsyncLedger
+    from ledger.client import Ledger
+    from ledger.connections import create_async_redis_connection, create_redis_connection
+    from ledger.effects import Plan, Query
+    from ledger.errors import (
+        ChainBroken,
+        ConditionFailed,
+        IdempotencyConflict,
+        IntegrityError,
+        InvalidEvent,
+        InvalidSetting,
+        LedgerError,
+        OutcomeUnknown,
+        ProjectionFailed,
+        StreamDiverged,
+        TailBusy,
+        Unavailable,
+        UnknownLedger,
+        UnknownProjection,
+        UsageError,
+        WaitTimeout,
+    )
+    from ledger.events import Appended, Entry, Event, Receipt, Tail, Unchanged
+    from ledger.projection import Projection, Writes
+
+_HOMES = {
+    "Appended": "ledger.events",
+    "AsyncLedger": "ledger.async_client",
+    "ChainBroken": "ledger.errors",
+    "ConditionFailed": "ledger.errors",
+    "Entry": "ledger.events",
+    "Event": "ledger.events",
+    "IdempotencyConflict": "ledger.errors",
+    "IntegrityError": "ledger.errors",
+    "InvalidEvent": "ledger.errors",
+    "InvalidSetting": "ledger.errors",
+    "Ledger": "ledger.client",
+    "LedgerError": "ledger.errors",
+    "OutcomeUnknown": "ledger.errors",
+    "Plan": "ledger.effects",
+    "Projection": "ledger.projection",
+    "ProjectionFailed": "ledger.errors",
+    "Query": "ledger.effects",
+    "Receipt": "ledger.events",
+    "StreamDiverged": "ledger.errors",
+    "Tail": "ledger.events",
+    "TailBusy": "ledger.errors",
+    "Unavailable": "ledger.errors",
+    "Unchanged": "ledger.events",
+    "UnknownLedger": "ledger.errors",
+    "UnknownProjection": "ledger.errors",
+    "UsageError": "ledger.errors",
+    "WaitTimeout": "ledger.errors",
+    "Writes": "ledger.projection",
+    "create_async_redis_connection": "ledger.connections",
+    "create_redis_connection": "ledger.connections",
+}
 
 __all__ = [
     "Appended",
@@ -57,3 +98,10 @@ __all__ = [
     "create_async_redis_connection",
     "create_redis_connection",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value

@@ -11,7 +11,7 @@ import threading
 import time
 from uuid import UUID, uuid5
 
-from ledger import Event, Ledger, LedgerError, Unavailable
+from ledger import Event, Ledger, LedgerError, Receipt, Unavailable
 from ledger.projector import Projector
 from ledger.relay import Relay
 from ledger.replay import find_projections
@@ -51,7 +51,7 @@ def append(part: str, promised: str) -> None:
                 number += 1
 
 
-def _all(ledger: Ledger, batch: list[Event]) -> list[object]:
+def _all(ledger: Ledger, batch: list[Event]) -> list[Receipt]:
     ledger.append_many(batch)
     return [ledger.append(event) for event in batch]  # repeats: their first receipts
 
@@ -75,7 +75,13 @@ def project() -> None:
 def main() -> None:
     part, *args = sys.argv[1:]
     try:
-        {"append": append, "relay": relay, "project": project}[part](*args)
+        match part:
+            case "append":
+                append(*args)
+            case "relay":
+                relay()
+            case "project":
+                project()
     except LedgerError as error:
         print(f"{part}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
         os._exit(9)
