@@ -1,6 +1,7 @@
 """Writes schema/journal.json: file name, SHA-256, and the hash of the line before, for each migration.
 
-A line that has landed never changes; this only adds lines for new files. Run it with `make journal`.
+A line that has landed never changes; this only adds lines for new files. Run it with `make journal`. While a migration
+is still being written, `--unreleased` lets its line change.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ SCHEMA = Path(__file__).parent.parent / "schema"
 
 def main() -> int:
     journal = SCHEMA / "journal.json"
-    lines = [json.dumps(line, separators=(",", ":")) for line in json.loads(journal.read_text())] if journal.exists() else []
+    known = json.loads(journal.read_text()) if journal.exists() else []
+    lines = [json.dumps(line, separators=(",", ":")) for line in known]
     previous = "0" * 64
     for number, file in enumerate(sorted(SCHEMA.glob("*.sql"))):
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
