@@ -67,7 +67,7 @@ class Sizes:
     """How much of everything; `short` is for the smoke test."""
 
     single: int = 200
-    batches: Mapping[int, tuple[int, int]] = field(default_factory=lambda: {1000: (1000, 4), 10_000: (10_000, 2)})
+    batches: Mapping[int, tuple[int, int]] = field(default_factory=lambda: {1000: (1000, 4), 10_000: (10_000, 1)})
     """Of each batch figure, by its nominal size: the size itself, and how many batches make a slice."""
     slices: int = 4
     concurrent: int = 1200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 import traceback
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.import_lines:
         sizes = replace(sizes, imported_long=options.import_lines)
     rounds = options.rounds or (_ROUNDS_SHORT if options.short else _ROUNDS)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the servers are stopped, then, too
     began = time.perf_counter()
     errors: dict[str, str] = {}
     with started() as servers:

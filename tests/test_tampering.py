@@ -429,7 +429,7 @@ UNPROTECTED = [
     ),
     (
         "alter function ledger.refuse_change() reset search_path",
-        "function ledger.refuse_change is not the one of the schema: its language or search_path",
+        "function ledger.refuse_change is not the one of the schema: its language or settings",
     ),
     (
         "drop function ledger.create_ledger",
