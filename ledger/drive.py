@@ -148,6 +148,8 @@ def _translate_postgres(error: psycopg.Error) -> LedgerError:
         return SchemaMismatch(f"the database lacks part of the schema ({text}): run 'auditledger migrate'")
     if state == "42501":
         return UsageError(f"this database user may not do that: {text}")
+    if not state and not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        return UsageError(f"Postgres cannot take that: {text}")
     if not state or state in _SHUTDOWN or state.startswith("08"):
         return ConnectionLost(f"the connection to Postgres was lost: {text}")
     if state.startswith(("28", "3D", "53", "57")):

@@ -46,6 +46,10 @@ declare
     name text;
     granted record;
 begin
+    -- Without statistics the first queries on the new tables would be planned blindly.
+    foreach name in array tables loop
+        execute format('analyze %I.%I', building_schema, name);
+    end loop;
     foreach name in array tables loop
         for granted in
             select acl.privilege_type, acl.grantee, acl.is_grantable
