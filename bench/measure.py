@@ -72,6 +72,7 @@ class Sizes:
     slices: int = 4
     concurrent: int = 1200
     seconds: float = 3.0
+    processes: int = 8
     chain: int = 200_000
     chain_short: int = 50_000
     relayed: int = 20_000
@@ -90,6 +91,7 @@ class Sizes:
             slices=1,
             concurrent=64,
             seconds=0.3,
+            processes=3,
             chain=600,
             chain_short=300,
             relayed=600,

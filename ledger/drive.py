@@ -20,7 +20,6 @@ from ledger.effects import (
     Apply,
     Command,
     CopyIn,
-    CopyOut,
     Effect,
     InTransaction,
     LuaScript,
@@ -30,6 +29,7 @@ from ledger.effects import (
     Refused,
     Row,
     SqlScript,
+    Stored,
     Wait,
 )
 from ledger.errors import (
@@ -49,6 +49,8 @@ Redis: TypeAlias = redis.Redis
 AsyncRedis: TypeAlias = redis.asyncio.Redis
 
 IN_TRANSACTION = (TransactionStatus.INTRANS, TransactionStatus.INERROR, TransactionStatus.ACTIVE)
+_CHUNK = 200 if psycopg.capabilities.has_stream_chunked() else 1
+"""Rows that a long result brings at a time: at most some 50 MB, should every body have its 256 KiB."""
 # The server is going away: the connection is as good as lost.
 _SHUTDOWN = ("57P01", "57P02", "57P03", "57P05")
 
@@ -141,7 +143,7 @@ def _translate_postgres(error: psycopg.Error) -> LedgerError:
     state, text = error.sqlstate or "", error.diag.message_primary or " ".join(str(error).split())
     if state.startswith("LE"):
         hint = f" ({error.diag.message_hint})" if error.diag.message_hint else ""
-        return RecordRefused(f"the database refused the entry: {text}{hint}")
+        return RecordRefused(f"the database refused it: {text}{hint}")
     if state == "55P03":
         return Unavailable(f"Postgres: {text}: another transaction holds what this one needs")
     if state in ("42P01", "3F000", "42883", "42703"):
@@ -175,11 +177,9 @@ def _perform(effect: Effect, connection: Callable[[], Connection] | None, client
                 for data in effect.data:
                     copy.write(data)
             return None
-        case CopyOut():
-            with _cursor(postgres).copy(effect.sql, effect.params) as copy:
-                copy.set_types(effect.types)
-                for row in copy.rows():
-                    effect.take(row)
+        case Stored():
+            for row in _stored_cursor(postgres).stream(effect.sql, effect.params, binary=True, size=_CHUNK):
+                effect.take(row)
             return None
         case SqlScript():
             postgres.execute(effect.sql)
@@ -212,12 +212,6 @@ async def _aperform(
             async with _acursor(postgres).copy(effect.sql) as copy:
                 for data in effect.data:
                     await copy.write(data)
-            return None
-        case CopyOut():
-            async with _acursor(postgres).copy(effect.sql, effect.params) as copy:
-                copy.set_types(effect.types)
-                async for row in copy.rows():
-                    effect.take(row)
             return None
         case SqlScript():
             await postgres.execute(effect.sql)
@@ -263,6 +257,15 @@ def _cursor(connection: Connection) -> psycopg.Cursor[Row]:
 def _acursor(connection: AsyncConnection) -> psycopg.AsyncCursor[Row]:
     cursor = psycopg.AsyncCursor(connection, row_factory=psycopg.rows.tuple_row)
     cursor.format = psycopg.pq.Format.BINARY
+    return cursor
+
+
+def _stored_cursor(connection: Connection) -> psycopg.Cursor[Row]:
+    cursor = _cursor(connection)
+    as_bytes = psycopg.adapters.get_loader(psycopg.adapters.types["bytea"].oid, psycopg.pq.Format.BINARY)
+    as_integer = psycopg.adapters.get_loader(psycopg.adapters.types["int8"].oid, psycopg.pq.Format.BINARY)
+    for name, loader in (("uuid", as_bytes), ("json", as_bytes), ("timestamptz", as_integer)):
+        cursor.adapters.register_loader(name, cast(Any, loader))
     return cursor
 
 

@@ -41,16 +41,15 @@ class CopyIn:
 
 
 @dataclass(frozen=True, slots=True)
-class CopyOut:
-    """A COPY … TO STDOUT (FORMAT BINARY), row by row: memory does not grow with the result. Brings None.
+class Stored:
+    """One query of any length, whose rows go to `take` one by one as they are stored. Brings None. Sync only.
 
-    types: of each column, by Postgres' names; `int8` for a timestamptz gives its microseconds since 2000-01-01 UTC.
-    take: called with each row; what it raises ends the COPY.
+    uuid, json and bytea come as bytes, timestamptz as microseconds since 2000-01-01 UTC: a forged row may hold what no
+    UUID or datetime can. Memory is bounded by a few rows.
     """
 
     sql: str
     params: Sequence[Any]
-    types: Sequence[str]
     take: Callable[[Row], object]
 
 
@@ -96,7 +95,7 @@ class Apply:
     function: Callable[[Any], None]
 
 
-Effect: TypeAlias = Query | Pipeline | CopyIn | CopyOut | SqlScript | InTransaction | Command | LuaScript | Wait | Apply
+Effect: TypeAlias = Query | Pipeline | CopyIn | Stored | SqlScript | InTransaction | Command | LuaScript | Wait | Apply
 Plan: TypeAlias = Generator[Effect, Any, T]
 
 

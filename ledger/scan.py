@@ -10,15 +10,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ledger.canonical import body_bytes, digest, envelope_from, timestamp_from
-from ledger.effects import CopyOut, Plan, Query, Row, sql
+from ledger.effects import Plan, Query, Row, Stored, sql
 from ledger.findings import BEGINNING, ERASED, ERASED_TYPE, ERASURE_ERASED, Finding, Findings, Link, Walk, body_missing
 from ledger.store import FAR, LedgerRef
 
 SQL = sql("verify")
-_TYPES = (
-    *("int8", "bytea", "int8", "int8", "text", "text", "text", "text", "text"),
-    *("bytea", "bytea", "bytea", "bytea", "bytea", "bytea", "bytea"),
-)
 _STRAYS = 1_000
 """Rows at positions below 1 that are named; one finding is enough to damn the ledger."""
 _MOST_OF_A_RANGE = 200_000
@@ -83,7 +79,7 @@ class Span(NamedTuple):
 
 def records(ledger: LedgerRef, first: int, take: Callable[[Record], object], last: int = FAR) -> Plan[None]:
     """Hands every row at positions first … last to `take`, in order."""
-    yield CopyOut(SQL["records"], (ledger.ledger_id, first, last), _TYPES, lambda row: take(Record(*row)))
+    yield Stored(SQL["records"], (ledger.ledger_id, first, last), lambda row: take(Record(*row)))
 
 
 def newest(ledger: LedgerRef, last: int = FAR, first: int = 1) -> Plan[Link | None]:
@@ -94,7 +90,7 @@ def newest(ledger: LedgerRef, last: int = FAR, first: int = 1) -> Plan[Link | No
         record = Record(*row)
         links.append(_link(record, record.envelope(ledger.name)))
 
-    yield CopyOut(SQL["newest"], (ledger.ledger_id, first, last), _TYPES, take)
+    yield Stored(SQL["newest"], (ledger.ledger_id, first, last), take)
     return links[0] if links else None
 
 
@@ -150,7 +146,7 @@ def tail_of(ledger: LedgerRef) -> Plan[Link | None]:
         if position is not None:
             tails.append(Link(position, stored, stored, recorded))
 
-    yield CopyOut(SQL["tail"], (ledger.ledger_id,), ("int8", "bytea", "int8"), take)
+    yield Stored(SQL["tail"], (ledger.ledger_id,), take)
     return tails[0] if tails else None
 
 

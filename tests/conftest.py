@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -44,6 +45,8 @@ shutil.rmtree(run, ignore_errors=True)
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """In the process that leads the run: its folder, a guard over it, and Docker's containers where they are wanted."""
+    # A run in the background of a shell ignores Ctrl-C, and so would every process that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config = session.config
     if hasattr(config, "workerinput"):
         config.stash[RUN] = Path(config.workerinput["run"])

@@ -13,23 +13,19 @@ select pg_export_snapshot();
 set transaction snapshot '{}';
 
 -- name: tail
-copy (select position, hash, recorded_at from ledger.tails where ledger_id = %s) to stdout (format binary);
+select position, hash, recorded_at from ledger.tails where ledger_id = %s;
 
 -- name: records
-copy (
-    select
-        position, id, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id,
-        before, after, metadata, salt, body_hash, prev_hash, hash
-    from ledger.audit_logs where ledger_id = %s and position between %s and %s order by position
-) to stdout (format binary);
+select
+    position, id, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id,
+    before, after, metadata, salt, body_hash, prev_hash, hash
+from ledger.audit_logs where ledger_id = %s and position between %s and %s order by position;
 
 -- name: newest
-copy (
-    select
-        position, id, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id,
-        before, after, metadata, salt, body_hash, prev_hash, hash
-    from ledger.audit_logs where ledger_id = %s and position between %s and %s order by position desc limit 1
-) to stdout (format binary);
+select
+    position, id, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id,
+    before, after, metadata, salt, body_hash, prev_hash, hash
+from ledger.audit_logs where ledger_id = %s and position between %s and %s order by position desc limit 1;
 
 -- name: next_position
 select min(position) from ledger.audit_logs where ledger_id = %s and position >= %s;
