@@ -16,7 +16,7 @@ PINNED := --only-binary :all: -c constraints.txt
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint types imports unit bench constraints journal clean
+.PHONY: help demo test lint types imports unit smoke bench constraints journal clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +38,9 @@ imports: .venv/.test-installed ## Layers (import-linter)
 
 unit: .venv/.test-installed ## The tests (pytest); PYTEST_ARGS="-n 2" is the default
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+smoke: .venv/.test-installed ## A short run of the bench: does it work, do its checks hold (no peers, no bounds)
+	$(BIN)/python -m pytest -q bench
 
 bench: .venv/.bench-installed ## Every figure against its limit and its peers, some 25 minutes; BENCH_ARGS="--figure relay" for one
 	$(BIN)/python -m bench $(BENCH_ARGS)
