@@ -186,11 +186,18 @@ class Writer:
     def _settle(
         self, turn: list[_Slot], plan: Callable[[bool], Plan[list[Outcome]]], lost: ConnectionLost
     ) -> list[Outcome]:
-        """A connection lost during COMMIT tells nothing: look the ids up, record what is missing."""
-        try:
-            return self._servers.run(plan(True))
-        except Unavailable as error:
-            raise _unknown(turn, error) from lost
+        """A connection lost during COMMIT tells nothing: look the ids up, record what is missing.
+
+        The pool's other connections may be dying too, as in a restart: each is tried once, then it is given up.
+        """
+        for _ in range(self._servers.settings.pool_max_size):
+            try:
+                return self._servers.run(plan(True))
+            except ConnectionLost as error:
+                lost = error
+            except Unavailable as error:
+                raise _unknown(turn, error) from lost
+        raise _unknown(turn, lost) from lost
 
 
 class AsyncWriter:
@@ -263,7 +270,11 @@ class AsyncWriter:
     async def _settle(
         self, turn: list[_Slot], plan: Callable[[bool], Plan[list[Outcome]]], lost: ConnectionLost
     ) -> list[Outcome]:
-        try:
-            return await self._servers.run(plan(True))
-        except Unavailable as error:
-            raise _unknown(turn, error) from lost
+        for _ in range(self._servers.settings.pool_max_size):
+            try:
+                return await self._servers.run(plan(True))
+            except ConnectionLost as error:
+                lost = error
+            except Unavailable as error:
+                raise _unknown(turn, error) from lost
+        raise _unknown(turn, lost) from lost
