@@ -24,26 +24,30 @@ MAX_BODY = 256 * 1024
 OWN_ACTIONS = "ledger."
 """Actions that begin so are the ledger's own (format.md, "Envelope")."""
 
-_OWN_ACTION = b'"' + OWN_ACTIONS.encode()
 _KEY_CONTEXT = "auditledger 2026-11 idempotency key to entry id"
 _LIMITS = {"action": 128, "actor": 255, "actor_type": 64, "resource_type": 64, "resource_id": 255}
 _string = msgspec.json.Encoder().encode
 _json_string = lru_cache(maxsize=4096)(_string)  # actors, actions and types come again and again
-# The envelope in three pieces: what an event gives, what its place in the chain gives, and the rest.
-_HEAD = b'{"action":%b,"actor":%b,"actor_type":%b,"body":"%b","id":"%b","ledger":"%b","occurred_at":"%b",'
-_LINK = b'"position":%d,"prev":"%b","recorded_at":"%b",'
-_FOOT = b'"resource_id":%b,"resource_type":%b,"v":1}'
-_WHOLE = _HEAD + _LINK + _FOOT
+_WHOLE = (
+    b'{"action":%b,"actor":%b,"actor_type":%b,"body":"%b","id":"%b","ledger":"%b","occurred_at":"%b",'
+    b'"position":%d,"prev":"%b","recorded_at":"%b","resource_id":%b,"resource_type":%b,"v":1}'
+)
+POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+"""Postgres stores a time as its microseconds since then."""
 
 
 class Draft(msgspec.Struct, frozen=True):
-    """An event ready for the chain. before, after, metadata: JSON texts, UTF-8; None for NULL."""
+    """An event ready for the chain.
+
+    id_bytes: 16. named: was the id the caller's (then it may be there already), or made for this append?
+    occurred: microseconds since 2000-01-01 UTC. before, after, metadata: JSON texts, UTF-8; None for NULL.
+    salt: 16 bytes. size: about how many bytes it takes, for bounding batches.
+    """
 
     event: Event
-    id: UUID
+    id_bytes: bytes
     named: bool
-    """Was the id the caller's (then it may be there already), or made for this append?"""
-    occurred_at: datetime
+    occurred: int
     before: bytes | None
     after: bytes | None
     metadata: bytes | None
@@ -51,26 +55,33 @@ class Draft(msgspec.Struct, frozen=True):
     body_hash: bytes
     envelope_head: bytes
     envelope_foot: bytes
+    size: int
 
     @property
-    def size(self) -> int:
-        """About how many bytes it takes, for bounding batches."""
-        parts = (self.before, self.after, self.metadata, self.envelope_head)
-        return sum(len(part) for part in parts if part is not None) + 256
+    def id(self) -> UUID:
+        return UUID(bytes=self.id_bytes)
+
+    @property
+    def occurred_at(self) -> datetime:
+        return POSTGRES_EPOCH + timedelta(microseconds=self.occurred)
 
 
-def draft(event: Event, ledger: str, now: datetime, entry_id: UUID, salt: bytes, own: bool = False) -> Draft:
+def draft(event: Event, ledger: str, *, now: int, entry_id: bytes, salt: bytes, own: bool = False) -> Draft:
     """Checks and encodes an event for `ledger`.
 
-    now: aware, UTC: used where the event has no occurred_at. entry_id: used where it has neither id nor
-    idempotency_key. salt: 16 random bytes. own: allow the ledger's own actions.
+    now: microseconds since 2000-01-01 UTC: used where the event has no occurred_at. entry_id: 16 bytes, used where it
+    has neither id nor idempotency_key. salt: 16 random bytes. own: allow the ledger's own actions.
     Raises InvalidEvent with the field or JSON path.
     """
-    action = _member(event.action, "action")
-    if action.startswith(_OWN_ACTION) and not own:
+    try:
+        who = _who(event.action, event.actor, event.actor_type)
+        foot = _foot(event.resource_type, event.resource_id)
+    except TypeError:  # one that cannot be hashed, so no string: say which
+        _who.__wrapped__(event.action, event.actor, event.actor_type)
+        _foot.__wrapped__(event.resource_type, event.resource_id)
+        raise
+    if not own and event.action.startswith(OWN_ACTIONS):
         raise InvalidEvent("action", f"actions that begin with {OWN_ACTIONS!r} are the ledger's own")
-    if (event.resource_type is None) != (event.resource_id is None):
-        raise InvalidEvent("resource_type", "resource_type and resource_id go together: give both or neither")
     before = json_text(event.before, "before")
     after = json_text(event.after, "after")
     metadata = json_text(event.metadata, "metadata")
@@ -78,28 +89,35 @@ def draft(event: Event, ledger: str, now: datetime, entry_id: UUID, salt: bytes,
     if len(body) > MAX_BODY:
         raise InvalidEvent("body", f"before, after and metadata take {len(body)} bytes; at most {MAX_BODY} are allowed")
     chosen = _chosen_id(event)
-    identity = chosen or entry_id
-    occurred_at = now if event.occurred_at is None else utc(event.occurred_at, "occurred_at")
+    if chosen is not None:
+        entry_id = chosen.bytes
+    occurred = now if event.occurred_at is None else microseconds(utc(event.occurred_at, "occurred_at"))
     body_hash = digest(body)
-    head, foot = _envelope_ends(
-        action=action,
-        actor=_member(event.actor, "actor"),
-        actor_type=_member(event.actor_type, "actor_type"),
-        body_hash=body_hash,
-        entry_id=identity,
-        ledger=ledger,
-        occurred_at=occurred_at,
-        resource_type=b"null" if event.resource_type is None else _member(event.resource_type, "resource_type"),
-        resource_id=b"null" if event.resource_id is None else _member(event.resource_id, "resource_id"),
+    head = b'%b"%b","id":"%b","ledger":"%b","occurred_at":"%b",' % (
+        who,
+        body_hash.hex().encode(),
+        uuid_text(entry_id),
+        ledger.encode(),
+        timestamp_from(occurred),
     )
-    named = chosen is not None
-    return Draft(event, identity, named, occurred_at, before, after, metadata, salt, body_hash, head, foot)
+    size = len(body) + len(head)
+    return Draft(
+        event, entry_id, chosen is not None, occurred, before, after, metadata, salt, body_hash, head, foot, size
+    )
 
 
-def envelope_of(draft: Draft, position: int, prev: bytes, recorded_at: datetime) -> bytes:
-    """The envelope's bytes (format.md, "Envelope") once the position is known. prev: 32 bytes."""
-    link = _LINK % (position, prev.hex().encode(), timestamp(recorded_at))
-    return draft.envelope_head + link + draft.envelope_foot
+def envelope_of(draft: Draft, position: int, prev: bytes, recorded_at: bytes) -> bytes:
+    """The envelope's bytes (format.md, "Envelope") once the position is known.
+
+    prev: 32 bytes. recorded_at: as it stands in the envelope.
+    """
+    return b'%b"position":%d,"prev":"%b","recorded_at":"%b",%b' % (
+        draft.envelope_head,
+        position,
+        prev.hex().encode(),
+        recorded_at,
+        draft.envelope_foot,
+    )
 
 
 def envelope(entry: Entry) -> bytes:
@@ -181,23 +199,34 @@ def timestamp(moment: datetime) -> bytes:
     return in_utc.isoformat(timespec="microseconds")[:26].encode() + b"Z"
 
 
-_POSTGRES_EPOCH = datetime(2000, 1, 1)
 _MINUTE = 60_000_000
+_MICROSECOND = timedelta(microseconds=1)
 
 
-def timestamp_from(microseconds: int) -> bytes:
+def microseconds(moment: datetime) -> int:
+    """An aware datetime as Postgres stores it."""
+    return (moment - POSTGRES_EPOCH) // _MICROSECOND
+
+
+def uuid_text(raw: bytes) -> bytes:
+    """16 bytes as they stand in the envelope."""
+    digits = raw.hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}".encode()
+
+
+def timestamp_from(stored: int) -> bytes:
     """`timestamp` of a Postgres timestamptz as it is stored: microseconds since 2000-01-01 UTC.
 
     Raises OverflowError outside the years 0001-9999.
     """
-    minutes, rest = divmod(microseconds, _MINUTE)
+    minutes, rest = divmod(stored, _MINUTE)
     seconds, fraction = divmod(rest, 1_000_000)
     return b"%b%02d.%06dZ" % (_minute(minutes), seconds, fraction)
 
 
 @lru_cache(maxsize=4096)
 def _minute(minutes: int) -> bytes:
-    return (_POSTGRES_EPOCH + timedelta(minutes=minutes)).isoformat(timespec="minutes").encode() + b":"
+    return (POSTGRES_EPOCH + timedelta(minutes=minutes)).isoformat(timespec="minutes")[:16].encode() + b":"
 
 
 def utc(moment: datetime, path: str) -> datetime:
@@ -232,22 +261,30 @@ def _chosen_id(event: Event) -> UUID | None:
     return None if event.idempotency_key is None else entry_id_for(event.idempotency_key)
 
 
-def _envelope_ends(
-    *,
-    action: bytes,
-    actor: bytes,
-    actor_type: bytes,
-    body_hash: bytes,
-    entry_id: UUID,
-    ledger: str,
-    occurred_at: datetime,
-    resource_type: bytes,
-    resource_id: bytes,
-) -> tuple[bytes, bytes]:
-    """What stands before the position and after recorded_at. Strings are JSON already."""
-    moment, hashed = timestamp(occurred_at), body_hash.hex().encode()
-    head = _HEAD % (action, actor, actor_type, hashed, str(entry_id).encode(), ledger.encode(), moment)
-    return head, _FOOT % (resource_id, resource_type)
+# Who does what to which kind of thing comes again and again.
+
+
+@lru_cache(maxsize=4096)
+def _who(action: str, actor: str, actor_type: str) -> bytes:
+    """The envelope's beginning, checked."""
+    return b'{"action":%b,"actor":%b,"actor_type":%b,"body":' % (
+        _member(action, "action"),
+        _member(actor, "actor"),
+        _member(actor_type, "actor_type"),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _foot(resource_type: str | None, resource_id: str | None) -> bytes:
+    """The envelope's end, checked."""
+    if (resource_type is None) != (resource_id is None):
+        raise InvalidEvent("resource_type", "resource_type and resource_id go together: give both or neither")
+    if resource_type is None:
+        return b'"resource_id":null,"resource_type":null,"v":1}'
+    return b'"resource_id":%b,"resource_type":%b,"v":1}' % (
+        _member(resource_id, "resource_id"),
+        _member(resource_type, "resource_type"),
+    )
 
 
 def _member(value: Any, field: str, limit: int | None = None) -> bytes:

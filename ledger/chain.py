@@ -6,17 +6,24 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import NamedTuple
 
-from ledger.canonical import Draft, body, digest, envelope, envelope_of
+from ledger.canonical import Draft, body, digest, envelope, envelope_of, timestamp
 from ledger.errors import ChainBroken
 from ledger.events import Entry, Receipt, Tail
 
 
 class Link(NamedTuple):
-    """A draft in its place: its `prev` (32 bytes), and the receipt that it will have once it is durable."""
+    """A draft in its place. Hashes: 32 bytes."""
 
     draft: Draft
+    position: int
     prev: bytes
-    receipt: Receipt
+    hash: bytes
+    recorded_at: datetime
+
+    @property
+    def receipt(self) -> Receipt:
+        """What its caller gets once it is durable."""
+        return Receipt(self.draft.id, self.position, self.hash, self.recorded_at)
 
 
 def extend(tail: Tail, drafts: Iterable[Draft], now: datetime) -> Iterator[Link]:
@@ -25,11 +32,12 @@ def extend(tail: Tail, drafts: Iterable[Draft], now: datetime) -> Iterator[Link]
     now: aware, UTC. recorded_at never runs back, whatever the clock does (format.md, "Envelope").
     """
     recorded_at = max(now, tail.recorded_at)
+    stamp = timestamp(recorded_at)
     position, prev = tail.position, tail.hash
     for draft in drafts:
         position += 1
-        entry_hash = digest(envelope_of(draft, position, prev, recorded_at))
-        yield Link(draft, prev, Receipt(draft.id, position, entry_hash, recorded_at))
+        entry_hash = digest(envelope_of(draft, position, prev, stamp))
+        yield Link(draft, position, prev, entry_hash, recorded_at)
         prev = entry_hash
 
 

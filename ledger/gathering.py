@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from ledger.canonical import Draft
+from ledger.chain import Link
 from ledger.errors import InvalidEvent, LedgerError
 from ledger.events import Appended, Event, Receipt
-from ledger.store import Outcome
+from ledger.store import Outcome, Repeat
 from ledger.writer import prepare
 
 BATCH = 10_000
@@ -56,12 +57,15 @@ class Gathering:
         return Drafts(self._made(events))
 
     def add(self, outcomes: list[Outcome]) -> None:
+        last: Link | Repeat | None = None
         for outcome in outcomes:
             if isinstance(outcome, LedgerError):
                 self.fail(outcome)
                 break
-            self._count += isinstance(outcome, Receipt)
-            self._last = receipt_of(outcome)
+            self._count += isinstance(outcome, Link)
+            last = outcome
+        if last is not None:
+            self._last = last.receipt
 
     def fail(self, error: Exception) -> None:
         self._failure = error
@@ -108,4 +112,4 @@ def receipt_of(outcome: Outcome) -> Receipt:
     """The receipt; raises the conflict where there is one instead."""
     if isinstance(outcome, LedgerError):
         raise outcome
-    return outcome if isinstance(outcome, Receipt) else outcome.receipt
+    return outcome.receipt

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ledger.canonical import body_bytes, digest, envelope_from, timestamp_from
+from ledger.canonical import body_bytes, digest, envelope_from, timestamp_from, uuid_text
 from ledger.effects import Plan, Query, Row, Stored, sql
 from ledger.findings import BEGINNING, ERASED, ERASED_TYPE, ERASURE_ERASED, Finding, Findings, Link, Walk, body_missing
 from ledger.store import FAR, LedgerRef
@@ -47,11 +47,10 @@ class Record(NamedTuple):
     def envelope(self, ledger: str) -> bytes | None:
         """The envelope's bytes; None where a NULL or a time outside the years 0001-9999 leaves it without one."""
         try:
-            digits = self.id.hex()
             return envelope_from(
                 ledger,
                 self.position,
-                f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}".encode(),
+                uuid_text(self.id),
                 timestamp_from(self.recorded),
                 timestamp_from(self.occurred),
                 *self[4:9],

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
 from ledger import chain
-from ledger.canonical import Draft
+from ledger.canonical import Draft, microseconds
 from ledger.chain import Link
 from ledger.effects import CopyIn, InTransaction, Pipeline, Plan, Query, Refused, Row, sql
 from ledger.errors import ConditionFailed, IdempotencyConflict, TailBusy, UnknownLedger, UsageError
@@ -46,7 +46,8 @@ class Repeat(NamedTuple):
     receipt: Receipt
 
 
-Outcome: TypeAlias = Receipt | Repeat | IdempotencyConflict
+Outcome: TypeAlias = Link | Repeat | IdempotencyConflict
+"""Recorded now, recorded before, or refused; the first two have a receipt."""
 
 
 def find_ledger(name: str) -> Plan[LedgerRef]:
@@ -131,7 +132,8 @@ class Appender:
         self._tail = None
         links: list[Link] = []
         yield _write(self.ledger, drafts, _noting(chain.extend(tail, drafts, self._now()), links))
-        return self._recorded(links, tail)
+        self._recorded(links, tail)
+        return list(links)
 
     def _append_locked(
         self, drafts: Sequence[Draft], expect: Condition | None, *, own: bool, settle: bool = False, stop: bool = False
@@ -167,7 +169,7 @@ class Appender:
                 yield write
                 if own:
                     yield _COMMIT
-            recorded: dict[UUID, Receipt | Repeat] = {link.receipt.id: link.receipt for link in links}
+            recorded: dict[UUID, Link | Repeat] = {link.draft.id: link for link in links}
             if own:
                 self._recorded(links, tail)
         else:
@@ -183,10 +185,8 @@ class Appender:
             "nothing was recorded, appending again is safe"
         )
 
-    def _recorded(self, links: Sequence[Link], before: Tail) -> list[Outcome]:
-        receipts = [link.receipt for link in links]
-        self._tail = Tail(receipts[-1].position, receipts[-1].hash, receipts[-1].recorded_at) if receipts else before
-        return list(receipts)
+    def _recorded(self, links: list[Link], before: Tail) -> None:
+        self._tail = Tail(links[-1].position, links[-1].hash, links[-1].recorded_at) if links else before
 
     # recorded_at follows the database's clock: its distance from our monotonic clock, which no one sets back.
 
@@ -221,14 +221,14 @@ def _check(expect: Condition | None, tail: Tail, rows: list[Row]) -> None:
         )
 
 
-def _resolved(outcome: Outcome | UUID, recorded: dict[UUID, Receipt | Repeat]) -> Outcome:
-    """The receipt for an id of this batch: fresh the first time, a repeat after that."""
+def _resolved(outcome: Outcome | UUID, recorded: dict[UUID, Link | Repeat]) -> Outcome:
+    """The outcome for an id of this batch: recorded now the first time, a repeat after that."""
     if not isinstance(outcome, UUID):
         return outcome
-    receipt = recorded[outcome]
-    if isinstance(receipt, Receipt):
-        recorded[outcome] = Repeat(receipt)
-    return receipt
+    found = recorded[outcome]
+    if isinstance(found, Link):
+        recorded[outcome] = Repeat(found.receipt)
+    return found
 
 
 def _sift(drafts: Sequence[Draft], found: dict[UUID, Entry], stop: bool) -> tuple[list[Draft], list[Outcome | UUID]]:
@@ -305,7 +305,7 @@ def _write(ledger: LedgerRef, drafts: Iterable[Draft], links: Iterable[Link]) ->
 
 
 def _insert_params(ledger: LedgerRef, link: Link) -> tuple[Any, ...]:
-    draft, prev, receipt = link
+    draft = link.draft
     event = draft.event
     return (
         draft.id,
@@ -321,10 +321,10 @@ def _insert_params(ledger: LedgerRef, link: Link) -> tuple[Any, ...]:
         draft.salt,
         draft.body_hash,
         ledger.ledger_id,
-        receipt.position,
-        receipt.recorded_at,
-        prev,
-        receipt.hash,
+        link.position,
+        link.recorded_at,
+        link.prev,
+        link.hash,
     )
 
 
@@ -336,8 +336,6 @@ _FIRST = struct.Struct(">hi16siq")
 _LENGTH = struct.Struct(">i")
 _LAST = struct.Struct(">i16si32siiiqiqi32si32s")
 _NULL = _LENGTH.pack(-1)
-_POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _CHUNK = 32 * 1024
 """Bytes that are handed on at a time: Postgres works on them while the next are made."""
 
@@ -357,36 +355,26 @@ def _copy_data(ledger_id: int, links: Iterable[Link]) -> Iterator[bytes]:
 
 
 def _copy_row(ledger_id: int, link: Link) -> bytes:
-    draft, prev, receipt = link
+    draft, position, prev, entry_hash, recorded_at = link
     event = draft.event
-    return b"".join(
-        (
-            _FIRST.pack(17, 16, draft.id.bytes, 8, _micros(draft.occurred_at)),
-            _copy_text(event.actor),
-            _copy_text(event.actor_type),
-            _copy_text(event.action),
-            _copy_text(event.resource_type),
-            _copy_text(event.resource_id),
-            _copy_field(draft.before),
-            _copy_field(draft.after),
-            _copy_field(draft.metadata),
-            _LAST.pack(
-                *(16, draft.salt, 32, draft.body_hash, 4, ledger_id, 8, receipt.position),
-                *(8, _micros(receipt.recorded_at), 32, prev, 32, receipt.hash),
-            ),
-        )
+    return b"%b%b%b%b%b%b%b" % (
+        _FIRST.pack(17, 16, draft.id_bytes, 8, draft.occurred),
+        _copy_texts(event.actor, event.actor_type, event.action),
+        _copy_texts(event.resource_type, event.resource_id),
+        _copy_field(draft.before),
+        _copy_field(draft.after),
+        _copy_field(draft.metadata),
+        _LAST.pack(
+            *(16, draft.salt, 32, draft.body_hash, 4, ledger_id, 8, position),
+            *(8, microseconds(recorded_at), 32, prev, 32, entry_hash),
+        ),
     )
 
 
 @lru_cache(maxsize=4096)
-def _copy_text(text: str | None) -> bytes:
-    return _copy_field(None if text is None else text.encode())
+def _copy_texts(*texts: str | None) -> bytes:
+    return b"".join([_copy_field(None if text is None else text.encode()) for text in texts])
 
 
 def _copy_field(data: bytes | None) -> bytes:
     return _NULL if data is None else _LENGTH.pack(len(data)) + data
-
-
-@lru_cache(maxsize=64)
-def _micros(moment: datetime) -> int:
-    return (moment - _POSTGRES_EPOCH) // _MICROSECOND

@@ -12,9 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
 from ledger.canonical import Draft, draft
 from ledger.effects import Plan
@@ -32,15 +30,24 @@ def prepare(event: Event, ledger: str, *, own: bool = False) -> Draft:
     if not isinstance(event, Event):
         raise InvalidEvent("event", f"must be an Event, not {type(event).__name__}")
     randomness = os.urandom(26)
-    return draft(event, ledger, datetime.now(UTC), _uuid7(randomness[:10]), randomness[10:], own)
+    now = time.time_ns()
+    microseconds = now // 1000 - _FROM_1970_TO_2000
+    return draft(event, ledger, now=microseconds, entry_id=_uuid7(now, randomness), salt=randomness[10:], own=own)
 
 
-def _uuid7(randomness: bytes) -> UUID:
-    """RFC 9562, section 5.7, with the sub-millisecond fraction of section 6.2, method 3. randomness: 10 bytes."""
-    milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)
+_FROM_1970_TO_2000 = 946_684_800_000_000
+"""Microseconds."""
+
+
+def _uuid7(now: int, randomness: bytes) -> bytes:
+    """RFC 9562, section 5.7, with the sub-millisecond fraction of section 6.2, method 3.
+
+    now: nanoseconds since 1970. randomness: 10 bytes or more.
+    """
+    milliseconds, nanoseconds = divmod(now, 1_000_000)
     fraction = (nanoseconds << 12) // 1_000_000
-    rest = int.from_bytes(randomness, "big") & (1 << 62) - 1
-    return UUID(int=(milliseconds & (1 << 48) - 1) << 80 | 7 << 76 | fraction << 64 | 2 << 62 | rest)
+    rest = int.from_bytes(randomness[:8], "big") & (1 << 62) - 1
+    return ((milliseconds & (1 << 48) - 1) << 80 | 7 << 76 | fraction << 64 | 2 << 62 | rest).to_bytes(16, "big")
 
 
 class _Slot:

@@ -75,11 +75,12 @@ def test_what_is_written_is_what_the_vectors_say() -> None:
             **{key: getattr(entry, key) for key in ("actor", "action", "resource_type", "resource_id", "actor_type")},
             **{key: getattr(entry, key) for key in ("before", "after", "metadata", "id", "occurred_at")},
         )
-        draft = canonical.draft(event, entry.ledger, entry.recorded_at, entry.id, entry.salt, own=True)
+        draft = canonical.draft(event, entry.ledger, now=0, entry_id=bytes(16), salt=entry.salt, own=True)
         tail = Tail(entry.position - 1, entry.prev_hash, entry.recorded_at)
-        [(_, prev, receipt)] = chain.extend(tail, [draft], entry.recorded_at)
-        assert canonical.envelope_of(draft, entry.position, prev, entry.recorded_at) == vector["envelope"].encode()
-        assert receipt.hash == entry.hash
+        [link] = chain.extend(tail, [draft], entry.recorded_at)
+        recorded_at = canonical.timestamp(entry.recorded_at)
+        assert canonical.envelope_of(draft, entry.position, link.prev, recorded_at) == vector["envelope"].encode()
+        assert link.hash == entry.hash
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason=f"{SHARED} is not there: only the project's own vectors are checked")
@@ -128,8 +129,8 @@ def test_envelope_is_the_json_of_what_went_in(
         resource_id=resource_id,
         occurred_at=occurred,
     )
-    draft = canonical.draft(event, "main", recorded, UUID(int=7), bytes(16), own=True)
-    envelope = canonical.envelope_of(draft, position, bytes(range(32)), recorded)
+    draft = canonical.draft(event, "main", now=0, entry_id=UUID(int=7).bytes, salt=bytes(16), own=True)
+    envelope = canonical.envelope_of(draft, position, bytes(range(32)), canonical.timestamp(recorded))
     body = b'{"after":null,"before":null,"metadata":null,"salt":"00000000000000000000000000000000"}'
     expected = {
         "action": action,

@@ -6,6 +6,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from uuid import UUID
 
 import psycopg
@@ -194,12 +195,9 @@ def test_recorded_at_follows_the_database_clock_not_ours(
 ) -> None:
     """Our wall clock is a day slow: only occurred_at, which is ours to say, follows it."""
 
-    class Slow(datetime):
-        @classmethod
-        def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
-            return datetime.now(UTC) - timedelta(days=1)
-
-    monkeypatch.setattr(ledger.writer, "datetime", Slow)
+    day = 86_400 * 10**9
+    slow = SimpleNamespace(time_ns=lambda: time.time_ns() - day)
+    monkeypatch.setattr(ledger.writer, "time", slow)
     api = opener()
     for number in range(3):
         [(before,)] = admin.execute("select clock_timestamp()").fetchall()
