@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import NamedTuple
+
+import msgspec
 
 from ledger.canonical import Draft, body, digest, envelope, envelope_of, timestamp
 from ledger.errors import ChainBroken
 from ledger.events import Entry, Receipt, Tail
 
 
-class Link(NamedTuple):
+class Link(msgspec.Struct, frozen=True, gc=False):
     """A draft in its place. Hashes: 32 bytes."""
 
     draft: Draft

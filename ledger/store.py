@@ -355,7 +355,7 @@ def _copy_data(ledger_id: int, links: Iterable[Link]) -> Iterator[bytes]:
 
 
 def _copy_row(ledger_id: int, link: Link) -> bytes:
-    draft, position, prev, entry_hash, recorded_at = link
+    draft = link.draft
     event = draft.event
     return b"%b%b%b%b%b%b%b" % (
         _FIRST.pack(17, 16, draft.id_bytes, 8, draft.occurred),
@@ -365,8 +365,8 @@ def _copy_row(ledger_id: int, link: Link) -> bytes:
         _copy_field(draft.after),
         _copy_field(draft.metadata),
         _LAST.pack(
-            *(16, draft.salt, 32, draft.body_hash, 4, ledger_id, 8, position),
-            *(8, microseconds(recorded_at), 32, prev, 32, entry_hash),
+            *(16, draft.salt, 32, draft.body_hash, 4, ledger_id, 8, link.position),
+            *(8, microseconds(link.recorded_at), 32, link.prev, 32, link.hash),
         ),
     )
 

@@ -16,6 +16,8 @@ from ledger.errors import InvalidEvent
 MAX_DEPTH = 64
 """Levels of objects and arrays in one value of a body."""
 
+PARTS = ("before", "after", "metadata")
+
 _encode = msgspec.json.Encoder(order="sorted").encode
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 
@@ -40,6 +42,22 @@ def json_text(value: Any, path: str) -> bytes | None:
         for fault_path, problem in _faults(value, path, 1):
             raise InvalidEvent(fault_path, problem)
     return text
+
+
+def json_texts(before: Any, after: Any, metadata: Any) -> list[bytes | None]:
+    """`json_text` of a body's three parts: what is beyond doubt is told by one look at all of them."""
+    values = (before, after, metadata)
+    try:
+        texts = [None if value is None else _encode(value) for value in values]
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return [json_text(value, part) for value, part in zip(values, PARTS, strict=True)]
+    for value in values:
+        if not _is_plain(value):
+            break
+    else:
+        if not _is_suspect(b"".join([text for text in texts if text is not None])):
+            return texts
+    return [json_text(value, part) for value, part in zip(values, PARTS, strict=True)]
 
 
 def _is_plain(value: Any) -> bool:

@@ -14,39 +14,44 @@ declare
     first record;
     last record;
     tail record;
+    last_position bigint;
     wrong bigint;
     tolerance constant interval := '5 seconds';
 begin
-    select ledger_id, position, prev_hash, hash, recorded_at, salt is null as bare, count(*) over () as entries
+    select
+        ledger_id, position, prev_hash, hash, recorded_at, salt is null as bare,
+        (select count(*) from (select from added limit 2) as two) > 1 as many
     into first from added limit 1;
     if not found then
         return null;
     end if;
     last := first;
+    if first.bare then
+        raise exception 'entry % has no salt: only an erasure may remove a body', first.position using errcode = 'LE002';
+    end if;
 
-    if first.entries > 1 then
-        select position, prev_hash, recorded_at into first from added order by position limit 1;
-        select ledger_id, position, hash, recorded_at, false as bare into last from added order by position desc limit 1;
-        select link.position into wrong
+    if first.many then
+        -- In the order in which they were written, which must be that of their positions.
+        select
+            max(link.position),
+            min(link.position) filter (
+                where link.position <> link.position_before + 1 or link.prev_hash <> link.hash_before
+                    or link.recorded_at < link.recorded_before or link.ledger_id <> first.ledger_id or link.bare
+            )
+        into last_position, wrong
         from (
             select
-                position,
-                ledger_id = last.ledger_id and salt is not null
-                and position = lag(position, 1, position - 1) over in_order + 1
-                and prev_hash = lag(hash, 1, prev_hash) over in_order
-                and recorded_at >= lag(recorded_at, 1, recorded_at) over in_order as sound
+                ledger_id, position, prev_hash, recorded_at, salt is null as bare,
+                lag(position) over () as position_before,
+                lag(hash) over () as hash_before,
+                lag(recorded_at) over () as recorded_before
             from added
-            window in_order as (order by position)
-        ) as link
-        where not link.sound
-        order by link.position limit 1;
-        if found then
+        ) as link;
+        if wrong is not null then
             raise exception 'entry % does not continue the entry before it in the same statement', wrong
                 using errcode = 'LE002', hint = 'One ledger a statement; positions, prev_hash and recorded_at in order; a salt in each.';
         end if;
-    end if;
-    if last.bare then
-        raise exception 'entry % has no salt: only an erasure may remove a body', last.position using errcode = 'LE002';
+        select ledger_id, position, hash, recorded_at into last from added where position = last_position;
     end if;
     if first.recorded_at < statement_timestamp() - tolerance then
         raise exception 'entry % says it was recorded at %, but the statement came at %',

@@ -156,11 +156,12 @@ def test_rows_of_one_statement_must_continue_each_other(admin: psycopg.Connectio
     refused(admin, TWISTED, text.format(5), [row(4, now), row(5, now, prev_hash=wrong), row(6, now)])
     refused(admin, TWISTED, text.format(5), [row(4, late), row(5, now)])
     refused(admin, TWISTED, text.format(5), [row(4, now), row(5, now, salt=None)])
-    refused(admin, TWISTED, text.format(4), [row(4, now, salt=None), row(5, now)])
+    refused(admin, TWISTED, "^entry 4 has no salt", [row(4, now, salt=None), row(5, now)])
     refused(admin, TWISTED, "^entry . does not continue", [row(4, now), row(1, now, ledger_id=2)])
     refused(admin, TWISTED, "^entry . does not continue", [row(4, now), row(5, now, ledger_id=2)])
     refused(admin, TWISTED, "^entry . does not continue", [row(5, now, ledger_id=2), row(4, now)])
-    insert(admin, [row(6, now), row(4, now), row(5, now)])  # their order in the statement does not matter
+    refused(admin, TWISTED, text.format(4), [row(6, now), row(4, now), row(5, now)])  # they must come in order
+    insert(admin, [row(4, now), row(5, now), row(6, now)])
 
 
 def test_an_entry_without_a_salt_is_refused(admin: psycopg.Connection, now: datetime) -> None:
