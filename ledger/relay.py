@@ -6,16 +6,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection
-from itertools import count
 from typing import NamedTuple
 
 from ledger import stream
 from ledger.effects import Plan, Query
 from ledger.errors import ChainBroken, StreamDiverged, Unavailable, UnknownLedger
-from ledger.events import Entry
+from ledger.scan import Record, records
 from ledger.servers import Servers
-from ledger.store import SQL, LedgerRef, read
-from ledger.stream import NOTHING, StreamId
+from ledger.store import SQL, LedgerRef
+from ledger.stream import NOTHING, StreamId, Wire
 
 log = logging.getLogger(__name__)
 
@@ -88,8 +87,8 @@ class Relay:
         published = 0
         at = self._servers.run(where_to_go_on(standing, self._keep))
         while at.next <= standing.position:
-            entries = self._servers.run(read(ledger, at.next - 1, BATCH, standing.position))
-            _check_gapless(entries, at.next)
+            until = min(standing.position, at.next + BATCH - 1)
+            entries = self._servers.run(_wire(ledger, at.next, until))
             last = self._servers.run(stream.publish(ledger.name, at.last, epoch, entries))
             wanted = StreamId(epoch, entries[-1].position)
             if last == wanted:
@@ -145,11 +144,24 @@ def open_epoch(ledger: LedgerRef) -> Plan[int]:
     return int(epoch)
 
 
-def _check_gapless(entries: list[Entry], first: int) -> None:
-    if not entries or entries[0].position != first or entries[-1].position != first + len(entries) - 1:
-        there = {entry.position for entry in entries}
-        missing = next(position for position in count(first) if position not in there)
-        raise ChainBroken(missing, "missing in the database: nothing after it is published; run 'auditledger verify'")
+def _wire(ledger: LedgerRef, first: int, last: int) -> Plan[list[Wire]]:
+    """The entries first … last, from stored columns straight to the bytes of the stream. Raises ChainBroken."""
+    entries: list[Wire] = []
+
+    def take(record: Record) -> None:
+        envelope = record.envelope(ledger.name)
+        if envelope is None or record.hash is None or record.position != first + len(entries):
+            raise _broken(first + len(entries))
+        entries.append(Wire(record.position, envelope, record.body() or b"", record.hash.hex()))
+
+    yield from records(ledger, first, take, last)
+    if len(entries) != last - first + 1:
+        raise _broken(first + len(entries))
+    return entries
+
+
+def _broken(position: int) -> ChainBroken:
+    return ChainBroken(position, "missing or unreadable: nothing from there on is published; run 'auditledger verify'")
 
 
 def _diverged(ledger: LedgerRef, what: str) -> StreamDiverged:

@@ -14,7 +14,6 @@ from uuid import UUID
 
 import msgspec
 
-from ledger.canonical import body, envelope
 from ledger.effects import Command, LuaScript, Plan
 from ledger.events import Entry
 
@@ -60,11 +59,20 @@ _PUBLISH = _lua("publish")
 _STATE = _lua("state")
 
 
-def publish(ledger: str, after: StreamId, epoch: int, entries: Sequence[Entry]) -> Plan[StreamId]:
+class Wire(NamedTuple):
+    """An entry as the stream holds it. body: empty where erased. hash: in hex."""
+
+    position: int
+    envelope: bytes
+    body: bytes
+    hash: str
+
+
+def publish(ledger: str, after: StreamId, epoch: int, entries: Sequence[Wire]) -> Plan[StreamId]:
     """Adds the entries if `after` is the stream's last id. Returns its last id now, which tells whether it was."""
     args: list[Any] = [str(after), epoch]
     for entry in entries:
-        args += (entry.position, envelope(entry), body(entry) or b"", entry.hash.hex())
+        args += entry
     reply = yield LuaScript(_PUBLISH, (key(ledger),), args)
     return StreamId.parse(reply)
 

@@ -93,14 +93,12 @@ def docker() -> Iterator[Servers]:
             database_url=postgres.get_connection_url(),
             redis_url=f"redis://{redis.get_container_host_ip()}:{redis.get_exposed_port(redis.port)}/0",
         )
-        _hurry(pair.database_url)
         yield pair
 
 
 def start_embedded(home: Path) -> Servers:
-    """The embedded pair in `home`, quick rather than safe against a loss of power. Whoever calls it stops it."""
+    """The embedded pair in `home`. Whoever calls it stops it."""
     pair = embedded.start(home)
-    _hurry(pair.database_url)
     return Servers(pair.database_url, pair.redis_url)
 
 
@@ -135,8 +133,3 @@ def _administer(url: str, *statements: sql.SQL | sql.Composed) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         for statement in statements:
             connection.execute(statement)
-
-
-def _hurry(url: str) -> None:
-    """What a test wrote need not outlast a loss of power."""
-    _administer(url, sql.SQL("alter system set fsync = off"), sql.SQL("select pg_reload_conf()"))
