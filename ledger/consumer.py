@@ -98,12 +98,17 @@ def _from_postgres(readers: Sequence[Reader], limit: int) -> Plan[dict[int, list
         ledger = reader.ledger
         reader.epoch, position = standing[ledger.ledger_id]
         if position < reader.tail.position:
-            raise StreamDiverged(
-                f"entry {reader.tail.position} of ledger {ledger.name!r} was seen, but the ledger ends at {position}: "
-                "its database was set back; see docs/operations.md"
-            )
+            raise set_back(ledger, reader.tail.position, position)
         if position > reader.tail.position:
             entries = yield from read(ledger, reader.tail.position, limit, last=position)
             check_continues(reader.tail, entries)
             found[ledger.ledger_id] = entries
     return found
+
+
+def set_back(ledger: LedgerRef, seen: int, end: int) -> StreamDiverged:
+    """The error for a reader that has seen more than its ledger holds now."""
+    return StreamDiverged(
+        f"entry {seen} of ledger {ledger.name!r} was seen, but the ledger ends at {end}: its database was set back. "
+        "Begin again after an entry that is still there; a projection is rebuilt by 'auditledger replay'"
+    )

@@ -229,6 +229,8 @@ def swap(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[bool]:
         goal = live[ledger.ledger_id].position if ledger.ledger_id in live else 0
         while at.position < goal:
             entries = yield from read(ledger, at.position, PAGE, goal)
+            if not entries:  # the live view had seen more than a database that was set back
+                break
             check_continues(at.tail, entries)
             at = yield from _apply(ledger, projection, at, at.tail, entries, at.epoch)
         yield _move(ledger.ledger_id, at, building=True)

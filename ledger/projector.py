@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 
 from ledger import projection as plans
-from ledger.consumer import Reader, next_entries
+from ledger.consumer import Reader, next_entries, set_back
 from ledger.drive import Redis
 from ledger.errors import ProjectionFailed, Unavailable
 from ledger.projection import Checkpoint, Projection
@@ -95,11 +95,22 @@ class Projector:
                 known = self._servers.run(plans.checkpoints(projection.name))
             for ledger in ledgers:
                 checkpoints[ledger.ledger_id].append(known[ledger.ledger_id])
+        self._check_not_ahead(found, checkpoints)
         self._readers = {
             standing.ledger.ledger_id: _reader(standing, checkpoints[standing.ledger.ledger_id])
             for standing in found
             if self._going
         }
+
+    def _check_not_ahead(self, found: Sequence[Standing], checkpoints: dict[int, list[Checkpoint]]) -> None:
+        """Raises StreamDiverged where a view has seen more than there is. Ledgers may have grown since `found`."""
+        reached = {
+            ledger_id: max((each.position for each in some), default=0) for ledger_id, some in checkpoints.items()
+        }
+        if any(reached[standing.ledger.ledger_id] > standing.position for standing in found):
+            for standing in self._servers.run(standings(self._names)):
+                if reached.get(standing.ledger.ledger_id, 0) > standing.position:
+                    raise set_back(standing.ledger, reached[standing.ledger.ledger_id], standing.position)
 
     def _step(self, wait: float | None) -> int:
         """Reads what is next and applies it. Returns how many entries that were."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from ledger import Entry, Ledger, Query, stream
+from ledger import Entry, Ledger, Plan, Query, stream
 from ledger.canonical import body, envelope
 from ledger.connections import create_redis_connection
 from ledger.migrate import migrate
@@ -209,6 +209,9 @@ def test_a_relay_and_a_projector_beside_a_backup_of_the_database(
         servers = Servers(settings)
         ledger.append_many(_said(range(5)))
         Relay(servers).publish()
+        projector = Projector(servers, find_projections(["timeline"]))
+        projector.install()
+        projector.catch_up()
         # What a restored backup looks like: the same ledger with another entry 4 and no entry 5.
         with psycopg.connect(str(settings.database_url), autocommit=True) as admin:
             admin.execute("alter table ledger.audit_logs disable trigger all")
@@ -224,6 +227,11 @@ def test_a_relay_and_a_projector_beside_a_backup_of_the_database(
             admin.execute("alter table ledger.tails enable always trigger moved_by_entries")
         with pytest.raises(StreamDiverged, match="--new-epoch"):
             Relay(servers).publish()
+        with pytest.raises(StreamDiverged, match="auditledger replay"):
+            projector.catch_up()
+        for projection in find_projections(["timeline"]):
+            assert rebuild(settings, projection) == 3
+        assert [row for (row,) in ledger.run(_positions())] == [1, 2, 3]
         ledger.append_many(_said(range(10, 14)))
         with pytest.raises(StreamDiverged, match="not the ledger's"):
             Relay(servers).publish()
@@ -236,7 +244,13 @@ def test_a_relay_and_a_projector_beside_a_backup_of_the_database(
             ids = [id_.decode() for id_, _ in client.xrange(stream.key("main"))]
         assert ids == [f"2-{position}" for position in range(1, 8)]
         assert [entry.position for entry in ledger.follow(after=0, idle=0.2)] == list(range(1, 8))
+        projector.close()
         servers.close()
+
+
+def _positions() -> Plan[list[tuple[int]]]:
+    rows: list[tuple[int]] = yield Query("select position from ledger_views.timeline order by position")
+    return rows
 
 
 def _said(numbers: range):  # type: ignore[no-untyped-def]
