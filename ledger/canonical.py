@@ -17,7 +17,7 @@ from blake3 import blake3
 
 from ledger.errors import InvalidEvent
 from ledger.events import Entry, Event
-from ledger.values import json_texts
+from ledger.values import json_text
 
 MAX_BODY = 256 * 1024
 """Bytes of a body, its punctuation and salt included."""
@@ -82,7 +82,9 @@ def draft(event: Event, ledger: str, *, now: int, entry_id: bytes, salt: bytes, 
         raise
     if not own and event.action.startswith(OWN_ACTIONS):
         raise InvalidEvent("action", f"actions that begin with {OWN_ACTIONS!r} are the ledger's own")
-    before, after, metadata = json_texts(event.before, event.after, event.metadata)
+    before = json_text(event.before, "before")
+    after = json_text(event.after, "after")
+    metadata = json_text(event.metadata, "metadata")
     body = body_bytes(before, after, metadata, salt)
     if len(body) > MAX_BODY:
         raise InvalidEvent("body", f"before, after and metadata take {len(body)} bytes; at most {MAX_BODY} are allowed")

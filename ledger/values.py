@@ -16,10 +16,9 @@ from ledger.errors import InvalidEvent
 MAX_DEPTH = 64
 """Levels of objects and arrays in one value of a body."""
 
-PARTS = ("before", "after", "metadata")
-
 _encode = msgspec.json.Encoder(order="sorted").encode
-_PLAIN = frozenset({str, int, float, bool, type(None)})
+_SIMPLE = frozenset({str, int, bool, type(None)})
+_NUL = b"\\u0000"
 
 
 def json_text(value: Any, path: str) -> bytes | None:
@@ -38,44 +37,27 @@ def json_text(value: Any, path: str) -> bytes | None:
         for fault_path, problem in _faults(value, path, 1):
             raise InvalidEvent(fault_path, problem) from None
         raise InvalidEvent(path, f"cannot be written as JSON: {error}") from None
-    if not _is_plain(value) or _is_suspect(text):
+    if _NUL in text or not _is_plain(value):
         for fault_path, problem in _faults(value, path, 1):
             raise InvalidEvent(fault_path, problem)
     return text
 
 
-def json_texts(before: Any, after: Any, metadata: Any) -> list[bytes | None]:
-    """`json_text` of a body's three parts: what is beyond doubt is told by one look at all of them."""
-    values = (before, after, metadata)
-    try:
-        texts = [None if value is None else _encode(value) for value in values]
-    except (TypeError, ValueError, OverflowError, RecursionError):
-        return [json_text(value, part) for value, part in zip(values, PARTS, strict=True)]
-    for value in values:
-        if not _is_plain(value):
-            break
-    else:
-        if not _is_suspect(b"".join([text for text in texts if text is not None])):
-            return texts
-    return [json_text(value, part) for value, part in zip(values, PARTS, strict=True)]
-
-
-def _is_plain(value: Any) -> bool:
-    """Nothing but dicts, lists, strings, numbers and booleans? Then its encoded text tells nearly all about it."""
+def _is_plain(value: Any, levels: int = MAX_DEPTH) -> bool:
+    """Nothing but dicts, lists, strings, whole and finite numbers, booleans and None, at most `levels` deep?"""
     kind = type(value)
+    if kind in _SIMPLE:
+        return True
     if kind is dict:
         value = value.values()
     elif kind is not list:
-        return kind in _PLAIN
+        return kind is float and math.isfinite(value)
+    if levels == 0:
+        return False
     for item in value:
-        if type(item) not in _PLAIN and not _is_plain(item):
+        if type(item) not in _SIMPLE and not _is_plain(item, levels - 1):
             return False
     return True
-
-
-def _is_suspect(text: bytes) -> bool:
-    """May the text of a plain value hide a fault? NaN and Infinity become null, which may also stand there rightly."""
-    return b"null" in text or b"\\u0000" in text or text.count(b"{") + text.count(b"[") > MAX_DEPTH
 
 
 def _bad_characters(text: str) -> str | None:
