@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-import struct
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
 from ledger import chain
-from ledger.canonical import Draft, microseconds
+from ledger.canonical import Draft
 from ledger.chain import Link
 from ledger.effects import CopyIn, InTransaction, Pipeline, Plan, Query, Refused, Row, sql
 from ledger.errors import ConditionFailed, IdempotencyConflict, TailBusy, UnknownLedger, UsageError
 from ledger.events import Entry, Receipt, Tail, Unchanged
+from ledger.rows import copy_data, insert_params
 
 SQL = sql("store")
 PAGE = 1000
@@ -300,81 +299,5 @@ def _noting(links: Iterable[Link], notes: list[Link]) -> Iterator[Link]:
 def _write(ledger: LedgerRef, drafts: Iterable[Draft], links: Iterable[Link]) -> Query | CopyIn:
     if isinstance(drafts, Sequence) and len(drafts) == 1:
         [link] = links
-        return Query(SQL["insert"], _insert_params(ledger, link))
-    return CopyIn(SQL["copy"], _copy_data(ledger.ledger_id, links))
-
-
-def _insert_params(ledger: LedgerRef, link: Link) -> tuple[Any, ...]:
-    draft = link.draft
-    event = draft.event
-    return (
-        draft.id,
-        draft.occurred_at,
-        event.actor,
-        event.actor_type,
-        event.action,
-        event.resource_type,
-        event.resource_id,
-        None if draft.before is None else draft.before.decode(),
-        None if draft.after is None else draft.after.decode(),
-        None if draft.metadata is None else draft.metadata.decode(),
-        draft.salt,
-        draft.body_hash,
-        ledger.ledger_id,
-        link.position,
-        link.recorded_at,
-        link.prev,
-        link.hash,
-    )
-
-
-# PostgreSQL documentation, COPY, "Binary Format": a signature, then each row as its number of fields and each field as
-# its length (-1 for NULL) and bytes. Packed by hand because this is the hot path of append_many.
-_SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-_TRAILER = b"\xff\xff"
-_FIRST = struct.Struct(">hi16siq")
-_LENGTH = struct.Struct(">i")
-_LAST = struct.Struct(">i16si32siiiqiqi32si32s")
-_NULL = _LENGTH.pack(-1)
-_CHUNK = 32 * 1024
-"""Bytes that are handed on at a time: Postgres works on them while the next are made."""
-
-
-def _copy_data(ledger_id: int, links: Iterable[Link]) -> Iterator[bytes]:
-    parts = [_SIGNATURE]
-    size = 0
-    for link in links:
-        row = _copy_row(ledger_id, link)
-        parts.append(row)
-        size += len(row)
-        if size > _CHUNK:
-            yield b"".join(parts)
-            parts, size = [], 0
-    parts.append(_TRAILER)
-    yield b"".join(parts)
-
-
-def _copy_row(ledger_id: int, link: Link) -> bytes:
-    draft = link.draft
-    event = draft.event
-    return b"%b%b%b%b%b%b%b" % (
-        _FIRST.pack(17, 16, draft.id_bytes, 8, draft.occurred),
-        _copy_texts(event.actor, event.actor_type, event.action),
-        _copy_texts(event.resource_type, event.resource_id),
-        _copy_field(draft.before),
-        _copy_field(draft.after),
-        _copy_field(draft.metadata),
-        _LAST.pack(
-            *(16, draft.salt, 32, draft.body_hash, 4, ledger_id, 8, link.position),
-            *(8, microseconds(link.recorded_at), 32, link.prev, 32, link.hash),
-        ),
-    )
-
-
-@lru_cache(maxsize=4096)
-def _copy_texts(*texts: str | None) -> bytes:
-    return b"".join([_copy_field(None if text is None else text.encode()) for text in texts])
-
-
-def _copy_field(data: bytes | None) -> bytes:
-    return _NULL if data is None else _LENGTH.pack(len(data)) + data
+        return Query(SQL["insert"], insert_params(ledger.ledger_id, link))
+    return CopyIn(SQL["copy"], copy_data(ledger.ledger_id, links))
