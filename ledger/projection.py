@@ -15,11 +15,10 @@ from ledger.chain import check_continues
 from ledger.effects import Apply, Pipeline, Plan, Query, Refused, Row, SqlScript, sql
 from ledger.errors import ChainBroken, ProjectionFailed, UnknownProjection
 from ledger.events import Entry, Tail
-from ledger.store import PAGE, LedgerRef, read
+from ledger.store import LOCK_TIMEOUT, PAGE, LedgerRef, read
 
 SQL = sql("projection")
 LIVE_SCHEMA = "ledger_views"
-LOCK_TIMEOUT = "55P03"
 
 _BEGIN = Query("begin isolation level read committed read write")
 _COMMIT = Query("commit")

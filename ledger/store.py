@@ -27,7 +27,7 @@ Condition: TypeAlias = int | Unchanged
 _BEGIN = Query("begin isolation level read committed read write")
 _COMMIT = Query("commit")
 _ROLLBACK = Query("rollback")
-_LOCK_TIMEOUT = "55P03"
+LOCK_TIMEOUT = "55P03"
 _CONTENDED_FOR = 0.5
 """Seconds to stay with the locked way after another writer was faster."""
 
@@ -109,7 +109,7 @@ class Appender:
                 # The tail moved or is held by another, an id is there, or it is a real refusal: with the tail locked it
                 # shows which. Who has waited so long already, for an entry that is not committed, does not wait again.
                 now = time.monotonic()
-                if refused.sqlstate == _LOCK_TIMEOUT and now - began >= self._lock_timeout:
+                if refused.sqlstate == LOCK_TIMEOUT and now - began >= self._lock_timeout:
                     raise self._busy() from refused
                 self._contended_until = now + max(_CONTENDED_FOR, 10 * (now - began))
         return (yield from self._append_locked(list(drafts), None, own=True, settle=settle, stop=stop))
@@ -148,7 +148,7 @@ class Appender:
         try:
             results = yield Pipeline(tuple(queries))
         except Refused as refused:
-            if own and refused.sqlstate == _LOCK_TIMEOUT:
+            if own and refused.sqlstate == LOCK_TIMEOUT:
                 raise self._busy() from refused
             raise
         results = results[own:]

@@ -13,9 +13,14 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import psycopg
+
 from ledger import Entry, Event, embedded
 from ledger.chain import check_continues
+from ledger.drive import drive
 from ledger.events import GENESIS, Receipt, Tail
+from ledger.store import Appender, find_ledger
+from ledger.writer import prepare
 
 T = TypeVar("T")
 
@@ -111,3 +116,16 @@ class OwnServers:
         """Stops Redis for good: start() brings an empty one."""
         self.kill_redis()
         shutil.rmtree(self.home / "valkey")
+
+
+def erase(connection: psycopg.Connection, position: int) -> None:
+    """As the erasure to come will do it: the body goes, and an entry says so."""
+    connection.execute("alter table ledger.audit_logs disable trigger append_only")
+    connection.execute(
+        "update ledger.audit_logs set before = null, after = null, metadata = null, salt = null where position = %s",
+        (position,),
+    )
+    connection.execute("alter table ledger.audit_logs enable always trigger append_only")
+    said = Event("system", "ledger.entry_erased", resource_type="ledger.entry", resource_id=str(position))
+    ref = drive(find_ledger("main"), lambda: connection)
+    drive(Appender(ref).append([prepare(said, "main", own=True)]), lambda: connection)

@@ -18,15 +18,12 @@ from blake3 import blake3
 
 from ledger import Event, Ledger
 from ledger.bundle import BODIES, ENVELOPES, MANIFEST, Manifest, verify_bundle
-from ledger.drive import drive
 from ledger.errors import ChainBroken, InvalidSetting, UnknownLedger, UsageError
 from ledger.events import GENESIS
 from ledger.export import export
 from ledger.findings import Report
 from ledger.settings import Settings
-from ledger.store import Appender, find_ledger
-from ledger.writer import prepare
-from tests.support import event, events
+from tests.support import erase, event, events
 
 CLOUDTRAIL = Path(__file__).parents[2] / "shared" / "data" / "cloudtrail.jsonl.gz"
 
@@ -58,18 +55,6 @@ def auditor(folder: Path) -> None:
     assert (count, len(erased)) == (manifest["entries"], manifest["erased"])
     assert manifest["last"] == manifest["first"] + count - 1
     assert erased <= excused
-
-
-def erase(admin: psycopg.Connection, position: int) -> None:
-    admin.execute("alter table ledger.audit_logs disable trigger append_only")
-    admin.execute(
-        "update ledger.audit_logs set before = null, after = null, metadata = null, salt = null where position = %s",
-        (position,),
-    )
-    admin.execute("alter table ledger.audit_logs enable always trigger append_only")
-    said = Event("system", "ledger.entry_erased", resource_type="ledger.entry", resource_id=str(position))
-    ref = drive(find_ledger("main"), lambda: admin)
-    drive(Appender(ref).append([prepare(said, "main", own=True)]), lambda: admin)
 
 
 def said(report: Report) -> list[tuple[int | None, str]]:

@@ -14,14 +14,13 @@ import msgspec
 import psycopg
 import pytest
 
-from ledger import Entry, Event, Ledger, migrate, protections, testing, verify
+from ledger import Entry, Ledger, migrate, protections, testing, verify
 from ledger.canonical import digest, envelope
 from ledger.drive import drive
 from ledger.findings import Report
 from ledger.settings import Settings
-from ledger.store import FAR, Appender, LedgerRef, create_ledger, find_ledger, read
-from ledger.writer import prepare
-from tests.support import event
+from ledger.store import FAR, LedgerRef, create_ledger, read
+from tests.support import erase, event
 
 LAST, ERASED, ERASURE = 30, 12, 20
 Said = list[tuple[int | None, str]]
@@ -100,19 +99,6 @@ def pattern(servers: testing.Servers, template: str) -> Iterator[str]:
         with psycopg.connect(url, autocommit=True) as connection:
             drive(create_ledger("other"), lambda: connection)
         yield url.rpartition("/")[2]
-
-
-def erase(connection: psycopg.Connection, position: int) -> None:
-    """As the erasure to come will do it: the body goes, and an entry says so."""
-    connection.execute("alter table ledger.audit_logs disable trigger append_only")
-    connection.execute(
-        "update ledger.audit_logs set before = null, after = null, metadata = null, salt = null where position = %s",
-        (position,),
-    )
-    connection.execute("alter table ledger.audit_logs enable always trigger append_only")
-    said = Event("system", "ledger.entry_erased", resource_type="ledger.entry", resource_id=str(position))
-    ref = drive(find_ledger("main"), lambda: connection)
-    drive(Appender(ref).append([prepare(said, "main", own=True)]), lambda: connection)
 
 
 @pytest.fixture
