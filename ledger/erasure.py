@@ -69,7 +69,13 @@ def record_own(appender: Appender, draft: Draft) -> Plan[list[Outcome]]:
 
 
 def _own(action: str, about: tuple[str, str] | int, actor: str, reason: str, actor_type: str) -> Event:
-    resource_type, resource_id = (ERASED_TYPE, str(about)) if isinstance(about, int) else about
+    match about:
+        case int():
+            resource_type, resource_id = ERASED_TYPE, str(about)
+        case (str(resource_type), str(resource_id)) if action != ERASED:
+            pass
+        case _:
+            raise InvalidEvent("resource", f"must be the position of an entry, or a pair (type, id), not {about!r}")
     if not isinstance(reason, str) or not reason.strip():
         raise InvalidEvent("reason", "must say why; it stays in the ledger, so name no personal data in it")
     return Event(actor, action, resource_type, resource_id, actor_type, metadata={"reason": reason})
