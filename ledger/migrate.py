@@ -113,9 +113,13 @@ def _bring_up(migrations: list[Migration], dry_run: bool) -> Plan[list[str]]:
         return [migration.file for migration in pending]
     for migration in pending:
         yield Query("begin")
+        yield SqlScript(SQL["become_owner"])
         yield SqlScript(migration.sql)
+        yield SqlScript(SQL["become_owner"])
         yield Query(SQL["record"], (migration.file, migration.sha256))
+        yield SqlScript(SQL["leave_owner"])
         yield Query("commit")
+    yield SqlScript(SQL["let_rebuild"])
     yield from create_ledger("main")
     return [migration.file for migration in pending]
 
