@@ -94,12 +94,10 @@ constraints (tablename, name, definition) as (
             ' AND (octet_length(body_hash) = 32) AND ((resource_type IS NULL) = (resource_id IS NULL))'
             ' AND (COALESCE(octet_length(salt), (16 + num_nonnulls(before, after, metadata))) = 16)))')
 ),
--- The sources come from the package's migrations; only this function must run as its owner.
+-- From the package's migrations; the settings of each are lines of one text.
 functions (name, source, as_owner, settings) as (
-    select source.name, source.body, source.name = 'ledger.move_tail',
-        array['search_path=pg_catalog, pg_temp']
-        || case when source.name = 'ledger.move_tail' then array['lock_timeout=1ms'] else '{}' end
-    from unnest(%s::text[], %s::text[]) as source (name, body)
+    select name, source, as_owner, string_to_array(nullif(settings, ''), e'\n')
+    from unnest(%s::text[], %s::text[], %s::boolean[], %s::text[]) as source (name, source, as_owner, settings)
 ),
 differences (detail) as (
     select format('trigger %%s on %%s is %%s', wanted.name, wanted.tablename, case
