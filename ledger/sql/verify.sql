@@ -65,7 +65,7 @@ on conflict do nothing;
 -- What the schema sets up against changes, compared with what there is: one row for each difference. The definitions
 -- are as Postgres prints them with the search_path that `begin` sets.
 with tables (name) as (
-    values ('ledger.audit_logs'), ('ledger.tails'), ('ledger.ledgers')
+    values ('ledger.audit_logs'), ('ledger.tails'), ('ledger.ledgers'), ('ledger.holds')
 ),
 triggers (tablename, name, definition) as (
     values
@@ -74,7 +74,24 @@ triggers (tablename, name, definition) as (
             ' REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION ledger.move_tail()'),
         ('ledger.audit_logs', 'append_only',
             'CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON ledger.audit_logs'
+            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change(''ledger.entry_erased'')'),
+        ('ledger.audit_logs', 'only_bodies',
+            'CREATE TRIGGER only_bodies BEFORE UPDATE ON ledger.audit_logs'
+            ' FOR EACH ROW WHEN ((current_setting(''ledger.own''::text, true) <> ''''::text))'
+            ' EXECUTE FUNCTION ledger.refuse_more_than_bodies()'),
+        ('ledger.audit_logs', 'own_actions',
+            'CREATE TRIGGER own_actions AFTER INSERT ON ledger.audit_logs'
+            ' FOR EACH ROW WHEN ((new.action ^@ ''ledger.''::text)) EXECUTE FUNCTION ledger.refuse_own_action()'),
+        ('ledger.holds', 'append_only',
+            'CREATE TRIGGER append_only'
+            ' BEFORE DELETE OR UPDATE OF ledger_id, resource_type, resource_id, placed OR TRUNCATE ON ledger.holds'
             ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()'),
+        ('ledger.holds', 'placed_by_entries',
+            'CREATE TRIGGER placed_by_entries BEFORE INSERT ON ledger.holds'
+            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change(''ledger.hold_placed'')'),
+        ('ledger.holds', 'released_by_entries',
+            'CREATE TRIGGER released_by_entries BEFORE UPDATE ON ledger.holds'
+            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change(''ledger.hold_released'')'),
         ('ledger.ledgers', 'append_only',
             'CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON ledger.ledgers'
             ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()'),
@@ -92,7 +109,9 @@ constraints (tablename, name, definition) as (
         ('ledger.audit_logs', 'entry_format',
             'CHECK ((("position" >= 1) AND (octet_length(hash) = 32) AND (octet_length(prev_hash) = 32)'
             ' AND (octet_length(body_hash) = 32) AND ((resource_type IS NULL) = (resource_id IS NULL))'
-            ' AND (COALESCE(octet_length(salt), (16 + num_nonnulls(before, after, metadata))) = 16)))')
+            ' AND (COALESCE(octet_length(salt), (16 + num_nonnulls(before, after, metadata))) = 16)))'),
+        ('ledger.holds', 'holds_pkey', 'PRIMARY KEY (ledger_id, placed)'),
+        ('ledger.holds', 'released_after_placed', 'CHECK ((released > placed))')
 ),
 -- From the package's migrations; the settings of each are lines of one text.
 functions (name, source, as_owner, settings) as (

@@ -2,8 +2,8 @@
 --   ledger_writer     appends; reads no body
 --   ledger_reader     reads the ledgers that ledger.readers names for it, and their views
 --   ledger_projector  the workers: reads every ledger, publishes, makes and fills the read views
---   ledger_eraser     erases bodies
---   ledger_admin      creates ledgers, opens epochs, grants these roles
+--   ledger_eraser     erases bodies, places and releases legal holds
+--   ledger_admin      creates ledgers, opens epochs, rotates keys, places and releases holds, grants these roles
 -- and ledger_owner, to whom everything belongs and who never logs in either. Superusers are beyond all this.
 --
 -- The `grant` and `restrict_readers` statements of the migrations are also the list that `verify` goes by: what a role
@@ -149,6 +149,7 @@ select ledger.restrict_readers('ledger.tails', 'ledger_writer', 'ledger_projecto
 select ledger.restrict_readers('ledger.projections', 'ledger_projector');
 select ledger.restrict_readers('ledger.verifications', 'ledger_projector');
 select ledger.restrict_readers('ledger.subscriptions', 'ledger_projector');
+select ledger.restrict_readers('ledger.holds', 'ledger_projector', 'ledger_eraser', 'ledger_admin');
 
 -- Postgres refuses COPY FROM on a table with row-level security, and COPY is the writers' quick way: so the entries are
 -- read through a view. A barrier passes no order on to what is within it: with ORDER BY in it, reading on by position
@@ -374,7 +375,7 @@ grant select on ledger.migrations, ledger.ledgers, ledger.tails
     to ledger_writer, ledger_reader, ledger_projector, ledger_eraser, ledger_admin;
 
 grant insert on ledger.audit_logs to ledger_writer;
-grant update (fence) on ledger.tails to ledger_writer, ledger_eraser, ledger_admin;
+grant update (fence) on ledger.tails to ledger_writer, ledger_projector, ledger_eraser, ledger_admin;
 grant execute on function ledger.recorded, ledger.differences, ledger.changed to ledger_writer;
 
 grant select on ledger.readable, ledger.entries, ledger.envelopes to ledger_reader, ledger_projector;
@@ -386,6 +387,11 @@ grant select, insert, update, delete on ledger.projections to ledger_projector;
 grant select, insert, update on ledger.subscriptions to ledger_projector;
 grant select, insert on ledger.verifications to ledger_projector;
 grant execute on function ledger.swap_in, ledger.protect_view, ledger.restrict_readers to ledger_projector;
+
+grant execute on function ledger.erase_entry to ledger_eraser;
+grant execute on function ledger.place_hold, ledger.release_hold to ledger_eraser, ledger_admin;
+grant execute on function ledger.record_key to ledger_projector, ledger_admin;
+grant select on ledger.holds to ledger_reader, ledger_projector, ledger_eraser, ledger_admin;
 
 grant update (epoch) on ledger.tails to ledger_admin;
 grant select on ledger.readers to ledger_admin;
