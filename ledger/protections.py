@@ -1,7 +1,11 @@
-"""Is what the schema sets up against changes still in place? What must be there stands in `sql/verify.sql`."""
+"""Is what the schema sets up against changes still in place? 
+
+What must be there stands in `sql/verify.sql`, and in the migrations themselves.
+"""
 
 from __future__ import annotations
 
+from ledger import privileges
 from ledger.effects import Plan, Query, sql
 from ledger.findings import Finding
 from ledger.migrate import Migration, functions
@@ -10,7 +14,10 @@ SQL = sql("verify")
 
 
 def check(migrations: list[Migration]) -> Plan[list[Finding]]:
-    """One finding for each trigger, constraint, function and table that is not as these migrations make it."""
+    """One finding for each trigger, constraint, function, table and privilege that is not as these migrations make it.
+
+    Wants the search_path that verify.sql's `begin` sets.
+    """
     wanted = functions(migrations)
     rows = yield Query(
         SQL["unprotected"],
@@ -21,4 +28,5 @@ def check(migrations: list[Migration]) -> Plan[list[Finding]]:
             ["\n".join(each.settings) for each in wanted],
         ),
     )
-    return [Finding(None, "unprotected", detail) for (detail,) in rows]
+    findings = [Finding(None, "unprotected", detail) for (detail,) in rows]
+    return findings + (yield from privileges.check(migrations))
