@@ -94,7 +94,7 @@ def check_schema(migrations: list[Migration]) -> Plan[None]:
 
 
 class Function(NamedTuple):
-    """A function of the schema. as_owner: SECURITY DEFINER. settings: `name=value` each, as pg_proc.proconfig has them."""
+    """A function of the schema. as_owner: SECURITY DEFINER. settings: `name=value` each, as in pg_proc.proconfig."""
 
     name: str
     source: str
@@ -108,8 +108,8 @@ def functions(migrations: list[Migration]) -> list[Function]:
     setting = re.compile(r" set ([\w.]+) = (.+?)(?= set [\w.]+ = | as$)")
     found = {}
     for migration in migrations:
-        for name, head, source in pattern.findall(migration.sql):
-            head = " ".join(head.split())
+        for name, declared, source in pattern.findall(migration.sql):
+            head = " ".join(declared.split())
             settings = tuple(f"{key}={value.strip(chr(39))}" for key, value in setting.findall(head))
             found[name] = Function(name, source, " security definer " in head, settings)
     return list(found.values())

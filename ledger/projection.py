@@ -76,9 +76,14 @@ class Checkpoint(NamedTuple):
 
 def install(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[None]:
     """Creates the tables where the projection is new, and a checkpoint for every ledger that has none."""
-    yield Pipeline((_BEGIN, Query(SQL["lock_name"], (projection.name,)), Query(SQL["set_path"], (LIVE_SCHEMA,))))
+    yield Pipeline(
+        (
+            *(_BEGIN, Query(SQL["as_projector"]), Query(SQL["lock_name"], (projection.name,))),
+            Query(SQL["set_path"], (LIVE_SCHEMA,)),
+        )
+    )
     if not (yield Query(SQL["known"], (projection.name,))):
-        yield SqlScript(projection.schema)
+        yield from _create_tables(projection, LIVE_SCHEMA)
     yield from _add_checkpoints(projection, ledgers, building=False)
     yield _COMMIT
 
@@ -198,9 +203,9 @@ def begin_rebuild(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[
     yield from drop_rebuild(projection)
     schema = building_schema(projection)
     yield _BEGIN
-    yield SqlScript(f'create schema "{schema}"')
-    yield Query(SQL["set_path"], (schema,))
-    yield SqlScript(projection.schema)
+    yield SqlScript(f'create schema "{schema}" authorization ledger_projector')
+    yield Pipeline((Query(SQL["as_projector"]), Query(SQL["set_path"], (schema,))))
+    yield from _create_tables(projection, schema)
     yield from _add_checkpoints(projection, ledgers, building=True)
     yield _COMMIT
     return True
@@ -258,6 +263,11 @@ def drop_rebuild(projection: Projection) -> Plan[None]:
     yield SqlScript(f'drop schema if exists "{building_schema(projection)}" cascade')
     yield Query(SQL["drop_building_checkpoints"], (projection.name,))
     yield _COMMIT
+
+
+def _create_tables(projection: Projection, schema: str) -> Plan[None]:
+    yield SqlScript(projection.schema)
+    yield Query(SQL["protect"], (schema, list(projection.tables)))
 
 
 def _add_checkpoints(projection: Projection, ledgers: Sequence[LedgerRef], building: bool) -> Plan[None]:

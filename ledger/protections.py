@@ -1,4 +1,4 @@
-"""Is what the schema sets up against changes still in place? 
+"""Is what the schema sets up against changes still in place?
 
 What must be there stands in `sql/verify.sql`, and in the migrations themselves.
 """

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ledger import stream
 from ledger.effects import Plan, Query
 from ledger.errors import ChainBroken, StreamDiverged, Unavailable, UnknownLedger
-from ledger.scan import Record, records
+from ledger.scan import Record, Source, records
 from ledger.servers import Servers
 from ledger.store import SQL, LedgerRef
 from ledger.stream import NOTHING, StreamId, Wire
@@ -154,7 +154,7 @@ def _wire(ledger: LedgerRef, first: int, last: int) -> Plan[list[Wire]]:
             raise _broken(first + len(entries))
         entries.append(Wire(record.position, envelope, record.body() or b"", record.hash.hex()))
 
-    yield from records(ledger, first, take, last)
+    yield from records(Source(*ledger), first, take, last)
     if len(entries) != last - first + 1:
         raise _broken(first + len(entries))
     return entries

@@ -60,7 +60,5 @@ def difference(draft: Draft, recorded: Recorded) -> str | None:
 
 def bodies(drafts: list[Draft]) -> tuple[list[Any], ...]:
     """The arrays of ids and texts that store.sql's `differences` takes."""
-    texts = (
-        [None if (text := getattr(draft, name)) is None else text.decode() for draft in drafts] for name in _TEXTS
-    )
+    texts = ([None if (text := getattr(draft, name)) is None else text.decode() for draft in drafts] for name in _TEXTS)
     return ([draft.id for draft in drafts], *texts)

@@ -25,6 +25,7 @@ from ledger.errors import InvalidSetting
 from ledger.migrate import migrate
 from ledger.settings import Settings
 from tests.api import Api, AsyncApi, Opener, SyncApi
+from tests.roles import Logins, logins
 from tests.support import OwnServers, copy_home
 
 ROOT = Path(__file__).parent.parent
@@ -144,6 +145,13 @@ def admin(migrated_url: str) -> Iterator[psycopg.Connection]:
     """An autocommit connection of a superuser to `migrated_url`, the database of `ledger`."""
     with psycopg.connect(migrated_url, autocommit=True) as connection:
         yield connection
+
+
+@pytest.fixture
+def login(migrated_url: str) -> Iterator[Logins]:
+    """Makes logins with roles of the ledger for `migrated_url`; gives their URLs."""
+    with logins(migrated_url) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

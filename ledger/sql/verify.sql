@@ -15,31 +15,36 @@ set transaction snapshot '{}';
 -- name: tail
 select position, hash, recorded_at from ledger.tails where ledger_id = %s;
 
+-- name: source
+-- Whoever may read the table reads the table; the others, the entries of their ledgers in the view. In the statements
+-- below, {} is the one or the other.
+select case when has_table_privilege('ledger.audit_logs', 'select') then 'ledger.audit_logs' else 'ledger.entries' end;
+
 -- name: records
 select
     position, id, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id,
     before, after, metadata, salt, body_hash, prev_hash, hash
-from ledger.audit_logs where ledger_id = %s and position between %s and %s order by position;
+from {} where ledger_id = %s and position between %s and %s order by position;
 
 -- name: newest
 select
     position, id, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id,
     before, after, metadata, salt, body_hash, prev_hash, hash
-from ledger.audit_logs where ledger_id = %s and position between %s and %s order by position desc limit 1;
+from {} where ledger_id = %s and position between %s and %s order by position desc limit 1;
 
 -- name: next_position
-select min(position) from ledger.audit_logs where ledger_id = %s and position >= %s;
+select position from {} where ledger_id = %s and position >= %s order by position limit 1;
 
 -- name: erasures
 -- The newest erasure of each of these entries.
-select resource_id, max(position) from ledger.audit_logs
+select resource_id, max(position) from {}
 where ledger_id = %s and resource_type = %s and resource_id = any(%s::text[]) and action = %s
 group by resource_id;
 
 -- name: misplaced
-(select position from ledger.audit_logs where ledger_id = %s and position < 1 order by position limit %s)
+(select position from {} where ledger_id = %s and position < 1 order by position limit %s)
 union all
-(select position from ledger.audit_logs where ledger_id = %s and position is null limit 1);
+(select position from {} where ledger_id = %s and position is null limit 1);
 
 -- name: orphans
 -- Goes from one ledger_id to the next by the index, however many entries each has.
