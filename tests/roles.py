@@ -26,7 +26,7 @@ class Logins:
         name, password = f"test_{secrets.token_hex(6)}", secrets.token_hex(16)
         with psycopg.connect(self.url, autocommit=True) as admin:
             made = sql.SQL("create role {} login password {} {}")
-            admin.execute(made.format(sql.Identifier(name), sql.Literal(password), sql.SQL(attributes)))  # type: ignore[arg-type]
+            admin.execute(made.format(sql.Identifier(name), sql.Literal(password), sql.SQL(attributes)))
             self.made.append(name)
             for role in roles:
                 drive(grant(role, name, ledgers if role == "ledger_reader" else None), lambda: admin)

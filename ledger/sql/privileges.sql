@@ -104,7 +104,7 @@ views (name, definition) as (
         ('ledger.envelopes', 'a872c7c390916c2f6ef65a62c838fa20a6e3d4f10b4dba4b94c6bf93c9831e9a')
 )
 select format(
-    '%%s may %%s %%s %%s%%s%%s: more than the schema grants', role, case when grantable then 'grant' else 'use' end,
+    '%%s %%s %%s %%s%%s%%s: more than the schema grants', role, case when grantable then 'may grant' else 'has' end,
     upper(privilege), case when "column" = '' then 'on ' else format('(%%I) on ', "column") end,
     case kind when 'table' then '' else kind || ' ' end, object
 )
