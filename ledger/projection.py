@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 from ledger.chain import check_continues
 from ledger.effects import Apply, Pipeline, Plan, Query, Refused, Row, SqlScript, sql
-from ledger.errors import ChainBroken, ProjectionFailed, UnknownProjection
+from ledger.errors import ChainBroken, ProjectionFailed, UnknownProjection, UsageError
 from ledger.events import Entry, Tail
 from ledger.store import LOCK_TIMEOUT, PAGE, LedgerRef, read
 
@@ -23,6 +23,7 @@ LIVE_SCHEMA = "ledger_views"
 _BEGIN = Query("begin isolation level read committed read write")
 _COMMIT = Query("commit")
 _ROLLBACK = Query("rollback")
+_FORBIDDEN = "42501"
 
 
 class Writes(Protocol):
@@ -203,7 +204,15 @@ def begin_rebuild(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[
     yield from drop_rebuild(projection)
     schema = building_schema(projection)
     yield _BEGIN
-    yield SqlScript(f'create schema "{schema}" authorization ledger_projector')
+    try:
+        yield SqlScript(f'create schema "{schema}" authorization ledger_projector')
+    except Refused as refused:
+        if refused.sqlstate != _FORBIDDEN:
+            raise
+        raise UsageError(
+            "ledger_projector may not create a schema in this database, which a rebuild needs: run 'auditledger "
+            "migrate' as the database's owner, who lets it (copies and restored databases have no such privileges)"
+        ) from refused
     yield Pipeline((Query(SQL["as_projector"]), Query(SQL["set_path"], (schema,))))
     yield from _create_tables(projection, schema)
     yield from _add_checkpoints(projection, ledgers, building=True)
