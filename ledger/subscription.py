@@ -167,8 +167,7 @@ class Subscription:
         if not gaps:
             return []
         # What was dealt with before it was deleted, by erasure or by trimming, is not handed out again.
-        saved = yield Query(SQL["subscription"], (self._ledger.ledger_id, self._group))
-        done = saved[0][0] if saved else self._after
+        done = yield from self._saved()
         return [
             (str(StreamId(last.epoch, position)).encode(), None, 1)
             for first, last in gaps
@@ -223,20 +222,26 @@ class Subscription:
         return claims
 
     def _create_group(self) -> Plan[None]:
-        [(position, epoch)] = yield Query(
-            SQL["subscribe"], (self._ledger.ledger_id, self._group, self._after, self._ledger.ledger_id)
-        )
+        position = yield from self._saved()
         state = yield from stream.state(self._ledger.name)
         if state.first is not None and (yield from self._trimmed(position, state.first.position)):
             raise UsageError(
                 f"the stream begins at position {state.first.position}: group {self._group!r} cannot start after "
                 f"{position}. Start it with after={state.first.position - 1} or later, and read() what is older"
             )
+        [(position, epoch)] = yield Query(
+            SQL["subscribe"], (self._ledger.ledger_id, self._group, position, self._ledger.ledger_id)
+        )
         try:
             yield Command(("XGROUP", "CREATE", self._key, self._group, str(StreamId(epoch, position)), "MKSTREAM"))
         except Refused as refused:
             if not str(refused).startswith("BUSYGROUP"):
                 raise
+
+    def _saved(self) -> Plan[int]:
+        """Up to where the group has dealt with everything, as Postgres knows it; a new one up to where it begins."""
+        rows = yield Query(SQL["subscription"], (self._ledger.ledger_id, self._group))
+        return rows[0][0] if rows else self._after
 
     def _trimmed(self, after: int, until: int) -> Plan[bool]:
         """Is more than erased entries missing between two positions?"""

@@ -59,7 +59,7 @@ def test_erasing_again(api: Api) -> None:
     api.append_many(events(1))
     first = api.erase(1, "user:dpo", "asked for")
     assert api.erase(1, "user:dpo", "asked for") == first
-    with pytest.raises(ErasureRefused, match="ledger.entry:1 was erased already, by user:dpo at position 2"):
+    with pytest.raises(ErasureRefused, match=r"ledger\.entry:1 was erased already, by user:dpo at position 2"):
         api.erase(1, "user:dpo", "another reason")
     with pytest.raises(ErasureRefused, match="by user:dpo"):
         api.erase(1, "user:other", "asked for")
