@@ -11,11 +11,24 @@ from typing import NamedTuple
 
 from ledger.canonical import body_bytes, digest, envelope_from, timestamp_from, uuid_text
 from ledger.effects import Plan, Query, Row, Stored, sql
-from ledger.findings import BEGINNING, ERASED, ERASED_TYPE, ERASURE_ERASED, Finding, Findings, Link, Walk, body_missing
+from ledger.findings import (
+    BEGINNING,
+    ERASED,
+    ERASED_TYPE,
+    ERASURE_ERASED,
+    HOLD_PLACED,
+    HOLD_RELEASED,
+    Finding,
+    Findings,
+    Link,
+    Walk,
+    body_missing,
+)
 from ledger.store import FAR, LedgerRef
 
 SQL = sql("verify")
 TABLE = "ledger.audit_logs"
+_HOLDS = frozenset((HOLD_PLACED, HOLD_RELEASED))
 _STRAYS = 1_000
 """Rows at positions below 1 that are named; one finding is enough to damn the ledger."""
 _MOST_OF_A_RANGE = 200_000
@@ -142,15 +155,27 @@ def check_range(source: Source, start: int, end: int, first: int) -> Plan[Span]:
         for position in check.erased:
             if excused.get(position, 0) <= position:
                 check.findings.add(position, "body_missing", body_missing(position))
+    if check.holds:
+        columns = zip(*check.holds, strict=True)
+        for (position,) in (yield Query(SQL["lost_holds"], (*map(list, columns), source.ledger_id))):
+            check.findings.add(position, "unprotected", "ledger.holds does not have the legal hold as this entry says")
     check.findings.sort()
     return Span(check.entries, check.findings)
 
 
 def strays(source: Source) -> Plan[list[Finding]]:
-    """Rows where no entry can be: at positions below 1, or of ledgers that there are not, which no reader is shown."""
+    """Rows where none can be: at positions below 1, of ledgers that there are not, legal holds that nobody placed.
+
+    No reader is shown rows of other ledgers, nor of none.
+    """
     rows = yield Query(_from(source, "misplaced"), (source.ledger_id, _STRAYS, source.ledger_id))
     findings = [
         Finding(position, "tail_mismatch", f"a row stands at position {position}: the first entry's is 1")
+        for (position,) in rows
+    ]
+    rows = yield Query(_from(source, "false_holds"), (source.ledger_id, HOLD_PLACED, HOLD_RELEASED, _STRAYS))
+    findings += [
+        Finding(position, "unprotected", f"ledger.holds has a legal hold of entry {position} that no entries say")
         for (position,) in rows
     ]
     rows = (yield Query(SQL["orphans"])) if source.whole else []
@@ -187,10 +212,14 @@ class _Check:
         self.walk = Walk(before, self.findings)
         self.entries = 0
         self.erased: list[int] = []
+        self.holds: list[tuple[int, bool, str | None, str | None]] = []
 
     def take(self, record: Record) -> None:
         self.entries += 1
         position = record.position
+        if record.action in _HOLDS:
+            placed = record.action == HOLD_PLACED
+            self.holds.append((position, placed, record.resource_type, record.resource_id))
         self.walk.step(_link(record, record.envelope(self.ledger)), record.prev_hash)
         body = record.body()
         if body is not None:

@@ -41,6 +41,33 @@ select resource_id, max(position) from {}
 where ledger_id = %s and resource_type = %s and resource_id = any(%s::text[]) and action = %s
 group by resource_id;
 
+-- name: false_holds
+-- What stands in the table of legal holds, and no entries say.
+select hold.placed from ledger.holds as hold
+where hold.ledger_id = %s and not (
+    exists (
+        select from {} as entry
+        where entry.ledger_id = hold.ledger_id and entry.position = hold.placed and entry.action = %s
+            and entry.resource_type = hold.resource_type and entry.resource_id = hold.resource_id
+    )
+    and (hold.released is null or exists (
+        select from {} as entry
+        where entry.ledger_id = hold.ledger_id and entry.position = hold.released and entry.action = %s
+            and entry.resource_type = hold.resource_type and entry.resource_id = hold.resource_id
+    ))
+)
+order by hold.placed limit %s;
+
+-- name: lost_holds
+-- What these entries say of legal holds, and the table does not.
+select said.position
+from unnest(%s::bigint[], %s::boolean[], %s::text[], %s::text[]) as said (position, placed, resource_type, resource_id)
+where not exists (
+    select from ledger.holds as hold
+    where hold.ledger_id = %s and hold.resource_type = said.resource_type and hold.resource_id = said.resource_id
+        and case when said.placed then hold.placed else hold.released end = said.position
+);
+
 -- name: misplaced
 (select position from {} where ledger_id = %s and position < 1 order by position limit %s)
 union all
