@@ -24,15 +24,19 @@ from ledger.errors import (
     UsageError,
 )
 from ledger.events import Entry, Event, Receipt
-from ledger.findings import ERASED, ERASED_TYPE
+from ledger.findings import ERASED, ERASED_TYPE, HOLD_PLACED, HOLD_RELEASED
 from ledger.store import Appender, Outcome, Repeat
 
 SQL = sql("erasure")
-PLACED, RELEASED = "ledger.hold_placed", "ledger.hold_released"
 KEY_ROTATED = "ledger.key_rotated"
-_FUNCTIONS = {ERASED: "erase_entry", PLACED: "place_hold", RELEASED: "release_hold", KEY_ROTATED: "record_key"}
+_FUNCTIONS = {
+    ERASED: "erase_entry",
+    HOLD_PLACED: "place_hold",
+    HOLD_RELEASED: "release_hold",
+    KEY_ROTATED: "record_key",
+}
 """Which function of the schema records which of the ledger's own actions; nothing else can."""
-_DONE = {ERASED: "erased", PLACED: "put under a legal hold", RELEASED: "released", KEY_ROTATED: "recorded"}
+_DONE = {ERASED: "erased", HOLD_PLACED: "put under a legal hold", HOLD_RELEASED: "released", KEY_ROTATED: "recorded"}
 
 
 def erasing(position: int, actor: str, reason: str, actor_type: str = "user") -> Event:
@@ -42,12 +46,12 @@ def erasing(position: int, actor: str, reason: str, actor_type: str = "user") ->
 
 def holding(held: tuple[str, str] | int, actor: str, reason: str, actor_type: str = "user") -> Event:
     """The event that places a legal hold on a resource (type, id) or on one entry. Raises InvalidEvent."""
-    return _own(PLACED, held, actor, reason, actor_type)
+    return _own(HOLD_PLACED, held, actor, reason, actor_type)
 
 
 def releasing(held: tuple[str, str] | int, actor: str, reason: str, actor_type: str = "user") -> Event:
     """The event that releases what `holding` placed. Raises InvalidEvent."""
-    return _own(RELEASED, held, actor, reason, actor_type)
+    return _own(HOLD_RELEASED, held, actor, reason, actor_type)
 
 
 def record_own(appender: Appender, draft: Draft) -> Plan[list[Outcome]]:
@@ -102,7 +106,7 @@ def _says_the_same(draft: Draft, entry: Entry) -> bool:
 
 def _done_before(event: Event, entry: Entry) -> UsageError:
     text = (
-        f"{event.resource_type} {event.resource_id} was {_DONE[event.action]} already, by {entry.actor} at position "
+        f"{event.resource_type}:{event.resource_id} was {_DONE[event.action]} already, by {entry.actor} at position "
         f"{entry.position}: nothing was recorded"
     )
     return {ERASED: ErasureRefused, KEY_ROTATED: IdempotencyConflict}.get(event.action, HoldRefused)(text)

@@ -20,7 +20,7 @@ from ledger.events import GENESIS, Tail
 from ledger.findings import Findings, Link
 from ledger.merkle import EMPTY_ROOT, HASH_SIZE, Node
 from ledger.note import parse_note, parse_signatures
-from ledger.scan import check_range
+from ledger.scan import check_range, source_of
 from ledger.store import FAR, LedgerRef
 from ledger.tiles import Tile, edge_root, edge_tiles
 
@@ -121,12 +121,13 @@ def _extend(
     tail: Tail,
     progress: Callable[[int, int], None] | None,
 ) -> Plan[Head]:
+    source = yield from source_of(ledger)
     at, last = base.size, Link(base.size, base.hash, base.hash, None)
     partial: dict[int, tuple[Tile, bytes]] = {}
     while at < tail.position:
         leaves: list[bytes] = []
         end = min(at + _BATCH, tail.position)
-        span = yield from check_range(ledger, at + 1, end, 1, last, leaves)
+        span = yield from check_range(source, at + 1, end, 1, last, leaves)
         _check_findings(span.findings)
         if len(leaves) < end - at:
             raise ChainBroken(span.last.position + 1, f"there is no such entry, but the tail is at {tail.position}")

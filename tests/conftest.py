@@ -25,6 +25,7 @@ from ledger.errors import InvalidSetting
 from ledger.migrate import migrate
 from ledger.settings import Settings
 from tests.api import Api, AsyncApi, Opener, SyncApi
+from tests.roles import Logins, logins
 from tests.support import OwnServers, copy_home
 
 ROOT = Path(__file__).parent.parent
@@ -126,10 +127,26 @@ def ledger(migrated_url: str, redis_url: str) -> Iterator[Ledger]:
         yield opened
 
 
+@pytest.fixture
+def login(migrated_url: str) -> Iterator[Logins]:
+    """Makes logins with roles of the ledger for `migrated_url`; gives their URLs."""
+    with logins(migrated_url) as made:
+        yield made
+
+
+@pytest.fixture
+def roles() -> tuple[str, ...]:
+    """What an application may do: append and read. A test module may ask for more."""
+    return ("ledger_writer", "ledger_reader")
+
+
 @pytest.fixture(params=[SyncApi, AsyncApi], ids=["sync", "async"])
-def opener(request: pytest.FixtureRequest, migrated_url: str) -> Iterator[Opener]:
-    """Opens Ledgers and AsyncLedgers on `migrated_url` behind one face: a test that takes it runs once for each."""
-    with Opener(request.param, Settings(database_url=migrated_url)) as opened:
+def opener(request: pytest.FixtureRequest, login: Logins, roles: tuple[str, ...]) -> Iterator[Opener]:
+    """Opens Ledgers and AsyncLedgers on `migrated_url` behind one face: a test that takes it runs once for each.
+
+    As a login with `roles`.
+    """
+    with Opener(request.param, Settings(database_url=login(*roles))) as opened:
         yield opened
 
 

@@ -35,7 +35,9 @@ from ledger.merkle import check_consistency
 from ledger.note import FileSigner, Verifier, cosign, parse_note, sign, verified_by
 from ledger.servers import Servers
 from ledger.signing import create_key, locked, read_key, state_beside
+from ledger.store import create_ledger
 from ledger.tree import Head, Kept
+from tests.roles import Logins
 from tests.support import erase, event, events, race
 from tests.test_tampering import Forger
 from tests.test_tree import MAIN, check_tree, cut, envelopes, naive_root, rewrite
@@ -469,6 +471,43 @@ def test_two_signers_at_once(
         check_consistency(old.size, old.root, new.size, new.root, proof)
     ledger.checkpoint(key)
     check_tree(ledger, admin, state(key))
+
+
+def test_under_roles(ledger: Ledger, admin: psycopg.Connection, key: Path, login: Logins, tmp_path: Path) -> None:
+    """A projector signs; a reader sees the tree of its ledgers and changes nothing; the others see nothing of it."""
+    new = tmp_path / "new.key"
+    create_key(new, NAME)
+    drive(create_ledger("second"), lambda: admin)
+    ledger.append_many(events(300))
+    with Ledger.open(database_url=login("ledger_projector")) as signing:
+        assert signing.checkpoint(key).size == 300
+        signing.rotate_key(key, new)
+        assert signing.checkpoint(key, new).size == 301
+        assert opened(signing.checkpoint(key, new).note, key, new).size == 301
+    for role, ledgers, seen in (
+        ("ledger_reader", ["main"], 2),
+        ("ledger_reader", ["second"], 0),
+        ("ledger_reader", None, 2),
+        ("ledger_writer", None, None),
+        ("ledger_eraser", None, None),
+        ("ledger_admin", None, None),
+    ):
+        with psycopg.connect(login(role, ledgers=ledgers), autocommit=True) as connection:
+            for table, column in (("tiles", "hashes"), ("checkpoints", "note")):
+                if seen is None:
+                    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                        connection.execute(f"select from ledger.{table}")
+                else:
+                    [(found,)] = connection.execute(f"select count(*) from ledger.{table} where ledger_id = 1")
+                    assert found == (seen if table == "checkpoints" else seen and 3)
+                for statement in (
+                    f"update ledger.{table} set {column} = {column}",
+                    f"insert into ledger.{table} select * from ledger.{table}",
+                    f"delete from ledger.{table}",
+                ):
+                    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                        connection.execute(statement)
+    assert ledger.verify().findings == []
 
 
 def test_erasure_between_two_checkpoints(ledger: Ledger, admin: psycopg.Connection, key: Path) -> None:

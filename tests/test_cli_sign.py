@@ -233,9 +233,10 @@ def test_run_signs_again_and_again_each_ledger_with_its_own_key(
         assert ended(popen).code == 0
     ledger.append_many(events(5))
     forger = Forger(ledger.settings.database_url or "")
-    with forger.connection:
-        cut(forger, 9)
+    with forger.connection:  # of what neither relay nor projections look at
+        forger.run("update ledger.tiles set hashes = set_byte(hashes, 7, get_byte(hashes, 7) # 1) where ledger_id = 1")
+        forger.done()
     with process(*cli.urls, *arguments) as popen:
         ran = ended(popen)
     assert ran.code == 1
-    assert "truncated: ledger 'main' ends at position 9, and 10 were signed" in ran.err
+    assert "error: tree_mismatch: the tiles of ledger 'main' do not give the root" in ran.err

@@ -7,6 +7,14 @@ select pg_try_advisory_lock(hashtextextended('auditledger rebuild ' || %s, 0));
 -- name: set_path
 select set_config('search_path', quote_ident(%s) || ', pg_catalog', true);
 
+-- name: as_projector
+-- Read views belong to the group, so that any of its members can fill, rebuild and drop them.
+set local role ledger_projector;
+
+-- name: protect
+-- Readers see the rows of their ledgers only.
+select ledger.protect_view(%s, %s);
+
 -- name: known
 select 1 from ledger.projections where name = %s and not building limit 1;
 
@@ -50,3 +58,18 @@ update ledger.projections set building = false where name = %s and building;
 -- name: drop_building_checkpoints
 delete from ledger.projections where name = %s and building;
 
+
+-- name: entry
+select
+    position, id, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id,
+    before::text, after::text, metadata::text, salt, body_hash, prev_hash, hash
+from ledger.audit_logs
+where ledger_id = %s and position = %s;
+
+-- name: about
+select
+    position, id, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id,
+    before::text, after::text, metadata::text, salt, body_hash, prev_hash, hash
+from ledger.audit_logs
+where ledger_id = %s and resource_type = %s and resource_id = %s and position > %s and position <= %s
+order by position limit %s;

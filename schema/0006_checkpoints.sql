@@ -79,3 +79,9 @@ alter table ledger.tiles enable always trigger append_only;
 alter table ledger.tiles enable always trigger grow_only;
 alter table ledger.checkpoints enable always trigger append_only;
 alter table ledger.checkpoints enable always trigger add_only;
+
+select ledger.restrict_readers('ledger.tiles', 'ledger_projector');
+select ledger.restrict_readers('ledger.checkpoints', 'ledger_projector');
+grant select on ledger.tiles, ledger.checkpoints to ledger_reader, ledger_projector;
+grant insert, update (hashes) on ledger.tiles to ledger_projector;
+grant insert, update (note) on ledger.checkpoints to ledger_projector;
