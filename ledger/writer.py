@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import struct
 import threading
 import time
 from collections import deque
@@ -47,7 +48,10 @@ def _uuid7(now: int, randomness: bytes) -> bytes:
     milliseconds, nanoseconds = divmod(now, 1_000_000)
     fraction = (nanoseconds << 12) // 1_000_000
     rest = int.from_bytes(randomness[:8], "big") & (1 << 62) - 1
-    return ((milliseconds & (1 << 48) - 1) << 80 | 7 << 76 | fraction << 64 | 2 << 62 | rest).to_bytes(16, "big")
+    return _UUID.pack((milliseconds & (1 << 48) - 1) << 16 | 7 << 12 | fraction, 2 << 62 | rest)
+
+
+_UUID = struct.Struct(">QQ")
 
 
 class _Slot:
