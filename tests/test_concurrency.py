@@ -86,6 +86,10 @@ def test_who_leaves_the_line_leaves_it_to_those_behind(ledger: Ledger, admin: ps
     def leave(*_: object) -> None:
         raise Interrupted
 
+    def append_later() -> Receipt:
+        time.sleep(0.2)
+        return ledger.append(event(3))
+
     ledger.append(event(0))
     admin.execute("begin")
     admin.execute("update ledger.tails set fence = fence + 1")
@@ -95,7 +99,7 @@ def test_who_leaves_the_line_leaves_it_to_those_behind(ledger: Ledger, admin: ps
             first = executor.submit(ledger.append, event(1))
             time.sleep(0.2)  # it writes, and waits for the tail; the main thread waits for it
             signal.setitimer(signal.ITIMER_REAL, 0.5)
-            behind = executor.submit(lambda: time.sleep(0.2) or ledger.append(event(3)))
+            behind = executor.submit(append_later)
             with pytest.raises(Interrupted):
                 ledger.append(event(2))
             admin.execute("commit")
