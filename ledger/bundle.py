@@ -14,14 +14,14 @@ from datetime import UTC, datetime, timedelta
 from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal, NamedTuple
-from uuid import UUID
 
 import msgspec
 from msgspec import Meta
 
-from ledger.canonical import digest, envelope
+from ledger.canonical import digest
+from ledger.envelopes import Envelope, Hash, Name, Position, parse_envelope
 from ledger.errors import UsageError
-from ledger.events import GENESIS, Entry
+from ledger.events import GENESIS
 from ledger.findings import (
     ERASED,
     ERASED_TYPE,
@@ -42,13 +42,6 @@ _STEP = 1_000
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
-_Hash = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-_Name = Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9._-]{0,63}$")]
-_Text64 = Annotated[str, Meta(min_length=1, max_length=64)]
-_Text128 = Annotated[str, Meta(min_length=1, max_length=128)]
-_Text255 = Annotated[str, Meta(min_length=1, max_length=255)]
-_Time = Annotated[datetime, Meta(tz=True)]
-_Position = Annotated[int, Meta(ge=1)]
 _Count = Annotated[int, Meta(ge=0)]
 
 
@@ -60,44 +53,17 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     version: Literal[1]
-    ledger: _Name
-    first: _Position
+    ledger: Name
+    first: Position
     last: _Count
     entries: _Count
     erased: _Count
-    prev: _Hash
-    head: _Hash
+    prev: Hash
+    head: Hash
 
     def encode(self) -> bytes:
         """The file's bytes; other spellings of the same values do not pass."""
         return msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n"
-
-
-class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """format.md, "Envelope"."""
-
-    action: _Text128
-    actor: _Text255
-    actor_type: _Text64
-    body: _Hash
-    id: UUID
-    ledger: _Name
-    occurred_at: _Time
-    position: _Position
-    prev: _Hash
-    recorded_at: _Time
-    resource_id: _Text255 | None
-    resource_type: _Text64 | None
-    v: Literal[1]
-
-    def encode(self) -> bytes:
-        entry = Entry(
-            *(self.ledger, self.position, self.id, self.recorded_at, self.occurred_at),
-            *(self.actor, self.actor_type, self.action, self.resource_type, self.resource_id),
-            *(None, None, None, None),
-            *(bytes.fromhex(self.body), bytes.fromhex(self.prev), b""),
-        )
-        return envelope(entry)
 
 
 class _Line(NamedTuple):
@@ -108,7 +74,6 @@ class _Line(NamedTuple):
 
 
 _manifest_of = msgspec.json.Decoder(Manifest).decode
-_envelope_of = msgspec.json.Decoder(_Envelope).decode
 
 
 def verify_bundle(folder: Path, progress: Callable[[int, int], None] | None = None) -> Report:
@@ -197,7 +162,7 @@ class _Check:
             self.unexcused.pop(said.resource_id, None)
         self._take_body(said, body, is_erasure)
 
-    def _take_body(self, said: _Envelope, body: _Line | None, is_erasure: bool) -> None:
+    def _take_body(self, said: Envelope, body: _Line | None, is_erasure: bool) -> None:
         position = said.position
         if body is None:
             self.findings.add(position, "body_missing", f"{BODIES} ends before its line")
@@ -229,21 +194,11 @@ class _Check:
                 add(manifest.last, "tail_mismatch", f"{MANIFEST} says {name}: {says}, the files hold {holds}")
 
 
-def _well_formed(line: _Line, ledger: str) -> _Envelope:
+def _well_formed(line: _Line, ledger: str) -> Envelope:
     """The line's envelope. Raises ValueError saying what is wrong with its form."""
     if not line.whole:
         raise ValueError("it is cut off")
-    said = _envelope_of(line.text)
+    said = parse_envelope(line.text)
     if said.ledger != ledger:
         raise ValueError(f"it is of ledger {said.ledger!r}")
-    if (said.resource_type is None) != (said.resource_id is None):
-        raise ValueError("resource_type and resource_id go together")
-    if "\0" in f"{said.action}{said.actor}{said.actor_type}{said.resource_type}{said.resource_id}":
-        raise ValueError("a string holds U+0000")
-    try:
-        canonical = said.encode()
-    except OverflowError:
-        raise ValueError("a time is outside the years 0001-9999") from None
-    if canonical != line.text:
-        raise ValueError("it is not in canonical form")
     return said

@@ -13,6 +13,9 @@
     │   ├── ChainBroken             entries that do not continue each other
     │   ├── StreamDiverged          the stream holds what the database does not
     │   ├── RecordRefused           the database refused a record as false
+    │   ├── EvidenceRefused         evidence handed in does not hold
+    │   │   ├── NoteRefused         a signed note or checkpoint: its form or its signatures
+    │   │   └── ProofRefused        an inclusion or consistency proof, or a tile
     │   └── MigrationTampered       a migration was edited, removed or reordered
     ├── ProjectionFailed            a projection's `apply` raised; its view stands before the entries it failed on
     └── Unavailable                 a server is away or overloaded; trying again is safe
@@ -88,6 +91,18 @@ class StreamDiverged(IntegrityError):
 
 class RecordRefused(IntegrityError):
     """The database refused a record: it was not what it said it was."""
+
+
+class EvidenceRefused(IntegrityError):
+    """Evidence that was handed in does not hold: it is malformed, or it proves something else."""
+
+
+class NoteRefused(EvidenceRefused):
+    """A signed note or checkpoint whose form or signatures do not hold."""
+
+
+class ProofRefused(EvidenceRefused):
+    """An inclusion or consistency proof, a tile or an entry bundle that does not hold."""
 
 
 class MigrationTampered(IntegrityError):
