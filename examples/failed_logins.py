@@ -7,7 +7,8 @@
 
 A projection is a name, a version to raise when you change it, the SQL of its tables (plain names; every key begins with
 ledger_id), and `apply`. It runs in the transaction that moves the projection's checkpoint, so each entry counts exactly
-once; and it must depend on nothing but its tables and the entries, so that a replay gives the same rows.
+once; and it must depend on nothing but its tables and the entries, so that a replay gives the same rows. A view that
+keeps something of the entries' bodies also has an `erase`, which drops it again.
 """
 
 from collections.abc import Sequence

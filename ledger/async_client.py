@@ -13,6 +13,7 @@ from ledger import store
 from ledger.consumer import POLL, next_entries, reader_after
 from ledger.drive import AsyncConnection, adrive
 from ledger.effects import Plan
+from ledger.erasure import erasing, holding, releasing
 from ledger.errors import LedgerError
 from ledger.events import Appended, Entry, Event, Receipt, Tail
 from ledger.findings import Report
@@ -112,6 +113,20 @@ class AsyncLedger:
                 return gathering.result()
             under_way = asyncio.create_task(writer.write_batch(gathering.drafts(pulled)))
 
+    async def erase(self, position: int, actor: str, reason: str, *, actor_type: str = "user") -> Receipt:
+        """As Ledger.erase."""
+        return await self._record_own(erasing(position, actor, reason, actor_type))
+
+    async def hold(self, held: tuple[str, str] | int, actor: str, reason: str, *, actor_type: str = "user") -> Receipt:
+        """As Ledger.hold."""
+        return await self._record_own(holding(held, actor, reason, actor_type))
+
+    async def release(
+        self, held: tuple[str, str] | int, actor: str, reason: str, *, actor_type: str = "user"
+    ) -> Receipt:
+        """As Ledger.release."""
+        return await self._record_own(releasing(held, actor, reason, actor_type))
+
     async def tail(self) -> Tail:
         """Position, hash and time of the newest entry."""
         return await self.run(store.tail_of(await self.ref()))
@@ -186,6 +201,10 @@ class AsyncLedger:
     async def verify(self, *, first: int = 1, workers: int = 1) -> Report:
         """As Ledger.verify, in a thread."""
         return await asyncio.to_thread(verify, self.settings, first=first, workers=workers)
+
+    async def _record_own(self, event: Event) -> Receipt:
+        ref, writer, _ = await self._open()
+        return receipt_of(await writer.write_own(prepare(event, ref.name, own=True)))
 
     async def _acknowledge(self, subscription: Subscription, claim: Claim) -> None:
         await self.run(subscription.acknowledge(claim))

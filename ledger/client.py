@@ -15,6 +15,7 @@ from ledger import store
 from ledger.consumer import POLL, next_entries, reader_after
 from ledger.drive import Connection, drive
 from ledger.effects import Plan
+from ledger.erasure import erasing, holding, releasing
 from ledger.errors import LedgerError
 from ledger.events import Appended, Entry, Event, Receipt, Tail
 from ledger.findings import Report
@@ -121,6 +122,27 @@ class Ledger:
                     return gathering.result()
                 under_way = executor.submit(writer.write_batch, gathering.drafts(pulled))
 
+    def erase(self, position: int, actor: str, reason: str, *, actor_type: str = "user") -> Receipt:
+        """Removes the body of the entry at a position, and records in the same transaction who did it and why.
+
+        Envelope and hash stay, so the chain does. The stream's copy goes when the relay publishes the erasure, what
+        views made of the body when they come to it; erasure.py says what is not reached. Returns the erasure's receipt,
+        or the first one where the same actor erased it before for the same reason.
+        Raises ErasureRefused (no such entry, one of the ledger's own, erased already), UnderLegalHold, InvalidEvent.
+        """
+        return self._record_own(erasing(position, actor, reason, actor_type))
+
+    def hold(self, held: tuple[str, str] | int, actor: str, reason: str, *, actor_type: str = "user") -> Receipt:
+        """Places a legal hold: nothing about a resource (type, id), or not the entry at a position, may be erased.
+
+        One hold at a time: raises HoldRefused where another actor, or the same for another reason, placed one.
+        """
+        return self._record_own(holding(held, actor, reason, actor_type))
+
+    def release(self, held: tuple[str, str] | int, actor: str, reason: str, *, actor_type: str = "user") -> Receipt:
+        """Releases a legal hold. Raises HoldRefused where there is none."""
+        return self._record_own(releasing(held, actor, reason, actor_type))
+
     def tail(self) -> Tail:
         """Position, hash and time of the newest entry."""
         return self.run(store.tail_of(self.ref))
@@ -199,6 +221,10 @@ class Ledger:
     def verify(self, *, first: int = 1, workers: int = 1) -> Report:
         """Checks the whole ledger (or from `first` on): chain, bodies, tail and protections. See verify.py."""
         return verify(self.settings, first=first, workers=workers)
+
+    def _record_own(self, event: Event) -> Receipt:
+        ref, writer, _ = self._open()
+        return receipt_of(writer.write_own(prepare(event, ref.name, own=True)))
 
     def _acknowledge(self, subscription: Subscription, claim: Claim) -> None:
         self.run(subscription.acknowledge(claim))

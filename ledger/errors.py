@@ -6,6 +6,9 @@
     │   ├── InvalidSetting          a missing or malformed setting, URL or argument
     │   ├── ConditionFailed         an `expect=` did not hold
     │   ├── IdempotencyConflict     an id was recorded before, with other content
+    │   ├── ErasureRefused          an entry that is not there, or that nobody may erase
+    │   │   └── UnderLegalHold      a legal hold stands against it
+    │   ├── HoldRefused             a resource that is held already, or not held
     │   ├── UnknownLedger           no ledger of that name
     │   ├── UnknownProjection       no projection of that name, or its tables are not built yet
     │   └── SchemaMismatch          the database's schema is missing, too old or too new for this package
@@ -59,6 +62,18 @@ class ConditionFailed(UsageError):
 
 class IdempotencyConflict(UsageError):
     """An id or idempotency key that was recorded before with other content."""
+
+
+class ErasureRefused(UsageError):
+    """An entry that is not there, that nobody may erase, or that was erased already for another reason."""
+
+
+class UnderLegalHold(ErasureRefused):
+    """A legal hold stands against the erasure. Nothing was erased."""
+
+
+class HoldRefused(UsageError):
+    """A legal hold on what is held already for another reason, or a release of what is not held."""
 
 
 class UnknownLedger(UsageError):

@@ -5,6 +5,7 @@ The rules are the same for a database and for a bundle; `scan` and `bundle` say 
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 import msgspec
@@ -28,6 +29,9 @@ _GAP = 1_000
 ERASED = "ledger.entry_erased"
 ERASED_TYPE = "ledger.entry"
 """Action and resource_type of an erasure (format.md, "Body")."""
+HOLD_PLACED, HOLD_RELEASED = "ledger.hold_placed", "ledger.hold_released"
+"""Actions of legal holds; their resource is the one that is held."""
+_POSITION = re.compile(r"[1-9][0-9]{0,18}").fullmatch
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -173,6 +177,14 @@ def _wrong_link(position: int) -> str:
     if position == 1:
         return "its prev is not 64 zeros, as the first entry's must be"
     return f"its prev is not the hash of entry {position - 1}"
+
+
+def erased_by(action: str, resource_type: str | None, resource_id: str | None, position: int) -> int | None:
+    """The position of the entry that the entry at `position` erases; None where it is no erasure of an earlier one."""
+    if action != ERASED or resource_type != ERASED_TYPE or resource_id is None or not _POSITION(resource_id):
+        return None
+    erased = int(resource_id)
+    return erased if erased < position else None
 
 
 def body_missing(position: int) -> str:

@@ -7,7 +7,7 @@ their own. The search_path decides which of the two a statement means, so a proj
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -15,6 +15,7 @@ from ledger.chain import check_continues
 from ledger.effects import Apply, Pipeline, Plan, Query, Refused, Row, SqlScript, sql
 from ledger.errors import ChainBroken, ProjectionFailed, UnknownProjection
 from ledger.events import Entry, Tail
+from ledger.findings import erased_by
 from ledger.store import LOCK_TIMEOUT, PAGE, LedgerRef, read
 
 SQL = sql("projection")
@@ -57,6 +58,16 @@ class Projection(ABC):
 
         Must depend on nothing but its tables and the entries: a replay has to give the same rows.
         """
+
+    def erase(self, ledger_id: int, entry: Entry, about: Iterable[Entry], tx: Writes) -> None:
+        """Drops from the tables what came from the body of an entry that was erased; by default there is nothing.
+
+        Called once `apply` was given the erasure (`ledger.entry_erased`), before the entries after it, in the same
+        transaction. A replay is given the entry without its body from the beginning: both have to give the same rows.
+        entry: as it stands now, without its body. about: all entries about the same resource up to the erasure, as
+        they stand now, read from Postgres while they are iterated; none where the entry is about no resource.
+        """
+        return
 
 
 class Checkpoint(NamedTuple):
@@ -142,7 +153,7 @@ def _apply(
     if not fresh:
         return checkpoint
     try:
-        yield Apply(_applying(projection, ledger.ledger_id, fresh))
+        yield Apply(_applying(projection, ledger, fresh))
     except Refused as refused:
         raise ProjectionFailed(projection.name, fresh[0].position, str(refused)) from refused
     last = fresh[-1]
@@ -154,16 +165,47 @@ def _move(ledger_id: int, to: Checkpoint, building: bool) -> Query:
     return Query(SQL["move_checkpoint"], params)
 
 
-def _applying(projection: Projection, ledger_id: int, entries: Sequence[Entry]) -> Any:
+def _applying(projection: Projection, ledger: LedgerRef, entries: Sequence[Entry]) -> Any:
     def apply(tx: Writes) -> None:
+        done = 0
         try:
-            projection.apply(ledger_id, entries, tx)
+            for end, entry in enumerate(entries, 1):
+                erased = erased_by(entry.action, entry.resource_type, entry.resource_id, entry.position)
+                if erased is not None:
+                    projection.apply(ledger.ledger_id, entries[done:end], tx)
+                    _erase(projection, ledger, erased, entry.position, tx)
+                    done = end
+            if done < len(entries):
+                projection.apply(ledger.ledger_id, entries[done:], tx)
         except Exception as error:
             if hasattr(error, "sqlstate"):  # the database's: the connection may be lost, which is not the view's fault
                 raise
             raise ProjectionFailed(projection.name, entries[0].position, f"{type(error).__name__}: {error}") from error
 
     return apply
+
+
+def _erase(projection: Projection, ledger: LedgerRef, position: int, erasure: int, tx: Writes) -> None:
+    """Lets the projection drop what came from the body of the entry at `position`, erased by that at `erasure`."""
+    rows = tx.execute(SQL["entry"], (ledger.ledger_id, position))
+    if not rows:
+        return
+    entry = Entry(ledger.name, *rows[0])
+    if entry.erased:
+        projection.erase(ledger.ledger_id, entry, _about(ledger, entry, erasure, tx), tx)
+
+
+def _about(ledger: LedgerRef, entry: Entry, last: int, tx: Writes) -> Iterator[Entry]:
+    """The entries about the same resource up to a position, in order, page by page."""
+    after = 0
+    while entry.resource_type is not None:
+        resource = (entry.resource_type, entry.resource_id)
+        rows = tx.execute(SQL["about"], (ledger.ledger_id, *resource, after, last, PAGE))
+        for row in rows:
+            yield Entry(ledger.name, *row)
+        if len(rows) < PAGE:
+            return
+        after = rows[-1][0]
 
 
 def _unseen(checkpoint: Checkpoint, start: Tail, entries: Sequence[Entry]) -> Sequence[Entry]:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from ledger import stream
 from ledger.effects import Plan, Query
 from ledger.errors import ChainBroken, StreamDiverged, Unavailable, UnknownLedger
+from ledger.findings import erased_by
 from ledger.scan import Record, records
 from ledger.servers import Servers
 from ledger.store import SQL, LedgerRef
@@ -160,7 +161,8 @@ def _wire(ledger: LedgerRef, first: int, last: int) -> Plan[list[Wire]]:
         envelope = record.envelope(ledger.name)
         if envelope is None or record.hash is None or record.position != first + len(entries):
             raise _broken(first + len(entries))
-        entries.append(Wire(record.position, envelope, record.body() or b"", record.hash.hex()))
+        erases = erased_by(record.action, record.resource_type, record.resource_id, record.position)
+        entries.append(Wire(record.position, envelope, record.body() or b"", record.hash.hex(), str(erases or "")))
 
     yield from records(ledger, first, take, last)
     if len(entries) != last - first + 1:

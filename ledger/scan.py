@@ -11,10 +11,23 @@ from typing import NamedTuple
 
 from ledger.canonical import body_bytes, digest, envelope_from, timestamp_from, uuid_text
 from ledger.effects import Plan, Query, Row, Stored, sql
-from ledger.findings import BEGINNING, ERASED, ERASED_TYPE, ERASURE_ERASED, Finding, Findings, Link, Walk, body_missing
+from ledger.findings import (
+    BEGINNING,
+    ERASED,
+    ERASED_TYPE,
+    ERASURE_ERASED,
+    HOLD_PLACED,
+    HOLD_RELEASED,
+    Finding,
+    Findings,
+    Link,
+    Walk,
+    body_missing,
+)
 from ledger.store import FAR, LedgerRef
 
 SQL = sql("verify")
+_HOLDS = frozenset((HOLD_PLACED, HOLD_RELEASED))
 _STRAYS = 1_000
 """Rows at positions below 1 that are named; one finding is enough to damn the ledger."""
 _MOST_OF_A_RANGE = 200_000
@@ -118,15 +131,24 @@ def check_range(ledger: LedgerRef, start: int, end: int, first: int) -> Plan[Spa
         for position in check.erased:
             if excused.get(position, 0) <= position:
                 check.findings.add(position, "body_missing", body_missing(position))
+    if check.holds:
+        columns = zip(*check.holds, strict=True)
+        for (position,) in (yield Query(SQL["lost_holds"], (*map(list, columns), ledger.ledger_id))):
+            check.findings.add(position, "unprotected", "ledger.holds does not have the legal hold as this entry says")
     check.findings.sort()
     return Span(check.entries, check.findings)
 
 
 def strays(ledger: LedgerRef) -> Plan[list[Finding]]:
-    """Rows where no entry can be: at positions below 1, or of ledgers that there are not."""
+    """Rows where none can be: at positions below 1, of ledgers that there are not, legal holds that nobody placed."""
     rows = yield Query(SQL["misplaced"], (ledger.ledger_id, _STRAYS, ledger.ledger_id))
     findings = [
         Finding(position, "tail_mismatch", f"a row stands at position {position}: the first entry's is 1")
+        for (position,) in rows
+    ]
+    rows = yield Query(SQL["false_holds"], (ledger.ledger_id, HOLD_PLACED, HOLD_RELEASED, _STRAYS))
+    findings += [
+        Finding(position, "unprotected", f"ledger.holds has a legal hold of entry {position} that no entries say")
         for (position,) in rows
     ]
     rows = yield Query(SQL["orphans"])
@@ -158,10 +180,14 @@ class _Check:
         self.walk = Walk(before, self.findings)
         self.entries = 0
         self.erased: list[int] = []
+        self.holds: list[tuple[int, bool, str | None, str | None]] = []
 
     def take(self, record: Record) -> None:
         self.entries += 1
         position = record.position
+        if record.action in _HOLDS:
+            placed = record.action == HOLD_PLACED
+            self.holds.append((position, placed, record.resource_type, record.resource_id))
         self.walk.step(_link(record, record.envelope(self.ledger)), record.prev_hash)
         body = record.body()
         if body is not None:

@@ -60,16 +60,24 @@ _STATE = _lua("state")
 
 
 class Wire(NamedTuple):
-    """An entry as the stream holds it. body: empty where erased. hash: in hex."""
+    """An entry as the stream holds it. body: empty where erased. hash: in hex.
+
+    erases: the position, in decimal, of the entry whose erasure this one is; empty for any other.
+    """
 
     position: int
     envelope: bytes
     body: bytes
     hash: str
+    erases: str = ""
 
 
 def publish(ledger: str, after: StreamId, epoch: int, entries: Sequence[Wire]) -> Plan[StreamId]:
-    """Adds the entries if `after` is the stream's last id. Returns its last id now, which tells whether it was."""
+    """Adds the entries if `after` is the stream's last id, and deletes the copies of those that they erase.
+
+    Returns the stream's last id now, which tells whether it was. A deleted entry leaves a hole, which readers fill from
+    Postgres.
+    """
     args: list[Any] = [str(after), epoch]
     for entry in entries:
         args += entry

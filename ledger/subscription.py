@@ -2,6 +2,9 @@
 
 Redis keeps who has which entry; Postgres keeps up to where the group has dealt with everything
 (`ledger.subscriptions`), so that a group lost with its Redis goes on where it was.
+
+An erased entry is deleted from the stream, so Redis does not hand it out. Whoever gets the entry after it gets it
+first, without its body, from Postgres. Redis keeps no claim on it: it is handed out once, acknowledged or not.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import pairwise
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from ledger import stream
@@ -90,6 +95,7 @@ class Subscription:
         self._after = after
         self._claim_after = claim_after
         self._max_tries = max_tries
+        self._newest: StreamId | None = None
         self._next_claim = 0.0
         self._next_save = time.monotonic() + SAVE_EVERY
 
@@ -138,20 +144,49 @@ class Subscription:
                 *("BLOCK", max(1, round(wait * 1000)), "STREAMS", self._key, ">"),
             )
         )
-        rows = reply[0][1] if reply else []
-        return (yield from self._claims([(id_, fields, 1) for id_, fields in rows]))
+        rows = [(id_, fields, 1) for id_, fields in reply[0][1]] if reply else []
+        if not rows:
+            return []
+        rows += yield from self._passed_over([StreamId.parse(id_) for id_, _, _ in rows])
+        return (yield from self._claims(rows))
+
+    def _passed_over(self, ids: Sequence[StreamId]) -> Plan[list[tuple[bytes, Any, int]]]:
+        """Entries deleted from the stream that stand before these, which were handed out together, or between them.
+
+        Each follows directly on one that is still there, so each is found by one consumer only.
+        """
+        before, self._newest = self._newest, ids[-1]
+        if before is None or before.position + 1 != ids[0].position:
+            found = yield Command(("XREVRANGE", self._key, f"({ids[0]}", "-", "COUNT", 1))
+            before = StreamId.parse(found[0][0]) if found else StreamId(ids[0].epoch, 0)
+        gaps = [
+            (first, last)
+            for first, last in pairwise((before, *ids))
+            if first.epoch == last.epoch and first.position + 1 < last.position
+        ]
+        if not gaps:
+            return []
+        # What was dealt with before it was deleted, by erasure or by trimming, is not handed out again.
+        done = yield from self._saved()
+        return [
+            (str(StreamId(last.epoch, position)).encode(), None, 1)
+            for first, last in gaps
+            for position in range(max(first.position, done) + 1, last.position)
+        ]
 
     def _take_over(self, count: int) -> Plan[list[Claim]]:
         """What others, or this consumer before a crash, left unacknowledged for too long."""
         idle = round(self._claim_after * 1000)
-        _, rows, *_ = yield Command(("XAUTOCLAIM", self._key, self._group, self._consumer, idle, "0-0", "COUNT", count))
+        _, rows, deleted = yield Command(
+            ("XAUTOCLAIM", self._key, self._group, self._consumer, idle, "0-0", "COUNT", count)
+        )
+        kept = yield from self._deleted([StreamId.parse(id_) for id_ in deleted])
         if not rows:
-            return []
+            return (yield from self._claims(kept))
         pending = yield Command(
             ("XPENDING", self._key, self._group, rows[0][0], rows[-1][0], 10 * count, self._consumer)
         )
         tries = {id_: times for id_, _, _, times in pending}
-        kept = []
         for id_, fields in rows:
             if tries.get(id_, 1) > self._max_tries:
                 position = StreamId.parse(id_).position
@@ -162,10 +197,19 @@ class Subscription:
                 kept.append((id_, fields, tries.get(id_, 1)))
         return (yield from self._claims(kept))
 
+    def _deleted(self, ids: Sequence[StreamId]) -> Plan[list[tuple[bytes, Any, int]]]:
+        """Entries that nobody acknowledged before they were deleted; those of an epoch that is over count no more."""
+        if not ids:
+            return []
+        [(_, epoch, _)] = yield Query(SQL["tails"], ([self._ledger.ledger_id],))
+        return [(str(id_).encode(), None, 2) for id_ in ids if id_.epoch == epoch]
+
     def _claims(self, rows: Sequence[tuple[bytes, Any, int]]) -> Plan[list[Claim]]:
+        """The entries of stream ids, fields (None where they were deleted) and tries, in order."""
         claims = []
-        for id_, fields, tries in rows:
-            stream_id = StreamId.parse(id_)
+        for stream_id, fields, tries in sorted(
+            ((StreamId.parse(id_), fields, tries) for id_, fields, tries in rows), key=itemgetter(0)
+        ):
             entry = stream.parse(fields)
             if entry is None or not _true(entry, self._ledger, stream_id):
                 # Erased, trimmed or false in Redis: Postgres is the truth.
@@ -178,20 +222,33 @@ class Subscription:
         return claims
 
     def _create_group(self) -> Plan[None]:
-        [(position, epoch)] = yield Query(
-            SQL["subscribe"], (self._ledger.ledger_id, self._group, self._after, self._ledger.ledger_id)
-        )
+        position = yield from self._saved()
         state = yield from stream.state(self._ledger.name)
-        if state.first is not None and state.first.position > position + 1:
+        if state.first is not None and (yield from self._trimmed(position, state.first.position)):
             raise UsageError(
                 f"the stream begins at position {state.first.position}: group {self._group!r} cannot start after "
                 f"{position}. Start it with after={state.first.position - 1} or later, and read() what is older"
             )
+        [(position, epoch)] = yield Query(
+            SQL["subscribe"], (self._ledger.ledger_id, self._group, position, self._ledger.ledger_id)
+        )
         try:
             yield Command(("XGROUP", "CREATE", self._key, self._group, str(StreamId(epoch, position)), "MKSTREAM"))
         except Refused as refused:
             if not str(refused).startswith("BUSYGROUP"):
                 raise
+
+    def _saved(self) -> Plan[int]:
+        """Up to where the group has dealt with everything, as Postgres knows it; a new one up to where it begins."""
+        rows = yield Query(SQL["subscription"], (self._ledger.ledger_id, self._group))
+        return rows[0][0] if rows else self._after
+
+    def _trimmed(self, after: int, until: int) -> Plan[bool]:
+        """Is more than erased entries missing between two positions?"""
+        if until <= after + 1:
+            return False
+        [(more,)] = yield Query(SQL["whole_between"], (self._ledger.ledger_id, after, until))
+        return bool(more)
 
 
 def _true(entry: Entry, ledger: LedgerRef, id_: StreamId) -> bool:

@@ -38,6 +38,9 @@ class Api(Protocol):
     def append(self, event: Event, *, connection: Any = None, expect: Condition | None = None) -> Receipt: ...
     def append_many(self, events: Iterable[Event], *, connection: Any = None) -> Appended: ...
     def read(self, after: int = 0, limit: int | None = None) -> list[Entry]: ...
+    def erase(self, position: int, actor: str, reason: str) -> Receipt: ...
+    def hold(self, held: tuple[str, str] | int, actor: str, reason: str) -> Receipt: ...
+    def release(self, held: tuple[str, str] | int, actor: str, reason: str) -> Receipt: ...
     def tail(self) -> Tail: ...
     def connect(self, **options: Any) -> Connected: ...
     def close(self) -> None: ...
@@ -55,6 +58,15 @@ class SyncApi:
 
     def read(self, after: int = 0, limit: int | None = None) -> list[Entry]:
         return list(self.ledger.read(after, limit))
+
+    def erase(self, position: int, actor: str, reason: str) -> Receipt:
+        return self.ledger.erase(position, actor, reason)
+
+    def hold(self, held: tuple[str, str] | int, actor: str, reason: str) -> Receipt:
+        return self.ledger.hold(held, actor, reason)
+
+    def release(self, held: tuple[str, str] | int, actor: str, reason: str) -> Receipt:
+        return self.ledger.release(held, actor, reason)
 
     def tail(self) -> Tail:
         return self.ledger.tail()
@@ -107,6 +119,15 @@ class AsyncApi:
             return [entry async for entry in self.ledger.read(after, limit)]
 
         return self.call(collect())
+
+    def erase(self, position: int, actor: str, reason: str) -> Receipt:
+        return self.call(self.ledger.erase(position, actor, reason))
+
+    def hold(self, held: tuple[str, str] | int, actor: str, reason: str) -> Receipt:
+        return self.call(self.ledger.hold(held, actor, reason))
+
+    def release(self, held: tuple[str, str] | int, actor: str, reason: str) -> Receipt:
+        return self.call(self.ledger.release(held, actor, reason))
 
     def tail(self) -> Tail:
         return self.call(self.ledger.tail())

@@ -42,6 +42,11 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "append": ("write", "Append one event; print its receipt"),
         "import": ("write", "Append events from a file: JSON lines or CloudTrail, gzip or -"),
     },
+    "Erase": {
+        "erase": ("erase", "Remove an entry's body; record who did it and why"),
+        "hold": ("erase", "Place a legal hold on a resource or an entry"),
+        "release": ("erase", "Release a legal hold"),
+    },
     "Publish and project": {
         "run": ("work", "relay and project in one process"),
         "relay": ("work", "Publish entries to the Redis streams"),

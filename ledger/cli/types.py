@@ -47,6 +47,20 @@ class Resource(_Kind):
         return resource_type, resource_id
 
 
+class ResourceOrPosition(_Kind):
+    """TYPE:ID, or the position of one entry."""
+
+    name = "type:id|position"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str] | int:
+        if isinstance(value, int):
+            return value
+        if value.isdecimal():
+            position: int = POSITION(value, param, ctx)
+            return position
+        return Resource().convert(value, param, ctx)
+
+
 class Moment(_Kind):
     """ISO 8601. zone_needed: else a time without one, and a mere date, is UTC."""
 

@@ -50,3 +50,18 @@ update ledger.projections set building = false where name = %s and building;
 -- name: drop_building_checkpoints
 delete from ledger.projections where name = %s and building;
 
+
+-- name: entry
+select
+    position, id, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id,
+    before::text, after::text, metadata::text, salt, body_hash, prev_hash, hash
+from ledger.audit_logs
+where ledger_id = %s and position = %s;
+
+-- name: about
+select
+    position, id, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id,
+    before::text, after::text, metadata::text, salt, body_hash, prev_hash, hash
+from ledger.audit_logs
+where ledger_id = %s and resource_type = %s and resource_id = %s and position > %s and position <= %s
+order by position limit %s;

@@ -97,6 +97,13 @@ with added as (
 )
 select added.position, tail.epoch from added, ledger.tails as tail where tail.ledger_id = %s;
 
+-- name: subscription
+select position from ledger.subscriptions where ledger_id = %s and name = %s;
+
+-- name: whole_between
+-- Is there an entry between two positions that was not erased?
+select exists (select from ledger.audit_logs where ledger_id = %s and position > %s and position < %s and salt is not null);
+
 -- name: save_subscription
 update ledger.subscriptions set position = greatest(position, %s), updated_at = now()
 where ledger_id = %s and name = %s;

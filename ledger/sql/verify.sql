@@ -36,6 +36,33 @@ select resource_id, max(position) from ledger.audit_logs
 where ledger_id = %s and resource_type = %s and resource_id = any(%s::text[]) and action = %s
 group by resource_id;
 
+-- name: false_holds
+-- What stands in the table of legal holds, and no entries say.
+select hold.placed from ledger.holds as hold
+where hold.ledger_id = %s and not (
+    exists (
+        select from ledger.audit_logs as entry
+        where entry.ledger_id = hold.ledger_id and entry.position = hold.placed and entry.action = %s
+            and entry.resource_type = hold.resource_type and entry.resource_id = hold.resource_id
+    )
+    and (hold.released is null or exists (
+        select from ledger.audit_logs as entry
+        where entry.ledger_id = hold.ledger_id and entry.position = hold.released and entry.action = %s
+            and entry.resource_type = hold.resource_type and entry.resource_id = hold.resource_id
+    ))
+)
+order by hold.placed limit %s;
+
+-- name: lost_holds
+-- What these entries say of legal holds, and the table does not.
+select said.position
+from unnest(%s::bigint[], %s::boolean[], %s::text[], %s::text[]) as said (position, placed, resource_type, resource_id)
+where not exists (
+    select from ledger.holds as hold
+    where hold.ledger_id = %s and hold.resource_type = said.resource_type and hold.resource_id = said.resource_id
+        and case when said.placed then hold.placed else hold.released end = said.position
+);
+
 -- name: misplaced
 (select position from ledger.audit_logs where ledger_id = %s and position < 1 order by position limit %s)
 union all
@@ -65,7 +92,7 @@ on conflict do nothing;
 -- What the schema sets up against changes, compared with what there is: one row for each difference. The definitions
 -- are as Postgres prints them with the search_path that `begin` sets.
 with tables (name) as (
-    values ('ledger.audit_logs'), ('ledger.tails'), ('ledger.ledgers')
+    values ('ledger.audit_logs'), ('ledger.tails'), ('ledger.ledgers'), ('ledger.holds')
 ),
 triggers (tablename, name, definition) as (
     values
@@ -74,7 +101,24 @@ triggers (tablename, name, definition) as (
             ' REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION ledger.move_tail()'),
         ('ledger.audit_logs', 'append_only',
             'CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON ledger.audit_logs'
+            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change(''ledger.entry_erased'')'),
+        ('ledger.audit_logs', 'only_bodies',
+            'CREATE TRIGGER only_bodies BEFORE UPDATE ON ledger.audit_logs'
+            ' FOR EACH ROW WHEN ((current_setting(''ledger.own''::text, true) <> ''''::text))'
+            ' EXECUTE FUNCTION ledger.refuse_more_than_bodies()'),
+        ('ledger.audit_logs', 'own_actions',
+            'CREATE TRIGGER own_actions AFTER INSERT ON ledger.audit_logs'
+            ' FOR EACH ROW WHEN ((new.action ^@ ''ledger.''::text)) EXECUTE FUNCTION ledger.refuse_own_action()'),
+        ('ledger.holds', 'append_only',
+            'CREATE TRIGGER append_only'
+            ' BEFORE DELETE OR UPDATE OF ledger_id, resource_type, resource_id, placed OR TRUNCATE ON ledger.holds'
             ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()'),
+        ('ledger.holds', 'placed_by_entries',
+            'CREATE TRIGGER placed_by_entries BEFORE INSERT ON ledger.holds'
+            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change(''ledger.hold_placed'')'),
+        ('ledger.holds', 'released_by_entries',
+            'CREATE TRIGGER released_by_entries BEFORE UPDATE ON ledger.holds'
+            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change(''ledger.hold_released'')'),
         ('ledger.ledgers', 'append_only',
             'CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON ledger.ledgers'
             ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()'),
@@ -92,14 +136,24 @@ constraints (tablename, name, definition) as (
         ('ledger.audit_logs', 'entry_format',
             'CHECK ((("position" >= 1) AND (octet_length(hash) = 32) AND (octet_length(prev_hash) = 32)'
             ' AND (octet_length(body_hash) = 32) AND ((resource_type IS NULL) = (resource_id IS NULL))'
-            ' AND (COALESCE(octet_length(salt), (16 + num_nonnulls(before, after, metadata))) = 16)))')
+            ' AND (COALESCE(octet_length(salt), (16 + num_nonnulls(before, after, metadata))) = 16)))'),
+        ('ledger.holds', 'holds_pkey', 'PRIMARY KEY (ledger_id, placed)'),
+        ('ledger.holds', 'released_after_placed', 'CHECK ((released > placed))')
 ),
--- The sources come from the package's migrations; only this function must run as its owner.
+-- The sources come from the package's migrations; only these functions must run as their owner.
+owned (name, setting) as (
+    values
+        ('ledger.move_tail', 'lock_timeout=1ms'),
+        ('ledger.erase_entry', 'ledger.own=ledger.entry_erased'),
+        ('ledger.place_hold', 'ledger.own=ledger.hold_placed'),
+        ('ledger.release_hold', 'ledger.own=ledger.hold_released'),
+        ('ledger.record_key', 'ledger.own=ledger.key_rotated')
+),
 functions (name, source, as_owner, settings) as (
-    select source.name, source.body, source.name = 'ledger.move_tail',
-        array['search_path=pg_catalog, pg_temp']
-        || case when source.name = 'ledger.move_tail' then array['lock_timeout=1ms'] else '{}' end
+    select source.name, source.body, owned.name is not null,
+        array_remove(array['search_path=pg_catalog, pg_temp', owned.setting], null)
     from unnest(%s::text[], %s::text[]) as source (name, body)
+    left join owned on owned.name = source.name
 ),
 differences (detail) as (
     select format('trigger %%s on %%s is %%s', wanted.name, wanted.tablename, case

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 import msgspec
@@ -22,7 +22,7 @@ _COLUMNS = (
 
 class ResourceHistory(Projection):
     name = "resource_history"
-    version = 1
+    version = 2
     tables = ("resource_history",)
     schema = SQL["schema"]
 
@@ -40,6 +40,9 @@ class ResourceHistory(Projection):
                 if entry.resource_type is not None
             ),
         )
+
+    def erase(self, ledger_id: int, entry: Entry, about: Iterable[Entry], tx: Writes) -> None:
+        tx.execute(SQL["erase"], (ledger_id, entry.resource_type, entry.resource_id, entry.position))
 
 
 class HistoryItem(msgspec.Struct, frozen=True):

@@ -15,6 +15,10 @@ create table resource_history (
 comment on table resource_history is
     'What each entry changed of its resource: [{"field", "before", "after"}]. NULL where the body was erased.';
 
+-- name: erase
+update resource_history set changes = null
+where ledger_id = %s and resource_type = %s and resource_id = %s and position = %s;
+
 -- name: history
 select resource_type, resource_id, position, recorded_at, occurred_at, actor, action, changes::text
 from ledger_views.resource_history

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -17,7 +17,7 @@ SQL = statements("resource_state")
 
 class ResourceState(Projection):
     name = "resource_state"
-    version = 1
+    version = 2
     tables = ("resource_state",)
     schema = SQL["schema"]
 
@@ -32,6 +32,11 @@ class ResourceState(Projection):
         known = {row[:2]: row[2:] for row in tx.execute(SQL["load"], (keys, ledger_id))}
         rows = [_folded(resource, known.get(resource), about) for resource, about in touched.items()]
         tx.execute(SQL["save"], (ledger_id, write(rows)))
+
+    def erase(self, ledger_id: int, entry: Entry, about: Iterable[Entry], tx: Writes) -> None:
+        """The resource is folded anew, as if that entry had told nothing of it."""
+        value, deleted = _fold_all(None, False, about)
+        tx.execute(SQL["erase"], (_text(value), deleted, ledger_id, entry.resource_type, entry.resource_id))
 
 
 class State(msgspec.Struct, frozen=True):
@@ -71,14 +76,11 @@ def state(ledger: tuple[int, str], resource_type: str, resource_id: str) -> Plan
 def _folded(resource: tuple[str, str], known: tuple[Any, ...] | None, about: Sequence[Entry]) -> State:
     """A resource after the entries about it. known: its state_json, deleted, entries and first_position until now."""
     text, deleted, count, first = known or (None, False, 0, about[0].position)
-    value = read(text)
-    for entry in about:
-        if not entry.erased:
-            value, deleted = _fold(value, deleted, read(entry.before_json), read(entry.after_json))
+    value, deleted = _fold_all(read(text), deleted, about)
     last = about[-1]
     return State(
         *resource,
-        None if value is None else write(value),
+        _text(value),
         deleted,
         count + len(about),
         first,
@@ -88,6 +90,17 @@ def _folded(resource: tuple[str, str], known: tuple[Any, ...] | None, about: Seq
         last.occurred_at,
         last.recorded_at,
     )
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else write(value)
+
+
+def _fold_all(value: Any, deleted: bool, about: Iterable[Entry]) -> tuple[Any, bool]:
+    for entry in about:
+        if not entry.erased:
+            value, deleted = _fold(value, deleted, read(entry.before_json), read(entry.after_json))
+    return value, deleted
 
 
 def _fold(value: Any, deleted: bool, before: Any, after: Any) -> tuple[Any, bool]:

@@ -49,6 +49,10 @@ on conflict (ledger_id, resource_type, resource_id) do update set
     occurred_at = excluded.occurred_at,
     recorded_at = excluded.recorded_at;
 
+-- name: erase
+update resource_state set state = %s::json, deleted = %s
+where ledger_id = %s and resource_type = %s and resource_id = %s;
+
 -- name: state
 select
     resource_type, resource_id, state::text, deleted, entries,

@@ -37,7 +37,7 @@ _COLUMNS = (
 
 class Timeline(Projection):
     name = "timeline"
-    version = 1
+    version = 2
     tables = ("timeline",)
     schema = SQL["schema"]
 
@@ -54,6 +54,9 @@ class Timeline(Projection):
                 for entry in entries
             ),
         )
+
+    def erase(self, ledger_id: int, entry: Entry, about: Iterable[Entry], tx: Writes) -> None:
+        tx.execute(SQL["erase"], (_words_of(entry), ledger_id, entry.position))
 
 
 class Page(NamedTuple):

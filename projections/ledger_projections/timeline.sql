@@ -24,7 +24,12 @@ create index timeline_by_resource on timeline (ledger_id, resource_type, resourc
 create index timeline_by_time on timeline (ledger_id, occurred_at);
 -- Whoever fills the pending list works it off: a short one (default 4096) keeps that pause short at the same total cost.
 create index timeline_by_words on timeline using gin (lexemes) with (gin_pending_list_limit = 1024);
+-- Nothing is asked of `words` that its statistics would help, and they would keep samples of erased ones.
+alter table timeline alter column words set statistics 0;
 comment on table timeline is 'One row an entry, to be searched. words: what full text search finds, split into words.';
+
+-- name: erase
+update timeline set words = %s where ledger_id = %s and position = %s;
 
 -- The query of `search`: `find`, then those of the `by_` parts that were asked for, then `page`.
 
