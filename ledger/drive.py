@@ -163,7 +163,7 @@ def _translate_postgres(error: psycopg.Error) -> LedgerError:
     if state in ("42P01", "3F000", "42883", "42703"):
         return SchemaMismatch(f"the database lacks part of the schema ({text}): run 'auditledger migrate'")
     if state == "42501":
-        return UsageError(f"this database user may not do that: {text}")
+        return UsageError(f"this database user may not do that: {text} ('auditledger grant' gives a user a role)")
     if not state and not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return UsageError(f"Postgres cannot take that: {text}")
     if not state or state in _SHUTDOWN or state.startswith("08"):

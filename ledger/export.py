@@ -17,9 +17,8 @@ from ledger.drive import drive
 from ledger.effects import Plan, Query, SqlScript
 from ledger.errors import ChainBroken, InvalidSetting, UsageError
 from ledger.events import GENESIS
-from ledger.scan import SQL, Record
+from ledger.scan import SQL, Record, Source
 from ledger.settings import Settings
-from ledger.store import LedgerRef
 
 _STEP = 1_000
 """Entries between two calls of `progress`."""
@@ -90,18 +89,19 @@ def _export(
         raise ChainBroken(0, f"ledger {name!r} has no tail: verify it")
     if first > tail.position + 1:
         raise InvalidSetting(f"ledger {name!r} ends at position {tail.position}: there is nothing from {first} on")
-    prev = yield from _hash_before(ledger, first)
+    source = yield from scan.source_of(ledger)
+    prev = yield from _hash_before(source, first)
     lines = _Lines(name, files, progress, tail.position - first + 1)
-    yield from scan.records(ledger, first, lines.take)
+    yield from scan.records(source, first, lines.take)
     yield Query("rollback")
     return Manifest(1, name, first, tail.position, lines.entries, lines.erased, prev.hex(), tail.stored.hex())
 
 
-def _hash_before(ledger: LedgerRef, first: int) -> Plan[bytes]:
+def _hash_before(source: Source, first: int) -> Plan[bytes]:
     """The hash of the entry before `first`; what it should have been where that entry is gone cannot be known."""
     if first == 1:
         return GENESIS
-    before = yield from scan.newest(ledger, first - 1, first - 1)
+    before = yield from scan.newest(source, first - 1, first - 1)
     if before is None or before.stored is None:
         raise ChainBroken(first - 1, "is missing, and the bundle's first `prev` with it: verify the ledger")
     return before.stored

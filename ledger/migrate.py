@@ -93,10 +93,26 @@ def check_schema(migrations: list[Migration]) -> Plan[None]:
         raise SchemaMismatch(f"the database {missing}: run 'auditledger migrate'")
 
 
-def function_bodies(migrations: list[Migration]) -> dict[str, str]:
-    """The source of each function of the schema, as the last migration that defines it has it."""
-    pattern = re.compile(r"create (?:or replace )?function (ledger\.\w+)\(.*?\$\$(.*?)\$\$", re.DOTALL)
-    return {name: body for migration in migrations for name, body in pattern.findall(migration.sql)}
+class Function(NamedTuple):
+    """A function of the schema. as_owner: SECURITY DEFINER. settings: `name=value` each, as in pg_proc.proconfig."""
+
+    name: str
+    source: str
+    as_owner: bool
+    settings: tuple[str, ...]
+
+
+def functions(migrations: list[Migration]) -> list[Function]:
+    """Each function of the schema, as the last migration that defines it has it."""
+    pattern = re.compile(r"create (?:or replace )?function (ledger\.\w+)\((.*?)\$\$(.*?)\$\$", re.DOTALL)
+    setting = re.compile(r" set ([\w.]+) = (.+?)(?= set [\w.]+ = | as$)")
+    found = {}
+    for migration in migrations:
+        for name, declared, source in pattern.findall(migration.sql):
+            head = " ".join(declared.split())
+            settings = tuple(f"{key}={value.strip(chr(39))}" for key, value in setting.findall(head))
+            found[name] = Function(name, source, " security definer " in head, settings)
+    return list(found.values())
 
 
 def _bring_up(migrations: list[Migration], dry_run: bool) -> Plan[list[str]]:
@@ -113,9 +129,13 @@ def _bring_up(migrations: list[Migration], dry_run: bool) -> Plan[list[str]]:
         return [migration.file for migration in pending]
     for migration in pending:
         yield Query("begin")
+        yield SqlScript(SQL["become_owner"])
         yield SqlScript(migration.sql)
+        yield SqlScript(SQL["become_owner"])
         yield Query(SQL["record"], (migration.file, migration.sha256))
+        yield SqlScript(SQL["leave_owner"])
         yield Query("commit")
+    yield SqlScript(SQL["let_rebuild"])
     yield from create_ledger("main")
     return [migration.file for migration in pending]
 

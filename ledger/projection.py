@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 from ledger.chain import check_continues
 from ledger.effects import Apply, Pipeline, Plan, Query, Refused, Row, SqlScript, sql
-from ledger.errors import ChainBroken, ProjectionFailed, UnknownProjection
+from ledger.errors import ChainBroken, ProjectionFailed, UnknownProjection, UsageError
 from ledger.events import Entry, Tail
 from ledger.findings import erased_by
 from ledger.store import LOCK_TIMEOUT, PAGE, LedgerRef, read
@@ -24,6 +24,7 @@ LIVE_SCHEMA = "ledger_views"
 _BEGIN = Query("begin isolation level read committed read write")
 _COMMIT = Query("commit")
 _ROLLBACK = Query("rollback")
+_FORBIDDEN = "42501"
 
 
 class Writes(Protocol):
@@ -87,9 +88,14 @@ class Checkpoint(NamedTuple):
 
 def install(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[None]:
     """Creates the tables where the projection is new, and a checkpoint for every ledger that has none."""
-    yield Pipeline((_BEGIN, Query(SQL["lock_name"], (projection.name,)), Query(SQL["set_path"], (LIVE_SCHEMA,))))
+    yield Pipeline(
+        (
+            *(_BEGIN, Query(SQL["as_projector"]), Query(SQL["lock_name"], (projection.name,))),
+            Query(SQL["set_path"], (LIVE_SCHEMA,)),
+        )
+    )
     if not (yield Query(SQL["known"], (projection.name,))):
-        yield SqlScript(projection.schema)
+        yield from _create_tables(projection, LIVE_SCHEMA)
     yield from _add_checkpoints(projection, ledgers, building=False)
     yield _COMMIT
 
@@ -240,9 +246,17 @@ def begin_rebuild(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[
     yield from drop_rebuild(projection)
     schema = building_schema(projection)
     yield _BEGIN
-    yield SqlScript(f'create schema "{schema}"')
-    yield Query(SQL["set_path"], (schema,))
-    yield SqlScript(projection.schema)
+    try:
+        yield SqlScript(f'create schema "{schema}" authorization ledger_projector')
+    except Refused as refused:
+        if refused.sqlstate != _FORBIDDEN:
+            raise
+        raise UsageError(
+            "ledger_projector may not create a schema in this database, which a rebuild needs: run 'auditledger "
+            "migrate' as the database's owner, who lets it (copies and restored databases have no such privileges)"
+        ) from refused
+    yield Pipeline((Query(SQL["as_projector"]), Query(SQL["set_path"], (schema,))))
+    yield from _create_tables(projection, schema)
     yield from _add_checkpoints(projection, ledgers, building=True)
     yield _COMMIT
     return True
@@ -300,6 +314,11 @@ def drop_rebuild(projection: Projection) -> Plan[None]:
     yield SqlScript(f'drop schema if exists "{building_schema(projection)}" cascade')
     yield Query(SQL["drop_building_checkpoints"], (projection.name,))
     yield _COMMIT
+
+
+def _create_tables(projection: Projection, schema: str) -> Plan[None]:
+    yield SqlScript(projection.schema)
+    yield Query(SQL["protect"], (schema, list(projection.tables)))
 
 
 def _add_checkpoints(projection: Projection, ledgers: Sequence[LedgerRef], building: bool) -> Plan[None]:

@@ -1,16 +1,32 @@
-"""Is what the schema sets up against changes still in place? What must be there stands in `sql/verify.sql`."""
+"""Is what the schema sets up against changes still in place?
+
+What must be there stands in `sql/verify.sql`, and in the migrations themselves.
+"""
 
 from __future__ import annotations
 
+from ledger import privileges
 from ledger.effects import Plan, Query, sql
 from ledger.findings import Finding
-from ledger.migrate import Migration, function_bodies
+from ledger.migrate import Migration, functions
 
 SQL = sql("verify")
 
 
 def check(migrations: list[Migration]) -> Plan[list[Finding]]:
-    """One finding for each trigger, constraint, function and table that is not as these migrations make it."""
-    bodies = function_bodies(migrations)
-    rows = yield Query(SQL["unprotected"], (list(bodies), list(bodies.values())))
-    return [Finding(None, "unprotected", detail) for (detail,) in rows]
+    """One finding for each trigger, constraint, function, table and privilege that is not as these migrations make it.
+
+    Wants the search_path that verify.sql's `begin` sets.
+    """
+    wanted = functions(migrations)
+    rows = yield Query(
+        SQL["unprotected"],
+        (
+            [each.name for each in wanted],
+            [each.source for each in wanted],
+            [each.as_owner for each in wanted],
+            ["\n".join(each.settings) for each in wanted],
+        ),
+    )
+    findings = [Finding(None, "unprotected", detail) for (detail,) in rows]
+    return findings + (yield from privileges.check(migrations))

@@ -13,7 +13,7 @@ from ledger import stream
 from ledger.effects import Plan, Query
 from ledger.errors import ChainBroken, StreamDiverged, Unavailable, UnknownLedger
 from ledger.findings import erased_by
-from ledger.scan import Record, records
+from ledger.scan import Record, Source, records
 from ledger.servers import Servers
 from ledger.store import SQL, LedgerRef
 from ledger.stream import NOTHING, StreamId, Wire
@@ -164,7 +164,7 @@ def _wire(ledger: LedgerRef, first: int, last: int) -> Plan[list[Wire]]:
         erases = erased_by(record.action, record.resource_type, record.resource_id, record.position)
         entries.append(Wire(record.position, envelope, record.body() or b"", record.hash.hex(), str(erases or "")))
 
-    yield from records(ledger, first, take, last)
+    yield from records(Source(*ledger), first, take, last)
     if len(entries) != last - first + 1:
         raise _broken(first + len(entries))
     return entries

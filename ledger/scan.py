@@ -27,11 +27,25 @@ from ledger.findings import (
 from ledger.store import FAR, LedgerRef
 
 SQL = sql("verify")
+TABLE = "ledger.audit_logs"
 _HOLDS = frozenset((HOLD_PLACED, HOLD_RELEASED))
 _STRAYS = 1_000
 """Rows at positions below 1 that are named; one finding is enough to damn the ledger."""
 _MOST_OF_A_RANGE = 200_000
 """Findings on one range; more than an honest table's keys let it have."""
+
+
+class Source(NamedTuple):
+    """A ledger, and where its entries are read: the table, or the view for whoever may not read that."""
+
+    ledger_id: int
+    name: str
+    entries: str = TABLE
+
+    @property
+    def whole(self) -> bool:
+        """Is it the table, which shows whatever there is?"""
+        return self.entries == TABLE
 
 
 class Record(NamedTuple):
@@ -89,69 +103,82 @@ class Span(NamedTuple):
     findings: Findings
 
 
-def records(ledger: LedgerRef, first: int, take: Callable[[Record], object], last: int = FAR) -> Plan[None]:
+def source_of(ledger: LedgerRef) -> Plan[Source]:
+    """Where this database user reads the ledger's entries."""
+    [(entries,)] = yield Query(SQL["source"])
+    return Source(*ledger, entries)
+
+
+def records(source: Source, first: int, take: Callable[[Record], object], last: int = FAR) -> Plan[None]:
     """Hands every row at positions first … last to `take`, in order."""
-    yield Stored(SQL["records"], (ledger.ledger_id, first, last), lambda row: take(Record(*row)))
+    yield Stored(_from(source, "records"), (source.ledger_id, first, last), lambda row: take(Record(*row)))
 
 
-def newest(ledger: LedgerRef, last: int = FAR, first: int = 1) -> Plan[Link | None]:
-    """The newest entry at positions first … last, None where there is none."""
+def newest(source: Source, last: int = FAR, first: int = 1, *, near: int = 1) -> Plan[Link | None]:
+    """The newest entry at positions first … last, None where there is none.
+
+    near: where it should be, or before it. From there on it is looked for first: backwards, the view has no index.
+    """
     links: list[Link] = []
 
     def take(row: Row) -> None:
         record = Record(*row)
-        links.append(_link(record, record.envelope(ledger.name)))
+        links.append(_link(record, record.envelope(source.name)))
 
-    yield Stored(SQL["newest"], (ledger.ledger_id, first, last), take)
+    near = max(near, first)
+    for low, high in ((near, last), (first, near - 1)):
+        if low <= high and not links:
+            yield Stored(_from(source, "newest"), (source.ledger_id, low, high), take)
     return links[0] if links else None
 
 
-def next_position(ledger: LedgerRef, at: int) -> Plan[int | None]:
+def next_position(source: Source, at: int) -> Plan[int | None]:
     """The first position from `at` on that has an entry."""
-    rows = yield Query(SQL["next_position"], (ledger.ledger_id, at))
-    position: int | None = rows[0][0]
-    return position
+    rows = yield Query(_from(source, "next_position"), (source.ledger_id, at))
+    return int(rows[0][0]) if rows else None
 
 
-def check_range(ledger: LedgerRef, start: int, end: int, first: int) -> Plan[Span]:
+def check_range(source: Source, start: int, end: int, first: int) -> Plan[Span]:
     """Checks the entries at positions start … end, each against the one before it, which may lie before `start`.
 
     first: where the whole verification begins: what is missing before it is not looked for.
     """
-    before = yield from newest(ledger, start - 1, max(first - 1, 1))
+    before = yield from newest(source, start - 1, max(first - 1, 1), near=start - 1)
     if before is None:
         before = BEGINNING if first == 1 else Link(first - 1, None, None, None)
-    check = _Check(ledger.name, before)
-    yield from records(ledger, start, check.take, end)
+    check = _Check(source.name, before)
+    yield from records(source, start, check.take, end)
     if check.erased:
-        rows = yield Query(
-            SQL["erasures"], (ledger.ledger_id, ERASED_TYPE, [str(position) for position in check.erased], ERASED)
-        )
+        erased = [str(position) for position in check.erased]
+        rows = yield Query(_from(source, "erasures"), (source.ledger_id, ERASED_TYPE, erased, ERASED))
         excused = {int(resource_id): position for resource_id, position in rows}
         for position in check.erased:
             if excused.get(position, 0) <= position:
                 check.findings.add(position, "body_missing", body_missing(position))
     if check.holds:
         columns = zip(*check.holds, strict=True)
-        for (position,) in (yield Query(SQL["lost_holds"], (*map(list, columns), ledger.ledger_id))):
+        for (position,) in (yield Query(SQL["lost_holds"], (*map(list, columns), source.ledger_id))):
             check.findings.add(position, "unprotected", "ledger.holds does not have the legal hold as this entry says")
     check.findings.sort()
     return Span(check.entries, check.findings)
 
 
-def strays(ledger: LedgerRef) -> Plan[list[Finding]]:
-    """Rows where none can be: at positions below 1, of ledgers that there are not, legal holds that nobody placed."""
-    rows = yield Query(SQL["misplaced"], (ledger.ledger_id, _STRAYS, ledger.ledger_id))
+def strays(source: Source) -> Plan[list[Finding]]:
+    """Rows where none can be: at positions below 1, of ledgers that there are not, legal holds that nobody placed.
+
+    No reader is shown rows of other ledgers, nor of none.
+    """
+    rows = yield Query(_from(source, "misplaced"), (source.ledger_id, _STRAYS, source.ledger_id))
     findings = [
         Finding(position, "tail_mismatch", f"a row stands at position {position}: the first entry's is 1")
         for (position,) in rows
     ]
-    rows = yield Query(SQL["false_holds"], (ledger.ledger_id, HOLD_PLACED, HOLD_RELEASED, _STRAYS))
+    rows = yield Query(_from(source, "false_holds"), (source.ledger_id, HOLD_PLACED, HOLD_RELEASED, _STRAYS))
     findings += [
         Finding(position, "unprotected", f"ledger.holds has a legal hold of entry {position} that no entries say")
         for (position,) in rows
     ]
-    rows = yield Query(SQL["orphans"])
+    rows = (yield Query(SQL["orphans"])) if source.whole else []
     return findings + [
         Finding(position, "broken_link", f"entry {position} stands under ledger_id {ledger_id}, which no ledger has")
         for ledger_id, position in rows
@@ -169,6 +196,11 @@ def tail_of(ledger: LedgerRef) -> Plan[Link | None]:
 
     yield Stored(SQL["tail"], (ledger.ledger_id,), take)
     return tails[0] if tails else None
+
+
+def _from(source: Source, name: str) -> str:
+    """A statement of verify.sql that reads entries from there."""
+    return SQL[name].replace("{}", source.entries)
 
 
 class _Check:

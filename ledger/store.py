@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, TypeAlias
 from uuid import UUID
@@ -15,6 +15,7 @@ from ledger.chain import Link
 from ledger.effects import CopyIn, InTransaction, Pipeline, Plan, Query, Refused, Row, sql
 from ledger.errors import ConditionFailed, IdempotencyConflict, TailBusy, UnknownLedger, UsageError
 from ledger.events import Entry, Receipt, Tail, Unchanged
+from ledger.repeats import Recorded, bodies, difference, twins
 from ledger.rows import copy_data, insert_params, row_params
 
 SQL = sql("store")
@@ -170,12 +171,13 @@ class Appender:
         queries = [_BEGIN] if own else []
         queries.append(Query(SQL["lock_tail"], (self.ledger.ledger_id,)))
         if ids:
-            queries.append(Query(SQL["by_ids"], (self.ledger.ledger_id, ids)))
+            queries.append(Query(SQL["recorded"], (self.ledger.ledger_id, ids)))
         if isinstance(expect, Unchanged):
             queries.append(Query(SQL["changed"], (self.ledger.ledger_id, *expect)))
         tail, results = yield from self._locked(queries, own)
-        found = {row[1]: Entry(self.ledger.name, *row) for row in results[1]} if ids else {}
-        fresh, outcomes = _sift(drafts, found, stop)
+        found = [Recorded(*row) for row in results[1]] if ids else []
+        repeats = (yield from _compare(self.ledger, drafts, found)) if found else {}
+        fresh, outcomes = _sift(drafts, repeats, stop)
         if fresh:
             _check(expect, tail, results[-1])
             links = list(chain.extend(tail, fresh, self._now()))
@@ -261,23 +263,47 @@ def _resolved(outcome: Outcome | UUID, recorded: dict[UUID, Link | Repeat]) -> O
     return found
 
 
-def _sift(drafts: Sequence[Draft], found: dict[UUID, Entry], stop: bool) -> tuple[list[Draft], list[Outcome | UUID]]:
+def _compare(
+    ledger: LedgerRef, drafts: Sequence[Draft], found: Sequence[Recorded]
+) -> Plan[dict[int, tuple[Recorded, str | None]]]:
+    """Of each repeated draft, by its place: what is recorded, and the first field that differs, None where none does.
+
+    Of an erased entry only the envelope can be compared.
+    """
+    known = {recorded.id: recorded for recorded in found}
+    repeats = {
+        place: (known[draft.id], difference(draft, known[draft.id]))
+        for place, draft in enumerate(drafts)
+        if draft.id in known
+    }
+    places = [place for place, (recorded, field) in repeats.items() if field is None and not recorded.erased]
+    if places:
+        params = (ledger.ledger_id, *bodies([drafts[place] for place in places]))
+        for number, field in (yield Query(SQL["differences"], params)):
+            place = places[number - 1]
+            repeats[place] = (repeats[place][0], field)
+    return repeats
+
+
+def _sift(
+    drafts: Sequence[Draft], repeats: Mapping[int, tuple[Recorded, str | None]], stop: bool
+) -> tuple[list[Draft], list[Outcome | UUID]]:
     """Which drafts are still to be recorded; and for each draft its outcome, or the id that will have one."""
     fresh: dict[UUID, Draft] = {}
     outcomes: list[Outcome | UUID] = []
-    for draft in drafts:
-        entry, twin = found.get(draft.id), fresh.get(draft.id)
-        if entry is not None:
-            difference = _difference(draft, entry)
-            if difference is None:
-                outcomes.append(Repeat(Receipt(entry.id, entry.position, entry.hash, entry.recorded_at)))
+    for place, draft in enumerate(drafts):
+        twin = fresh.get(draft.id)
+        if place in repeats:
+            recorded, field = repeats[place]
+            if field is None:
+                outcomes.append(Repeat(recorded.receipt))
                 continue
             conflict = IdempotencyConflict(
-                f"id {draft.id} was recorded at position {entry.position} with another {difference}: "
+                f"id {draft.id} was recorded at position {recorded.position} with another {field}: "
                 "nothing was recorded for this event; an id stands for one event only"
             )
         elif twin is not None:
-            if _twins(draft, twin):
+            if twins(draft, twin):
                 outcomes.append(draft.id)
                 continue
             conflict = IdempotencyConflict(f"id {draft.id} stands for two different events of one batch")
@@ -289,36 +315,6 @@ def _sift(drafts: Sequence[Draft], found: dict[UUID, Entry], stop: bool) -> tupl
         if stop:
             break
     return list(fresh.values()), outcomes
-
-
-_SAID = ("actor", "action", "resource_type", "resource_id", "actor_type")
-_TEXTS = ("before", "after", "metadata")
-
-
-def _twins(one: Draft, other: Draft) -> bool:
-    """Do two drafts of one id say the same? By their JSON texts: Python takes 1, 1.0 and True for equal."""
-    return all(getattr(one.event, name) == getattr(other.event, name) for name in (*_SAID, "occurred_at")) and all(
-        getattr(one, name) == getattr(other, name) for name in _TEXTS
-    )
-
-
-def _difference(draft: Draft, entry: Entry) -> str | None:
-    """The first field in which a repeated event differs from what was recorded; None where it is the same.
-
-    Of an erased entry only the envelope can be compared. An occurred_at that was not given is not compared.
-    """
-    event = draft.event
-    for field in _SAID:
-        if getattr(event, field) != getattr(entry, field):
-            return field
-    if event.occurred_at is not None and draft.occurred_at != entry.occurred_at:
-        return "occurred_at"
-    if not entry.erased:
-        for field in _TEXTS:
-            text: bytes | None = getattr(draft, field)
-            if (None if text is None else text.decode()) != getattr(entry, f"{field}_json"):
-                return field
-    return None
 
 
 def _noting(links: Iterable[Link], notes: list[Link]) -> Iterator[Link]:

@@ -21,9 +21,8 @@ from ledger.effects import Plan, Query, Refused, SqlScript
 from ledger.errors import InvalidSetting, Unavailable
 from ledger.events import GENESIS
 from ledger.findings import BEGINNING, Finding, Findings, Link, Report, check_tail
-from ledger.scan import SQL, Span
+from ledger.scan import SQL, Source, Span
 from ledger.settings import Settings
-from ledger.store import LedgerRef
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with how many entries are done, and about how many there are."""
@@ -34,7 +33,7 @@ _RANGE = 10_000
 class _Seen(NamedTuple):
     """What a verification begins with. newest: None in an empty ledger; tail: None where its row is gone."""
 
-    ledger: LedgerRef
+    source: Source
     tail: Link | None
     newest: Link | None
     snapshot: str | None
@@ -74,7 +73,7 @@ def verify(
                 progress(entries, max(entries, last - first + 1))
         found = findings.in_order(*others, *_tail_findings(seen, first))
         report = Report(
-            ledger=seen.ledger.name,
+            ledger=seen.source.name,
             ok=not found,
             first=first,
             last=max(last, first - 1),
@@ -83,7 +82,7 @@ def verify(
             findings=found,
             seconds=time.perf_counter() - started,
         )
-        drive(_end(seen.ledger, report, len(found) + max(findings.more - 1, 0)), lambda: connection)
+        drive(_end(seen.source, report, len(found) + max(findings.more - 1, 0)), lambda: connection)
     finally:
         connection.close()
     return report
@@ -96,23 +95,24 @@ def _begin(name: str, first: int, shared: bool) -> Plan[tuple[_Seen, list[Findin
     yield from migrate.check_schema(migrations)
     ledger = yield from store.find_ledger(name)
     tail = yield from scan.tail_of(ledger)
-    newest = yield from scan.newest(ledger)
+    source = yield from scan.source_of(ledger)
+    newest = yield from scan.newest(source, near=1 if tail is None else tail.position)
     last = max(link.position for link in (tail, newest, BEGINNING) if link is not None)
     if first > last + 1:
         raise InvalidSetting(f"ledger {name!r} ends at position {last}: there is nothing to verify from {first} on")
-    findings = yield from scan.strays(ledger)
+    findings = yield from scan.strays(source)
     findings += yield from protections.check(migrations)
     snapshot = None
     if shared:
         [(snapshot,)] = yield Query(SQL["export_snapshot"])
-    return _Seen(ledger, tail, newest, snapshot), findings
+    return _Seen(source, tail, newest, snapshot), findings
 
 
-def _end(ledger: LedgerRef, report: Report, findings: int) -> Plan[None]:
+def _end(source: Source, report: Report, findings: int) -> Plan[None]:
     yield Query("rollback")
     try:
         values = (report.first, report.last, report.head, min(findings, 2**31 - 1))
-        yield Query(SQL["record"], (ledger.ledger_id, *values))
+        yield Query(SQL["record"], (source.ledger_id, *values))
     except Refused:
         return  # a read-only user or server: the report is what counts
 
@@ -122,7 +122,7 @@ def _spans(settings: Settings, connection: Connection, seen: _Seen, first: int, 
     ranges = _ranges(connection, seen, first, workers)
     if seen.snapshot is None:
         for start, end in ranges:
-            yield drive(scan.check_range(seen.ledger, start, end, first), lambda: connection)
+            yield drive(scan.check_range(seen.source, start, end, first), lambda: connection)
         return
     # More would make memory grow with the findings of ranges that no one has asked for yet.
     ahead = 2 * workers
@@ -147,11 +147,11 @@ def _ranges(connection: Connection, seen: _Seen, first: int, workers: int) -> It
     if seen.newest is None:
         return
     size = min(_RANGE, -(-(seen.newest.position - first + 1) // workers))
-    start = drive(scan.next_position(seen.ledger, first), lambda: connection)
+    start = drive(scan.next_position(seen.source, first), lambda: connection)
     while start is not None:
         end = min(start + size - 1, store.FAR)
         yield _Range(start, end)
-        start = drive(scan.next_position(seen.ledger, end + 1), lambda: connection) if end < store.FAR else None
+        start = drive(scan.next_position(seen.source, end + 1), lambda: connection) if end < store.FAR else None
 
 
 def _check_range(settings: Settings, seen: _Seen, start: int, end: int, first: int) -> Span:
@@ -166,7 +166,7 @@ def _check_range(settings: Settings, seen: _Seen, start: int, end: int, first: i
 def _in_snapshot(seen: _Seen, start: int, end: int, first: int) -> Plan[Span]:
     yield SqlScript(SQL["begin"])
     yield SqlScript(SQL["import_snapshot"].format(seen.snapshot))
-    return (yield from scan.check_range(seen.ledger, start, end, first))
+    return (yield from scan.check_range(seen.source, start, end, first))
 
 
 def _tail_findings(seen: _Seen, first: int) -> list[Finding]:

@@ -7,7 +7,8 @@
 --
 -- The functions that record `ledger.*` run as the owner of the tables and say in the setting `ledger.own`, for as long
 -- as they run, which action is theirs. Anybody may give that setting a value, but only they have it as the owner. The
--- triggers below are not SECURITY DEFINER: in them, current_user is whoever runs the statement.
+-- triggers below are not SECURITY DEFINER: in them, current_user is whoever runs the statement. (A SET clause would end
+-- by itself, but only a superuser could create a function with one for a setting that Postgres does not know.)
 
 create table ledger.holds (
     ledger_id int not null,
@@ -140,12 +141,13 @@ $$;
 -- Removes the body of the entry that `erasure` names, and records `erasure`. Returns the entry that says so: `erasure`,
 -- or the one of before where the body was erased already; then nothing is recorded.
 create function ledger.erase_entry(erasure ledger.audit_logs) returns ledger.audit_logs
-language plpgsql security definer set search_path = pg_catalog, pg_temp set ledger.own = 'ledger.entry_erased' as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     target ledger.audit_logs;
     done ledger.audit_logs;
     held bigint;
 begin
+    perform set_config('ledger.own', 'ledger.entry_erased', true);
     perform ledger.check_reason(erasure);
     if erasure.resource_type is distinct from 'ledger.entry' then
         raise exception 'an erasure names a ledger.entry, not a %', erasure.resource_type using errcode = 'LE002';
@@ -164,6 +166,7 @@ begin
             raise exception 'the body of entry % is gone, and no entry says who erased it: verify the ledger',
                 target.position using errcode = 'LE007';
         end if;
+        perform set_config('ledger.own', '', true);
         return done;
     end if;
     select placed into held from ledger.holds
@@ -179,6 +182,7 @@ begin
     update ledger.audit_logs set before = null, after = null, metadata = null, salt = null
     where ledger_id = target.ledger_id and position = target.position;
     perform ledger.insert_own(erasure);
+    perform set_config('ledger.own', '', true);
     return erasure;
 end
 $$;
@@ -186,10 +190,11 @@ $$;
 -- Places a hold on the resource of `entry`, and records it. Returns the entry that says so: `entry`, or the one of
 -- before where the resource is held already; then nothing is recorded.
 create function ledger.place_hold(entry ledger.audit_logs) returns ledger.audit_logs
-language plpgsql security definer set search_path = pg_catalog, pg_temp set ledger.own = 'ledger.hold_placed' as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     done ledger.audit_logs;
 begin
+    perform set_config('ledger.own', 'ledger.hold_placed', true);
     perform ledger.check_reason(entry);
     if entry.resource_type = 'ledger.entry' then
         perform ledger.named_entry(entry);
@@ -200,11 +205,13 @@ begin
     where hold.ledger_id = entry.ledger_id and hold.released is null
         and hold.resource_type = entry.resource_type and hold.resource_id = entry.resource_id;
     if found then
+        perform set_config('ledger.own', '', true);
         return done;
     end if;
     insert into ledger.holds (ledger_id, resource_type, resource_id, placed)
     values (entry.ledger_id, entry.resource_type, entry.resource_id, entry.position);
     perform ledger.insert_own(entry);
+    perform set_config('ledger.own', '', true);
     return entry;
 end
 $$;
@@ -212,16 +219,18 @@ $$;
 -- Releases the hold on the resource of `entry`, and records it. Returns the entry that says so: `entry`, or that of the
 -- last release where nothing is held any more; then nothing is recorded.
 create function ledger.release_hold(entry ledger.audit_logs) returns ledger.audit_logs
-language plpgsql security definer set search_path = pg_catalog, pg_temp set ledger.own = 'ledger.hold_released' as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     done ledger.audit_logs;
 begin
+    perform set_config('ledger.own', 'ledger.hold_released', true);
     perform ledger.check_reason(entry);
     update ledger.holds set released = entry.position
     where ledger_id = entry.ledger_id and released is null
         and resource_type = entry.resource_type and resource_id = entry.resource_id;
     if found then
         perform ledger.insert_own(entry);
+        perform set_config('ledger.own', '', true);
         return entry;
     end if;
     select said.* into done
@@ -233,6 +242,7 @@ begin
     if not found then
         raise exception 'there is no hold on %:%', entry.resource_type, entry.resource_id using errcode = 'LE009';
     end if;
+    perform set_config('ledger.own', '', true);
     return done;
 end
 $$;
@@ -240,19 +250,22 @@ $$;
 -- Records that a signing key takes another's place. Returns the entry that says so, which is there already when it is
 -- said again with the same id.
 create function ledger.record_key(entry ledger.audit_logs) returns ledger.audit_logs
-language plpgsql security definer set search_path = pg_catalog, pg_temp set ledger.own = 'ledger.key_rotated' as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     done ledger.audit_logs;
 begin
+    perform set_config('ledger.own', 'ledger.key_rotated', true);
     select * into done from ledger.audit_logs
     where ledger_id = entry.ledger_id and id = entry.id and action = 'ledger.key_rotated';
     if found then
+        perform set_config('ledger.own', '', true);
         return done;
     end if;
     if entry.resource_type is distinct from 'ledger.key' then
         raise exception 'a rotation names a ledger.key, not a %', entry.resource_type using errcode = 'LE002';
     end if;
     perform ledger.insert_own(entry);
+    perform set_config('ledger.own', '', true);
     return entry;
 end
 $$;

@@ -25,6 +25,7 @@ from ledger.errors import InvalidSetting
 from ledger.migrate import migrate
 from ledger.settings import Settings
 from tests.api import Api, AsyncApi, Opener, SyncApi
+from tests.roles import Logins, logins
 from tests.support import OwnServers, copy_home
 
 ROOT = Path(__file__).parent.parent
@@ -126,10 +127,20 @@ def ledger(migrated_url: str, redis_url: str) -> Iterator[Ledger]:
         yield opened
 
 
+@pytest.fixture
+def login(migrated_url: str) -> Iterator[Logins]:
+    """Makes logins with roles of the ledger for `migrated_url`; gives their URLs."""
+    with logins(migrated_url) as made:
+        yield made
+
+
 @pytest.fixture(params=[SyncApi, AsyncApi], ids=["sync", "async"])
-def opener(request: pytest.FixtureRequest, migrated_url: str) -> Iterator[Opener]:
-    """Opens Ledgers and AsyncLedgers on `migrated_url` behind one face: a test that takes it runs once for each."""
-    with Opener(request.param, Settings(database_url=migrated_url)) as opened:
+def opener(request: pytest.FixtureRequest, login: Logins) -> Iterator[Opener]:
+    """Opens Ledgers and AsyncLedgers on `migrated_url` behind one face: a test that takes it runs once for each.
+
+    As an application's login, which may append and read, and no more.
+    """
+    with Opener(request.param, Settings(database_url=login("ledger_writer", "ledger_reader"))) as opened:
         yield opened
 
 

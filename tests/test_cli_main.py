@@ -28,6 +28,8 @@ COMMANDS = [
     "down",
     "migrate",
     "create",
+    "grant",
+    "revoke",
     "append",
     "import",
     "relay",

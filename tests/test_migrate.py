@@ -8,15 +8,20 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from ledger_projections import Timeline
 
 from ledger import Ledger
-from ledger.errors import LedgerError, MigrationTampered, SchemaMismatch
+from ledger.errors import LedgerError, MigrationTampered, SchemaMismatch, UsageError
 from ledger.migrate import load, migrate, schema_folder
+from ledger.replay import rebuild
 from ledger.settings import Settings
-from tests.support import checked, event, processes
+from tests.support import OwnServers, checked, event, processes
+from tests.test_cli_main import Cli
+from tests.views import project
 from tests.workers import migrate_in_process
 
 FILES = [migration.file for migration in load()]
@@ -163,7 +168,7 @@ def test_a_newer_database_is_refused_and_a_newer_package_brings_it_up(
     settings: Settings, database_url: str, folder: Path
 ) -> None:
     migrate(settings)
-    add(folder, "9998_more.sql", "create table public.more (id int);")
+    add(folder, "9998_more.sql", "create table ledger.more (id int);")
     assert migrate(settings, folder=folder, dry_run=True) == ["9998_more.sql"]
     assert migrate(settings, folder=folder) == ["9998_more.sql"]
     newer = r"^the database is newer than this package \(it has 9998_more.sql\): upgrade auditledger$"
@@ -174,16 +179,16 @@ def test_a_newer_database_is_refused_and_a_newer_package_brings_it_up(
 
 
 def test_a_failing_migration_leaves_nothing_half_done(settings: Settings, database_url: str, folder: Path) -> None:
-    add(folder, "9998_broken.sql", "create table public.half (id int); select 1/0; create table public.other (id int);")
+    add(folder, "9998_broken.sql", "create table ledger.half (id int); select 1/0; create table ledger.other (id int);")
     with pytest.raises(LedgerError, match="division by zero"):
         migrate(settings, folder=folder)
-    assert [name for schema, name in relations(database_url) if schema == "public"] == []
+    assert not {("ledger", "half"), ("ledger", "other")} & set(relations(database_url))
     assert migrate(settings) == []  # those before it are whole
     (folder / "9998_broken.sql").unlink()
     write_journal(folder, journal(folder)[:-1])
-    add(folder, "9998_mended.sql", "create table public.half (id int);")
+    add(folder, "9998_mended.sql", "create table ledger.half (id int);")
     assert migrate(settings, folder=folder) == ["9998_mended.sql"]
-    assert [name for schema, name in relations(database_url) if schema == "public"] == ["half"]
+    assert ("ledger", "half") in relations(database_url)
 
 
 def test_a_database_that_is_not_migrated_is_refused_with_what_to_do(database_url: str) -> None:
@@ -216,3 +221,77 @@ def test_a_database_of_another_encoding_is_refused(admin: psycopg.Connection, mi
         assert relations(url) == []
     finally:
         admin.execute("drop database auditledger_latin with (force)")
+
+
+def other(url: str, *, user: str = "", database: str = "") -> str:
+    """The same server as another user, whose password is `secret`, or another database."""
+    parts = urlsplit(url)
+    netloc = f"{user}:secret@{parts.netloc.rpartition('@')[2]}" if user else parts.netloc
+    return parts._replace(netloc=netloc, path=f"/{database}" if database else parts.path).geturl()
+
+
+def test_by_one_who_may_create_roles_but_is_no_superuser(own_servers: OwnServers) -> None:
+    """As managed servers have it. It goes on doing everything, until roles are taken from it."""
+    superuser = own_servers.database_url
+    with psycopg.connect(superuser, autocommit=True) as admin:
+        admin.execute("create role first login createrole password 'secret'")
+        admin.execute("create role second login password 'secret'")
+        for name in ("first", "second"):
+            admin.execute(f"create database {name} owner {name}".encode())
+    first = Settings(database_url=other(superuser, user="first", database="first"))
+    assert migrate(first) == FILES
+    assert migrate(first) == []
+    with Ledger(first) as ledger:
+        ledger.append(event(0))
+        project(ledger)
+        rebuild(first, Timeline())
+        ledger.erase(1, "user:1", "asked to")
+        assert len(checked(ledger)) == 2
+        assert ledger.verify().findings == []  # it was lent ledger_owner, and has given it back
+    cli = Cli("--database-url", first.database_url or "")
+    cli.well("revoke", "ledger_eraser", "first")
+    cli.well("create", "further")
+    cli.well("revoke", "ledger_admin", "first")
+    assert cli("create", "another").code == 2
+
+    second = Settings(database_url=other(superuser, user="second", database="second"))
+    with pytest.raises(
+        UsageError, match=r"As a superuser run: grant ledger_owner, .* to second with admin option"
+    ) as error:
+        migrate(second)
+    with psycopg.connect(other(superuser, database="second"), autocommit=True) as admin:
+        admin.execute(str(error.value).partition("As a superuser run: ")[2].partition(" (")[0].encode())
+    assert migrate(second) == FILES[FILES.index("0005_roles.sql") :]
+    with Ledger(second) as ledger:
+        ledger.append(event(0))
+        assert ledger.verify().findings == []
+
+
+def test_what_was_there_before_the_roles_is_handed_over(settings: Settings, database_url: str, folder: Path) -> None:
+    """Entries, views and a rebuild that was given up."""
+    lines = journal(folder)
+    for line in lines[4:]:
+        (folder / line["file"]).unlink()
+    write_journal(folder, lines[:4])
+    migrate(settings, folder=folder)
+    with psycopg.connect(database_url, autocommit=True) as admin:
+        admin.execute("set search_path = ledger_views, pg_catalog")
+        admin.execute(Timeline.schema.encode())
+        admin.execute("create schema ledger_rebuild_timeline")
+        admin.execute("create table ledger_rebuild_timeline.timeline (ledger_id int)")
+        admin.execute(
+            "insert into ledger.projections (ledger_id, name, version) values (1, 'timeline', %s)", (Timeline.version,)
+        )
+        migrate(settings)
+        owners = admin.execute(
+            "select distinct schemaname ^@ 'ledger_', tableowner, rowsecurity from pg_tables"
+            " where schemaname ^@ 'ledger' and tablename in ('audit_logs', 'tails', 'timeline') order by 1, 3"
+        ).fetchall()
+    assert owners == [
+        (False, "ledger_owner", False), (False, "ledger_owner", True), (True, "ledger_projector", True),
+    ]  # fmt: skip
+    with Ledger(settings) as ledger:
+        ledger.append(event(0))
+        project(ledger)
+        rebuild(settings, Timeline())
+        assert ledger.verify().findings == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,11 +16,14 @@ from hypothesis import strategies as st
 from ledger_projections import Timeline, search
 from psycopg import sql
 
-from ledger import Entry, Event, Ledger, Query, UsageError
+from ledger import Entry, Event, Ledger, Query, UsageError, testing
 from ledger.drive import drive
+from ledger.projection import install
+from ledger.store import LedgerRef
+from tests.roles import logins, user_of
 from tests.views import START, apply, entry, installed, project, projector
 
-MAIN = (1, "main")
+MAIN = LedgerRef(1, "main")
 ACTIONS = ["invoice.created", "invoice.sent", "invoiceXsent", "order.sent", "100%", "a_b", "axb", "a\\b", "a*b", "ü.x"]
 ACTORS = ["user:1", "o'hara", "%", "tab\there", "ünï 😀"]
 RESOURCES = [("invoice", "inv_1"), ("invoice", "inv_2"), ("in'voice", "%s"), (None, None)]
@@ -267,14 +270,12 @@ USES = [
 @pytest.fixture(scope="module")
 def plenty(servers: Any, template: str) -> Iterator[psycopg.Connection]:
     """A timeline of 20,000 rows in each of two ledgers."""
-    from ledger import testing
-
     with (
         testing.database(servers.database_url, template=template) as url,
         psycopg.connect(url, autocommit=True) as connection,
     ):
+        drive(install(Timeline(), [MAIN, LedgerRef(2, "second")]), lambda: connection)
         connection.execute("set search_path = ledger_views, pg_catalog")
-        connection.execute(Timeline.schema.encode())
         connection.execute(
             """
             insert into timeline
@@ -289,21 +290,44 @@ def plenty(servers: Any, template: str) -> Iterator[psycopg.Connection]:
         yield connection
 
 
+@pytest.fixture(scope="module")
+def asked(plenty: psycopg.Connection, servers: Any) -> Iterator[Callable[[str, Query, str], str]]:
+    """Asks as the superuser or as a reader of one ledger; the plans, those within functions among them."""
+    notices: list[str] = []
+    plenty.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
+    plenty.execute(
+        "load 'auto_explain'; set auto_explain.log_min_duration = 0; set auto_explain.log_nested_statements = on;"
+        "set auto_explain.log_level = notice"
+    )
+
+    def ask(user: str, query: Query, mode: str) -> str:
+        counter = itertools.count(1)
+        numbered = re.sub("%s", lambda _: f"${next(counter)}", query.sql)
+        values = sql.SQL(", ").join(map(sql.Literal, query.params))
+        plenty.execute(f"set plan_cache_mode = {mode}; set role {user}".encode())
+        plenty.execute(b"prepare question as " + numbered.encode())
+        notices.clear()
+        plenty.execute(sql.SQL("execute question({})").format(values))
+        plans = "\n".join(notices)
+        plenty.execute("deallocate question; reset role")
+        return plans
+
+    with logins(testing.other_database(servers.database_url, plenty.info.dbname)) as login:
+        ask.reader = user_of(login("ledger_reader", ledgers=["main"]))  # type: ignore[attr-defined]
+        yield ask
+
+
 @pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.parametrize("user", ["superuser", "reader"])
 @pytest.mark.parametrize(("filters", "index"), USES)
-def test_each_filter_uses_its_index(plenty: psycopg.Connection, filters: dict[str, Any], index: str, mode: str) -> None:
+def test_each_filter_uses_its_index(asked: Any, filters: dict[str, Any], index: str, user: str, mode: str) -> None:
+    """Row-level security among the filters or not."""
     query = next(search(MAIN, **filters, limit=20))
     assert isinstance(query, Query)
-    counter = itertools.count(1)
-    numbered = re.sub("%s", lambda _: f"${next(counter)}", query.sql)
-    plenty.execute(f"set plan_cache_mode = {mode}".encode())
-    plenty.execute(b"prepare question as " + numbered.encode())
-    values = sql.SQL(", ").join(map(sql.Literal, query.params))
-    plan = "\n".join(row[0] for row in plenty.execute(sql.SQL("explain execute question({})").format(values)))
-    plenty.execute("deallocate question")
-    assert re.search(index, plan), plan
-    assert "Seq Scan" not in plan, plan
-    assert "one_entry_per_position" in plan or "audit_logs" in plan, plan
+    plans = asked("none" if user == "superuser" else asked.reader, query, mode)
+    assert re.search(index, plans), plans
+    assert not re.search("Seq Scan on (ledger_views.|ledger.)?(timeline|audit_logs)", plans), plans
+    assert "one_entry_per_position on audit_logs" in plans, plans
 
 
 def test_search_runs_on_any_connection(ledger: Ledger, admin: psycopg.Connection) -> None:

@@ -18,12 +18,10 @@ from tests.support import checked, event, events, numbers, receipt_of
 
 
 @pytest.fixture
-def caller(api: Api, opener: Opener) -> Connected:
-    """The caller's own connection, with a table of their own."""
-    connected = opener.connect(api)
-    connected.execute("create table invoices (id int primary key)")
-    connected.raw.commit() if isinstance(connected.raw, psycopg.Connection) else connected.execute("commit")
-    return connected
+def caller(api: Api, opener: Opener, admin: psycopg.Connection) -> Connected:
+    """The caller's own connection, and a table of the application's."""
+    admin.execute("create table public.invoices (id int primary key); grant all on public.invoices to public")
+    return opener.connect(api)
 
 
 def test_commit_records_both(api: Api, caller: Connected) -> None:

@@ -214,7 +214,7 @@ def test_recorded_at_follows_the_database_clock_where_it_differs(
 ) -> None:
     """To the ledger's statements the database's clock is seconds off. The trigger, which allows five, sees the true."""
     [(name,)] = admin.execute("select current_database()").fetchall()
-    admin.execute("create schema off")
+    admin.execute("create schema off; grant usage on schema off to public")
     admin.execute(
         "create function off.clock_timestamp() returns timestamptz language sql volatile as"
         f" $$ select pg_catalog.clock_timestamp() + interval '{seconds} seconds' $$"

@@ -36,6 +36,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "down": ("servers", "Stop them"),
         "migrate": ("servers", "Bring the schema up to date; creates ledger main"),
         "create": ("servers", "Create a further ledger"),
+        "grant": ("grant", "Give a database user a role: writer, reader, projector, eraser, admin"),
+        "revoke": ("grant", "Take a role from a database user"),
         "status": ("status", "Tails, streams, the lag of every projection, the last verification"),
     },
     "Record": {

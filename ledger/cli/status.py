@@ -7,30 +7,35 @@ from typing import Any
 
 import click
 
-from ledger import stream
+from ledger import protections, stream
 from ledger.cli.app import Command
 from ledger.cli.connect import settings_of
 from ledger.cli.output import line, seconds_text, short_time, time_text, write_json
 from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.text import one_line, redacted
-from ledger.effects import Plan, Query, sql
+from ledger.effects import Plan, Query, SqlScript, sql
 from ledger.errors import LedgerError, UnknownLedger
 from ledger.migrate import check_schema, load
 from ledger.servers import Servers
 from ledger.stream import NOTHING
 
 SQL = sql("status")
+VERIFY = sql("verify")
 
 
 @click.command("status", cls=Command)
 @pass_shared
 def status_command(shared: Shared) -> None:
-    """Of each ledger, or the one named with --ledger: tail, stream, lag of every projection, last verification."""
+    """Of each ledger, or the one named with --ledger: tail, stream, lag of every projection, last verification.
+
+    And what is unprotected: triggers that are off, privileges wider than 'auditledger grant' gives.
+    """
     settings = settings_of(shared)
     servers = Servers(settings)
     try:
         servers.run(check_schema(load()))
         ledgers = servers.run(_standing(shared.names()))
+        unprotected = servers.run(_unprotected())
         redis = "not set" if settings.redis_url is None else "ok"
         for ledger in ledgers:
             if redis == "ok":
@@ -43,9 +48,11 @@ def status_command(shared: Shared) -> None:
     if shared.json:
         for ledger in ledgers:
             del ledger["ledger_id"]
-        write_json({"ledgers": ledgers, "redis": redis})
+        write_json({"ledgers": ledgers, "redis": redis, "unprotected": unprotected})
     else:
         _print(ledgers, redis)
+        for detail in unprotected:
+            line("UNPROTECTED:", detail)
 
 
 def _standing(names: list[str] | None) -> Plan[list[dict[str, Any]]]:
@@ -75,6 +82,14 @@ def _standing(names: list[str] | None) -> Plan[list[dict[str, Any]]]:
             "verified": _verified(verified.get(ledger_id)),
         })  # fmt: skip
     return ledgers
+
+
+def _unprotected() -> Plan[list[str]]:
+    """What is not as the schema has it: triggers, functions, and who may do more than it grants. As verify says it."""
+    yield SqlScript(VERIFY["begin"])
+    findings = yield from protections.check(load())
+    yield Query("rollback")
+    return [finding.detail for finding in findings]
 
 
 def _lag(ledger_id: int, at: int, end: int) -> Plan[dict[str, Any]]:

@@ -16,3 +16,53 @@ select file, sha256 from ledger.migrations order by file;
 
 -- name: record
 insert into ledger.migrations (file, sha256) values (%s, %s);
+
+-- name: become_owner
+-- Once the ledger belongs to ledger_owner, migrations are done in its name, by whoever may take it: a superuser, or
+-- whoever has ADMIN OPTION on it and lends itself the role for as long as the transaction lasts.
+do $$
+begin
+    if not exists (
+        select from pg_namespace where nspname = 'ledger' and pg_get_userbyid(nspowner) = 'ledger_owner'
+    ) then
+        return;
+    end if;
+    if not pg_has_role(
+        current_user, 'ledger_owner',
+        case when current_setting('server_version_num')::int >= 160000 then 'set' else 'member' end
+    ) then
+        begin
+            execute format('grant ledger_owner to %I', current_user);
+        exception when insufficient_privilege then
+            raise exception 'only a superuser, or a user with ADMIN OPTION on ledger_owner, migrates this database (%)',
+                sqlerrm using errcode = 'insufficient_privilege';
+        end;
+        perform set_config('ledger.lent', 'on', true);
+    end if;
+    set local role ledger_owner;
+end
+$$;
+
+-- name: leave_owner
+do $$
+begin
+    reset role;
+    if current_setting('ledger.lent', true) = 'on' then
+        execute format('revoke ledger_owner from %I', current_user);
+        perform set_config('ledger.lent', '', true);
+    end if;
+end
+$$;
+
+-- name: let_rebuild
+-- A rebuild makes a schema of its own. Copies of a database lack its privileges, so this is seen to at each migration,
+-- by whoever may.
+do $$
+begin
+    if not has_database_privilege('ledger_projector', current_database(), 'create') then
+        execute format('grant create on database %I to ledger_projector', current_database());
+    end if;
+exception when insufficient_privilege then
+    null;
+end
+$$;

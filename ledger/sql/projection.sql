@@ -7,6 +7,14 @@ select pg_try_advisory_lock(hashtextextended('auditledger rebuild ' || %s, 0));
 -- name: set_path
 select set_config('search_path', quote_ident(%s) || ', pg_catalog', true);
 
+-- name: as_projector
+-- Read views belong to the group, so that any of its members can fill, rebuild and drop them.
+set local role ledger_projector;
+
+-- name: protect
+-- Readers see the rows of their ledgers only.
+select ledger.protect_view(%s, %s);
+
 -- name: known
 select 1 from ledger.projections where name = %s and not building limit 1;
 

@@ -15,4 +15,4 @@ from ledger.verifications order by ledger_id, verified_at desc;
 -- name: waiting
 -- How long the entry at this position has been there, in seconds.
 select extract(epoch from clock_timestamp() - recorded_at)::float8
-from ledger.audit_logs where ledger_id = %s and position = %s;
+from ledger.entries where ledger_id = %s and position = %s;

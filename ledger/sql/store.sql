@@ -51,21 +51,24 @@ copy ledger.audit_logs (
     salt, body_hash, ledger_id, position, recorded_at, prev_hash, hash
 ) from stdin (format binary);
 
--- name: changed
-select max(position) from ledger.audit_logs
-where ledger_id = %s and resource_type = %s and resource_id = %s and position > %s;
+-- What an appender asks of entries that its role may not read.
 
--- name: by_ids
+-- name: changed
+select ledger.changed(%s, %s, %s, %s);
+
+-- name: recorded
 select
-    position, id, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id,
-    before::text, after::text, metadata::text, salt, body_hash, prev_hash, hash
-from ledger.audit_logs where ledger_id = %s and id = any(%s);
+    position, id, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id, hash, erased
+from ledger.recorded(%s, %s);
+
+-- name: differences
+select number, field from ledger.differences(%s, %s, %s, %s, %s) where field is not null;
 
 -- name: read
 select
     position, id, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id,
     before::text, after::text, metadata::text, salt, body_hash, prev_hash, hash
-from ledger.audit_logs where ledger_id = %s and position > %s and position <= %s order by position limit %s;
+from ledger.entries where ledger_id = %s and position > %s and position <= %s order by position limit %s;
 
 -- name: tails
 select ledger_id, epoch, position from ledger.tails where ledger_id = any(%s);
@@ -76,7 +79,7 @@ select tail.ledger_id, ledger.name, tail.epoch, tail.position
 from ledger.tails as tail join ledger.ledgers as ledger using (ledger_id) order by tail.ledger_id;
 
 -- name: hash_at
-select hash from ledger.audit_logs where ledger_id = %s and position = %s;
+select hash from ledger.entries where ledger_id = %s and position = %s;
 
 -- name: open_epoch
 update ledger.tails set epoch = epoch + 1 where ledger_id = %s returning epoch;

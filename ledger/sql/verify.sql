@@ -15,24 +15,29 @@ set transaction snapshot '{}';
 -- name: tail
 select position, hash, recorded_at from ledger.tails where ledger_id = %s;
 
+-- name: source
+-- Whoever may read the table reads the table; the others, the entries of their ledgers in the view. In the statements
+-- below, {} is the one or the other.
+select case when has_table_privilege('ledger.audit_logs', 'select') then 'ledger.audit_logs' else 'ledger.entries' end;
+
 -- name: records
 select
     position, id, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id,
     before, after, metadata, salt, body_hash, prev_hash, hash
-from ledger.audit_logs where ledger_id = %s and position between %s and %s order by position;
+from {} where ledger_id = %s and position between %s and %s order by position;
 
 -- name: newest
 select
     position, id, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id,
     before, after, metadata, salt, body_hash, prev_hash, hash
-from ledger.audit_logs where ledger_id = %s and position between %s and %s order by position desc limit 1;
+from {} where ledger_id = %s and position between %s and %s order by position desc limit 1;
 
 -- name: next_position
-select min(position) from ledger.audit_logs where ledger_id = %s and position >= %s;
+select position from {} where ledger_id = %s and position >= %s order by position limit 1;
 
 -- name: erasures
 -- The newest erasure of each of these entries.
-select resource_id, max(position) from ledger.audit_logs
+select resource_id, max(position) from {}
 where ledger_id = %s and resource_type = %s and resource_id = any(%s::text[]) and action = %s
 group by resource_id;
 
@@ -41,12 +46,12 @@ group by resource_id;
 select hold.placed from ledger.holds as hold
 where hold.ledger_id = %s and not (
     exists (
-        select from ledger.audit_logs as entry
+        select from {} as entry
         where entry.ledger_id = hold.ledger_id and entry.position = hold.placed and entry.action = %s
             and entry.resource_type = hold.resource_type and entry.resource_id = hold.resource_id
     )
     and (hold.released is null or exists (
-        select from ledger.audit_logs as entry
+        select from {} as entry
         where entry.ledger_id = hold.ledger_id and entry.position = hold.released and entry.action = %s
             and entry.resource_type = hold.resource_type and entry.resource_id = hold.resource_id
     ))
@@ -64,9 +69,9 @@ where not exists (
 );
 
 -- name: misplaced
-(select position from ledger.audit_logs where ledger_id = %s and position < 1 order by position limit %s)
+(select position from {} where ledger_id = %s and position < 1 order by position limit %s)
 union all
-(select position from ledger.audit_logs where ledger_id = %s and position is null limit 1);
+(select position from {} where ledger_id = %s and position is null limit 1);
 
 -- name: orphans
 -- Goes from one ledger_id to the next by the index, however many entries each has.
@@ -140,20 +145,10 @@ constraints (tablename, name, definition) as (
         ('ledger.holds', 'holds_pkey', 'PRIMARY KEY (ledger_id, placed)'),
         ('ledger.holds', 'released_after_placed', 'CHECK ((released > placed))')
 ),
--- The sources come from the package's migrations; only these functions must run as their owner.
-owned (name, setting) as (
-    values
-        ('ledger.move_tail', 'lock_timeout=1ms'),
-        ('ledger.erase_entry', 'ledger.own=ledger.entry_erased'),
-        ('ledger.place_hold', 'ledger.own=ledger.hold_placed'),
-        ('ledger.release_hold', 'ledger.own=ledger.hold_released'),
-        ('ledger.record_key', 'ledger.own=ledger.key_rotated')
-),
+-- From the package's migrations; the settings of each are lines of one text.
 functions (name, source, as_owner, settings) as (
-    select source.name, source.body, owned.name is not null,
-        array_remove(array['search_path=pg_catalog, pg_temp', owned.setting], null)
-    from unnest(%s::text[], %s::text[]) as source (name, body)
-    left join owned on owned.name = source.name
+    select name, source, as_owner, string_to_array(nullif(settings, ''), e'\n')
+    from unnest(%s::text[], %s::text[], %s::boolean[], %s::text[]) as source (name, source, as_owner, settings)
 ),
 differences (detail) as (
     select format('trigger %%s on %%s is %%s', wanted.name, wanted.tablename, case

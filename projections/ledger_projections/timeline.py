@@ -86,6 +86,42 @@ def search(
     Raises UsageError for a cursor that is malformed or of other filters, a naive datetime, and a limit below 1.
     """
     ledger_id, name = ledger
+    filters = _filters(actor, action, resource, since, until)
+    words = None if text is None else _question(text)
+    asked = repr((ledger_id, filters if words is None else [*filters, ("by_words", (words,))]))
+    if cursor is not None:
+        filters.append(("by_position", (_position(cursor, asked),)))
+    most = checked_limit(limit) + 1
+    if words is None:
+        sql = " ".join((SQL["find"], *(SQL[part] for part, _ in filters), SQL["newest"], SQL["page"]))
+        params = [ledger_id, *(value for _, values in filters for value in values), most, ledger_id]
+    else:
+        given = dict(filters)
+        sql = f"{SQL['find_words']} {SQL['page']}"
+        params = [ledger_id, words, *(value for part in _PARTS for value in given.get(*part)), most, ledger_id]
+    rows = yield Query(sql, params)
+    entries = [Entry(name, *row) for row in rows[:limit]]
+    more = len(rows) > limit
+    return Page(entries, _cursor(entries[-1].position, asked) if more else None)
+
+
+_NOT_GIVEN: tuple[None, ...] = (None,)
+_PARTS: tuple[tuple[str, tuple[None, ...]], ...] = (
+    *(("by_actor", _NOT_GIVEN), ("by_action", _NOT_GIVEN)),
+    *(("by_action_prefix", 2 * _NOT_GIVEN), ("by_action_pattern", _NOT_GIVEN), ("by_resource", 2 * _NOT_GIVEN)),
+    *(("by_since", _NOT_GIVEN), ("by_until", _NOT_GIVEN), ("by_position", _NOT_GIVEN)),
+)
+"""The filters of `find_words`, in its order, and what stands there for one that was not asked for."""
+
+
+def _filters(
+    actor: str | None,
+    action: str | None,
+    resource: tuple[str, str] | None,
+    since: datetime | None,
+    until: datetime | None,
+) -> list[tuple[str, tuple[Any, ...]]]:
+    """The `by_` parts of timeline.sql that were asked for, with their values."""
     filters: list[tuple[str, tuple[Any, ...]]] = []
     if actor is not None:
         filters.append(("by_actor", (checked_text("actor", actor),)))
@@ -98,18 +134,7 @@ def search(
             if moment.utcoffset() is None:
                 raise UsageError(f"{filter_name}: a naive datetime: give it a time zone")
             filters.append((f"by_{filter_name}", (moment,)))
-    if text is not None:
-        filters.append(("by_words", (_question(text),)))
-    asked = repr((ledger_id, filters))
-    if cursor is not None:
-        filters.append(("by_position", (_position(cursor, asked),)))
-
-    sql = " ".join((SQL["find"], *(SQL[part] for part, _ in filters), SQL["page"]))
-    params = [ledger_id, *(value for _, values in filters for value in values), checked_limit(limit) + 1, ledger_id]
-    rows = yield Query(sql, params)
-    entries = [Entry(name, *row) for row in rows[:limit]]
-    more = len(rows) > limit
-    return Page(entries, _cursor(entries[-1].position, asked) if more else None)
+    return filters
 
 
 def _by_action(action: str) -> list[tuple[str, tuple[str, ...]]]:

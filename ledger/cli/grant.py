@@ -1,0 +1,96 @@
+"""grant, revoke: who may do what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from ledger import privileges
+from ledger.cli.app import Command
+from ledger.cli.connect import settings_of
+from ledger.cli.output import line, write_json
+from ledger.cli.shared import Shared, pass_shared
+from ledger.effects import Plan
+from ledger.migrate import check_schema, load
+from ledger.servers import Servers
+from ledger.settings import check_ledger_name
+
+
+class _ManyLedgers(Command):
+    """A command with a --ledger of its own, which may be given more than once."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        own = next(param for param in self.params if param.name == "ledgers")
+        self.params = [param for param in self.params if param is own or "--ledger" not in param.opts]
+
+
+_role = click.argument("role", type=click.Choice(privileges.ROLES), metavar="ROLE")
+_user = click.argument("user")
+_ROLES = """
+
+    \b
+    ledger_writer     appends; cannot read what is recorded, and nothing else
+    ledger_reader     reads: those ledgers that it is granted
+    ledger_projector  the workers: relay, project, run, replay
+    ledger_eraser     erases bodies, places and releases legal holds
+    ledger_admin      creates ledgers, opens epochs, grants these roles
+"""
+
+
+@click.command("grant", cls=_ManyLedgers, help="Give a database user a role." + _ROLES)
+@_role
+@_user
+@click.option("--ledger", "ledgers", multiple=True, metavar="NAME", help="A ledger that a reader may read.")
+@click.option("--all-ledgers", is_flag=True, help="All of them, those to come among them.")
+@pass_shared
+def grant_command(shared: Shared, role: str, user: str, ledgers: tuple[str, ...], all_ledgers: bool) -> None:
+    named = _named(shared, ledgers)
+    if role == privileges.READER and bool(named) == all_ledgers:
+        raise click.UsageError(
+            "say which ledgers it may read: --ledger NAME, more than once if need be, or --all-ledgers"
+        )
+    if role != privileges.READER and (named or all_ledgers):
+        raise click.UsageError(f"{role} is for all ledgers: only {privileges.READER} is given ledger by ledger")
+    _run(shared, lambda: privileges.grant(role, user, named or None))
+    if shared.json:
+        write_json({"granted": role, "user": user, "ledgers": named or None})
+    else:
+        line(f"Granted {role} to {user}" + (f" for {', '.join(named)}" if named else ""))
+
+
+@click.command("revoke", cls=_ManyLedgers)
+@_role
+@_user
+@click.option("--ledger", "ledgers", multiple=True, metavar="NAME", help="Only this ledger, of a reader.")
+@pass_shared
+def revoke_command(shared: Shared, role: str, user: str, ledgers: tuple[str, ...]) -> None:
+    """Take a role from a database user.
+
+    With --ledger a reader may read the ledgers named no longer; the role goes with the last of them.
+    """
+    named = _named(shared, ledgers)
+    _run(shared, lambda: privileges.revoke(role, user, named or None))
+    if shared.json:
+        write_json({"revoked": role, "user": user, "ledgers": named or None})
+    else:
+        line(f"Revoked {role} from {user}" + (f" for {', '.join(named)}" if named else ""))
+
+
+def _named(shared: Shared, ledgers: tuple[str, ...]) -> list[str]:
+    """Those given after the command and before it. LEDGER_NAME does not count: it is not meant for this."""
+    named = list(dict.fromkeys((*((shared.ledger,) if shared.ledger else ()), *ledgers)))
+    for name in named:
+        check_ledger_name(name)
+    return named
+
+
+def _run(shared: Shared, plan: Callable[[], Plan[None]]) -> None:
+    servers = Servers(settings_of(shared))
+    try:
+        servers.run(check_schema(load()))
+        servers.run(plan())
+    finally:
+        servers.close()
