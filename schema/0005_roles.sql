@@ -57,16 +57,12 @@ begin
         return;
     end if;
     -- Whoever is no superuser hands over to ledger_owner only what it could take itself: it is lent that role until this
-    -- migration is recorded. It gets the groups, so that what one user did alone goes on as it was; 'auditledger revoke'
-    -- takes them from it.
+    -- migration is recorded.
     perform set_config('ledger.migrator', current_user, true);
     if not pg_has_role(current_user, 'ledger_owner', case when modern then 'set' else 'member' end) then
         execute format('grant ledger_owner to %I', current_user);
         perform set_config('ledger.lent', 'on', true);
     end if;
-    foreach name in array roles[2:] loop
-        execute format('grant %I to %I', name, current_user);
-    end loop;
     execute format('grant create on database %I to ledger_owner, ledger_projector', current_database());
 exception when insufficient_privilege then
     raise exception '%. As a superuser run: %', sqlerrm, to_run using errcode = 'insufficient_privilege';
@@ -340,11 +336,17 @@ begin
         end if;
     end if;
     execute format('revoke %I from %I', granted, grantee);
+    -- ADMIN OPTION alone, which whoever created the role has, gives nothing of it.
     if exists (
-        select from pg_auth_members where roleid = to_regrole(granted) and member = to_regrole(quote_ident(grantee))
+        select from pg_roles
+        where rolname = grantee and not rolsuper and (
+            pg_has_role(oid, to_regrole(granted), 'usage') or pg_has_role(oid, to_regrole(granted), case
+                when current_setting('server_version_num')::int >= 160000 then 'set' else 'member'
+            end)
+        )
     ) then
-        raise exception '% was made a member of % by somebody else, who has to revoke it: nothing was changed',
-            grantee, granted using errcode = '0LP01';
+        raise exception '% has % through another role, or by the grant of somebody else, who has to revoke it: nothing was'
+            ' changed', grantee, granted using errcode = '0LP01';
     end if;
 end
 $$;
@@ -400,8 +402,11 @@ grant execute on function ledger.create_ledger, ledger.grant_role, ledger.revoke
 -- Who reads everything. pg_has_role says yes for a superuser, whichever role is asked for.
 insert into ledger.readers (ledger_id, role)
 values (null, 'ledger_projector'), (null, 'ledger_owner');
-insert into ledger.readers (ledger_id, role)
-select null, quote_ident(migrator)::regrole from current_setting('ledger.migrator') as migrator where migrator <> '';
+-- What one user did alone goes on as it was, superuser or not; 'auditledger revoke' takes it from it.
+select ledger.grant_role(granted, migrator, null)
+from current_setting('ledger.migrator') as migrator,
+    unnest('{ledger_writer, ledger_reader, ledger_projector, ledger_eraser, ledger_admin}'::text[]) as granted
+where migrator <> '';
 
 -- The read views that are there already; those to come are protected as they are made (ledger/projection.py).
 select ledger.protect_view(namespace.nspname, array_agg(class.relname::text))

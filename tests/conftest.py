@@ -134,13 +134,19 @@ def login(migrated_url: str) -> Iterator[Logins]:
         yield made
 
 
+@pytest.fixture
+def roles() -> tuple[str, ...]:
+    """What an application may do: append and read. A test module may ask for more."""
+    return ("ledger_writer", "ledger_reader")
+
+
 @pytest.fixture(params=[SyncApi, AsyncApi], ids=["sync", "async"])
-def opener(request: pytest.FixtureRequest, login: Logins) -> Iterator[Opener]:
+def opener(request: pytest.FixtureRequest, login: Logins, roles: tuple[str, ...]) -> Iterator[Opener]:
     """Opens Ledgers and AsyncLedgers on `migrated_url` behind one face: a test that takes it runs once for each.
 
-    As an application's login, which may append and read, and no more.
+    As a login with `roles`.
     """
-    with Opener(request.param, Settings(database_url=login("ledger_writer", "ledger_reader"))) as opened:
+    with Opener(request.param, Settings(database_url=login(*roles))) as opened:
         yield opened
 
 

@@ -27,6 +27,12 @@ from tests.support import checked, erase, event, events, race
 OWN, CHANGE = "LE005", "LE004"
 
 
+@pytest.fixture
+def roles() -> tuple[str, ...]:
+    """Of the logins behind `api`: an application's that erases too."""
+    return ("ledger_writer", "ledger_reader", "ledger_eraser")
+
+
 def said(entry: Entry) -> tuple[Any, ...]:
     return entry.actor, entry.action, entry.resource_type, entry.resource_id, entry.metadata
 
@@ -229,7 +235,7 @@ def writer(ledger: Ledger, admin: psycopg.Connection) -> Iterator[str]:
     """A role that may append, and believes itself cleverer than the setting."""
     admin.execute("drop role if exists ledger_test_writer")
     admin.execute("create role ledger_test_writer")
-    admin.execute("grant usage on schema ledger to ledger_test_writer")
+    admin.execute("grant ledger_writer to ledger_test_writer")
     admin.execute("grant select, insert on all tables in schema ledger to ledger_test_writer")
     admin.execute("grant update on ledger.tails, ledger.audit_logs, ledger.holds to ledger_test_writer")
     admin.execute("grant execute on function ledger.insert_own to ledger_test_writer")

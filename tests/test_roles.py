@@ -245,7 +245,7 @@ def test_what_somebody_else_granted_is_not_taken_back_silently(
     url = login()
     admin.execute(f"grant ledger_writer to {user_of(url)}")
     ran = Cli("--database-url", ledger.settings.database_url or "")("revoke", "ledger_writer", user_of(url))
-    assert ran.code == 2 and "by somebody else" in ran.error
+    assert ran.code == 2 and "by the grant of somebody else" in ran.error
 
 
 def test_a_view_made_by_hand_is_not_open_to_readers(ledger: Ledger, admin: psycopg.Connection, login: Logins) -> None:
