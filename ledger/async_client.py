@@ -43,7 +43,7 @@ class AsyncLedger:
         self.settings = settings
         self._servers = AsyncServers(settings)
         self._opening = asyncio.Lock()
-        self._opened: tuple[LedgerRef, AsyncWriter] | None = None
+        self._opened: tuple[LedgerRef, AsyncWriter, Appender] | None = None
 
     @classmethod
     def open(
@@ -83,11 +83,11 @@ class AsyncLedger:
         self, event: Event, *, connection: AsyncConnection | None = None, expect: Condition | None = None
     ) -> Receipt:
         """As Ledger.append. Cancelling it does not take back what was said: the entry may still be recorded."""
-        ref, writer = await self._open()
+        ref, writer, within = await self._open()
         draft = prepare(event, ref.name)
         if connection is None:
             return receipt_of(await writer.write(draft, expect))
-        plan = Appender(ref).append_within([draft], expect)
+        plan = within.append_within([draft], expect)
         [outcome] = await adrive(plan, _given(connection), raw_errors=True)
         return receipt_of(outcome)
 
@@ -98,14 +98,13 @@ class AsyncLedger:
         connection: AsyncConnection | None = None,
     ) -> Appended:
         """As Ledger.append_many; the events may come from an async iterable."""
-        ref, writer = await self._open()
+        ref, writer, within = await self._open()
         gathering = Gathering(ref.name)
         source = aiter(events) if isinstance(events, AsyncIterable) else iter(events)
         if connection is not None:
-            appender = Appender(ref)
             while not gathering.failed and (pulled := await _pull(source, gathering)):
                 drafts = list(gathering.drafts(pulled))
-                gathering.add(await adrive(appender.append_within(drafts), _given(connection), raw_errors=True))
+                gathering.add(await adrive(within.append_within(drafts), _given(connection), raw_errors=True))
             return gathering.result()
         under_way: asyncio.Task[list[Outcome]] | None = None
         while True:
@@ -235,18 +234,20 @@ class AsyncLedger:
         return await self._record_own(event)
 
     async def _record_own(self, event: Event) -> Receipt:
-        ref, writer = await self._open()
+        ref, writer, _ = await self._open()
         return receipt_of(await writer.write_own(prepare(event, ref.name, own=True)))
 
     async def _acknowledge(self, subscription: Subscription, claim: Claim) -> None:
         await self.run(subscription.acknowledge(claim))
 
-    async def _open(self) -> tuple[LedgerRef, AsyncWriter]:
+    async def _open(self) -> tuple[LedgerRef, AsyncWriter, Appender]:
+        """The ledger; who appends on our own connections; who appends in callers' transactions."""
         if self._opened is None:
             async with self._opening:
                 if self._opened is None:
                     ref = await self._servers.run(open_ledger(self.settings.name))
-                    self._opened = ref, AsyncWriter(self._servers, Appender(ref, self.settings.lock_timeout))
+                    writer = AsyncWriter(self._servers, Appender(ref, self.settings.lock_timeout))
+                    self._opened = ref, writer, Appender(ref)
         return self._opened
 
 

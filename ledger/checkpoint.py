@@ -105,4 +105,7 @@ def cosigned_by(note: Note, witnesses: Iterable[Verifier], quorum: int = 0) -> l
         keys[witness] = witness.public_key
     if len(set(keys.values())) < quorum:
         raise InvalidSetting(f"{quorum} witnesses are asked for, and {len(set(keys.values()))} are given")
-    return list({witness.public_key: witness for witness in verified_by(note, keys)}.values())
+    cosigned: dict[bytes, Verifier] = {}
+    for witness in verified_by(note, keys):
+        cosigned.setdefault(witness.public_key, witness)
+    return list(cosigned.values())

@@ -45,7 +45,7 @@ class Ledger:
         self.settings = settings
         self._servers = Servers(settings)
         self._opening = threading.Lock()
-        self._opened: tuple[LedgerRef, Writer] | None = None
+        self._opened: tuple[LedgerRef, Writer, Appender] | None = None
 
     @classmethod
     def open(
@@ -92,11 +92,11 @@ class Ledger:
         Raises InvalidEvent, IdempotencyConflict, ConditionFailed; Unavailable and its kinds, after which appending the
         same event with the same id is safe.
         """
-        ref, writer = self._open()
+        ref, writer, within = self._open()
         draft = prepare(event, ref.name)
         if connection is None:
             return receipt_of(writer.write(draft, expect))
-        [outcome] = drive(Appender(ref).append_within([draft], expect), lambda: connection, raw_errors=True)
+        [outcome] = drive(within.append_within([draft], expect), lambda: connection, raw_errors=True)
         return receipt_of(outcome)
 
     def append_many(self, events: Iterable[Event], *, connection: Connection | None = None) -> Appended:
@@ -106,14 +106,13 @@ class Ledger:
         recorded and nothing after it; the error says which event it was and what was recorded.
         connection: as in append; then everything is recorded or nothing.
         """
-        ref, writer = self._open()
+        ref, writer, within = self._open()
         gathering = Gathering(ref.name)
         iterator = iter(events)
         if connection is not None:
-            appender = Appender(ref)
             while not gathering.failed and (pulled := gathering.pull(iterator)):
                 drafts = list(gathering.drafts(pulled))
-                gathering.add(drive(appender.append_within(drafts), lambda: connection, raw_errors=True))
+                gathering.add(drive(within.append_within(drafts), lambda: connection, raw_errors=True))
             return gathering.result()
         with ThreadPoolExecutor(1) as executor:
             under_way: Future[list[Outcome]] | None = None
@@ -263,16 +262,18 @@ class Ledger:
         return self._record_own(event)
 
     def _record_own(self, event: Event) -> Receipt:
-        ref, writer = self._open()
+        ref, writer, _ = self._open()
         return receipt_of(writer.write_own(prepare(event, ref.name, own=True)))
 
     def _acknowledge(self, subscription: Subscription, claim: Claim) -> None:
         self.run(subscription.acknowledge(claim))
 
-    def _open(self) -> tuple[LedgerRef, Writer]:
+    def _open(self) -> tuple[LedgerRef, Writer, Appender]:
+        """The ledger; who appends on our own connections; who appends in callers' transactions."""
         if self._opened is None:
             with self._opening:
                 if self._opened is None:
                     ref = self._servers.run(open_ledger(self.settings.name))
-                    self._opened = ref, Writer(self._servers, Appender(ref, self.settings.lock_timeout))
+                    writer = Writer(self._servers, Appender(ref, self.settings.lock_timeout))
+                    self._opened = ref, writer, Appender(ref)
         return self._opened

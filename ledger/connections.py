@@ -6,11 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import psycopg
-import redis
-import redis.asyncio
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from ledger.drive import AsyncConnection, AsyncRedis, Connection, Redis
 from ledger.errors import InvalidSetting, Unavailable
@@ -66,13 +62,21 @@ def create_redis_connection(redis_url: str, *, connect_timeout: float = 5.0) -> 
     redis-py's defaults (a socket timeout of 5 s, ten retries) would cut a blocking XREADGROUP and repeat commands
     behind the caller's back. Raises InvalidSetting for a malformed URL; connects when first used.
     """
+    import redis  # noqa: PLC0415 - takes long to load
+    from redis.backoff import NoBackoff  # noqa: PLC0415
+    from redis.retry import Retry  # noqa: PLC0415
+
     return cast(Redis, _redis_from_url(redis.Redis, redis_url, connect_timeout, Retry(NoBackoff(), 0)))
 
 
 def create_async_redis_connection(redis_url: str, *, connect_timeout: float = 5.0) -> AsyncRedis:
     """`create_redis_connection` for asyncio."""
-    retry = redis.asyncio.retry.Retry(NoBackoff(), 0)
-    return cast(AsyncRedis, _redis_from_url(redis.asyncio.Redis, redis_url, connect_timeout, retry))
+    from redis import asyncio  # noqa: PLC0415 - takes long to load
+    from redis.asyncio.retry import Retry  # noqa: PLC0415
+    from redis.backoff import NoBackoff  # noqa: PLC0415
+
+    retry = Retry(NoBackoff(), 0)
+    return cast(AsyncRedis, _redis_from_url(asyncio.Redis, redis_url, connect_timeout, retry))
 
 
 def redis_for_plans(create: Callable[..., T], settings: Settings) -> T:
@@ -85,6 +89,8 @@ def redis_for_plans(create: Callable[..., T], settings: Settings) -> T:
 
 
 def _redis_from_url(client: Any, url: str, connect_timeout: float, retry: Any) -> Any:
+    import redis  # noqa: PLC0415
+
     try:
         return client.from_url(
             url,

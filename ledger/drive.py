@@ -7,13 +7,12 @@ Either may be missing where the plan does not need it.
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import psycopg
-import redis
-import redis.asyncio
 from psycopg.pq import TransactionStatus
 
 from ledger.effects import (
@@ -42,11 +41,15 @@ from ledger.errors import (
     UsageError,
 )
 
+if TYPE_CHECKING:
+    import redis.asyncio
+
 T = TypeVar("T")
 Connection: TypeAlias = psycopg.Connection[Any]
 AsyncConnection: TypeAlias = psycopg.AsyncConnection[Any]
-Redis: TypeAlias = redis.Redis
-AsyncRedis: TypeAlias = redis.asyncio.Redis
+# redis-py takes long to load and 10 MiB; most processes that verify or append need none of it.
+Redis: TypeAlias = "redis.Redis"
+AsyncRedis: TypeAlias = "redis.asyncio.Redis"
 
 IN_TRANSACTION = (TransactionStatus.INTRANS, TransactionStatus.INERROR, TransactionStatus.ACTIVE)
 _CHUNK = 200 if psycopg.capabilities.has_stream_chunked() else 1
@@ -71,7 +74,7 @@ def drive(
         while True:
             try:
                 brought = _perform(effect, connection, redis_client)
-            except (psycopg.Error, redis.RedisError, OSError) as error:
+            except _driver_errors() as error:
                 effect = _throw(plan, error, raw_errors)
             else:
                 effect = plan.send(brought)
@@ -94,7 +97,7 @@ async def adrive(
         while True:
             try:
                 brought = await _aperform(effect, connection, redis_client)
-            except (psycopg.Error, redis.RedisError, OSError) as error:
+            except _driver_errors() as error:
                 effect = _throw(plan, error, raw_errors)
             else:
                 effect = plan.send(brought)
@@ -102,6 +105,12 @@ async def adrive(
         return cast(T, stop.value)
     finally:
         plan.close()
+
+
+def _driver_errors() -> tuple[type[Exception], ...]:
+    """What may go wrong outside. Redis has no errors where it was never loaded."""
+    loaded = sys.modules.get("redis")
+    return (psycopg.Error, OSError) if loaded is None else (psycopg.Error, OSError, loaded.RedisError)
 
 
 def _throw(plan: Plan[Any], error: Exception, raw: bool) -> Effect:
@@ -121,9 +130,14 @@ def _throw(plan: Plan[Any], error: Exception, raw: bool) -> Effect:
 def _as_refused(error: Exception) -> Refused | None:
     if isinstance(error, psycopg.Error) and error.sqlstate and error.sqlstate not in _SHUTDOWN:
         return Refused(str(error), error.sqlstate)
-    if isinstance(error, redis.RedisError | OSError):
-        return Refused(str(error), away=not isinstance(error, redis.ResponseError))
-    return None
+    if isinstance(error, psycopg.Error):
+        return None
+    return Refused(str(error), away=not _is_redis(error, "ResponseError"))
+
+
+def _is_redis(error: Exception, kind: str) -> bool:
+    loaded = sys.modules.get("redis")
+    return loaded is not None and isinstance(error, getattr(loaded, kind))
 
 
 def translate(error: Exception) -> LedgerError:
@@ -132,9 +146,9 @@ def translate(error: Exception) -> LedgerError:
         return error
     if isinstance(error, psycopg.Error):
         return _translate_postgres(error)
-    if isinstance(error, redis.AuthenticationError):
+    if _is_redis(error, "AuthenticationError"):
         return Unavailable(f"Redis refuses the user or password: {error}")
-    if isinstance(error, redis.ResponseError):
+    if _is_redis(error, "ResponseError"):
         return LedgerError(f"Redis: {error}")
     return Unavailable(f"Redis cannot be reached: {error}")
 

@@ -231,7 +231,10 @@ def parse_note(data: bytes) -> Note:
 
 def parse_signatures(data: bytes) -> tuple[Signature, ...]:
     """Signature lines alone, as a witness answers with. Raises NoteRefused as `parse_note` does."""
-    return parse_note(b"\n\n" + data).signatures
+    note = parse_note(b"\n\n" + data)
+    if note.text != b"\n":
+        raise NoteRefused("there is more than signature lines")
+    return note.signatures
 
 
 def sign(text: bytes, signers: Iterable[Signer], signatures: Sequence[Signature] = ()) -> bytes:

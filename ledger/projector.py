@@ -1,4 +1,4 @@
-"""Keeps live projections up to date: reads once for all of them, applies in one transaction, again and again."""
+"""Keeps live projections up to date: reads once for all of them, applies, again and again."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from ledger import projection as plans
 from ledger.consumer import Reader, next_entries, set_back
 from ledger.drive import Redis
 from ledger.errors import ProjectionFailed, Unavailable
+from ledger.events import Entry
 from ledger.projection import Checkpoint, Projection
 from ledger.relay import Standing, standings
 from ledger.replay import rebuild
@@ -22,6 +24,8 @@ WAIT = 0.5
 """Seconds to wait on the streams for something new, and so the longest to notice a stop."""
 REFRESH = 1.0
 """Seconds between looks for new ledgers and at checkpoints that others moved."""
+MANY = 100
+"""From so many entries on each projection applies them in a thread and a transaction of its own."""
 RETRY = 1.0
 """Seconds before a server that was away is tried again."""
 
@@ -125,9 +129,7 @@ class Projector:
         for ledger_id, entries in found.items():
             reader = self._readers[ledger_id]
             try:
-                held = self._servers.run(
-                    plans.advance(reader.ledger, self._going, reader.tail, entries, epoch=reader.epoch)
-                )
+                held = self._advance(reader, entries)
             except ProjectionFailed as error:
                 self._stop_failed(error)
                 return 0
@@ -137,8 +139,25 @@ class Projector:
             reader.tail = entries[-1].tail
         return sum(map(len, found.values()))
 
+    def _advance(self, reader: Reader, entries: Sequence[Entry]) -> dict[str, Checkpoint]:
+        """Applies the entries; the projections' checkpoints afterwards. Raises ProjectionFailed.
+
+        A few go into all views in one commit, which is quickest. With many, one view is prepared while Postgres works
+        on another; those that did not fail keep what they did.
+        """
+
+        def advance(projections: Sequence[Projection]) -> dict[str, Checkpoint]:
+            plan = plans.advance(reader.ledger, projections, reader.tail, entries, epoch=reader.epoch)
+            return self._servers.run(plan)
+
+        if len(entries) < MANY:
+            return advance(self._going)
+        with ThreadPoolExecutor(len(self._going)) as executor:
+            held = list(executor.map(advance, [[projection] for projection in self._going]))
+        return {name: checkpoint for each in held for name, checkpoint in each.items()}
+
     def _stop_failed(self, error: ProjectionFailed) -> None:
-        """The others were rolled back with it: they go on without it."""
+        """The others go on without it, each from where it stands."""
         log.error("%s", error)
         self.failed.append(error)
         self._going = [projection for projection in self._going if projection.name != error.name]

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 from ledger import stream
@@ -87,20 +88,27 @@ class Relay:
         ledger, epoch = standing.ledger, standing.epoch
         published = 0
         at = self._servers.run(where_to_go_on(standing, self._keep))
-        while at.next <= standing.position:
-            until = min(standing.position, at.next + BATCH - 1)
-            entries = self._servers.run(_wire(ledger, at.next, until))
-            last = self._servers.run(stream.publish(ledger.name, at.last, epoch, entries))
-            wanted = StreamId(epoch, entries[-1].position)
-            if last == wanted:
-                at = GoOn(last, last.position + 1)
-                published += len(entries)
-                if progress is not None:
-                    progress(len(entries))
-            else:  # another relay was faster, or the stream was lost: look again
-                at = self._servers.run(where_to_go_on(standing, self._keep))
+        ahead: Future[list[Wire]] | None = None
+        with ThreadPoolExecutor(1) as executor:  # reads the next batch while Redis takes this one
+            while at.next <= standing.position:
+                entries = ahead.result() if ahead else self._read(standing, at.next)
+                wanted = StreamId(epoch, entries[-1].position)
+                more = wanted.position < standing.position
+                ahead = executor.submit(self._read, standing, wanted.position + 1) if more else None
+                last = self._servers.run(stream.publish(ledger.name, at.last, epoch, entries))
+                if last == wanted:
+                    at = GoOn(last, last.position + 1)
+                    published += len(entries)
+                    if progress is not None:
+                        progress(len(entries))
+                else:  # another relay was faster, or the stream was lost: look again
+                    ahead = None
+                    at = self._servers.run(where_to_go_on(standing, self._keep))
         self._published[ledger.ledger_id] = StreamId(epoch, standing.position)
         return published
+
+    def _read(self, standing: Standing, first: int) -> list[Wire]:
+        return self._servers.run(_wire(standing.ledger, first, min(standing.position, first + BATCH - 1)))
 
 
 class GoOn(NamedTuple):

@@ -59,9 +59,21 @@ def copy_data(ledger_id: int, links: Iterable[Link]) -> Iterator[bytes]:
     parts = [_SIGNATURE]
     size = 0
     for link in links:
-        row = _copy_row(ledger_id, link)
-        parts.append(row)
-        size += len(row)
+        draft = link.draft
+        event = draft.event
+        parts += (
+            _FIRST.pack(17, 16, draft.id_bytes, 8, draft.occurred),
+            _copy_texts(event.actor, event.actor_type, event.action),
+            _copy_texts(event.resource_type, event.resource_id),
+            _copy_field(draft.before),
+            _copy_field(draft.after),
+            _copy_field(draft.metadata),
+            _LAST.pack(
+                *(16, draft.salt, 32, draft.body_hash, 4, ledger_id, 8, link.position),
+                *(8, _stored(link.recorded_at), 32, link.prev, 32, link.hash),
+            ),
+        )
+        size += draft.size
         if size > _CHUNK:
             yield b"".join(parts)
             parts, size = [], 0
@@ -69,21 +81,7 @@ def copy_data(ledger_id: int, links: Iterable[Link]) -> Iterator[bytes]:
     yield b"".join(parts)
 
 
-def _copy_row(ledger_id: int, link: Link) -> bytes:
-    draft = link.draft
-    event = draft.event
-    return b"%b%b%b%b%b%b%b" % (
-        _FIRST.pack(17, 16, draft.id_bytes, 8, draft.occurred),
-        _copy_texts(event.actor, event.actor_type, event.action),
-        _copy_texts(event.resource_type, event.resource_id),
-        _copy_field(draft.before),
-        _copy_field(draft.after),
-        _copy_field(draft.metadata),
-        _LAST.pack(
-            *(16, draft.salt, 32, draft.body_hash, 4, ledger_id, 8, link.position),
-            *(8, microseconds(link.recorded_at), 32, link.prev, 32, link.hash),
-        ),
-    )
+_stored = lru_cache(maxsize=16)(microseconds)  # all entries of a batch have the same recorded_at
 
 
 @lru_cache(maxsize=4096)

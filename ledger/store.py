@@ -83,7 +83,8 @@ def read(ledger: LedgerRef, after: int, limit: int = PAGE, last: int = FAR) -> P
 class Appender:
     """Appends to one ledger from where this process last saw its tail.
 
-    The tail held here is a guess: the database confirms or refuses it. One plan at a time may run on it.
+    The tail held here is a guess: the database confirms or refuses it. One plan at a time may run on it, but for
+    append_within, which the callers' own connections may run beside one another.
     lock_timeout: the connection's, in seconds.
     """
 
@@ -126,7 +127,21 @@ class Appender:
         """
         if not (yield InTransaction()):
             raise UsageError("the connection is not in a transaction: open one with connection.transaction()")
+        if self._tail is not None and expect is None and len(drafts) == 1 and not drafts[0].named:
+            return (yield from self._append_guessing(self._tail, drafts[0]))
         return (yield from self._append_locked(drafts, expect, own=False))
+
+    def _append_guessing(self, tail: Tail, draft: Draft) -> Plan[list[Outcome]]:
+        """Locks the tail and writes in one round trip if it is `tail`; else in a second one."""
+        [link] = chain.extend(tail, [draft], self._now())
+        rows = yield Query(SQL["insert_after"], insert_params(self.ledger.ledger_id, link))
+        *tail_columns, now, recorded = _only(rows, self.ledger)
+        self._learn_clock(now)
+        if not recorded:
+            [link] = chain.extend(Tail(*tail_columns), [draft], self._now())
+            yield _write(self.ledger, [draft], [link])
+        self._recorded([link], tail)
+        return [link]
 
     def append_own(self, draft: Draft, function: str) -> Plan[Entry]:
         """Records one of the ledger's own entries through a function of the database, in a transaction of its own.
@@ -174,8 +189,7 @@ class Appender:
                 if own:
                     yield _COMMIT
             recorded: dict[UUID, Link | Repeat] = {link.draft.id: link for link in links}
-            if own:
-                self._recorded(links, tail)
+            self._recorded(links, tail)
         else:
             recorded = {}
             if own:
@@ -187,7 +201,7 @@ class Appender:
         """Locks the tail. queries: `lock_tail` the first, or in a transaction of its own the second. Their results."""
         self._tail = None
         try:
-            results = yield Pipeline(tuple(queries))
+            results = (yield Pipeline(tuple(queries))) if len(queries) > 1 else [(yield queries[0])]
         except Refused as refused:
             if own and refused.sqlstate == LOCK_TIMEOUT:
                 raise self._busy() from refused

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from math import isfinite
 from typing import Any
 from uuid import UUID
 
@@ -37,7 +37,7 @@ def json_text(value: Any, path: str) -> bytes | None:
         for fault_path, problem in _faults(value, path, 1):
             raise InvalidEvent(fault_path, problem) from None
         raise InvalidEvent(path, f"cannot be written as JSON: {error}") from None
-    if _NUL in text or not _is_plain(value):
+    if (b"\\" in text and _NUL in text) or not _is_plain(value):  # one byte is found far faster than six
         for fault_path, problem in _faults(value, path, 1):
             raise InvalidEvent(fault_path, problem)
     return text
@@ -46,16 +46,15 @@ def json_text(value: Any, path: str) -> bytes | None:
 def _is_plain(value: Any, levels: int = MAX_DEPTH) -> bool:
     """Nothing but dicts, lists, strings, whole and finite numbers, booleans and None, at most `levels` deep?"""
     kind = type(value)
-    if kind in _SIMPLE:
-        return True
     if kind is dict:
         value = value.values()
     elif kind is not list:
-        return kind is float and math.isfinite(value)
+        return kind in _SIMPLE or (kind is float and isfinite(value))
     if levels == 0:
         return False
     for item in value:
-        if type(item) not in _SIMPLE and not _is_plain(item, levels - 1):
+        kind = type(item)
+        if kind not in _SIMPLE and not (isfinite(item) if kind is float else _is_plain(item, levels - 1)):
             return False
     return True
 
@@ -81,7 +80,7 @@ def _faults(value: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:
         case str():
             if problem := _bad_characters(value):
                 yield path, problem
-        case float() if not math.isfinite(value):
+        case float() if not isfinite(value):
             yield path, f"{value} is not JSON"
         case Decimal() if not value.is_finite():
             yield path, f"{value} is not JSON"

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import struct
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
 from typing import Any
 
 from ledger.canonical import Draft, draft
@@ -48,22 +48,27 @@ def _uuid7(now: int, randomness: bytes) -> bytes:
     milliseconds, nanoseconds = divmod(now, 1_000_000)
     fraction = (nanoseconds << 12) // 1_000_000
     rest = int.from_bytes(randomness[:8], "big") & (1 << 62) - 1
-    return ((milliseconds & (1 << 48) - 1) << 80 | 7 << 76 | fraction << 64 | 2 << 62 | rest).to_bytes(16, "big")
+    return _UUID.pack((milliseconds & (1 << 48) - 1) << 16 | 7 << 12 | fraction, 2 << 62 | rest)
+
+
+_UUID = struct.Struct(">QQ")
 
 
 class _Slot:
     """One caller's drafts, and what became of them.
 
     alone: the plan for drafts that cannot share a turn, made from `settle`; None where they can.
+    leads: it was not written yet: its caller is to write the next turn. signal: what the caller waits on.
     """
 
-    __slots__ = ("alone", "drafts", "error", "outcomes", "signal")
+    __slots__ = ("alone", "drafts", "error", "leads", "outcomes", "signal")
 
     def __init__(self, drafts: Iterable[Draft], alone: Callable[[bool], Plan[list[Outcome]]] | None) -> None:
         self.drafts = drafts if alone else list(drafts)
         self.alone = alone
         self.outcomes: list[Outcome] = []
         self.error: Exception | None = None
+        self.leads = False
         self.signal: Any = None
 
     def result(self) -> list[Outcome]:
@@ -135,7 +140,7 @@ class Writer:
     def __init__(self, servers: Servers, appender: Appender) -> None:
         self._servers = servers
         self._turns = _Turns(appender)
-        self._mutex = threading.Lock()  # held for moments only, over `waiting` and `_led`
+        self._mutex = threading.Lock()  # held for moments only, over `waiting`, `leads` and `_led`
         self._led = False
 
     def write(self, draft: Draft, expect: Condition | None = None) -> Outcome:
@@ -159,11 +164,33 @@ class Writer:
         with self._mutex:
             lead, self._led = not self._led, True
             if not lead:
-                slot.signal = Future()
+                slot.signal = threading.Lock()  # the cheapest thing to wait on: released once, when our turn came
+                slot.signal.acquire()
             self._turns.waiting.append(slot)
-        if lead or slot.signal.result():
+        if not lead:
+            try:
+                slot.signal.acquire()
+            except BaseException:  # Ctrl-C: those behind must not wait for one who has left
+                self._leave(slot)
+                raise
+        if lead or slot.leads:
             self._lead()
         return slot.result()
+
+    def _leave(self, slot: _Slot) -> None:
+        """Gives up a place in line; where its turn has begun, its entry may still be recorded."""
+        with self._mutex:
+            if slot in self._turns.waiting:
+                self._turns.waiting.remove(slot)
+            if slot.leads:
+                self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Lets the next in line write. Under the mutex."""
+        self._led = bool(self._turns.waiting)
+        if self._led:
+            self._turns.waiting[0].leads = True
+            self._turns.waiting[0].signal.release()
 
     def _lead(self) -> None:
         """Writes one turn, of which our slot is the first, then hands the lead to the next in line."""
@@ -175,13 +202,10 @@ class Writer:
             _fail(turn, _unknown(turn, Unavailable(f"interrupted by {type(error).__name__}")))
             raise
         finally:
-            with self._mutex:
-                successor = self._turns.waiting[0] if self._turns.waiting else None
-                self._led = successor is not None
             for slot in turn[1:]:
-                slot.signal.set_result(False)
-            if successor is not None:
-                successor.signal.set_result(True)
+                slot.signal.release()
+            with self._mutex:
+                self._hand_over()
 
     def _commit(self, turn: list[_Slot]) -> None:
         plan = self._turns.plan(turn)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor
+import signal
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -74,3 +76,35 @@ def test_two_writers_of_one_ledger_never_wait_for_each_other_in_a_circle(
     with Ledger.open(database_url=migrated_url) as ledger:
         assert {receipt_of(entry) for entry in checked(ledger)} >= set(receipts)
     assert deadlocks(admin) == 0
+
+
+class Interrupted(BaseException):
+    """As Ctrl-C: raised by a signal's handler, wherever the main thread stands."""
+
+
+def test_who_leaves_the_line_leaves_it_to_those_behind(ledger: Ledger, admin: psycopg.Connection) -> None:
+    def leave(*_: object) -> None:
+        raise Interrupted
+
+    def append_later() -> Receipt:
+        time.sleep(0.2)
+        return ledger.append(event(3))
+
+    ledger.append(event(0))
+    admin.execute("begin")
+    admin.execute("update ledger.tails set fence = fence + 1")
+    before = signal.signal(signal.SIGALRM, leave)
+    try:
+        with ThreadPoolExecutor(2) as executor:
+            first = executor.submit(ledger.append, event(1))
+            time.sleep(0.2)  # it writes, and waits for the tail; the main thread waits for it
+            signal.setitimer(signal.ITIMER_REAL, 0.5)
+            behind = executor.submit(append_later)
+            with pytest.raises(Interrupted):
+                ledger.append(event(2))
+            admin.execute("commit")
+            assert first.result(20).position == 2
+            assert behind.result(20).position == 3
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert numbers(checked(ledger)) == [0, 1, 3]

@@ -126,6 +126,16 @@ def test_a_proof_holds_for_its_own_leaf_size_and_root_only() -> None:
             check_inclusion(index, size, leaf, proof, mth(0, size - 1))
 
 
+def test_hashes_have_32_bytes_even_where_their_sum_would_do() -> None:
+    """31 bytes before 33 are joined to the same 64."""
+    leaf, sibling, root = mth(0, 1), mth(1, 2), mth(0, 2)
+    check_inclusion(0, 2, leaf, [sibling], root)
+    with pytest.raises(ProofRefused, match="32 bytes"):
+        check_inclusion(0, 2, leaf[:-1], [leaf[-1:] + sibling], root)
+    with pytest.raises(ProofRefused, match="32 bytes"):
+        check_inclusion(0, 2, leaf + sibling[:1], [sibling[1:]], root)
+
+
 def test_trees_that_do_not_continue_one_another_are_refused() -> None:
     for new in range(1, 24):
         for old in range(1, new + 1):

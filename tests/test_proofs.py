@@ -119,6 +119,7 @@ def test_a_proof_of_another_entry_body_ledger_or_log_is_refused() -> None:
         "its entry says 43": change(envelope=log().envelopes[42]),
         "inclusion proof of leaf 42": change(index=42, envelope=log().envelopes[42], body=None),
         "body is not the one": change(body=log().body(42)),
+        "body is not the one that entry 42": change(body=b""),
         "not an envelope of the format": change(envelope=proof.envelope + b" "),
         "ledger 'other'": change(envelope=other.envelopes[41], path=other.proof(41).path),
         "does not lead to the root": change(note=log().note(SIZE - 1)),
@@ -174,6 +175,12 @@ def test_a_key_that_followed_another_proves_as_well() -> None:
     assert check_consistency_proof(rotated, None, [log().key, new.verifier])
     with pytest.raises(NoteRefused, match="not signed by a key given"):
         check_consistency_proof(rotated, None, [log().key])
+
+
+def test_a_file_larger_than_any_proof_is_not_read() -> None:
+    for check in (check_entry, check_both):
+        with pytest.raises(ProofRefused, match="at most 4000000 are read"):
+            check(bytes(4_000_001))
 
 
 EXTRAS = st.binary(max_size=60) | st.sampled_from([b"{}", b'{"v":1}', b"[" * 5000, b'{"action":' * 2000])

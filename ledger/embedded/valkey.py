@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import signal
 
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
 from ledger.embedded.access import Access
 from ledger.embedded.files import write_private
 from ledger.embedded.process import Server
@@ -52,6 +48,10 @@ class Valkey(Server):
 
     def accepts(self, access: Access) -> bool:
         """Does a PING succeed? It does not while the data is being loaded."""
+        import redis  # noqa: PLC0415 - takes long to load
+        from redis.backoff import NoBackoff  # noqa: PLC0415
+        from redis.retry import Retry  # noqa: PLC0415
+
         once = Retry(NoBackoff(), 0)
         client = redis.Redis(host="127.0.0.1", port=access.port, password=access.password, socket_timeout=2, retry=once)
         try:

@@ -21,6 +21,30 @@ insert into ledger.audit_logs (
     salt, body_hash, ledger_id, position, recorded_at, prev_hash, hash
 ) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);
 
+-- name: insert_after
+-- Locks the tail, and where it is the one that the entry was made for, records the entry in the same round trip.
+with entry (
+    id, occurred_at, actor, actor_type, action, resource_type, resource_id, before, after, metadata,
+    salt, body_hash, ledger_id, position, recorded_at, prev_hash, hash
+) as (
+    values (
+        %s::uuid, %s::timestamptz, %s, %s, %s, %s, %s, %s::json, %s::json, %s::json,
+        %s::bytea, %s::bytea, %s::int, %s::bigint, %s::timestamptz, %s::bytea, %s::bytea
+    )
+), tail as (
+    update ledger.tails set fence = fence + 1 where ledger_id = (select ledger_id from entry)
+    returning position, hash, recorded_at, clock_timestamp() as now
+), added as (
+    insert into ledger.audit_logs (
+        id, occurred_at, actor, actor_type, action, resource_type, resource_id, before, after, metadata,
+        salt, body_hash, ledger_id, position, recorded_at, prev_hash, hash
+    )
+    select entry.* from entry, tail
+    where entry.position = tail.position + 1 and entry.prev_hash = tail.hash and entry.recorded_at >= tail.recorded_at
+    returning 1
+)
+select position, hash, recorded_at, now, exists (select from added) from tail;
+
 -- name: copy
 copy ledger.audit_logs (
     id, occurred_at, actor, actor_type, action, resource_type, resource_id, before, after, metadata,
