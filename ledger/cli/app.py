@@ -63,6 +63,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Check": {
         "verify": ("check", "Check the chain, bodies, tail and protections; name every finding"),
         "export": ("check", "Write a bundle that anyone can check"),
+        "check": ("evidence", "Check a proof or a checkpoint, with no database"),
     },
 }
 _MODULES = {name: module for section in COMMANDS.values() for name, (module, _) in section.items()}
