@@ -16,6 +16,7 @@
     │   ├── ChainBroken             entries that do not continue each other
     │   ├── StreamDiverged          the stream holds what the database does not
     │   ├── RecordRefused           the database refused a record as false
+    │   ├── SigningRefused          the ledger does not continue what was signed of it before
     │   ├── EvidenceRefused         evidence handed in does not hold
     │   │   ├── NoteRefused         a signed note or checkpoint: its form or its signatures
     │   │   └── ProofRefused        an inclusion or consistency proof, or a tile
@@ -106,6 +107,18 @@ class StreamDiverged(IntegrityError):
 
 class RecordRefused(IntegrityError):
     """The database refused a record: it was not what it said it was."""
+
+
+class SigningRefused(IntegrityError):
+    """The ledger does not continue what was signed of it before: nothing was signed.
+
+    `kind` is what it looks like: `truncated` (fewer entries than were signed), `rewritten` (other entries),
+    `tree_mismatch` (other tiles than those that were signed), `forked` (two signed checkpoints contradict each other).
+    """
+
+    def __init__(self, kind: str, problem: str) -> None:
+        super().__init__(f"{kind}: {problem}; nothing was signed")
+        self.kind = kind
 
 
 class EvidenceRefused(IntegrityError):

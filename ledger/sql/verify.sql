@@ -65,7 +65,9 @@ on conflict do nothing;
 -- What the schema sets up against changes, compared with what there is: one row for each difference. The definitions
 -- are as Postgres prints them with the search_path that `begin` sets.
 with tables (name) as (
-    values ('ledger.audit_logs'), ('ledger.tails'), ('ledger.ledgers'), ('ledger.holds')
+    values
+        ('ledger.audit_logs'), ('ledger.tails'), ('ledger.ledgers'), ('ledger.holds'), ('ledger.tiles'),
+        ('ledger.checkpoints')
 ),
 triggers (tablename, name, definition) as (
     values
@@ -100,7 +102,20 @@ triggers (tablename, name, definition) as (
             ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()'),
         ('ledger.tails', 'moved_by_entries',
             'CREATE TRIGGER moved_by_entries BEFORE UPDATE OF ledger_id, "position", hash, recorded_at ON ledger.tails'
-            ' FOR EACH ROW WHEN ((pg_trigger_depth() = 0)) EXECUTE FUNCTION ledger.refuse_change()')
+            ' FOR EACH ROW WHEN ((pg_trigger_depth() = 0)) EXECUTE FUNCTION ledger.refuse_change()'),
+        ('ledger.tiles', 'append_only',
+            'CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OF ledger_id, level, index OR TRUNCATE ON ledger.tiles'
+            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_tree_change()'),
+        ('ledger.tiles', 'grow_only',
+            'CREATE TRIGGER grow_only BEFORE UPDATE ON ledger.tiles'
+            ' FOR EACH ROW EXECUTE FUNCTION ledger.grow_tile()'),
+        ('ledger.checkpoints', 'append_only',
+            'CREATE TRIGGER append_only'
+            ' BEFORE DELETE OR UPDATE OF ledger_id, size, root, signed_at OR TRUNCATE ON ledger.checkpoints'
+            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_tree_change()'),
+        ('ledger.checkpoints', 'add_only',
+            'CREATE TRIGGER add_only BEFORE UPDATE ON ledger.checkpoints'
+            ' FOR EACH ROW EXECUTE FUNCTION ledger.add_signatures()')
 ),
 constraints (tablename, name, definition) as (
     values
@@ -111,7 +126,16 @@ constraints (tablename, name, definition) as (
             ' AND (octet_length(body_hash) = 32) AND ((resource_type IS NULL) = (resource_id IS NULL))'
             ' AND (COALESCE(octet_length(salt), (16 + num_nonnulls(before, after, metadata))) = 16)))'),
         ('ledger.holds', 'holds_pkey', 'PRIMARY KEY (ledger_id, placed)'),
-        ('ledger.holds', 'released_after_placed', 'CHECK ((released > placed))')
+        ('ledger.holds', 'released_after_placed', 'CHECK ((released > placed))'),
+        ('ledger.tiles', 'tiles_pkey', 'PRIMARY KEY (ledger_id, level, index)'),
+        ('ledger.tiles', 'tile_format',
+            'CHECK ((((level >= 0) AND (level <= 7)) AND (index >= 0) AND ((octet_length(hashes) >= 32)'
+            ' AND (octet_length(hashes) <= 8192)) AND ((octet_length(hashes) %% 32) = 0)))'),
+        ('ledger.checkpoints', 'checkpoints_pkey', 'PRIMARY KEY (ledger_id, size)'),
+        ('ledger.checkpoints', 'checkpoint_format',
+            'CHECK (((size >= 0) AND (octet_length(root) = 32)'
+            ' AND (split_part(note, chr(10), 2) = (size)::text)'
+            ' AND (split_part(note, chr(10), 3) = encode(root, ''base64''::text))))')
 ),
 -- The sources come from the package's migrations; only these functions must run as their owner.
 owned (name, setting) as (
