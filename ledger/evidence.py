@@ -17,7 +17,6 @@ import msgspec
 from ledger.checkpoint import Checkpoint, open_checkpoint
 from ledger.errors import InvalidSetting, NoteRefused
 from ledger.findings import MOST, Findings
-from ledger.merkle import EMPTY_ROOT
 from ledger.note import COSIGNATURE, ED25519, Verifier, parse_note, verified_by
 
 
@@ -120,8 +119,6 @@ class Comparison:
 
     def take(self, claim: Claim, root: bytes | None) -> None:
         """root: the ledger's at the claim's size; None where that cannot be known, for want of entries before it."""
-        if claim.size == 0:
-            root = EMPTY_ROOT
         if claim.size > self.newest:
             self._deny(claim, "truncated", f"{claim}, is of more entries than there are: the newest is {self.newest}")
         elif root is None:

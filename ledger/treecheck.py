@@ -16,7 +16,7 @@ from ledger.effects import Plan, Query, sql
 from ledger.errors import NoteRefused, ProofRefused
 from ledger.evidence import Claim, Comparison, kept_claim
 from ledger.findings import Findings
-from ledger.merkle import HASH_SIZE, check_consistency, check_inclusion, leaf_hash
+from ledger.merkle import EMPTY_ROOT, HASH_SIZE, check_consistency, check_inclusion, leaf_hash
 from ledger.note import Verifier
 from ledger.regrow import Grown, Leaves, Regrown, rows_of, upper_finding
 from ledger.scan import Record, Span
@@ -148,7 +148,10 @@ class TreeCheck:
         self.findings = Findings()
         self._comparison = Comparison(newest, self.findings)
         self._given = deque(claims if base is None else ())
-        self._compared = -1 if base is None else base.size - 1
+        self._base_size, self._base_root = (
+            (0, EMPTY_ROOT) if base is None else (base.size, base.claims[-1].checkpoint.root)
+        )
+        self._compared = self._base_size - 1
         self._most_kept = 0
         self._tree = Regrown() if base is None else Regrown(base.edge, base.size)
         self._under_way: deque[list[Claim]] = deque()
@@ -176,7 +179,7 @@ class TreeCheck:
         """What is left once all ranges are taken: checkpoints and tiles beyond the entries, and partial tiles."""
         while self._compared < FAR:
             for claim in (yield from self._claims(FAR)):
-                self._comparison.take(claim, None)
+                self._comparison.take(claim, self._base_root if claim.size == self._base_size else None)
         self._comparison.end()
         yield from self._compare(self._tree.partial_tiles())
         leaves, add = self.kept.leaves, self.findings.add
