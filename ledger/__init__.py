@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ledger.async_client import AsyncLedger
+    from ledger.checkpointing import Checkpointed
     from ledger.client import Ledger
     from ledger.connections import create_async_redis_connection, create_redis_connection
     from ledger.effects import Plan, Query
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
         OutcomeUnknown,
         ProjectionFailed,
         ProofRefused,
+        PublishingFailed,
+        SigningRefused,
         StreamDiverged,
         TailBusy,
         Unavailable,
@@ -38,11 +41,13 @@ if TYPE_CHECKING:
     )
     from ledger.events import Appended, Entry, Event, Receipt, Tail, Unchanged
     from ledger.projection import Projection, Writes
+    from ledger.signing import Key
 
 _HOMES = {
     "Appended": "ledger.events",
     "AsyncLedger": "ledger.async_client",
     "ChainBroken": "ledger.errors",
+    "Checkpointed": "ledger.checkpointing",
     "ConditionFailed": "ledger.errors",
     "Entry": "ledger.events",
     "ErasureRefused": "ledger.errors",
@@ -53,6 +58,7 @@ _HOMES = {
     "IntegrityError": "ledger.errors",
     "InvalidEvent": "ledger.errors",
     "InvalidSetting": "ledger.errors",
+    "Key": "ledger.signing",
     "Ledger": "ledger.client",
     "LedgerError": "ledger.errors",
     "NoteRefused": "ledger.errors",
@@ -61,8 +67,10 @@ _HOMES = {
     "Projection": "ledger.projection",
     "ProjectionFailed": "ledger.errors",
     "ProofRefused": "ledger.errors",
+    "PublishingFailed": "ledger.errors",
     "Query": "ledger.effects",
     "Receipt": "ledger.events",
+    "SigningRefused": "ledger.errors",
     "StreamDiverged": "ledger.errors",
     "Tail": "ledger.events",
     "TailBusy": "ledger.errors",
@@ -82,6 +90,7 @@ __all__ = [
     "Appended",
     "AsyncLedger",
     "ChainBroken",
+    "Checkpointed",
     "ConditionFailed",
     "Entry",
     "ErasureRefused",
@@ -92,6 +101,7 @@ __all__ = [
     "IntegrityError",
     "InvalidEvent",
     "InvalidSetting",
+    "Key",
     "Ledger",
     "LedgerError",
     "NoteRefused",
@@ -100,8 +110,10 @@ __all__ = [
     "Projection",
     "ProjectionFailed",
     "ProofRefused",
+    "PublishingFailed",
     "Query",
     "Receipt",
+    "SigningRefused",
     "StreamDiverged",
     "Tail",
     "TailBusy",

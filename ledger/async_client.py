@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from ledger import store
 from ledger.consumer import POLL, next_entries, reader_after
@@ -27,6 +27,11 @@ from ledger.subscription import CLAIMS, AsyncDelivery, Claim, Subscription, cons
 from ledger.verify import verify
 from ledger.waiting import Patience, Quiet
 from ledger.writer import AsyncWriter, prepare
+
+if TYPE_CHECKING:  # they bring cryptography, which takes long to load
+    from ledger.checkpointing import Checkpointed, Cosign
+    from ledger.publishing import AnyPublisher
+    from ledger.signing import AnyKey
 
 T = TypeVar("T")
 
@@ -202,6 +207,32 @@ class AsyncLedger:
     async def verify(self, *, first: int = 1, workers: int = 1) -> Report:
         """As Ledger.verify, in a thread."""
         return await asyncio.to_thread(verify, self.settings, first=first, workers=workers)
+
+    async def checkpoint(
+        self,
+        *keys: AnyKey,
+        publish: Sequence[AnyPublisher] = (),
+        require: int | None = None,
+        cosign: Cosign | None = None,
+        new_state: bool = False,
+    ) -> Checkpointed:
+        """As Ledger.checkpoint, in a thread."""
+        from ledger.checkpointing import checkpoint  # noqa: PLC0415
+
+        return await asyncio.to_thread(
+            checkpoint, self.settings, keys, publish=publish, require=require, cosign=cosign, new_state=new_state
+        )
+
+    async def rotate_key(
+        self, old: AnyKey, new: AnyKey, *, actor: str | None = None, actor_type: str = "user"
+    ) -> Receipt:
+        """As Ledger.rotate_key."""
+        from ledger.signing import hand_over, key_of, rotating  # noqa: PLC0415
+
+        before, after = key_of(old), key_of(new)
+        event = rotating(before.signer, after.signer, actor, actor_type)
+        await asyncio.to_thread(hand_over, before, after, self.settings.lock_timeout)
+        return await self._record_own(event)
 
     async def _record_own(self, event: Event) -> Receipt:
         ref, writer = await self._open()

@@ -26,6 +26,7 @@
         ├── ConnectionLost          the connection broke while it was in use
         ├── TailBusy                another transaction holds the ledger's tail; nothing was recorded
         ├── OutcomeUnknown          the connection was lost while recording: append again with the same ids
+        ├── PublishingFailed        too few publishers took a checkpoint; it is signed and kept
         └── WaitTimeout             a projection did not reach a position in time
 
 Only these leave the package, except in the caller's own transaction: there Postgres' own errors pass through as they
@@ -163,6 +164,10 @@ class OutcomeUnknown(Unavailable):
 
     Appending again with the same ids is safe: what was recorded is found, what was not is recorded once.
     """
+
+
+class PublishingFailed(Unavailable):
+    """Too few publishers took a checkpoint. It is signed and kept: publishing it again is safe."""
 
 
 class WaitTimeout(Unavailable):
