@@ -72,6 +72,11 @@ class Claim(msgspec.Struct, frozen=True):
         return f"{self.source}, of {self.size} entries"
 
 
+def numbered(notes: Iterable[bytes]) -> list[tuple[str, bytes]]:
+    """Checkpoints without names, as `given_claims` takes them."""
+    return [(f"checkpoint {number}", note) for number, note in enumerate(notes, 1)]
+
+
 def ledger_of(checkpoint: Checkpoint) -> str:
     """The name of the ledger that a checkpoint is of: the last part of its origin."""
     return checkpoint.origin.rpartition("/")[2]

@@ -340,9 +340,14 @@ def test_what_is_newer_is_compared(
     assert said(check(url, notes[300], incremental=True)) == []
 
 
+def rewrite_and_cover(superuser: Superuser) -> None:
+    superuser.rewrite(250, actor="user:43")
+    cover(superuser)
+
+
 FULL: dict[str, Callable[[Superuser], object]] = {
     "it was rewritten": lambda superuser: superuser.rewrite(250, actor="user:43"),
-    "it was rewritten and covered up": lambda superuser: (superuser.rewrite(250, actor="user:43"), cover(superuser)),
+    "it was rewritten and covered up": rewrite_and_cover,
     "it was cut": lambda superuser: superuser.cut(200),
     "its last entry was rewritten": lambda superuser: superuser.rewrite(300, actor="user:43"),
     "its last entry has another hash": lambda superuser: superuser.run(

@@ -68,6 +68,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Check": {
         "verify": ("check", "Check the chain, bodies, tail and protections; name every finding"),
         "export": ("check", "Write a bundle that anyone can check"),
+        "prove": ("evidence", "Prove that an entry is in the ledger, or that a checkpoint continues another"),
         "check": ("evidence", "Check a proof or a checkpoint, with no database"),
     },
 }
