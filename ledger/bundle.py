@@ -139,20 +139,22 @@ def _tree(
 ) -> LayoutCheck | None:
     """What the envelopes are to be compared with; None where there is nothing."""
     claims = given_claims(checkpoints, trust, manifest.ledger)
-    own, size = _own_claim(folder, manifest, trust, findings) if (folder / CHECKPOINT).exists() else (None, None)
-    if own is None and (folder / TILES).exists():
+    own = None
+    if (folder / CHECKPOINT).exists():
+        own = _own_claim(folder, manifest, trust, findings)
+    elif (folder / TILES).exists():
         findings.add(None, "tree_mismatch", f"there are tiles, but no {CHECKPOINT} that signs them")
+    elif trust.keys and not claims:
+        raise UsageError(f"{folder} has no {CHECKPOINT}: there is nothing that a key could have signed; give one")
     if own is not None:
         claims.append(own)
-    elif trust.keys and not claims and not (folder / CHECKPOINT).exists():
-        raise UsageError(f"{folder} has no {CHECKPOINT}: there is nothing that a key could have signed; give one")
     if claims and manifest.first != 1:
         raise UsageError("checkpoints are compared with all entries from the first, and this bundle begins later")
-    return LayoutCheck(folder, size, claims, findings) if claims else None
+    return LayoutCheck(folder, own.size if own else None, claims, findings) if claims else None
 
 
-def _own_claim(folder: Path, manifest: Manifest, trust: Trust, findings: Findings) -> tuple[Claim | None, int | None]:
-    """The bundle's own checkpoint, and its size. One that is not signed as demanded is a finding."""
+def _own_claim(folder: Path, manifest: Manifest, trust: Trust, findings: Findings) -> Claim | None:
+    """The bundle's own checkpoint. One that is not signed as demanded is a finding, and there is none."""
     with (folder / CHECKPOINT).open("rb") as file:
         note = file.read(MAX_NOTE + 1)
     try:
@@ -161,8 +163,8 @@ def _own_claim(folder: Path, manifest: Manifest, trust: Trust, findings: Finding
             trust.open(note)
     except NoteRefused as error:
         findings.add(None, "tree_mismatch", f"{CHECKPOINT}: {error}")
-        return None, None
-    return Claim(checkpoint, "the bundle's checkpoint", bool(trust.keys)), checkpoint.size
+        return None
+    return Claim(checkpoint, "the bundle's checkpoint", bool(trust.keys))
 
 
 def unusable(path: Path, error: OSError) -> UsageError:
