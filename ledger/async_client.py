@@ -8,18 +8,21 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
+from uuid import UUID
 
-from ledger import store
+from ledger import proving, store
 from ledger.consumer import POLL, next_entries, reader_after
 from ledger.drive import AsyncConnection, adrive
 from ledger.effects import Plan
 from ledger.erasure import erasing, holding, releasing
 from ledger.errors import LedgerError
 from ledger.events import Appended, Entry, Event, Receipt, Tail
+from ledger.evidence import Trust, numbered
 from ledger.findings import Report
 from ledger.gathering import Gathering, receipt_of
 from ledger.opening import open_ledger, open_settings
 from ledger.projection import reached
+from ledger.proof import Consistency, Proof
 from ledger.servers import AsyncServers
 from ledger.settings import Settings
 from ledger.store import Appender, Condition, LedgerRef, Outcome
@@ -203,9 +206,35 @@ class AsyncLedger:
         while patience.short_of(await self.run(reached(ref, projection))):
             await asyncio.sleep(POLL)
 
-    async def verify(self, *, first: int = 1, workers: int = 1) -> Report:
+    async def verify(
+        self,
+        *,
+        first: int = 1,
+        workers: int = 1,
+        checkpoints: Iterable[bytes] = (),
+        keys: Iterable[str] = (),
+        witnesses: Iterable[str] = (),
+        quorum: int | None = None,
+        incremental: bool = False,
+    ) -> Report:
         """As Ledger.verify, in a thread."""
-        return await asyncio.to_thread(verify, self.settings, first=first, workers=workers)
+        return await asyncio.to_thread(
+            verify,
+            self.settings,
+            first=first,
+            workers=workers,
+            checkpoints=numbered(checkpoints),
+            trust=Trust.given(keys, witnesses, quorum),
+            incremental=incremental,
+        )
+
+    async def prove(self, entry: int | UUID, *, with_body: bool = False) -> Proof:
+        """As Ledger.prove."""
+        return await self.run(proving.prove(await self.ref(), entry, with_body))
+
+    async def prove_between(self, old: int | bytes, new: int | bytes) -> Consistency:
+        """As Ledger.prove_between."""
+        return await self.run(proving.prove_between(await self.ref(), old, new))
 
     async def checkpoint(
         self,

@@ -3,12 +3,14 @@
 envelopes.jsonl   line i is exactly an envelope
 bodies.jsonl      line i is exactly its body; an empty line where it was erased
 manifest.json     what the two should hold (class Manifest)
+
+Beside them lie the ledger's newest checkpoint and the tree that it signs, where there is one (layout.py).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from itertools import zip_longest
@@ -20,8 +22,9 @@ from msgspec import Meta
 
 from ledger.canonical import digest
 from ledger.envelopes import Envelope, Hash, Name, Position, parse_envelope
-from ledger.errors import UsageError
+from ledger.errors import NoteRefused, UsageError
 from ledger.events import GENESIS
+from ledger.evidence import Claim, Trust, given_claims, kept_claim
 from ledger.findings import (
     ERASED,
     ERASED_TYPE,
@@ -33,6 +36,8 @@ from ledger.findings import (
     body_missing,
     check_tail,
 )
+from ledger.layout import CHECKPOINT, TILES, LayoutCheck
+from ledger.note import MAX_NOTE
 
 ENVELOPES, BODIES, MANIFEST = "envelopes.jsonl", "bodies.jsonl", "manifest.json"
 _LONGEST = 1024 * 1024
@@ -76,26 +81,40 @@ class _Line(NamedTuple):
 _manifest_of = msgspec.json.Decoder(Manifest).decode
 
 
-def verify_bundle(folder: Path, progress: Callable[[int, int], None] | None = None) -> Report:
+def verify_bundle(
+    folder: Path,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    checkpoints: Sequence[tuple[str, bytes]] = (),
+    trust: Trust | None = None,
+) -> Report:
     """Checks a bundle: every envelope's form, hash, link and time, every body, and that the manifest names them all.
 
     A changed envelope shows at the entry after it, whose `prev` no longer fits; the newest one, in the manifest.
+    Where the bundle has a checkpoint and tiles, they must be those of its envelopes; with keys, signed as demanded.
     progress: called with how many entries are done, and how many the manifest names.
-    Raises UsageError where the folder is no bundle: a file missing or unreadable, or a manifest that is not one.
+    checkpoints, trust: as verify.verify takes them.
+    Raises UsageError where the folder is no bundle: a file missing or unreadable, or a manifest that is not one; where
+    there is nothing that the keys could have signed; NoteRefused for a given checkpoint.
     """
     started = time.perf_counter()
     try:
         content = (folder / MANIFEST).read_bytes()
         manifest = _manifest_of(content)
         check = _Check(manifest)
+        tree = _tree(folder, manifest, checkpoints, trust or Trust(), check.findings)
         if content != manifest.encode():
             check.findings.add(manifest.last, "tail_mismatch", f"{MANIFEST} is not as an export writes it")
         with ExitStack() as stack:
             files = [stack.enter_context((folder / name).open("rb")) for name in (ENVELOPES, BODIES)]
             for line, body in zip_longest(*(_lines(file, Path(file.name)) for file in files)):
                 check.take(line, body)
+                if tree is not None and line is not None:
+                    tree.take(line.text)
                 if progress is not None and (check.lines % _STEP == 0 or check.lines == manifest.entries):
                     progress(check.lines, max(check.lines, manifest.entries))
+        if tree is not None:
+            tree.end()
     except OSError as error:
         raise unusable(Path(error.filename or folder), error) from error
     except ValueError as error:
@@ -113,6 +132,39 @@ def verify_bundle(folder: Path, progress: Callable[[int, int], None] | None = No
         findings=findings,
         seconds=time.perf_counter() - started,
     )
+
+
+def _tree(
+    folder: Path, manifest: Manifest, checkpoints: Sequence[tuple[str, bytes]], trust: Trust, findings: Findings
+) -> LayoutCheck | None:
+    """What the envelopes are to be compared with; None where there is nothing."""
+    claims = given_claims(checkpoints, trust, manifest.ledger)
+    own = None
+    if (folder / CHECKPOINT).exists():
+        own = _own_claim(folder, manifest, trust, findings)
+    elif (folder / TILES).exists():
+        findings.add(None, "tree_mismatch", f"there are tiles, but no {CHECKPOINT} that signs them")
+    elif trust.keys and not claims:
+        raise UsageError(f"{folder} has no {CHECKPOINT}: there is nothing that a key could have signed; give one")
+    if own is not None:
+        claims.append(own)
+    if claims and manifest.first != 1:
+        raise UsageError("checkpoints are compared with all entries from the first, and this bundle begins later")
+    return LayoutCheck(folder, own.size if own else None, claims, findings) if claims else None
+
+
+def _own_claim(folder: Path, manifest: Manifest, trust: Trust, findings: Findings) -> Claim | None:
+    """The bundle's own checkpoint. One that is not signed as demanded is a finding, and there is none."""
+    with (folder / CHECKPOINT).open("rb") as file:
+        note = file.read(MAX_NOTE + 1)
+    try:
+        checkpoint = kept_claim(note, (), manifest.ledger).checkpoint
+        if trust.keys:
+            trust.open(note)
+    except NoteRefused as error:
+        findings.add(None, "tree_mismatch", f"{CHECKPOINT}: {error}")
+        return None
+    return Claim(checkpoint, "the bundle's checkpoint", bool(trust.keys))
 
 
 def unusable(path: Path, error: OSError) -> UsageError:

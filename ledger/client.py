@@ -10,18 +10,21 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
+from uuid import UUID
 
-from ledger import store
+from ledger import proving, store
 from ledger.consumer import POLL, next_entries, reader_after
 from ledger.drive import Connection, drive
 from ledger.effects import Plan
 from ledger.erasure import erasing, holding, releasing
 from ledger.errors import LedgerError
 from ledger.events import Appended, Entry, Event, Receipt, Tail
+from ledger.evidence import Trust, numbered
 from ledger.findings import Report
 from ledger.gathering import Gathering, receipt_of
 from ledger.opening import open_ledger, open_settings
 from ledger.projection import reached
+from ledger.proof import Consistency, Proof
 from ledger.servers import Servers
 from ledger.settings import Settings
 from ledger.store import Appender, Condition, LedgerRef, Outcome
@@ -223,9 +226,47 @@ class Ledger:
         while patience.short_of(self.run(reached(self.ref, projection))):
             time.sleep(POLL)
 
-    def verify(self, *, first: int = 1, workers: int = 1) -> Report:
-        """Checks the whole ledger (or from `first` on): chain, bodies, tail and protections. See verify.py."""
-        return verify(self.settings, first=first, workers=workers)
+    def verify(
+        self,
+        *,
+        first: int = 1,
+        workers: int = 1,
+        checkpoints: Iterable[bytes] = (),
+        keys: Iterable[str] = (),
+        witnesses: Iterable[str] = (),
+        quorum: int | None = None,
+        incremental: bool = False,
+    ) -> Report:
+        """Checks the whole ledger (or from `first` on): chain, bodies, tail, tree and protections. See verify.py.
+
+        checkpoints: signed notes that were kept elsewhere, to compare it with; keys: the log's public keys (vkeys);
+        witnesses: theirs, of whom `quorum` (None: all) must have cosigned. incremental: read only what is newer than
+        the newest of these checkpoints.
+        """
+        return verify(
+            self.settings,
+            first=first,
+            workers=workers,
+            checkpoints=numbered(checkpoints),
+            trust=Trust.given(keys, witnesses, quorum),
+            incremental=incremental,
+        )
+
+    def prove(self, entry: int | UUID, *, with_body: bool = False) -> Proof:
+        """Proves that an entry, by its position or id, is in the ledger, against the newest checkpoint that is kept.
+
+        `encode()` gives the file, which anybody can check with `auditledger check` or ledger.proof.check_proof.
+        with_body: it holds the body too. Raises UsageError where there is no such entry or body, or no checkpoint that
+        has it yet; ProofRefused where the ledger is not what was signed.
+        """
+        return self.run(proving.prove(self.ref, entry, with_body))
+
+    def prove_between(self, old: int | bytes, new: int | bytes) -> Consistency:
+        """Proves that a newer checkpoint continues an older one. Each is a size that is kept, or a signed note.
+
+        Raises UsageError where none of that size is kept, NoteRefused, and ProofRefused where it does not.
+        """
+        return self.run(proving.prove_between(self.ref, old, new))
 
     def checkpoint(
         self,

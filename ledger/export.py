@@ -10,13 +10,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from ledger import migrate, scan, store
+from ledger import migrate, scan, store, tree
 from ledger.bundle import BODIES, ENVELOPES, MANIFEST, Manifest, unusable
 from ledger.connections import connect
 from ledger.drive import drive
 from ledger.effects import Plan, Query, SqlScript
 from ledger.errors import ChainBroken, InvalidSetting, UsageError
 from ledger.events import GENESIS
+from ledger.layout import LayoutWriter, sorted_files
 from ledger.scan import SQL, Record, Source
 from ledger.settings import Settings
 
@@ -29,6 +30,8 @@ def export(
 ) -> Manifest:
     """Writes the ledger `settings.name` from position `first` to its tail into `folder`, which must be new or empty.
 
+    Where it has a checkpoint and is written whole, the newest one and the tree that it signs are written beside the
+    bundle (layout.py), for a static web server to serve.
     One snapshot, in constant memory. The folder appears when it is complete and on disk, or not at all. What stands in
     the database is written as it stands: whether it is sound is for `verify_bundle` to say.
     progress: called with how many entries are written, and about how many there are.
@@ -42,12 +45,8 @@ def export(
         files = [stack.enter_context((draft / name).open("wb")) for name in (ENVELOPES, BODIES)]
         connection = connect(settings)
         stack.callback(connection.close)
-        manifest = drive(_export(settings.name, first, files, progress), lambda: connection)
-        files.append(stack.enter_context((draft / MANIFEST).open("wb")))
-        files[-1].write(manifest.encode())
-        for file in files:
-            file.flush()
-            os.fsync(file.fileno())
+        manifest = drive(_export(settings.name, first, files, draft, progress), lambda: connection)
+        (draft / MANIFEST).write_bytes(manifest.encode())
     return manifest
 
 
@@ -61,7 +60,11 @@ def _writing(folder: Path) -> Iterator[Path]:
         draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             yield draft
-            _sync(draft)
+            # Only now: by then most is on disk already, and syncing each of many small files takes little.
+            for path in sorted_files(draft):
+                _sync(path)
+            for below, _, _ in os.walk(draft):
+                _sync(Path(below))
             draft.replace(folder)
             _sync(folder.parent)
         finally:
@@ -70,8 +73,8 @@ def _writing(folder: Path) -> Iterator[Path]:
         raise unusable(folder, error) from error
 
 
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -79,7 +82,7 @@ def _sync(folder: Path) -> None:
 
 
 def _export(
-    name: str, first: int, files: Sequence[BinaryIO], progress: Callable[[int, int], None] | None
+    name: str, first: int, files: Sequence[BinaryIO], folder: Path, progress: Callable[[int, int], None] | None
 ) -> Plan[Manifest]:
     yield SqlScript(SQL["begin"])
     yield from migrate.check_schema(migrate.load())
@@ -91,9 +94,13 @@ def _export(
         raise InvalidSetting(f"ledger {name!r} ends at position {tail.position}: there is nothing from {first} on")
     source = yield from scan.source_of(ledger)
     prev = yield from _hash_before(source, first)
-    lines = _Lines(name, files, progress, tail.position - first + 1)
+    kept = (yield from tree.newest_kept(ledger)) if first == 1 else None
+    layout = None if kept is None else LayoutWriter(folder, kept.note, kept.size)
+    lines = _Lines(name, files, layout, progress, tail.position - first + 1)
     yield from scan.records(source, first, lines.take)
     yield Query("rollback")
+    if layout is not None:
+        layout.end()
     return Manifest(1, name, first, tail.position, lines.entries, lines.erased, prev.hex(), tail.stored.hex())
 
 
@@ -108,12 +115,18 @@ def _hash_before(source: Source, first: int) -> Plan[bytes]:
 
 
 class _Lines:
-    """Writes both files' lines, record by record."""
+    """Writes both files' lines, and the public log's files, record by record."""
 
     def __init__(
-        self, ledger: str, files: Sequence[BinaryIO], progress: Callable[[int, int], None] | None, total: int
+        self,
+        ledger: str,
+        files: Sequence[BinaryIO],
+        layout: LayoutWriter | None,
+        progress: Callable[[int, int], None] | None,
+        total: int,
     ) -> None:
         self.ledger = ledger
+        self.layout = layout
         self.envelopes, self.bodies = files
         self.progress = progress
         self.total = total
@@ -132,6 +145,8 @@ class _Lines:
         try:
             self.envelopes.write(envelope + b"\n")
             self.bodies.write((body or b"") + b"\n")
+            if self.layout is not None:
+                self.layout.take(record.position, envelope)
         except OSError as error:
             raise unusable(Path(self.envelopes.name).parent, error) from error
         self.entries += 1

@@ -21,7 +21,12 @@ KINDS = (
     "tail_mismatch",
     "time_regression",
     "unprotected",
+    "truncated",
+    "rewritten",
+    "forked",
+    "tree_mismatch",
 )
+"""The last four are about checkpoints and the tree that they sign: see evidence.py and regrow.py."""
 MOST = 10_000
 """Findings that are kept; those beyond are counted."""
 _GAP = 1_000

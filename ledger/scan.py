@@ -24,7 +24,6 @@ from ledger.findings import (
     Walk,
     body_missing,
 )
-from ledger.merkle import leaf_hash
 from ledger.store import FAR, LedgerRef
 
 SQL = sql("verify")
@@ -42,6 +41,10 @@ class Source(NamedTuple):
     ledger_id: int
     name: str
     entries: str = TABLE
+
+    @property
+    def ledger(self) -> LedgerRef:
+        return LedgerRef(self.ledger_id, self.name)
 
     @property
     def whole(self) -> bool:
@@ -146,19 +149,19 @@ def check_range(
     end: int,
     first: int,
     before: Link | None = None,
-    leaves: list[bytes] | None = None,
+    leaf: Callable[[int, bytes | None], object] | None = None,
 ) -> Plan[Span]:
     """Checks the entries at positions start … end, each against the one before it, which may lie before `start`.
 
     first: where the whole verification begins: what is missing before it is not looked for. before: what the first of
-    the range is judged by, where the caller knows it; else it is read. leaves: takes the leaf hash of each envelope
-    (format.md, "Merkle tree and checkpoint"); an entry that has none is a finding, and brings nothing.
+    the range is judged by, where the caller knows it; else it is read. leaf: takes each position with its envelope,
+    which is None where a forged entry has none.
     """
     if before is None:
         before = yield from newest(source, start - 1, max(first - 1, 1), near=start - 1)
     if before is None:
         before = BEGINNING if first == 1 else Link(first - 1, None, None, None)
-    check = _Check(source.name, before, leaves)
+    check = _Check(source.name, before, leaf)
     yield from records(source, start, check.take, end)
     if check.erased:
         erased = [str(position) for position in check.erased]
@@ -218,9 +221,9 @@ def _from(source: Source, name: str) -> str:
 class _Check:
     """Takes records one by one."""
 
-    def __init__(self, ledger: str, before: Link, leaves: list[bytes] | None) -> None:
+    def __init__(self, ledger: str, before: Link, leaf: Callable[[int, bytes | None], object] | None) -> None:
         self.ledger = ledger
-        self.leaves = leaves
+        self.leaf = leaf
         self.findings = Findings(_MOST_OF_A_RANGE)
         self.walk = Walk(before, self.findings)
         self.entries = 0
@@ -235,8 +238,8 @@ class _Check:
             self.holds.append((position, placed, record.resource_type, record.resource_id))
         envelope = record.envelope(self.ledger)
         self.walk.step(_link(record, envelope), record.prev_hash)
-        if self.leaves is not None and envelope is not None:
-            self.leaves.append(leaf_hash(envelope))
+        if self.leaf is not None:
+            self.leaf(position, envelope)
         body = record.body()
         if body is not None:
             if digest(body) != record.body_hash:

@@ -18,7 +18,7 @@ from ledger.effects import Plan, Query, Refused, SqlScript, sql
 from ledger.errors import ChainBroken, ProofRefused, SigningRefused
 from ledger.events import GENESIS, Tail
 from ledger.findings import Findings, Link
-from ledger.merkle import EMPTY_ROOT, HASH_SIZE, Node
+from ledger.merkle import EMPTY_ROOT, HASH_SIZE, Node, leaf_hash
 from ledger.note import parse_note, parse_signatures
 from ledger.scan import check_range, source_of
 from ledger.store import FAR, LedgerRef
@@ -127,7 +127,7 @@ def _extend(
     while at < tail.position:
         leaves: list[bytes] = []
         end = min(at + _BATCH, tail.position)
-        span = yield from check_range(source, at + 1, end, 1, last, leaves)
+        span = yield from check_range(source, at + 1, end, 1, last, _hashing_into(leaves))
         _check_findings(span.findings)
         if len(leaves) < end - at:
             raise ChainBroken(span.last.position + 1, f"there is no such entry, but the tail is at {tail.position}")
@@ -143,6 +143,11 @@ def _extend(
     if tail.position and last.stored != tail.hash:
         raise ChainBroken(tail.position, "its hash is not the one that the tail has: run 'auditledger verify'")
     return Head(at, edge_root(edge, at), tail.hash)
+
+
+def _hashing_into(leaves: list[bytes]) -> Callable[[int, bytes | None], None]:
+    """An entry without an envelope is a finding, after which the leaves are not looked at."""
+    return lambda position, envelope: leaves.append(leaf_hash(envelope or b""))
 
 
 def _check_findings(findings: Findings) -> None:
@@ -221,7 +226,7 @@ def _rows(ledger: LedgerRef, wanted: Iterable[Tile]) -> Plan[dict[tuple[int, int
         return {}
     levels, indexes = [level for level, _ in places], [index for _, index in places]
     rows = yield Query(SQL["tiles"], (levels, indexes, ledger.ledger_id))
-    return {(level, index): hashes for level, index, hashes in rows}
+    return {(level, index): hashes or b"" for level, index, hashes in rows}
 
 
 # ------------------------------------------------------------------------------------------------------ checkpoints

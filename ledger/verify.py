@@ -1,7 +1,8 @@
-"""Verifies a whole ledger in its database: chain, bodies, tail, and the protections of its tables.
+"""Verifies a whole ledger in its database: chain, bodies, tail, its Merkle tree, and the protections of its tables.
 
 Everything is read in one snapshot; further processes share it. What is found does not depend on how many there are:
-each range of positions is judged against the entry before it, wherever that lies.
+each range of positions is judged against the entry before it, wherever that lies. Where the ledger keeps tiles or
+checkpoints, or is to be compared with some, its tree is made anew from the entries while they are read.
 """
 
 from __future__ import annotations
@@ -9,20 +10,24 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple, TypeAlias
 
-from ledger import migrate, protections, scan, store
+from ledger import migrate, protections, scan, store, treecheck
 from ledger.connections import connect
 from ledger.drive import Connection, drive
 from ledger.effects import Plan, Query, Refused, SqlScript
 from ledger.errors import InvalidSetting, Unavailable
 from ledger.events import GENESIS
+from ledger.evidence import Claim, Trust, given_claims
 from ledger.findings import BEGINNING, Finding, Findings, Link, Report, check_tail
+from ledger.regrow import Grown
 from ledger.scan import SQL, Source, Span
 from ledger.settings import Settings
+from ledger.tiles import FULL
+from ledger.treecheck import Base, Job, Standing, TreeCheck
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with how many entries are done, and about how many there are."""
@@ -31,17 +36,23 @@ _RANGE = 10_000
 
 
 class _Seen(NamedTuple):
-    """What a verification begins with. newest: None in an empty ledger; tail: None where its row is gone."""
+    """What a verification begins with.
+
+    first: the position. newest: None in an empty ledger; tail: None where its row is gone. kept: None where the tree is
+    not looked at. base: of an incremental verification.
+    """
 
     source: Source
+    first: int
     tail: Link | None
     newest: Link | None
+    kept: Standing | None
+    base: Base | None
     snapshot: str | None
 
-
-class _Range(NamedTuple):
-    start: int
-    end: int
+    @property
+    def leaves(self) -> int | None:
+        return None if self.kept is None else self.kept.leaves
 
 
 def verify(
@@ -49,29 +60,52 @@ def verify(
     *,
     first: int = 1,
     workers: int = 1,
+    checkpoints: Sequence[tuple[str, bytes]] = (),
+    trust: Trust | None = None,
+    incremental: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Checks the ledger `settings.name` from position `first` to its end, and what protects its tables.
 
     workers: processes to share the work; above 1 they are spawned, so a script must guard its main module.
+    checkpoints: signed notes to compare the ledger with, each with the name by which findings call it; trust: whose
+    signatures count on them, and on those that the ledger keeps. incremental: read only what is newer than the newest
+    of them, if the tiles prove it and it continues the others; else all. The report's `first` says which.
+    From a `first` above 1 the tree cannot be made anew, so it is not looked at.
     The outcome is also kept in ledger.verifications, where this database user may write there.
-    Raises InvalidSetting for a `first` that is not there, UnknownLedger, SchemaMismatch, Unavailable.
+    Raises NoteRefused for a checkpoint that is not signed, or of another ledger; InvalidSetting for a `first` that is
+    not there and options that do not go together; UnknownLedger, SchemaMismatch, Unavailable.
     """
     started = time.perf_counter()
     if first < 1 or workers < 1:
         raise InvalidSetting("positions begin at 1, and it takes at least one worker")
+    if first > 1 and (checkpoints or incremental):
+        raise InvalidSetting("checkpoints are compared with all entries from the first: they go without a beginning")
+    if incremental and not checkpoints:
+        raise InvalidSetting("an incremental verification begins at a checkpoint that you trust: give one")
+    trust = trust or Trust()
+    claims = given_claims(checkpoints, trust, settings.name)
     connection = connect(settings)
     try:
-        seen, others = drive(_begin(settings.name, first, workers > 1), lambda: connection)
-        last = seen.newest.position if seen.newest else 0
+        begin = _begin(settings.name, first, claims, incremental, workers > 1)
+        seen, others = drive(begin, lambda: connection)
+        first, last = seen.first, seen.newest.position if seen.newest else 0
+        tree = None
+        if seen.kept is not None:
+            tree = TreeCheck(seen.source.ledger, seen.kept, last, claims, trust.keys, seen.base)
         findings = Findings()
         entries = 0
-        for span in _spans(settings, connection, seen, first, workers):
+        for span, grown in _spans(settings, connection, seen, tree, workers):
             findings.extend(span.findings)
             entries += span.entries
+            if tree is not None and grown is not None:
+                drive(tree.take(grown), lambda: connection)
             if progress is not None:
                 progress(entries, max(entries, last - first + 1))
-        found = findings.in_order(*others, *_tail_findings(seen, first))
+        if tree is not None:
+            drive(tree.end(), lambda: connection)
+            others += tree.findings.in_order()
+        found = findings.in_order(*others, *_tail_findings(seen))
         report = Report(
             ledger=seen.source.name,
             ok=not found,
@@ -88,7 +122,9 @@ def verify(
     return report
 
 
-def _begin(name: str, first: int, shared: bool) -> Plan[tuple[_Seen, list[Finding]]]:
+def _begin(
+    name: str, first: int, claims: Sequence[Claim], incremental: bool, shared: bool
+) -> Plan[tuple[_Seen, list[Finding]]]:
     """Opens the snapshot; looks at everything but the entries."""
     migrations = migrate.load()
     yield SqlScript(SQL["begin"])
@@ -100,12 +136,20 @@ def _begin(name: str, first: int, shared: bool) -> Plan[tuple[_Seen, list[Findin
     last = max(link.position for link in (tail, newest, BEGINNING) if link is not None)
     if first > last + 1:
         raise InvalidSetting(f"ledger {name!r} ends at position {last}: there is nothing to verify from {first} on")
+    kept = base = None
+    if first == 1:
+        kept = yield from treecheck.standing(ledger)
+        if kept is None and claims:
+            kept = Standing(0, {})
+        if incremental:
+            base = yield from treecheck.proven_base(source, claims)
+            first = 1 if base is None else base.size + 1
     findings = yield from scan.strays(source)
     findings += yield from protections.check(migrations)
     snapshot = None
     if shared:
         [(snapshot,)] = yield Query(SQL["export_snapshot"])
-    return _Seen(source, tail, newest, snapshot), findings
+    return _Seen(source, first, tail, newest, kept, base, snapshot), findings
 
 
 def _end(source: Source, report: Report, findings: int) -> Plan[None]:
@@ -117,20 +161,22 @@ def _end(source: Source, report: Report, findings: int) -> Plan[None]:
         return  # a read-only user or server: the report is what counts
 
 
-def _spans(settings: Settings, connection: Connection, seen: _Seen, first: int, workers: int) -> Iterator[Span]:
+def _spans(
+    settings: Settings, connection: Connection, seen: _Seen, tree: TreeCheck | None, workers: int
+) -> Iterator[tuple[Span, Grown | None]]:
     """The outcome of each range, in order."""
-    ranges = _ranges(connection, seen, first, workers)
+    jobs = _jobs(connection, seen, tree, workers)
     if seen.snapshot is None:
-        for start, end in ranges:
-            yield drive(scan.check_range(seen.source, start, end, first), lambda: connection)
+        for job in jobs:
+            yield drive(treecheck.check_range(seen.source, job, seen.first, seen.leaves), lambda: connection)
         return
     # More would make memory grow with the findings of ranges that no one has asked for yet.
     ahead = 2 * workers
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        under_way: deque[Future[Span]] = deque()
+        under_way: deque[Future[tuple[Span, Grown | None]]] = deque()
         try:
-            for start, end in ranges:
-                under_way.append(pool.submit(_check_range, settings, seen, start, end, first))
+            for job in jobs:
+                under_way.append(pool.submit(_check_range, settings, seen, job))
                 if len(under_way) > ahead:
                     yield under_way.popleft().result()
             while under_way:
@@ -142,38 +188,46 @@ def _spans(settings: Settings, connection: Connection, seen: _Seen, first: int, 
                 future.cancel()
 
 
-def _ranges(connection: Connection, seen: _Seen, first: int, workers: int) -> Iterator[_Range]:
-    """Ranges that have entries; what lies between them is empty, however far a forged row stands off."""
+def _jobs(connection: Connection, seen: _Seen, tree: TreeCheck | None, workers: int) -> Iterator[Job]:
+    """Ranges that have entries; what lies between them is empty, however far a forged row stands off.
+
+    Where the tree is looked at they end with tiles, so that each of those is in one range.
+    """
     if seen.newest is None:
         return
-    size = min(_RANGE, -(-(seen.newest.position - first + 1) // workers))
-    start = drive(scan.next_position(seen.source, first), lambda: connection)
+    size = min(_RANGE, -(-(seen.newest.position - seen.first + 1) // workers))
+    if tree is not None:
+        size = max(size // FULL, 1) * FULL
+    start = drive(scan.next_position(seen.source, seen.first), lambda: connection)
     while start is not None:
-        end = min(start + size - 1, store.FAR)
-        yield _Range(start, end)
+        end = start + size - 1
+        if tree is not None:
+            end -= end % FULL
+        end = min(end, store.FAR)
+        yield Job(start, end) if tree is None else drive(tree.job(start, end), lambda: connection)
         start = drive(scan.next_position(seen.source, end + 1), lambda: connection) if end < store.FAR else None
 
 
-def _check_range(settings: Settings, seen: _Seen, start: int, end: int, first: int) -> Span:
+def _check_range(settings: Settings, seen: _Seen, job: Job) -> tuple[Span, Grown | None]:
     """In a process of its own: the same snapshot on a connection of its own."""
     connection = connect(settings)
     try:
-        return drive(_in_snapshot(seen, start, end, first), lambda: connection)
+        return drive(_in_snapshot(seen, job), lambda: connection)
     finally:
         connection.close()
 
 
-def _in_snapshot(seen: _Seen, start: int, end: int, first: int) -> Plan[Span]:
+def _in_snapshot(seen: _Seen, job: Job) -> Plan[tuple[Span, Grown | None]]:
     yield SqlScript(SQL["begin"])
     yield SqlScript(SQL["import_snapshot"].format(seen.snapshot))
-    return (yield from scan.check_range(seen.source, start, end, first))
+    return (yield from treecheck.check_range(seen.source, job, seen.first, seen.leaves))
 
 
-def _tail_findings(seen: _Seen, first: int) -> list[Finding]:
+def _tail_findings(seen: _Seen) -> list[Finding]:
     newest = seen.newest or BEGINNING
     if seen.tail is None:
         detail = f"the ledger's tail is gone; its newest entry is {newest.position}"
         return [Finding(newest.position, "tail_mismatch", detail)]
     findings = Findings()
-    check_tail(seen.tail, newest, first, findings)
+    check_tail(seen.tail, newest, seen.first, findings)
     return findings.kept

@@ -11,10 +11,13 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol, Self, TypeVar
+from uuid import UUID
 
 import psycopg
 
 from ledger import Appended, AsyncLedger, Entry, Event, Ledger, Receipt, Tail
+from ledger.findings import Report
+from ledger.proof import Consistency, Proof
 from ledger.settings import Settings
 from ledger.store import Condition
 
@@ -42,6 +45,9 @@ class Api(Protocol):
     def hold(self, held: tuple[str, str] | int, actor: str, reason: str) -> Receipt: ...
     def release(self, held: tuple[str, str] | int, actor: str, reason: str) -> Receipt: ...
     def tail(self) -> Tail: ...
+    def prove(self, entry: int | UUID, *, with_body: bool = False) -> Proof: ...
+    def prove_between(self, old: int | bytes, new: int | bytes) -> Consistency: ...
+    def verify(self, **options: Any) -> Report: ...
     def connect(self, **options: Any) -> Connected: ...
     def close(self) -> None: ...
 
@@ -70,6 +76,15 @@ class SyncApi:
 
     def tail(self) -> Tail:
         return self.ledger.tail()
+
+    def prove(self, entry: int | UUID, *, with_body: bool = False) -> Proof:
+        return self.ledger.prove(entry, with_body=with_body)
+
+    def prove_between(self, old: int | bytes, new: int | bytes) -> Consistency:
+        return self.ledger.prove_between(old, new)
+
+    def verify(self, **options: Any) -> Report:
+        return self.ledger.verify(**options)
 
     def connect(self, **options: Any) -> SyncConnected:
         return SyncConnected(psycopg.connect(self.ledger.settings.database_url or "", **options))
@@ -131,6 +146,15 @@ class AsyncApi:
 
     def tail(self) -> Tail:
         return self.call(self.ledger.tail())
+
+    def prove(self, entry: int | UUID, *, with_body: bool = False) -> Proof:
+        return self.call(self.ledger.prove(entry, with_body=with_body))
+
+    def prove_between(self, old: int | bytes, new: int | bytes) -> Consistency:
+        return self.call(self.ledger.prove_between(old, new))
+
+    def verify(self, **options: Any) -> Report:
+        return self.call(self.ledger.verify(**options))
 
     def connect(self, **options: Any) -> AsyncConnected:
         url = self.ledger.settings.database_url or ""

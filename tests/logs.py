@@ -53,6 +53,10 @@ class Log:
             )
             prev = canonical.digest(envelope)
             new.append(envelope)
+        self.grow(new)
+
+    def grow(self, new: list[bytes]) -> None:
+        """More envelopes, as they are."""
         self.envelopes += new
         self.tree = extend(self.tree.edge, self.tree.size, list(map(leaf_hash, new)))
         self.tiles |= {tile[:2]: hashes for tile, hashes in self.tree.tiles}

@@ -70,6 +70,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Check": {
         "verify": ("check", "Check the chain, bodies, tail and protections; name every finding"),
         "export": ("check", "Write a bundle that anyone can check"),
+        "prove": ("evidence", "Prove that an entry is in the ledger, or that a checkpoint continues another"),
+        "check": ("evidence", "Check a proof or a checkpoint, with no database"),
     },
 }
 _MODULES = {name: module for section in COMMANDS.values() for name, (module, _) in section.items()}

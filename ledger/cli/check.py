@@ -10,6 +10,7 @@ import msgspec
 from ledger.bundle import verify_bundle
 from ledger.cli.app import DOES_NOT_VERIFY, OK, Command
 from ledger.cli.connect import settings_of
+from ledger.cli.keys import read_evidence, trust_of, trust_options
 from ledger.cli.output import counted, line, progress, write_json
 from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.types import POSITION
@@ -24,21 +25,59 @@ from ledger.verify import verify
     "--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes to share the work."
 )
 @click.option(
+    "--checkpoint",
+    "checkpoints",
+    multiple=True,
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Compare with this signed checkpoint; any number. Needs --key.",
+)
+@trust_options
+@click.option("--incremental", is_flag=True, help="Read only what is newer than the newest of these checkpoints.")
+@click.option(
     "--bundle", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
     help="Check this exported bundle instead; needs no database.",
 )  # fmt: skip
 @pass_shared
-def verify_command(shared: Shared, first: int, workers: int, bundle: Path | None) -> int:
-    """Check the chain, bodies, tail and protections, and name every finding. Exits 1 where there is one."""
+def verify_command(
+    shared: Shared,
+    first: int,
+    workers: int,
+    checkpoints: tuple[str, ...],
+    keys: tuple[str, ...],
+    witnesses: tuple[str, ...],
+    quorum: int | None,
+    incremental: bool,
+    bundle: Path | None,
+) -> int:
+    """Check the chain, bodies, tail and protections, and name every finding. Exits 1 where there is one.
+
+    Checkpoints that you kept show what no chain alone can: that the ledger was cut (truncated), made anew (rewritten),
+    or signed in two versions (forked). Those that the ledger keeps itself are always compared, and its Merkle tree.
+    """
+    trust = trust_of(keys, witnesses, quorum)
+    if checkpoints and not keys:
+        raise click.UsageError("a checkpoint says nothing without the key that signed it: give --key VKEY")
+    notes = [(file, read_evidence(file)) for file in checkpoints]
     if bundle is not None:
-        if first != 1 or workers != 1:
-            raise click.UsageError("--bundle checks the whole bundle: it goes without --from and --workers")
+        if first != 1 or workers != 1 or incremental:
+            raise click.UsageError(
+                "--bundle checks the whole bundle: it goes without --from, --workers and --incremental"
+            )
         with progress("Verifying") as advance:
-            report = verify_bundle(bundle, advance)
+            report = verify_bundle(bundle, advance, checkpoints=notes, trust=trust)
     else:
         settings = settings_of(shared)
         with progress("Verifying") as advance:
-            report = verify(settings, first=first, workers=workers, progress=advance)
+            report = verify(
+                settings,
+                first=first,
+                workers=workers,
+                checkpoints=notes,
+                trust=trust,
+                incremental=incremental,
+                progress=advance,
+            )
     if shared.json:
         write_json(msgspec.to_builtins(report) | {"head": report.head.hex(), "seconds": round(report.seconds, 6)})
     else:

@@ -7,6 +7,7 @@ import re
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeAlias
+from uuid import UUID
 
 import click
 import msgspec
@@ -75,6 +76,21 @@ class ResourceOrPosition(_Kind):
             position: int = POSITION(value, param, ctx)
             return position
         return Resource().convert(value, param, ctx)
+
+
+class PositionOrId(_Kind):
+    """The position of an entry, or its id."""
+
+    name = "position|id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | UUID:
+        if isinstance(value, int | UUID):
+            return value
+        if value.isdecimal():
+            position: int = POSITION(value, param, ctx)
+            return position
+        entry_id: UUID = click.UUID(value, param, ctx)
+        return entry_id
 
 
 class Moment(_Kind):

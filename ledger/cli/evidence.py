@@ -1,0 +1,150 @@
+"""prove, check: evidence for those who believe neither the database nor whoever runs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import click
+import msgspec
+
+from ledger.checkpoint import Checkpoint, cosigned_by
+from ledger.cli.app import Command
+from ledger.cli.connect import opened
+from ledger.cli.keys import read_evidence, trust_of, trust_options
+from ledger.cli.output import line, write_json
+from ledger.cli.shared import Shared, pass_shared
+from ledger.cli.types import PositionOrId
+from ledger.errors import UsageError
+from ledger.evidence import ledger_of
+from ledger.note import Verifier, parse_note
+from ledger.proof import CONSISTENCY, PROOF, Consistency, Proof, Proven, check_consistency_proof, check_proof
+
+
+@click.command("prove", cls=Command)
+@click.argument("entry", type=PositionOrId(), required=False, metavar="POSITION|ID")
+@click.option(
+    "--between",
+    nargs=2,
+    metavar="A B",
+    help="Prove that one checkpoint continues another: sizes that are kept, or files.",
+)
+@click.option("--with-body", is_flag=True, help="The proof holds the entry's body too.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Else to stdout.")
+@pass_shared
+def prove_command(
+    shared: Shared, entry: int | UUID | None, between: tuple[str, str] | None, with_body: bool, output: Path | None
+) -> None:
+    """Prove that an entry is in the ledger, against its newest checkpoint: a file that anyone can check offline."""
+    if (entry is None) == (between is None):
+        raise click.UsageError("say what to prove: an entry by POSITION or ID, or --between two checkpoints")
+    if with_body and between is not None:
+        raise click.UsageError("--with-body is for the proof of an entry")
+    checkpoints = [_size_or_note(each) for each in between or ()]
+    with opened(shared) as ledger:
+        if entry is None:
+            proof: Proof | Consistency = ledger.prove_between(*checkpoints)
+        else:
+            proof = ledger.prove(entry, with_body=with_body)
+    _write_proof(shared, proof, output)
+
+
+def _size_or_note(text: str) -> int | bytes:
+    return int(text) if text.isdecimal() and len(text) < 20 else read_evidence(text)
+
+
+def _write_proof(shared: Shared, proof: Proof | Consistency, output: Path | None) -> None:
+    data = proof.encode()
+    newest = Checkpoint.parse(parse_note(proof.note if isinstance(proof, Proof) else proof.new).text)
+    if output is not None:
+        try:
+            output.write_bytes(data)
+        except OSError as error:
+            raise UsageError(f"{output} cannot be written: {error.strerror or error}") from error
+    if isinstance(proof, Proof):
+        position = proof.index + 1
+        said: dict[str, Any] = {"kind": "proof", "position": position}
+        what = f"of entry {position} of ledger {ledger_of(newest)}, in {_text(newest)}"
+    else:
+        old = Checkpoint.parse(parse_note(proof.old).text)
+        said = {"kind": "consistency", "old_size": old.size}
+        what = f"that {_text(newest)} continues that at {old.size}"
+    if shared.json:
+        where = {"proof": data.decode()} if output is None else {"file": str(output)}
+        write_json(said | {"ledger": ledger_of(newest)} | _checkpoint(newest) | {"bytes": len(data)} | where)
+    elif output is None:
+        click.echo(data, nl=False)  # its bytes as they are, whatever the terminal's encoding
+    else:
+        line(f"Wrote the proof {what}: {output}, {len(data):,} bytes")
+
+
+@click.command("check", cls=Command)
+@click.argument("file", type=click.Path(allow_dash=True))
+@trust_options
+@pass_shared
+def check_command(
+    shared: Shared, file: str, keys: tuple[str, ...], witnesses: tuple[str, ...], quorum: int | None
+) -> None:
+    """Check a proof, a consistency proof or a checkpoint with nothing but the log's public key. '-' is stdin.
+
+    No database and no network. Exits 1 where it does not hold.
+    """
+    trust = trust_of(keys, witnesses, quorum)
+    if not trust.keys:
+        raise click.UsageError("whose signature counts? Give the log's public key: --key VKEY")
+    data = read_evidence(file)
+    given = (None, trust.keys, trust.witnesses, trust.quorum)
+    kind = data.partition(b"\n")[0]
+    if kind == PROOF.encode():
+        _print_proven(shared, check_proof(data, *given))
+    elif kind == CONSISTENCY.encode():
+        _print_consistent(shared, *check_consistency_proof(data, *given))
+    else:
+        _print_checkpoint(shared, trust.open(data), cosigned_by(parse_note(data), trust.witnesses))
+
+
+def _print_proven(shared: Shared, proven: Proven) -> None:
+    said, checkpoint = proven.envelope, proven.checkpoint
+    if shared.json:
+        body = None if proven.body is None else msgspec.Raw(proven.body)
+        found = {"kind": "proof", "ok": True, "ledger": said.ledger, "position": said.position}
+        rest = {"envelope": msgspec.Raw(proven.raw), "body": body}
+        write_json(found | _checkpoint(checkpoint) | _witnesses(proven.witnesses) | rest)
+        return
+    line(proven.raw.decode())
+    if proven.body is not None:
+        line(proven.body.decode())
+    line(f"OK, entry {said.position} of ledger {said.ledger} is in {_text(checkpoint)}{_cosigned(proven.witnesses)}")
+
+
+def _print_consistent(shared: Shared, old: Checkpoint, new: Checkpoint) -> None:
+    if shared.json:
+        checkpoints = {"old": _checkpoint(old), "new": _checkpoint(new)}
+        write_json({"kind": "consistency", "ok": True, "ledger": ledger_of(new)} | checkpoints)
+    else:
+        line(f"OK, {_text(new)}, begins with all that {_text(old)}, had")
+
+
+def _print_checkpoint(shared: Shared, checkpoint: Checkpoint, witnesses: list[Verifier]) -> None:
+    if shared.json:
+        found = {"kind": "checkpoint", "ok": True, "ledger": ledger_of(checkpoint)}
+        write_json(found | _checkpoint(checkpoint) | _witnesses(witnesses))
+    else:
+        line(f"OK, {_text(checkpoint)}, is signed{_cosigned(witnesses)}; root {checkpoint.root.hex()}")
+
+
+def _checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {"origin": checkpoint.origin, "size": checkpoint.size, "root": checkpoint.root.hex()}
+
+
+def _witnesses(witnesses: tuple[Verifier, ...] | list[Verifier]) -> dict[str, Any]:
+    return {"witnesses": [witness.name for witness in witnesses]}
+
+
+def _text(checkpoint: Checkpoint) -> str:
+    return f"the checkpoint of {checkpoint.origin} at {checkpoint.size} entries"
+
+
+def _cosigned(witnesses: tuple[Verifier, ...] | list[Verifier]) -> str:
+    return f", cosigned by {', '.join(witness.name for witness in witnesses)}" if witnesses else ""

@@ -1,0 +1,52 @@
+"""Options that say whose signatures count, and files that hold evidence. Shared by check and verify."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ledger.errors import UsageError
+from ledger.evidence import Trust
+
+MOST = 4_000_000
+"""Bytes of a file of evidence that are read at most: proof.MAX_FILE."""
+
+
+def trust_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--key, --witness, --quorum, as `keys`, `witnesses` and `quorum`."""
+    for option in (
+        click.option(
+            "--quorum", type=click.IntRange(0, 100), metavar="N",
+            help="How many of the witnesses must have cosigned; else all of them.",
+        ),
+        click.option("--witness", "witnesses", multiple=True, metavar="VKEY", help="A witness's public key."),
+        click.option("--key", "keys", multiple=True, metavar="VKEY", help="The log's public key."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def trust_of(keys: tuple[str, ...], witnesses: tuple[str, ...], quorum: int | None) -> Trust:
+    """Raises InvalidSetting for keys that are none."""
+    if witnesses and not keys:
+        raise click.UsageError("--witness goes with --key: a witness vouches for what the log signed")
+    return Trust.given(keys, witnesses, quorum)
+
+
+def read_evidence(file: str) -> bytes:
+    """The content of a file; '-' is stdin. Raises UsageError where it cannot be read, or is far too long."""
+    try:
+        if file == "-":
+            data = sys.stdin.buffer.read(MOST + 1)
+        else:
+            with Path(file).open("rb") as opened:
+                data = opened.read(MOST + 1)
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror or error}") from error
+    if len(data) > MOST:
+        raise UsageError(f"{file} is longer than {MOST:,} bytes: no proof or checkpoint is")
+    return data

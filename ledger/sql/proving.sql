@@ -1,0 +1,2 @@
+-- name: position
+select position from ledger.entries where ledger_id = %s and id = %s;
