@@ -59,6 +59,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "verify": ("check", "Check the chain, bodies, tail and protections; name every finding"),
         "export": ("check", "Write a bundle that anyone can check"),
     },
+    "Vouch for others": {
+        "witness": ("witness", "Be a witness of logs: keygen, serve"),
+    },
 }
 _MODULES = {name: module for section in COMMANDS.values() for name, (module, _) in section.items()}
 

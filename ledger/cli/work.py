@@ -39,7 +39,7 @@ def relay_command(shared: Shared, once: bool, new_epoch: bool) -> None:
 
     Of all ledgers, or of the one named with --ledger. Any number of relays may run at once.
     """
-    with _working(once) as stop, ready(shared, redis=True) as servers:
+    with working(once) as stop, ready(shared, redis=True) as servers:
         if new_epoch:
             _open_epoch(shared, servers)
         relay = _relay(shared, servers, stop)
@@ -61,7 +61,7 @@ def project_command(shared: Shared, names: tuple[str, ...], once: bool) -> None:
     """
     projections = _find(names)
     with (
-        _working(once) as stop,
+        working(once) as stop,
         ready(shared, redis=False) as servers,
         _projector(shared, servers, projections, stop) as projector,
     ):
@@ -80,7 +80,7 @@ def run_command(shared: Shared, names: tuple[str, ...], once: bool) -> None:
     """relay and project in one process. An error in either ends both."""
     projections = _find(names)
     with (
-        _working(once) as stop,
+        working(once) as stop,
         ready(shared, redis=True) as servers,
         _projector(shared, servers, projections, stop) as projector,
     ):
@@ -231,7 +231,7 @@ def _report(shared: Shared, **counts: int) -> None:
 
 
 @contextmanager
-def _working(once: bool) -> Iterator[threading.Event]:
+def working(once: bool) -> Iterator[threading.Event]:
     """An event that SIGTERM and SIGINT set; log lines on stderr meanwhile.
 
     once: being stopped means that it did not come to its end. Else it is how the work ends.
