@@ -50,7 +50,7 @@ class WitnessServer(ThreadingHTTPServer):
             super().__init__((host, port), _Handler)
         except OSError as error:
             raise UsageError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
-        self._thread = threading.Thread(target=self.serve_forever, name="witness", daemon=True)
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.1,), name="witness", daemon=True)
         self._thread.start()
 
     @property
