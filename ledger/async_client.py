@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from ledger import store
 from ledger.consumer import POLL, next_entries, reader_after
 from ledger.drive import AsyncConnection, adrive
 from ledger.effects import Plan
+from ledger.erasure import erasing, holding, releasing
 from ledger.errors import LedgerError
 from ledger.events import Appended, Entry, Event, Receipt, Tail
 from ledger.findings import Report
@@ -26,6 +27,11 @@ from ledger.subscription import CLAIMS, AsyncDelivery, Claim, Subscription, cons
 from ledger.verify import verify
 from ledger.waiting import Patience, Quiet
 from ledger.writer import AsyncWriter, prepare
+
+if TYPE_CHECKING:  # they bring cryptography, which takes long to load
+    from ledger.checkpointing import Checkpointed, Cosign
+    from ledger.publishing import AnyPublisher
+    from ledger.signing import AnyKey
 
 T = TypeVar("T")
 
@@ -113,6 +119,20 @@ class AsyncLedger:
                 return gathering.result()
             under_way = asyncio.create_task(writer.write_batch(gathering.drafts(pulled)))
 
+    async def erase(self, position: int, actor: str, reason: str, *, actor_type: str = "user") -> Receipt:
+        """As Ledger.erase."""
+        return await self._record_own(erasing(position, actor, reason, actor_type))
+
+    async def hold(self, held: tuple[str, str] | int, actor: str, reason: str, *, actor_type: str = "user") -> Receipt:
+        """As Ledger.hold."""
+        return await self._record_own(holding(held, actor, reason, actor_type))
+
+    async def release(
+        self, held: tuple[str, str] | int, actor: str, reason: str, *, actor_type: str = "user"
+    ) -> Receipt:
+        """As Ledger.release."""
+        return await self._record_own(releasing(held, actor, reason, actor_type))
+
     async def tail(self) -> Tail:
         """Position, hash and time of the newest entry."""
         return await self.run(store.tail_of(await self.ref()))
@@ -187,6 +207,36 @@ class AsyncLedger:
     async def verify(self, *, first: int = 1, workers: int = 1) -> Report:
         """As Ledger.verify, in a thread."""
         return await asyncio.to_thread(verify, self.settings, first=first, workers=workers)
+
+    async def checkpoint(
+        self,
+        *keys: AnyKey,
+        publish: Sequence[AnyPublisher] = (),
+        require: int | None = None,
+        cosign: Cosign | None = None,
+        new_state: bool = False,
+    ) -> Checkpointed:
+        """As Ledger.checkpoint, in a thread."""
+        from ledger.checkpointing import checkpoint  # noqa: PLC0415
+
+        return await asyncio.to_thread(
+            checkpoint, self.settings, keys, publish=publish, require=require, cosign=cosign, new_state=new_state
+        )
+
+    async def rotate_key(
+        self, old: AnyKey, new: AnyKey, *, actor: str | None = None, actor_type: str = "user"
+    ) -> Receipt:
+        """As Ledger.rotate_key."""
+        from ledger.signing import hand_over, key_of, rotating  # noqa: PLC0415
+
+        before, after = key_of(old), key_of(new)
+        event = rotating(before.signer, after.signer, actor, actor_type)
+        await asyncio.to_thread(hand_over, before, after, self.settings.lock_timeout)
+        return await self._record_own(event)
+
+    async def _record_own(self, event: Event) -> Receipt:
+        ref, writer = await self._open()
+        return receipt_of(await writer.write_own(prepare(event, ref.name, own=True)))
 
     async def _acknowledge(self, subscription: Subscription, claim: Claim) -> None:
         await self.run(subscription.acknowledge(claim))

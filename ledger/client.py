@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from ledger import store
 from ledger.consumer import POLL, next_entries, reader_after
 from ledger.drive import Connection, drive
 from ledger.effects import Plan
+from ledger.erasure import erasing, holding, releasing
 from ledger.errors import LedgerError
 from ledger.events import Appended, Entry, Event, Receipt, Tail
 from ledger.findings import Report
@@ -28,6 +29,11 @@ from ledger.subscription import CLAIMS, Claim, Delivery, Subscription, consumer_
 from ledger.verify import verify
 from ledger.waiting import Patience, Quiet
 from ledger.writer import Writer, prepare
+
+if TYPE_CHECKING:  # they bring cryptography, which takes long to load
+    from ledger.checkpointing import Checkpointed, Cosign
+    from ledger.publishing import AnyPublisher
+    from ledger.signing import AnyKey
 
 T = TypeVar("T")
 
@@ -122,6 +128,27 @@ class Ledger:
                     return gathering.result()
                 under_way = executor.submit(writer.write_batch, gathering.drafts(pulled))
 
+    def erase(self, position: int, actor: str, reason: str, *, actor_type: str = "user") -> Receipt:
+        """Removes the body of the entry at a position, and records in the same transaction who did it and why.
+
+        Envelope and hash stay, so the chain does. The stream's copy goes when the relay publishes the erasure, what
+        views made of the body when they come to it; erasure.py says what is not reached. Returns the erasure's receipt,
+        or the first one where the same actor erased it before for the same reason.
+        Raises ErasureRefused (no such entry, one of the ledger's own, erased already), UnderLegalHold, InvalidEvent.
+        """
+        return self._record_own(erasing(position, actor, reason, actor_type))
+
+    def hold(self, held: tuple[str, str] | int, actor: str, reason: str, *, actor_type: str = "user") -> Receipt:
+        """Places a legal hold: nothing about a resource (type, id), or not the entry at a position, may be erased.
+
+        One hold at a time: raises HoldRefused where another actor, or the same for another reason, placed one.
+        """
+        return self._record_own(holding(held, actor, reason, actor_type))
+
+    def release(self, held: tuple[str, str] | int, actor: str, reason: str, *, actor_type: str = "user") -> Receipt:
+        """Releases a legal hold. Raises HoldRefused where there is none."""
+        return self._record_own(releasing(held, actor, reason, actor_type))
+
     def tail(self) -> Tail:
         """Position, hash and time of the newest entry."""
         return self.run(store.tail_of(self.ref))
@@ -200,6 +227,44 @@ class Ledger:
     def verify(self, *, first: int = 1, workers: int = 1) -> Report:
         """Checks the whole ledger (or from `first` on): chain, bodies, tail and protections. See verify.py."""
         return verify(self.settings, first=first, workers=workers)
+
+    def checkpoint(
+        self,
+        *keys: AnyKey,
+        publish: Sequence[AnyPublisher] = (),
+        require: int | None = None,
+        cosign: Cosign | None = None,
+        new_state: bool = False,
+    ) -> Checkpointed:
+        """Signs the ledger as it is now: a checkpoint of its Merkle tree, kept in the database and published.
+
+        keys: a key file's path, or Key(signer, state file) for a key that is kept elsewhere; two while one is rotated.
+        What is new since the last checkpoint is checked first, and that it continues what the keys' state files say.
+        publish: folders, http(s) URLs, "redis", or objects with `publish(note)`; require: how many of them must take
+        it, by default all. cosign: asks witnesses. new_state: begin a state file where there is none.
+        Raises SigningRefused, ChainBroken, InvalidSetting, PublishingFailed, Unavailable.
+        """
+        from ledger.checkpointing import Checkpointer  # noqa: PLC0415
+
+        signer = Checkpointer(self._servers, keys, publish=publish, require=require, cosign=cosign, new_state=new_state)
+        return signer.checkpoint()
+
+    def rotate_key(self, old: AnyKey, new: AnyKey, *, actor: str | None = None, actor_type: str = "user") -> Receipt:
+        """Records that a new signing key takes an old one's place, and lets it remember what that one signed.
+
+        From then on both sign, until everybody who verifies has the new one. actor: by default the old key itself.
+        Saying it again gets the first receipt. Raises InvalidSetting, InvalidEvent, IdempotencyConflict.
+        """
+        from ledger.signing import hand_over, key_of, rotating  # noqa: PLC0415
+
+        before, after = key_of(old), key_of(new)
+        event = rotating(before.signer, after.signer, actor, actor_type)
+        hand_over(before, after, self.settings.lock_timeout)
+        return self._record_own(event)
+
+    def _record_own(self, event: Event) -> Receipt:
+        ref, writer = self._open()
+        return receipt_of(writer.write_own(prepare(event, ref.name, own=True)))
 
     def _acknowledge(self, subscription: Subscription, claim: Claim) -> None:
         self.run(subscription.acknowledge(claim))

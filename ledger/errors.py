@@ -6,6 +6,9 @@
     │   ├── InvalidSetting          a missing or malformed setting, URL or argument
     │   ├── ConditionFailed         an `expect=` did not hold
     │   ├── IdempotencyConflict     an id was recorded before, with other content
+    │   ├── ErasureRefused          an entry that is not there, or that nobody may erase
+    │   │   └── UnderLegalHold      a legal hold stands against it
+    │   ├── HoldRefused             a resource that is held already, or not held
     │   ├── UnknownLedger           no ledger of that name
     │   ├── UnknownProjection       no projection of that name, or its tables are not built yet
     │   └── SchemaMismatch          the database's schema is missing, too old or too new for this package
@@ -13,6 +16,7 @@
     │   ├── ChainBroken             entries that do not continue each other
     │   ├── StreamDiverged          the stream holds what the database does not
     │   ├── RecordRefused           the database refused a record as false
+    │   ├── SigningRefused          the ledger does not continue what was signed of it before
     │   ├── EvidenceRefused         evidence handed in does not hold
     │   │   ├── NoteRefused         a signed note or checkpoint: its form or its signatures
     │   │   ├── ProofRefused        an inclusion or consistency proof, or a tile
@@ -24,6 +28,7 @@
         ├── TailBusy                another transaction holds the ledger's tail; nothing was recorded
         ├── CosignaturesMissing     fewer witnesses cosigned than were demanded; the checkpoint is signed and kept
         ├── OutcomeUnknown          the connection was lost while recording: append again with the same ids
+        ├── PublishingFailed        too few publishers took a checkpoint; it is signed and kept
         └── WaitTimeout             a projection did not reach a position in time
 
 Only these leave the package, except in the caller's own transaction: there Postgres' own errors pass through as they
@@ -63,6 +68,18 @@ class IdempotencyConflict(UsageError):
     """An id or idempotency key that was recorded before with other content."""
 
 
+class ErasureRefused(UsageError):
+    """An entry that is not there, that nobody may erase, or that was erased already for another reason."""
+
+
+class UnderLegalHold(ErasureRefused):
+    """A legal hold stands against the erasure. Nothing was erased."""
+
+
+class HoldRefused(UsageError):
+    """A legal hold on what is held already for another reason, or a release of what is not held."""
+
+
 class UnknownLedger(UsageError):
     """No ledger of that name in this database."""
 
@@ -93,6 +110,18 @@ class StreamDiverged(IntegrityError):
 
 class RecordRefused(IntegrityError):
     """The database refused a record: it was not what it said it was."""
+
+
+class SigningRefused(IntegrityError):
+    """The ledger does not continue what was signed of it before: nothing was signed.
+
+    `kind` is what it looks like: `truncated` (fewer entries than were signed), `rewritten` (other entries),
+    `tree_mismatch` (other tiles than those that were signed), `forked` (two signed checkpoints contradict each other).
+    """
+
+    def __init__(self, kind: str, problem: str) -> None:
+        super().__init__(f"{kind}: {problem}; nothing was signed")
+        self.kind = kind
 
 
 class EvidenceRefused(IntegrityError):
@@ -145,6 +174,10 @@ class OutcomeUnknown(Unavailable):
 
     Appending again with the same ids is safe: what was recorded is found, what was not is recorded once.
     """
+
+
+class PublishingFailed(Unavailable):
+    """Too few publishers took a checkpoint. It is signed and kept: publishing it again is safe."""
 
 
 class WaitTimeout(Unavailable):

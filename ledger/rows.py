@@ -36,6 +36,12 @@ def insert_params(ledger_id: int, link: Link) -> tuple[Any, ...]:
     )
 
 
+def row_params(ledger_id: int, link: Link) -> tuple[Any, ...]:
+    """The columns of `ledger.audit_logs` in the table's own order, for a parameter of its row type."""
+    said = insert_params(ledger_id, link)
+    return (ledger_id, link.position, said[0], link.recorded_at, *said[1:12], link.prev, link.hash)
+
+
 # PostgreSQL documentation, COPY, "Binary Format": a signature, then each row as its number of fields and each field as
 # its length (-1 for NULL) and bytes. Packed by hand because this is the hot path of append_many.
 _SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)

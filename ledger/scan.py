@@ -12,6 +12,7 @@ from typing import NamedTuple
 from ledger.canonical import body_bytes, digest, envelope_from, timestamp_from, uuid_text
 from ledger.effects import Plan, Query, Row, Stored, sql
 from ledger.findings import BEGINNING, ERASED, ERASED_TYPE, ERASURE_ERASED, Finding, Findings, Link, Walk, body_missing
+from ledger.merkle import leaf_hash
 from ledger.store import FAR, LedgerRef
 
 SQL = sql("verify")
@@ -70,10 +71,11 @@ class Record(NamedTuple):
 
 
 class Span(NamedTuple):
-    """What reading a range of positions brought."""
+    """What reading a range of positions brought. last: what the next entry after it is judged by."""
 
     entries: int
     findings: Findings
+    last: Link
 
 
 def records(ledger: LedgerRef, first: int, take: Callable[[Record], object], last: int = FAR) -> Plan[None]:
@@ -100,15 +102,25 @@ def next_position(ledger: LedgerRef, at: int) -> Plan[int | None]:
     return position
 
 
-def check_range(ledger: LedgerRef, start: int, end: int, first: int) -> Plan[Span]:
+def check_range(
+    ledger: LedgerRef,
+    start: int,
+    end: int,
+    first: int,
+    before: Link | None = None,
+    leaves: list[bytes] | None = None,
+) -> Plan[Span]:
     """Checks the entries at positions start … end, each against the one before it, which may lie before `start`.
 
-    first: where the whole verification begins: what is missing before it is not looked for.
+    first: where the whole verification begins: what is missing before it is not looked for. before: what the first of
+    the range is judged by, where the caller knows it; else it is read. leaves: takes the leaf hash of each envelope
+    (format.md, "Merkle tree and checkpoint"); an entry that has none is a finding, and brings nothing.
     """
-    before = yield from newest(ledger, start - 1, max(first - 1, 1))
+    if before is None:
+        before = yield from newest(ledger, start - 1, max(first - 1, 1))
     if before is None:
         before = BEGINNING if first == 1 else Link(first - 1, None, None, None)
-    check = _Check(ledger.name, before)
+    check = _Check(ledger.name, before, leaves)
     yield from records(ledger, start, check.take, end)
     if check.erased:
         rows = yield Query(
@@ -119,7 +131,7 @@ def check_range(ledger: LedgerRef, start: int, end: int, first: int) -> Plan[Spa
             if excused.get(position, 0) <= position:
                 check.findings.add(position, "body_missing", body_missing(position))
     check.findings.sort()
-    return Span(check.entries, check.findings)
+    return Span(check.entries, check.findings, check.walk.last)
 
 
 def strays(ledger: LedgerRef) -> Plan[list[Finding]]:
@@ -152,8 +164,9 @@ def tail_of(ledger: LedgerRef) -> Plan[Link | None]:
 class _Check:
     """Takes records one by one."""
 
-    def __init__(self, ledger: str, before: Link) -> None:
+    def __init__(self, ledger: str, before: Link, leaves: list[bytes] | None) -> None:
         self.ledger = ledger
+        self.leaves = leaves
         self.findings = Findings(_MOST_OF_A_RANGE)
         self.walk = Walk(before, self.findings)
         self.entries = 0
@@ -162,7 +175,10 @@ class _Check:
     def take(self, record: Record) -> None:
         self.entries += 1
         position = record.position
-        self.walk.step(_link(record, record.envelope(self.ledger)), record.prev_hash)
+        envelope = record.envelope(self.ledger)
+        self.walk.step(_link(record, envelope), record.prev_hash)
+        if self.leaves is not None and envelope is not None:
+            self.leaves.append(leaf_hash(envelope))
         body = record.body()
         if body is not None:
             if digest(body) != record.body_hash:

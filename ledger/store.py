@@ -15,7 +15,7 @@ from ledger.chain import Link
 from ledger.effects import CopyIn, InTransaction, Pipeline, Plan, Query, Refused, Row, sql
 from ledger.errors import ConditionFailed, IdempotencyConflict, TailBusy, UnknownLedger, UsageError
 from ledger.events import Entry, Receipt, Tail, Unchanged
-from ledger.rows import copy_data, insert_params
+from ledger.rows import copy_data, insert_params, row_params
 
 SQL = sql("store")
 PAGE = 1000
@@ -127,6 +127,20 @@ class Appender:
             raise UsageError("the connection is not in a transaction: open one with connection.transaction()")
         return (yield from self._append_locked(drafts, expect, own=False))
 
+    def append_own(self, draft: Draft, function: str) -> Plan[Entry]:
+        """Records one of the ledger's own entries through a function of the database, in a transaction of its own.
+
+        function: the statement that calls it. Returns the entry that says so: the draft's, or an earlier one where
+        there was nothing left to do.
+        """
+        tail, _ = yield from self._locked((_BEGIN, Query(SQL["lock_tail"], (self.ledger.ledger_id,))), own=True)
+        [link] = chain.extend(tail, [draft], self._now())
+        rows = yield Query(function, row_params(self.ledger.ledger_id, link))
+        yield _COMMIT
+        entry = Entry(self.ledger.name, *rows[0])
+        self._recorded([link] if entry.id == draft.id else [], tail)
+        return entry
+
     def _append_quickly(self, tail: Tail, drafts: Iterable[Draft]) -> Plan[list[Outcome]]:
         self._tail = None
         links: list[Link] = []
@@ -137,7 +151,6 @@ class Appender:
     def _append_locked(
         self, drafts: Sequence[Draft], expect: Condition | None, *, own: bool, settle: bool = False, stop: bool = False
     ) -> Plan[list[Outcome]]:
-        self._tail = None
         ids = [draft.id for draft in drafts if draft.named or settle]
         queries = [_BEGIN] if own else []
         queries.append(Query(SQL["lock_tail"], (self.ledger.ledger_id,)))
@@ -145,17 +158,7 @@ class Appender:
             queries.append(Query(SQL["by_ids"], (self.ledger.ledger_id, ids)))
         if isinstance(expect, Unchanged):
             queries.append(Query(SQL["changed"], (self.ledger.ledger_id, *expect)))
-        try:
-            results = yield Pipeline(tuple(queries))
-        except Refused as refused:
-            if own and refused.sqlstate == LOCK_TIMEOUT:
-                raise self._busy() from refused
-            raise
-        results = results[own:]
-        *tail_columns, now = _only(results[0], self.ledger)
-        tail = Tail(*tail_columns)
-        self._learn_clock(now)
-
+        tail, results = yield from self._locked(queries, own)
         found = {row[1]: Entry(self.ledger.name, *row) for row in results[1]} if ids else {}
         fresh, outcomes = _sift(drafts, found, stop)
         if fresh:
@@ -177,6 +180,20 @@ class Appender:
                 yield _ROLLBACK
                 self._tail = tail
         return [_resolved(outcome, recorded) for outcome in outcomes]
+
+    def _locked(self, queries: Sequence[Query], own: bool) -> Plan[tuple[Tail, list[list[Row]]]]:
+        """Locks the tail. queries: `lock_tail` the first, or in a transaction of its own the second. Their results."""
+        self._tail = None
+        try:
+            results = yield Pipeline(tuple(queries))
+        except Refused as refused:
+            if own and refused.sqlstate == LOCK_TIMEOUT:
+                raise self._busy() from refused
+            raise
+        results = results[own:]
+        *tail_columns, now = _only(results[0], self.ledger)
+        self._learn_clock(now)
+        return Tail(*tail_columns), results
 
     def _busy(self) -> TailBusy:
         return TailBusy(

@@ -55,6 +55,9 @@ def _lua(stem: str) -> str:
     return (Path(__file__).parent / "lua" / f"{stem}.lua").read_text(encoding="utf-8")
 
 
+CHECKPOINTS = 10_000
+"""About how many of the newest checkpoints stay in their stream; the database keeps all."""
+
 _PUBLISH = _lua("publish")
 _STATE = _lua("state")
 
@@ -75,6 +78,19 @@ def publish(ledger: str, after: StreamId, epoch: int, entries: Sequence[Wire]) -
         args += entry
     reply = yield LuaScript(_PUBLISH, (key(ledger),), args)
     return StreamId.parse(reply)
+
+
+def checkpoints_key(ledger: str) -> str:
+    """The key of the stream of signed checkpoints, beside that of the entries."""
+    return f"ledger:{{{ledger}}}:checkpoints"
+
+
+def publish_checkpoint(ledger: str, size: int, note: bytes) -> Plan[None]:
+    """Adds a signed checkpoint to their stream, with the fields `size` and `note`; the id is Redis' own.
+
+    The same one may come more than once: with more signatures, or published again after a failure elsewhere.
+    """
+    yield Command(("XADD", checkpoints_key(ledger), "MAXLEN", "~", CHECKPOINTS, "*", "size", size, "note", note))
 
 
 def state(ledger: str) -> Plan[StreamState]:

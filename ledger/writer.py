@@ -16,6 +16,7 @@ from typing import Any
 
 from ledger.canonical import Draft, draft
 from ledger.effects import Plan
+from ledger.erasure import record_own
 from ledger.errors import ConnectionLost, InvalidEvent, LedgerError, OutcomeUnknown, Unavailable
 from ledger.events import Event
 from ledger.servers import AsyncServers, Servers
@@ -86,6 +87,10 @@ class _Turns:
     def batch(self, drafts: Iterable[Draft]) -> _Slot:
         return _Slot(drafts, lambda settle: self.appender.append(drafts, settle=settle, stop=True))
 
+    def own(self, draft: Draft) -> _Slot:
+        # Recorded by a first try, whose outcome got lost, it is found done already.
+        return _Slot([draft], lambda settle: record_own(self.appender, draft))
+
     def take(self) -> list[_Slot]:
         """The first in line, and with it all who can share its commit."""
         turn = [self.waiting.popleft()]
@@ -144,6 +149,11 @@ class Writer:
         They may be made while they are sent, and must give the same again when iterated again.
         """
         return self._take_turn(self._turns.batch(drafts))
+
+    def write_own(self, draft: Draft) -> Outcome:
+        """Records one of the ledger's own entries: see erasure.py."""
+        [outcome] = self._take_turn(self._turns.own(draft))
+        return outcome
 
     def _take_turn(self, slot: _Slot) -> list[Outcome]:
         with self._mutex:
@@ -226,6 +236,11 @@ class AsyncWriter:
     async def write_batch(self, drafts: Iterable[Draft]) -> list[Outcome]:
         """`Writer.write_batch`, awaited."""
         return await self._take_turn(self._turns.batch(drafts))
+
+    async def write_own(self, draft: Draft) -> Outcome:
+        """`Writer.write_own`, awaited."""
+        [outcome] = await self._take_turn(self._turns.own(draft))
+        return outcome
 
     async def _take_turn(self, slot: _Slot) -> list[Outcome]:
         slot.signal = asyncio.get_running_loop().create_future()

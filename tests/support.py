@@ -18,7 +18,9 @@ import psycopg
 from ledger import Entry, Event, embedded
 from ledger.chain import check_continues
 from ledger.drive import drive
+from ledger.erasure import erasing, record_own
 from ledger.events import GENESIS, Receipt, Tail
+from ledger.gathering import receipt_of as outcome_receipt
 from ledger.store import Appender, find_ledger
 from ledger.writer import prepare
 
@@ -118,14 +120,9 @@ class OwnServers:
         shutil.rmtree(self.home / "valkey")
 
 
-def erase(connection: psycopg.Connection, position: int) -> None:
-    """As the erasure to come will do it: the body goes, and an entry says so."""
-    connection.execute("alter table ledger.audit_logs disable trigger append_only")
-    connection.execute(
-        "update ledger.audit_logs set before = null, after = null, metadata = null, salt = null where position = %s",
-        (position,),
-    )
-    connection.execute("alter table ledger.audit_logs enable always trigger append_only")
-    said = Event("system", "ledger.entry_erased", resource_type="ledger.entry", resource_id=str(position))
+def erase(connection: psycopg.Connection, position: int) -> Receipt:
+    """Erases an entry of `main` on this connection."""
     ref = drive(find_ledger("main"), lambda: connection)
-    drive(Appender(ref).append([prepare(said, "main", own=True)]), lambda: connection)
+    draft = prepare(erasing(position, "system", "asked for"), "main", own=True)
+    [outcome] = drive(record_own(Appender(ref), draft), lambda: connection)
+    return outcome_receipt(outcome)

@@ -18,6 +18,8 @@ update ledger.audit_logs set after = '{"number":99}' where position = 3;
 delete from ledger.audit_logs where position = 5;
 alter table ledger.audit_logs enable always trigger move_tail;
 alter table ledger.audit_logs enable always trigger append_only;
+alter table ledger.audit_logs enable always trigger only_bodies;
+alter table ledger.audit_logs enable always trigger own_actions;
 commit
 """
 

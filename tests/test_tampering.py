@@ -28,9 +28,18 @@ Said = list[tuple[int | None, str]]
 TRIGGERS = (
     ("audit_logs", "move_tail"),
     ("audit_logs", "append_only"),
+    ("audit_logs", "only_bodies"),
+    ("audit_logs", "own_actions"),
+    ("checkpoints", "add_only"),
+    ("checkpoints", "append_only"),
+    ("holds", "append_only"),
+    ("holds", "placed_by_entries"),
+    ("holds", "released_by_entries"),
     ("ledgers", "append_only"),
     ("tails", "append_only"),
     ("tails", "moved_by_entries"),
+    ("tiles", "append_only"),
+    ("tiles", "grow_only"),
 )
 
 

@@ -42,6 +42,16 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "append": ("write", "Append one event; print its receipt"),
         "import": ("write", "Append events from a file: JSON lines or CloudTrail, gzip or -"),
     },
+    "Erase": {
+        "erase": ("erase", "Remove an entry's body; record who did it and why"),
+        "hold": ("erase", "Place a legal hold on a resource or an entry"),
+        "release": ("erase", "Release a legal hold"),
+    },
+    "Sign": {
+        "keygen": ("sign", "Make a key to sign checkpoints with; print its public half"),
+        "checkpoint": ("sign", "Sign the ledger as it is now; publish what was signed"),
+        "rotate-key": ("sign", "Let a new key take an old one's place"),
+    },
     "Publish and project": {
         "run": ("work", "relay and project in one process"),
         "relay": ("work", "Publish entries to the Redis streams"),
@@ -105,7 +115,7 @@ class _Commands(click.Group):
         if cmd_name not in _MODULES:
             return None
         module = import_module(f"ledger.cli.{_MODULES[cmd_name]}")
-        command: click.Command = getattr(module, f"{cmd_name}_command")
+        command: click.Command = getattr(module, f"{cmd_name.replace('-', '_')}_command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

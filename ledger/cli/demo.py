@@ -281,8 +281,9 @@ def _forge(connection: Connection, ledger_id: int, position: int, after: str) ->
         yield SqlScript("begin; alter table ledger.audit_logs disable trigger user")
         [(text,)] = yield Query(_READ, where)
         yield Query(_WRITE, (after, *where))
-        yield SqlScript("alter table ledger.audit_logs enable always trigger move_tail")
-        yield SqlScript("alter table ledger.audit_logs enable always trigger append_only; commit")
+        for trigger in ("move_tail", "append_only", "only_bodies", "own_actions"):
+            yield SqlScript(f"alter table ledger.audit_logs enable always trigger {trigger}")
+        yield Query("commit")
         return str(text)
 
     return drive(plan(), lambda: connection)

@@ -91,6 +91,13 @@ def raw_json(text: str | None) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.format(encoded, indent=-1) if b"\n" in encoded or b"\r" in encoded else encoded)
 
 
+def print_receipt(receipt: Receipt, *, as_json: bool) -> None:
+    if as_json:
+        write_json(receipt_object(receipt))
+    else:
+        line(f"position {receipt.position}", f"id {receipt.id}", f"hash {receipt.hash.hex()}")
+
+
 def time_text(moment: datetime) -> str:
     """`YYYY-MM-DDTHH:MM:SS.ffffffZ`."""
     return timestamp(moment).decode()

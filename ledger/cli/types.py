@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -45,6 +46,35 @@ class Resource(_Kind):
         if not resource_type or not resource_id:
             self.fail(f"{value!r} is not TYPE:ID, such as invoice:inv_7", param, ctx)
         return resource_type, resource_id
+
+
+class Span(_Kind):
+    """A time span, in seconds: 60s, 5m, 1h, or a plain number of seconds."""
+
+    name = "span"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(s|m|h)?", value)
+        seconds = float(found[1]) * {"m": 60, "h": 3600}.get(found[2] or "s", 1) if found else 0.0
+        if not seconds:
+            self.fail(f"{value!r} is not a time span such as 60s, 5m or 1h", param, ctx)
+        return seconds
+
+
+class ResourceOrPosition(_Kind):
+    """TYPE:ID, or the position of one entry."""
+
+    name = "type:id|position"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str] | int:
+        if isinstance(value, int):
+            return value
+        if value.isdecimal():
+            position: int = POSITION(value, param, ctx)
+            return position
+        return Resource().convert(value, param, ctx)
 
 
 class Moment(_Kind):

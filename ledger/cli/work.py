@@ -8,6 +8,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
 import click
 
@@ -16,7 +18,9 @@ from ledger.cli.app import Command
 from ledger.cli.connect import ready
 from ledger.cli.output import counted, counting, line, progress, write_json
 from ledger.cli.shared import Interrupted, Shared, pass_shared
+from ledger.cli.signers import checkpointers, signing_options
 from ledger.cli.text import note, one_line, redacted
+from ledger.cli.types import Span
 from ledger.projection import Projection, checkpoints
 from ledger.projector import Projector
 from ledger.relay import Relay, open_epoch, standings
@@ -75,9 +79,24 @@ def project_command(shared: Shared, names: tuple[str, ...], once: bool) -> None:
 @click.command("run", cls=Command)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @_once
+@click.option("--checkpoint-every", "every", type=Span(), metavar="SPAN", help="Sign checkpoints too: 60s, 5m, 1h.")
+@signing_options
 @pass_shared
-def run_command(shared: Shared, names: tuple[str, ...], once: bool) -> None:
-    """relay and project in one process. An error in either ends both."""
+def run_command(
+    shared: Shared,
+    names: tuple[str, ...],
+    once: bool,
+    every: float | None,
+    keys: tuple[Path, ...],
+    publish: tuple[str, ...],
+    require: int | None,
+) -> None:
+    """relay and project in one process, and sign checkpoints where that is asked for. An error in any ends all.
+
+    A key signs for the ledger that its name ends with. With --once, one checkpoint is signed at the end.
+    """
+    if every is None and (keys or publish or require is not None):
+        raise click.UsageError("--key, --publish and --require go with --checkpoint-every", click.get_current_context())
     projections = _find(names)
     with (
         working(once) as stop,
@@ -85,13 +104,17 @@ def run_command(shared: Shared, names: tuple[str, ...], once: bool) -> None:
         _projector(shared, servers, projections, stop) as projector,
     ):
         relay = _relay(shared, servers, stop)
+        signers = [] if every is None else checkpointers(shared, servers, keys, publish, require)
         if once:
             published = _publish(shared, servers, relay)
             projected = _project(shared, servers, projections, projector, stop)
+            for signer in signers:
+                signer.checkpoint()
             _report(shared, published=published, projected=projected)
         else:
-            _announce("Relaying and projecting", shared)
-            _together(stop, lambda: relay.run(stop), lambda: projector.run(stop))
+            _announce("Relaying, projecting and signing" if signers else "Relaying and projecting", shared)
+            signing = [partial(signer.run, stop, every or 0.0) for signer in signers]
+            _together(stop, lambda: relay.run(stop), lambda: projector.run(stop), *signing)
 
 
 @click.command("replay", cls=Command)

@@ -11,7 +11,7 @@ import click
 from ledger.cli.app import Command
 from ledger.cli.connect import opened
 from ledger.cli.importing import Import
-from ledger.cli.output import counted, line, receipt_object, write_json
+from ledger.cli.output import counted, line, print_receipt, write_json
 from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.types import Json, Moment, Resource
 from ledger.events import Event
@@ -66,10 +66,7 @@ def append_command(
     prepare(event, "main")  # what is wrong with it shows before any server is asked for, or started
     with opened(shared) as ledger:
         receipt = ledger.append(event)
-    if shared.json:
-        write_json(receipt_object(receipt))
-    else:
-        line(f"position {receipt.position}", f"id {receipt.id}", f"hash {receipt.hash.hex()}")
+    print_receipt(receipt, as_json=shared.json)
 
 
 @click.command("import", cls=Command)

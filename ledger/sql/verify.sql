@@ -65,7 +65,9 @@ on conflict do nothing;
 -- What the schema sets up against changes, compared with what there is: one row for each difference. The definitions
 -- are as Postgres prints them with the search_path that `begin` sets.
 with tables (name) as (
-    values ('ledger.audit_logs'), ('ledger.tails'), ('ledger.ledgers')
+    values
+        ('ledger.audit_logs'), ('ledger.tails'), ('ledger.ledgers'), ('ledger.holds'), ('ledger.tiles'),
+        ('ledger.checkpoints')
 ),
 triggers (tablename, name, definition) as (
     values
@@ -74,7 +76,24 @@ triggers (tablename, name, definition) as (
             ' REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION ledger.move_tail()'),
         ('ledger.audit_logs', 'append_only',
             'CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON ledger.audit_logs'
+            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change(''ledger.entry_erased'')'),
+        ('ledger.audit_logs', 'only_bodies',
+            'CREATE TRIGGER only_bodies BEFORE UPDATE ON ledger.audit_logs'
+            ' FOR EACH ROW WHEN ((current_setting(''ledger.own''::text, true) <> ''''::text))'
+            ' EXECUTE FUNCTION ledger.refuse_more_than_bodies()'),
+        ('ledger.audit_logs', 'own_actions',
+            'CREATE TRIGGER own_actions AFTER INSERT ON ledger.audit_logs'
+            ' FOR EACH ROW WHEN ((new.action ^@ ''ledger.''::text)) EXECUTE FUNCTION ledger.refuse_own_action()'),
+        ('ledger.holds', 'append_only',
+            'CREATE TRIGGER append_only'
+            ' BEFORE DELETE OR UPDATE OF ledger_id, resource_type, resource_id, placed OR TRUNCATE ON ledger.holds'
             ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()'),
+        ('ledger.holds', 'placed_by_entries',
+            'CREATE TRIGGER placed_by_entries BEFORE INSERT ON ledger.holds'
+            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change(''ledger.hold_placed'')'),
+        ('ledger.holds', 'released_by_entries',
+            'CREATE TRIGGER released_by_entries BEFORE UPDATE ON ledger.holds'
+            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change(''ledger.hold_released'')'),
         ('ledger.ledgers', 'append_only',
             'CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON ledger.ledgers'
             ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()'),
@@ -83,7 +102,20 @@ triggers (tablename, name, definition) as (
             ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()'),
         ('ledger.tails', 'moved_by_entries',
             'CREATE TRIGGER moved_by_entries BEFORE UPDATE OF ledger_id, "position", hash, recorded_at ON ledger.tails'
-            ' FOR EACH ROW WHEN ((pg_trigger_depth() = 0)) EXECUTE FUNCTION ledger.refuse_change()')
+            ' FOR EACH ROW WHEN ((pg_trigger_depth() = 0)) EXECUTE FUNCTION ledger.refuse_change()'),
+        ('ledger.tiles', 'append_only',
+            'CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OF ledger_id, level, index OR TRUNCATE ON ledger.tiles'
+            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_tree_change()'),
+        ('ledger.tiles', 'grow_only',
+            'CREATE TRIGGER grow_only BEFORE UPDATE ON ledger.tiles'
+            ' FOR EACH ROW EXECUTE FUNCTION ledger.grow_tile()'),
+        ('ledger.checkpoints', 'append_only',
+            'CREATE TRIGGER append_only'
+            ' BEFORE DELETE OR UPDATE OF ledger_id, size, root, signed_at OR TRUNCATE ON ledger.checkpoints'
+            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_tree_change()'),
+        ('ledger.checkpoints', 'add_only',
+            'CREATE TRIGGER add_only BEFORE UPDATE ON ledger.checkpoints'
+            ' FOR EACH ROW EXECUTE FUNCTION ledger.add_signatures()')
 ),
 constraints (tablename, name, definition) as (
     values
@@ -92,14 +124,33 @@ constraints (tablename, name, definition) as (
         ('ledger.audit_logs', 'entry_format',
             'CHECK ((("position" >= 1) AND (octet_length(hash) = 32) AND (octet_length(prev_hash) = 32)'
             ' AND (octet_length(body_hash) = 32) AND ((resource_type IS NULL) = (resource_id IS NULL))'
-            ' AND (COALESCE(octet_length(salt), (16 + num_nonnulls(before, after, metadata))) = 16)))')
+            ' AND (COALESCE(octet_length(salt), (16 + num_nonnulls(before, after, metadata))) = 16)))'),
+        ('ledger.holds', 'holds_pkey', 'PRIMARY KEY (ledger_id, placed)'),
+        ('ledger.holds', 'released_after_placed', 'CHECK ((released > placed))'),
+        ('ledger.tiles', 'tiles_pkey', 'PRIMARY KEY (ledger_id, level, index)'),
+        ('ledger.tiles', 'tile_format',
+            'CHECK ((((level >= 0) AND (level <= 7)) AND (index >= 0) AND ((octet_length(hashes) >= 32)'
+            ' AND (octet_length(hashes) <= 8192)) AND ((octet_length(hashes) %% 32) = 0)))'),
+        ('ledger.checkpoints', 'checkpoints_pkey', 'PRIMARY KEY (ledger_id, size)'),
+        ('ledger.checkpoints', 'checkpoint_format',
+            'CHECK (((size >= 0) AND (octet_length(root) = 32)'
+            ' AND (split_part(note, chr(10), 2) = (size)::text)'
+            ' AND (split_part(note, chr(10), 3) = encode(root, ''base64''::text))))')
 ),
--- The sources come from the package's migrations; only this function must run as its owner.
+-- The sources come from the package's migrations; only these functions must run as their owner.
+owned (name, setting) as (
+    values
+        ('ledger.move_tail', 'lock_timeout=1ms'),
+        ('ledger.erase_entry', 'ledger.own=ledger.entry_erased'),
+        ('ledger.place_hold', 'ledger.own=ledger.hold_placed'),
+        ('ledger.release_hold', 'ledger.own=ledger.hold_released'),
+        ('ledger.record_key', 'ledger.own=ledger.key_rotated')
+),
 functions (name, source, as_owner, settings) as (
-    select source.name, source.body, source.name = 'ledger.move_tail',
-        array['search_path=pg_catalog, pg_temp']
-        || case when source.name = 'ledger.move_tail' then array['lock_timeout=1ms'] else '{}' end
+    select source.name, source.body, owned.name is not null,
+        array_remove(array['search_path=pg_catalog, pg_temp', owned.setting], null)
     from unnest(%s::text[], %s::text[]) as source (name, body)
+    left join owned on owned.name = source.name
 ),
 differences (detail) as (
     select format('trigger %%s on %%s is %%s', wanted.name, wanted.tablename, case

@@ -1,0 +1,207 @@
+"""Makes checkpoints: extends the tree, signs its head, keeps the note, has it cosigned, publishes it.
+
+In this order, and each step can be done again after a crash behind any of them: the tree is committed; then each
+signer's state is written; only then is signed, and the note kept. A state may so be ahead of the kept checkpoints (then
+the same size is signed again), never behind one of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
+
+import msgspec
+
+from ledger import tree
+from ledger.checkpoint import Checkpoint
+from ledger.errors import InvalidSetting, SigningRefused, Unavailable
+from ledger.note import Signer, parse_note, sign, verified_by
+from ledger.publishing import AnyPublisher, check_require, publish, publisher_of
+from ledger.servers import Servers
+from ledger.settings import Settings
+from ledger.signing import AnyKey, Guarded, State, create_state, key_of, locked, origin_of, verifier_of
+from ledger.store import LedgerRef, find_ledger
+from ledger.tree import Head, Kept
+
+log = logging.getLogger(__name__)
+
+Progress: TypeAlias = Callable[[int, int], None]
+Prove: TypeAlias = Callable[[int], Sequence[bytes]]
+"""Gives the consistency proof from an older size of the log to the checkpoint's."""
+
+
+class Cosigned(NamedTuple):
+    """What asking witnesses brought.
+
+    note: with their cosignatures. demand: called with the note as it is kept then, raises where they are too few.
+    """
+
+    note: bytes
+    demand: Callable[[bytes], None]
+
+
+Cosign: TypeAlias = Callable[[bytes, Prove], Cosigned]
+"""Asks witnesses to cosign a signed note; raises nothing for what they answer."""
+
+
+class Checkpointed(msgspec.Struct, frozen=True):
+    """A checkpoint that was made. root: 32 bytes. note: the signed note.
+
+    published: where it was; failed: where not, though it was tried: (publisher, problem).
+    """
+
+    ledger: str
+    origin: str
+    size: int
+    root: bytes
+    note: bytes
+    published: list[str]
+    failed: list[tuple[str, str]]
+
+
+class Checkpointer:
+    """Signs one ledger's checkpoints with the same keys, again and again.
+
+    keys: more than one while a key is rotated. publish: where to; require: how many must take it, by default all.
+    cosign: asks witnesses. new_state: begin a state file where there is none, instead of refusing.
+    Raises InvalidSetting for keys that cannot be read or do not sign for that ledger.
+    """
+
+    def __init__(
+        self,
+        servers: Servers,
+        keys: Sequence[AnyKey],
+        *,
+        name: str | None = None,
+        publish: Sequence[AnyPublisher] = (),
+        require: int | None = None,
+        cosign: Cosign | None = None,
+        new_state: bool = False,
+    ) -> None:
+        self._servers = servers
+        self.name = servers.settings.name if name is None else name
+        found = [key_of(key) for key in keys]
+        self.origin = origin_of(found, self.name)
+        self._signers: list[Signer] = [Guarded(key.signer) for key in found]
+        self._verifiers = [verifier_of(key.signer) for key in found]
+        self._states = [key.state for key in found]
+        self._publishers = [publisher_of(each, servers.run, self.name) for each in publish]
+        self._require = check_require(self._publishers, require)
+        self._cosign = cosign
+        self._new_state = new_state
+        self._ref: LedgerRef | None = None
+        self._told: bytes = b""
+
+    @property
+    def ref(self) -> LedgerRef:
+        if self._ref is None:
+            self._ref = self._servers.run(find_ledger(self.name))
+        return self._ref
+
+    def checkpoint(self, progress: Progress | None = None) -> Checkpointed:
+        """Signs the ledger as it is now; where that was signed before, the checkpoint that is kept is published again.
+
+        Raises SigningRefused, ChainBroken, NoteRefused where the ledger does not hold; PublishingFailed, Unavailable.
+        """
+        return self._finish(*self._signed(progress))
+
+    def run(self, stop: threading.Event, every: float) -> None:
+        """A checkpoint every so many seconds until `stop` is set; a server that is away is waited for.
+
+        What has not changed is not published again. Raises what `checkpoint` raises, but Unavailable.
+        """
+        while not stop.is_set():
+            try:
+                self._step()
+            except Unavailable as error:
+                log.warning("%s; trying again", error)
+            stop.wait(every)
+
+    def _step(self) -> None:
+        checkpoint, note = self._signed(None)
+        if note == self._told:
+            return
+        made = self._finish(checkpoint, note)
+        log.info("The checkpoint of %d entries of ledger %s is signed", made.size, self.name)
+        for publisher, problem in made.failed:
+            log.warning("The checkpoint of %d entries was not published to %s: %s", made.size, publisher, problem)
+        self._told = b"" if made.failed else made.note
+
+    def _signed(self, progress: Progress | None) -> tuple[Checkpoint, bytes]:
+        ref = self.ref
+        if self._new_state:
+            for path in self._states:
+                create_state(path, self.origin)
+        with locked(self._states, self.origin, self._servers.settings.lock_timeout) as states:
+            kept = self._servers.run(tree.newest_kept(ref))
+            trusted = [state.head for state in states] + self._trusted(kept)
+            head = self._servers.run(tree.extend(ref, trusted, progress))
+            checkpoint = Checkpoint(self.origin, head.size, head.root)
+            there = self._servers.run(tree.kept_at(ref, head.size))
+            missing = self._missing(checkpoint, there)
+            self._advance(states, head)
+            if there is not None and not missing:
+                return checkpoint, there.note
+            note = sign(checkpoint.text, missing)
+        return checkpoint, self._servers.run(tree.keep(ref, head, note))
+
+    def _finish(self, checkpoint: Checkpoint, note: bytes) -> Checkpointed:
+        if self._cosign is not None:
+            cosigned = self._cosign(note, lambda old: self._prove(old, checkpoint.size))
+            head = Head(checkpoint.size, checkpoint.root, None)
+            note = self._servers.run(tree.keep(self.ref, head, cosigned.note))
+            cosigned.demand(note)
+        done, failed = publish(note, self._publishers, self._require)
+        return Checkpointed(self.name, self.origin, checkpoint.size, checkpoint.root, note, done, failed)
+
+    def _advance(self, states: Sequence[State], head: Head) -> None:
+        for state in states:
+            state.advance(head, self._prove(state.head.size, head.size) if state.head.size <= head.size else ())
+
+    def _prove(self, old: int, new: int) -> list[bytes]:
+        return self._servers.run(tree.consistency_proof(self.ref, old, new))
+
+    def _trusted(self, kept: Kept | None) -> list[Head]:
+        """What the database keeps is believed as far as our own keys signed it."""
+        if kept is None:
+            return []
+        note = parse_note(kept.note)
+        said = Checkpoint.parse(note.text)
+        return [Head(said.size, said.root, None)] if verified_by(note, self._verifiers) else []
+
+    def _missing(self, checkpoint: Checkpoint, kept: Kept | None) -> list[Signer]:
+        """The keys whose signature the kept checkpoint of that size does not have yet."""
+        if kept is None:
+            return self._signers
+        note = parse_note(kept.note)
+        said = Checkpoint.parse(note.text)
+        if said.origin != self.origin:
+            raise InvalidSetting(
+                f"the checkpoint of {said.size} entries that is kept is one of {said.origin!r}: under another name "
+                "the ledger needs a further entry first"
+            )
+        if note.text != checkpoint.text:
+            raise SigningRefused("forked", f"another root is kept of the first {said.size} entries of {self.name!r}")
+        signed = verified_by(note, self._verifiers)
+        pairs = zip(self._signers, self._verifiers, strict=True)
+        return [signer for signer, verifier in pairs if verifier not in signed]
+
+
+def checkpoint(
+    settings: Settings,
+    keys: Sequence[AnyKey],
+    *,
+    publish: Sequence[AnyPublisher] = (),
+    require: int | None = None,
+    cosign: Cosign | None = None,
+    new_state: bool = False,
+) -> Checkpointed:
+    """One checkpoint of the ledger `settings.name`, on connections of its own. See Checkpointer."""
+    servers = Servers(settings)
+    try:
+        checkpointer = Checkpointer(servers, keys, publish=publish, require=require, cosign=cosign, new_state=new_state)
+        return checkpointer.checkpoint()
+    finally:
+        servers.close()

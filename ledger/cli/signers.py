@@ -1,0 +1,61 @@
+"""What `checkpoint` and `run` share: the options that say who signs and where it is published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ledger.cli.shared import Shared
+from ledger.servers import Servers
+
+if TYPE_CHECKING:
+    from ledger.checkpointing import Checkpointer
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+def signing_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--key, --publish, --require: the arguments keys, publish, require."""
+    for option in (
+        click.option(
+            "--require", type=click.IntRange(0, 1000), metavar="N",
+            help="How many of the places must take it, else exit 3; by default all.",
+        ),
+        click.option(
+            "--publish", multiple=True, metavar="DIR|URL|redis",
+            help="Where to: a folder, an http(s) URL that takes a POST, the ledger's Redis. Repeat for more.",
+        ),
+        click.option(
+            "--key", "keys", type=FILE, multiple=True, metavar="FILE",
+            help="The key's file; by default <home>/<ledger>.key. Give both while a key is rotated.",
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def key_file(shared: Shared, ledger: str) -> Path:
+    """Where a ledger's key lies unless it is said."""
+    return shared.embedded_home() / f"{ledger}.key"
+
+
+def checkpointers(
+    shared: Shared, servers: Servers, keys: Sequence[Path], publish: Sequence[str], require: int | None
+) -> list[Checkpointer]:
+    """One for each ledger that the keys are named for; with --ledger, of that ledger alone."""
+    from ledger.checkpointing import Checkpointer  # noqa: PLC0415 - takes long to load
+    from ledger.signing import Key, key_of  # noqa: PLC0415
+
+    named = shared.names()
+    found: dict[str, list[Key]] = {}
+    for path in keys or [key_file(shared, servers.settings.name)]:
+        key = key_of(path)
+        ledger = servers.settings.name if named else key.signer.name.rpartition("/")[2]
+        found.setdefault(ledger, []).append(key)
+    return [
+        Checkpointer(servers, several, name=ledger, publish=publish, require=require)
+        for ledger, several in found.items()
+    ]

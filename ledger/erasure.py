@@ -1,0 +1,108 @@
+"""Erasure and legal hold: what the ledger itself records of them, and the plan that does it.
+
+An erasure removes the body of an entry (before, after, metadata, salt) and records `ledger.entry_erased` in the same
+transaction; the envelope stays, and with it the chain. The relay deletes the stream's copy when it publishes that
+entry, and projections drop what they made of the body when they come to it. What an erasure does not reach:
+
+- backups, base backups and WAL archives made before it, and replicas until they have replayed it;
+- Postgres' dead row versions until VACUUM, statistics until ANALYZE, and deleted blocks on the disk;
+- in Redis, which only marks a stream entry as deleted, its bytes in memory and in RDB and AOF files until the entries
+  around it are trimmed (or the stream's key is deleted: the relay fills it again);
+- bundles exported before it, and whatever subscribers made of the entry elsewhere.
+"""
+
+from __future__ import annotations
+
+from ledger.canonical import Draft
+from ledger.effects import Plan, Refused, sql
+from ledger.errors import (
+    ErasureRefused,
+    HoldRefused,
+    IdempotencyConflict,
+    InvalidEvent,
+    UnderLegalHold,
+    UsageError,
+)
+from ledger.events import Entry, Event, Receipt
+from ledger.findings import ERASED, ERASED_TYPE
+from ledger.store import Appender, Outcome, Repeat
+
+SQL = sql("erasure")
+PLACED, RELEASED = "ledger.hold_placed", "ledger.hold_released"
+KEY_ROTATED = "ledger.key_rotated"
+_FUNCTIONS = {ERASED: "erase_entry", PLACED: "place_hold", RELEASED: "release_hold", KEY_ROTATED: "record_key"}
+"""Which function of the schema records which of the ledger's own actions; nothing else can."""
+_DONE = {ERASED: "erased", PLACED: "put under a legal hold", RELEASED: "released", KEY_ROTATED: "recorded"}
+
+
+def erasing(position: int, actor: str, reason: str, actor_type: str = "user") -> Event:
+    """The event that says that an entry was erased, by whom and why. Raises InvalidEvent."""
+    return _own(ERASED, position, actor, reason, actor_type)
+
+
+def holding(held: tuple[str, str] | int, actor: str, reason: str, actor_type: str = "user") -> Event:
+    """The event that places a legal hold on a resource (type, id) or on one entry. Raises InvalidEvent."""
+    return _own(PLACED, held, actor, reason, actor_type)
+
+
+def releasing(held: tuple[str, str] | int, actor: str, reason: str, actor_type: str = "user") -> Event:
+    """The event that releases what `holding` placed. Raises InvalidEvent."""
+    return _own(RELEASED, held, actor, reason, actor_type)
+
+
+def record_own(appender: Appender, draft: Draft) -> Plan[list[Outcome]]:
+    """Does what one of the ledger's own events says and records it, in one transaction; its one outcome.
+
+    What was done before, by the same actor for the same reason, gets its first receipt.
+    Raises ErasureRefused, UnderLegalHold, HoldRefused.
+    """
+    try:
+        entry = yield from appender.append_own(draft, SQL[_FUNCTIONS[draft.event.action]])
+    except Refused as refused:
+        error = _refusal(draft.event.action, refused)
+        if error is None:
+            raise
+        raise error from refused
+    if not _says_the_same(draft, entry):
+        raise _done_before(draft.event, entry)
+    return [Repeat(Receipt(entry.id, entry.position, entry.hash, entry.recorded_at))]
+
+
+def _own(action: str, about: tuple[str, str] | int, actor: str, reason: str, actor_type: str) -> Event:
+    match about:
+        case int():
+            resource_type, resource_id = ERASED_TYPE, str(about)
+        case (str(resource_type), str(resource_id)) if action != ERASED:
+            pass
+        case _:
+            raise InvalidEvent("resource", f"must be the position of an entry, or a pair (type, id), not {about!r}")
+    if not isinstance(reason, str) or not reason.strip():
+        raise InvalidEvent("reason", "must say why; it stays in the ledger, so name no personal data in it")
+    return Event(actor, action, resource_type, resource_id, actor_type, metadata={"reason": reason})
+
+
+def _refusal(action: str, refused: Refused) -> UsageError | None:
+    text = str(refused).partition("\n")[0]
+    match refused.sqlstate:  # of schema/0004_erasure.sql
+        case "LE006" if action != ERASED:  # no such entry
+            return HoldRefused(text)
+        case "LE006" | "LE007":
+            return ErasureRefused(text)
+        case "LE008":
+            return UnderLegalHold(text)
+        case "LE009":
+            return HoldRefused(text)
+    return None
+
+
+def _says_the_same(draft: Draft, entry: Entry) -> bool:
+    event, metadata = draft.event, None if draft.metadata is None else draft.metadata.decode()
+    return (event.actor, event.actor_type, metadata) == (entry.actor, entry.actor_type, entry.metadata_json)
+
+
+def _done_before(event: Event, entry: Entry) -> UsageError:
+    text = (
+        f"{event.resource_type} {event.resource_id} was {_DONE[event.action]} already, by {entry.actor} at position "
+        f"{entry.position}: nothing was recorded"
+    )
+    return {ERASED: ErasureRefused, KEY_ROTATED: IdempotencyConflict}.get(event.action, HoldRefused)(text)

@@ -1,0 +1,304 @@
+"""Keys in files, and what each signer remembers outside the database: the size, root and entry hash it signed last.
+
+A signer that believed the database would sign whatever a superuser made of it. So each key has a state file, and a
+checkpoint is signed only with a proof that it continues the one before (RFC 6962, section 2.1.2). The state is written
+before the signature is made: after a crash it may be ahead of what came out, never behind.
+
+Key files hold the text of Go's sumdb/note (note.py); nobody but their owner may read them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import msgspec
+
+from ledger.embedded.files import open_private, write_private
+from ledger.erasure import KEY_ROTATED
+from ledger.errors import InvalidSetting, LedgerError, ProofRefused, SigningRefused, Unavailable, UsageError
+from ledger.events import Event
+from ledger.merkle import check_consistency
+from ledger.note import ED25519, FileSigner, Signer, Verifier, new_key
+from ledger.tree import NOTHING, Head
+
+KEY_TYPE = "ledger.key"
+"""resource_type of a rotation's entry."""
+_LONGEST = 4096
+"""Bytes of a key or state file that are read at most."""
+_POLL = 0.02
+
+
+class Key(NamedTuple):
+    """A key with the file that remembers what it signed last."""
+
+    signer: Signer
+    state: Path
+
+
+AnyKey: TypeAlias = "Key | str | os.PathLike[str]"
+"""A Key, or the path of a key file, whose state lies beside it."""
+
+
+# ------------------------------------------------------------------------------------------------------------- keys
+
+
+def create_key(path: Path, name: str) -> FileSigner:
+    """A new key of that name in a new file, 0600, and a state file beside it. Its folder is made where it is missing.
+
+    name: the log's origin, `<origin>/<ledger>`. Raises InvalidSetting, where there is such a file already too.
+    """
+    text, _ = new_key(name, os.urandom(32))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = state_beside(path)
+    if state.exists():
+        raise InvalidSetting(f"{state} is there already, the state of another key: move it away, or name another file")
+    try:
+        with os.fdopen(open_private(path, os.O_WRONLY | os.O_EXCL), "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError:
+        raise InvalidSetting(f"{path} is there already: a key is never overwritten; name another file") from None
+    create_state(state, name)
+    return FileSigner.parse(text)
+
+
+def read_key(path: Path) -> FileSigner:
+    """The key in a file. Raises InvalidSetting where it is none, or where others than its owner may read it."""
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            data = file.read(_LONGEST)
+    except OSError as error:
+        raise InvalidSetting(
+            f"the key {path} cannot be read: {error.strerror}; 'auditledger keygen' makes one"
+        ) from None
+    if stat.S_IMODE(mode) & 0o077:
+        raise InvalidSetting(
+            f"the key {path} can be read by others than its owner (mode {stat.S_IMODE(mode):04o}): whoever may have "
+            f"read it can sign in its place; make a new one, or 'chmod 600 {path}' if you know that nobody did"
+        )
+    try:
+        return FileSigner.parse(data.decode())
+    except UnicodeDecodeError:
+        raise InvalidSetting(f"{path} is not a private key") from None
+    except InvalidSetting as error:
+        raise InvalidSetting(f"{path}: {error}") from None
+
+
+class Guarded:
+    """A signer whose failures, such as a key management service's, are Unavailable."""
+
+    def __init__(self, signer: Signer) -> None:
+        self._signer = signer
+
+    @property
+    def name(self) -> str:
+        return self._signer.name
+
+    @property
+    def vkey(self) -> str:
+        return self._signer.vkey
+
+    def sign(self, message: bytes) -> bytes:
+        try:
+            return self._signer.sign(message)
+        except LedgerError:
+            raise
+        except Exception as error:
+            raise Unavailable(f"the key {self.name} could not sign: {type(error).__name__}: {error}") from error
+
+
+def key_of(key: AnyKey) -> Key:
+    """The key itself, or that of a file. Raises InvalidSetting."""
+    if isinstance(key, Key):
+        return key
+    if not isinstance(key, str | os.PathLike):
+        raise InvalidSetting(
+            f"a key is the path of its file, or Key(signer, state file) for any other, not {type(key).__name__}"
+        )
+    path = Path(key)
+    return Key(read_key(path), state_beside(path))
+
+
+def state_beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.state")
+
+
+def verifier_of(signer: Signer) -> Verifier:
+    """A signer's public half. Raises InvalidSetting where its name and vkey do not fit, or it does not sign notes."""
+    verifier = Verifier.parse(signer.vkey)
+    if verifier.name != signer.name or verifier.kind != ED25519:
+        raise InvalidSetting(f"the key {signer.name!r} has the vkey {signer.vkey}: of another name or type")
+    return verifier
+
+
+def origin_of(keys: Sequence[Key], ledger: str) -> str:
+    """The origin that keys sign for: their name. Raises InvalidSetting where they do not sign for that ledger together.
+
+    format.md, "Merkle tree and checkpoint": the origin is `<origin>/<ledger>`.
+    """
+    if not keys:
+        raise InvalidSetting("no key to sign with: give one, 'auditledger keygen' makes it")
+    verifiers = [verifier_of(key.signer) for key in keys]
+    names = {verifier.name for verifier in verifiers}
+    if len(names) > 1:
+        raise InvalidSetting(f"keys that sign together have the same name, which is the log's; not {sorted(names)}")
+    if len(set(verifiers)) < len(verifiers):
+        raise InvalidSetting(f"the key {verifiers[0].name} is given more than once")
+    [name] = names
+    if not name.endswith(f"/{ledger}"):
+        raise InvalidSetting(f"the key {name} does not sign for ledger {ledger!r}: its name would end with '/{ledger}'")
+    return name
+
+
+def rotating(old: Signer, new: Signer, actor: str | None = None, actor_type: str = "user") -> Event:
+    """The event that says that a new key takes an old one's place. actor: by default the old key itself.
+
+    Raises InvalidSetting where they are not two keys of one log.
+    """
+    before, after = verifier_of(old), verifier_of(new)
+    if before.name != after.name or before == after:
+        raise InvalidSetting(f"a rotation needs two different keys of one name, not {before.vkey} and {after.vkey}")
+    who = (f"key:{before.key_id:08x}", "key") if actor is None else (actor, actor_type)
+    return Event(
+        who[0],
+        KEY_ROTATED,
+        KEY_TYPE,
+        f"{after.key_id:08x}",
+        who[1],
+        metadata={"old": before.vkey, "new": after.vkey},
+        idempotency_key=f"{KEY_ROTATED} {before.vkey} {after.vkey}",
+    )
+
+
+def hand_over(old: Key, new: Key, timeout: float) -> None:
+    """The new key remembers what the old one signed, unless it has signed more itself. timeout: as in `locked`.
+
+    Raises as `locked` does.
+    """
+    origin = verifier_of(new.signer).name
+    create_state(new.state, origin)
+    with locked([old.state, new.state], origin, timeout) as (before, after):
+        if before.head.size > after.head.size:
+            after.put(before.head)
+
+
+# ------------------------------------------------------------------------------------------------------------ states
+
+
+class _Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A state file: JSON. root, hash: 64 hex."""
+
+    origin: str
+    size: int
+    root: str
+    hash: str
+
+
+class State:
+    """What a signer remembers, while its file is locked."""
+
+    def __init__(self, path: Path, origin: str) -> None:
+        self.path = path
+        self.origin = origin
+        self.head = _read_state(path, origin)
+
+    def advance(self, head: Head, proof: Sequence[bytes]) -> None:
+        """Remembers a head that is about to be signed; it outlasts a crash when this returns.
+
+        proof: the consistency proof from the state's size to the head's. Raises SigningRefused where it does not hold.
+        """
+        if head.size < self.head.size:
+            raise SigningRefused(
+                "truncated", f"{self.path} says that {self.head.size} entries were signed, there are {head.size}"
+            )
+        try:
+            check_consistency(self.head.size, self.head.root, head.size, head.root, proof)
+        except ProofRefused as error:
+            raise SigningRefused("rewritten", f"{error} ({self.path} remembers them)") from error
+        if head != self.head:
+            self.put(head)
+
+    def put(self, head: Head) -> None:
+        """Remembers a head that somebody vouches for: another key's, in a rotation."""
+        _write_state(self.path, self.origin, head)
+        self.head = head
+
+
+def create_state(path: Path, origin: str) -> None:
+    """A state of having signed nothing, where there is none."""
+    if not path.exists():
+        _write_state(path, origin, NOTHING)
+
+
+@contextmanager
+def locked(paths: Sequence[Path], origin: str, timeout: float) -> Iterator[list[State]]:
+    """The states in these files, which no other signer reads or writes meanwhile.
+
+    timeout: seconds to wait for another signer. Raises Unavailable after that, InvalidSetting for a file that is
+    missing or no state of this origin.
+    """
+    deadline = time.monotonic() + timeout
+    with ExitStack() as held:
+        for path in sorted(set(paths)):  # in one order: two signers of the same two keys do not wait for each other
+            held.callback(os.close, _lock(path, deadline))
+        yield [State(path, origin) for path in dict.fromkeys(paths)]
+
+
+def _lock(path: Path, deadline: float) -> int:
+    """A descriptor of the file that holds its lock.
+
+    `put` replaces the file: a lock that was got on one that has been replaced meanwhile protects nothing, try again.
+    Once a holder has replaced it, others may go on from what it wrote; it writes nothing more.
+    """
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise InvalidSetting(
+                f"the state file {path} cannot be read: {error.strerror}. Without it nobody would notice that what was "
+                "signed before is gone: bring it back. If the key is new, or the file is lost for good, --new-state "
+                "begins another, and checks the whole ledger and the newest checkpoint that it keeps"
+            ) from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(descriptor).st_ino == path.stat().st_ino:
+                return descriptor
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                os.close(descriptor)
+                raise Unavailable(f"another signer holds {path}: nothing was signed, trying again is safe") from None
+            time.sleep(_POLL)
+        except FileNotFoundError:
+            pass  # taken away in this moment: the next round says so
+        os.close(descriptor)
+
+
+def _read_state(path: Path, origin: str) -> Head:
+    try:
+        stored = msgspec.json.decode(path.read_bytes()[:_LONGEST], type=_Stored)
+        root, entry_hash = bytes.fromhex(stored.root), bytes.fromhex(stored.hash)
+        head = Head(stored.size, root, entry_hash)
+        whole = stored.size >= 0 and len(root) == len(entry_hash) == 32
+    except (OSError, ValueError, msgspec.DecodeError):
+        whole = False
+    if not whole or (head.size == 0 and head != NOTHING):
+        raise InvalidSetting(f"{path} is not a signer's state file: bring back the one that was there")
+    if stored.origin != origin:
+        raise InvalidSetting(f"{path} is the state of {stored.origin!r}, not of {origin!r}")
+    return head
+
+
+def _write_state(path: Path, origin: str, head: Head) -> None:
+    if head.hash is None:
+        raise UsageError("a signer remembers a head with the hash of its newest entry")
+    stored = _Stored(origin, head.size, head.root.hex(), head.hash.hex())
+    write_private(path, msgspec.json.encode(stored).decode() + "\n")
