@@ -36,10 +36,12 @@ class Cosigned(NamedTuple):
     """What asking witnesses brought.
 
     note: with their cosignatures. demand: called with the note as it is kept then, raises where they are too few.
+    failed: who did not cosign: (witness, problem).
     """
 
     note: bytes
     demand: Callable[[bytes], None]
+    failed: Sequence[tuple[str, str]] = ()
 
 
 Cosign: TypeAlias = Callable[[bytes, Prove], Cosigned]
@@ -49,7 +51,8 @@ Cosign: TypeAlias = Callable[[bytes, Prove], Cosigned]
 class Checkpointed(msgspec.Struct, frozen=True):
     """A checkpoint that was made. root: 32 bytes. note: the signed note.
 
-    published: where it was; failed: where not, though it was tried: (publisher, problem).
+    published: where it was; failed: where not, though it was tried: (publisher, problem). unwitnessed: who was asked
+    and did not cosign: (witness, problem).
     """
 
     ledger: str
@@ -59,6 +62,7 @@ class Checkpointed(msgspec.Struct, frozen=True):
     note: bytes
     published: list[str]
     failed: list[tuple[str, str]]
+    unwitnessed: list[tuple[str, str]]
 
 
 class Checkpointer:
@@ -127,7 +131,9 @@ class Checkpointer:
         log.info("The checkpoint of %d entries of ledger %s is signed", made.size, self.name)
         for publisher, problem in made.failed:
             log.warning("The checkpoint of %d entries was not published to %s: %s", made.size, publisher, problem)
-        self._told = b"" if made.failed else made.note
+        for witness, problem in made.unwitnessed:
+            log.warning("The checkpoint of %d entries is not cosigned by %s: %s", made.size, witness, problem)
+        self._told = b"" if made.failed or made.unwitnessed else made.note
 
     def _signed(self, progress: Progress | None) -> tuple[Checkpoint, bytes]:
         ref = self.ref
@@ -148,13 +154,15 @@ class Checkpointer:
         return checkpoint, self._servers.run(tree.keep(ref, head, note))
 
     def _finish(self, checkpoint: Checkpoint, note: bytes) -> Checkpointed:
+        unwitnessed: list[tuple[str, str]] = []
         if self._cosign is not None:
             cosigned = self._cosign(note, lambda old: self._prove(old, checkpoint.size))
             head = Head(checkpoint.size, checkpoint.root, None)
             note = self._servers.run(tree.keep(self.ref, head, cosigned.note))
             cosigned.demand(note)
+            unwitnessed = list(cosigned.failed)
         done, failed = publish(note, self._publishers, self._require)
-        return Checkpointed(self.name, self.origin, checkpoint.size, checkpoint.root, note, done, failed)
+        return Checkpointed(self.name, self.origin, checkpoint.size, checkpoint.root, note, done, failed, unwitnessed)
 
     def _advance(self, states: Sequence[State], head: Head) -> None:
         for state in states:

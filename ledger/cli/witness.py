@@ -14,7 +14,6 @@ import click
 from ledger.cli.app import Command
 from ledger.cli.output import line, write_json
 from ledger.cli.shared import Shared, pass_shared
-from ledger.cli.text import note
 from ledger.cli.work import working
 from ledger.cosigner import Cosigner, new_cosigner, parse_cosigner
 from ledger.errors import InvalidSetting
@@ -97,7 +96,7 @@ def _read_key(file: Path) -> FileSigner:
     try:
         with file.open(encoding="utf-8") as opened:
             if os.fstat(opened.fileno()).st_mode & 0o077:
-                note(f"warning: others on this machine may read or change {file}: chmod 600 it")
+                raise InvalidSetting("others than its owner may read it: make a new one, or 'chmod 600' it")
             return parse_cosigner(opened.read(4096))
     except FileNotFoundError:
         raise InvalidSetting(f"there is no key {file}: make one with 'auditledger witness keygen'") from None

@@ -90,13 +90,18 @@ def run_command(
     keys: tuple[Path, ...],
     publish: tuple[str, ...],
     require: int | None,
+    witnesses: tuple[str, ...],
+    quorum: int | None,
 ) -> None:
     """relay and project in one process, and sign checkpoints where that is asked for. An error in any ends all.
 
     A key signs for the ledger that its name ends with. With --once, one checkpoint is signed at the end.
     """
-    if every is None and (keys or publish or require is not None):
-        raise click.UsageError("--key, --publish and --require go with --checkpoint-every", click.get_current_context())
+    if every is None and (keys or publish or witnesses or require is not None or quorum is not None):
+        raise click.UsageError(
+            "--key, --publish, --require, --witness and --quorum go with --checkpoint-every",
+            click.get_current_context(),
+        )
     projections = _find(names)
     with (
         working(once) as stop,
@@ -104,7 +109,7 @@ def run_command(
         _projector(shared, servers, projections, stop) as projector,
     ):
         relay = _relay(shared, servers, stop)
-        signers = [] if every is None else checkpointers(shared, servers, keys, publish, require)
+        signers = [] if every is None else checkpointers(shared, servers, keys, publish, require, witnesses, quorum)
         if once:
             published = _publish(shared, servers, relay)
             projected = _project(shared, servers, projections, projector, stop)
