@@ -16,7 +16,7 @@ import msgspec
 
 from ledger import tree
 from ledger.checkpoint import Checkpoint
-from ledger.errors import InvalidSetting, SigningRefused, Unavailable
+from ledger.errors import CosignaturesMissing, InvalidSetting, SigningRefused, Unavailable, WitnessRefused
 from ledger.note import Signer, parse_note, sign, verified_by
 from ledger.publishing import AnyPublisher, check_require, publish, publisher_of
 from ledger.servers import Servers
@@ -159,10 +159,22 @@ class Checkpointer:
             cosigned = self._cosign(note, lambda old: self._prove(old, checkpoint.size))
             head = Head(checkpoint.size, checkpoint.root, None)
             note = self._servers.run(tree.keep(self.ref, head, cosigned.note))
-            cosigned.demand(note)
+            self._demand(cosigned, note, checkpoint)
             unwitnessed = list(cosigned.failed)
         done, failed = publish(note, self._publishers, self._require)
         return Checkpointed(self.name, self.origin, checkpoint.size, checkpoint.root, note, done, failed, unwitnessed)
+
+    def _demand(self, cosigned: Cosigned, note: bytes, checkpoint: Checkpoint) -> None:
+        """Another signer may have had a newer checkpoint cosigned meanwhile: that is no other history."""
+        try:
+            cosigned.demand(note)
+        except WitnessRefused as error:
+            newest = self._servers.run(tree.newest_kept(self.ref))
+            if error.ahead is None or newest is None or newest.size < error.ahead:
+                raise
+            raise CosignaturesMissing(
+                f"a newer checkpoint, of {error.ahead} entries, was cosigned before this one of {checkpoint.size}"
+            ) from None
 
     def _advance(self, states: Sequence[State], head: Head) -> None:
         for state in states:

@@ -144,7 +144,7 @@ class Cosigner:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """logs: their keys, of type 0x01; several of one name are keys of one log. mark: a file that outlives the
-        folder: see above. clock: seconds since 1970 UTC.
+        folder, for this witness's public key: see above. clock: seconds since 1970 UTC.
 
         Raises InvalidSetting where the folder is another witness's or lost, UsageError where another process uses it,
         NoteRefused where what it holds is damaged.
@@ -158,7 +158,7 @@ class Cosigner:
             if key.public_key == self.verifier.public_key:
                 raise InvalidSetting(f"the log {key.name} has the witness's own key")
             self._keys.setdefault(key.name, []).append(key)
-        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = _locked(folder)
         try:
             _check_identity(folder, self.verifier.vkey, mark)
@@ -252,11 +252,12 @@ def _locked(folder: Path) -> int:
 
 
 def _check_identity(folder: Path, vkey: str, mark: Path | None) -> None:
-    said = folder / "witness"
+    said, own = folder / "witness", f"{vkey}\n".encode()
+    served = mark is not None and mark.exists() and mark.read_bytes() == own
     if said.exists():
-        if said.read_text(encoding="utf-8") != f"{vkey}\n":
+        if said.read_bytes() != own:
             raise InvalidSetting(f"{folder} is the memory of another witness, not of {vkey}")
-    elif mark is not None and mark.exists():
+    elif served:
         raise InvalidSetting(
             f"this witness has served before ({mark} says so), and {folder} holds nothing of it: give it its folder "
             "again, or make a new key. A witness that forgot what it cosigned can be led to cosign another history"
@@ -264,11 +265,11 @@ def _check_identity(folder: Path, vkey: str, mark: Path | None) -> None:
     elif {path.name for path in folder.iterdir()} - {"lock", "witness.new"}:
         raise InvalidSetting(f"{folder} is not empty, and not the memory of a witness")
     else:
-        _write(said, f"{vkey}\n".encode())
+        _write(said, own)
         _log.info("%s begins in %s: it knows no checkpoint yet", vkey.partition("+")[0], folder)
-    if mark is not None and not mark.exists():
+    if mark is not None and not served:
         try:
-            _write(mark, b"The witness of this key has begun to serve: it must not do so without its folder.\n")
+            _write(mark, own)
         except OSError as error:
             _log.warning("%s cannot be written (%s): the loss of %s would not be noticed", mark, error, folder)
 

@@ -137,7 +137,14 @@ class ProofRefused(EvidenceRefused):
 
 
 class WitnessRefused(EvidenceRefused):
-    """A witness has cosigned a checkpoint of this log that the one in hand does not continue, or a larger one."""
+    """A witness has cosigned a checkpoint of this log that the one in hand does not continue, or a larger one.
+
+    `ahead` is the size of the largest, where all that is wrong is that it is larger; else None.
+    """
+
+    def __init__(self, problem: str, ahead: int | None = None) -> None:
+        super().__init__(problem)
+        self.ahead = ahead
 
 
 class MigrationTampered(IntegrityError):

@@ -174,7 +174,7 @@ def judge(witness: Witness, note: Note, old: int, answer: Answer, now: float, sk
                     "ahead", f"has cosigned a checkpoint of size {at} of this log, which now comes with {size}", at
                 )
             return outcome("behind", f"stands at size {at}, not {old}", at)
-        case 409 if old == size:
+        case 409 | 422 if old == size and size:
             return outcome("forked", f"has cosigned a checkpoint of size {size} with another root", size)
         case 422 if old:
             return outcome("forked", f"has cosigned a checkpoint of size {old} that this one does not continue", old)
@@ -233,16 +233,21 @@ def cosigned(note: bytes, outcomes: Iterable[Outcome]) -> bytes:
 def demand(note: bytes, witnesses: Sequence[Witness], quorum: int, outcomes: Sequence[Outcome] = ()) -> None:
     """Checks that at least `quorum` different keys of the witnesses stand under the note.
 
-    outcomes: of this round, for the message. Raises WitnessRefused where one of the missing says that it knows another
-    history of the log, else CosignaturesMissing; InvalidSetting where so many can never be had.
+    outcomes: of this round. A witness that says in it that it knows another history of the log does not count, whatever
+    it cosigned before: so a backup that was brought back with its cosigned checkpoints is found.
+    Raises WitnessRefused where one says so and the others are too few, else CosignaturesMissing; NoteRefused where a
+    cosignature is false, InvalidSetting where so many can never be had.
     """
     found = cosigned_by(parse_note(note), [witness.verifier for witness in witnesses], quorum)
+    denied = {each.witness.verifier.public_key: each for each in outcomes if each.kind in ("ahead", "forked")}
+    found = [verifier for verifier in found if verifier.public_key not in denied]
     if len(found) >= quorum:
         return
     problems = "; ".join(outcome.detail for outcome in outcomes if outcome.detail)
-    message = f"{len(found)} of the {quorum} witnesses that are demanded have cosigned"
-    if any(outcome.kind in ("ahead", "forked") for outcome in outcomes):
-        raise WitnessRefused(f"{message}: {problems}")
+    message = f"{len(found)} of the {quorum} witnesses that are demanded vouch for the checkpoint"
+    if denied:
+        ahead = [each.size or 0 for each in denied.values() if each.kind == "ahead"]
+        raise WitnessRefused(f"{message}: {problems}", max(ahead) if len(ahead) == len(denied) else None)
     raise CosignaturesMissing(f"{message}{problems and ': '}{problems}. The checkpoint is signed: ask again later")
 
 

@@ -418,6 +418,7 @@ def test_whose_memory_it_is(tmp_path: Path) -> None:
     shutil.rmtree(folder)
     with pytest.raises(InvalidSetting, match="has served before"):
         Cosigner(KEY, [LOG.key], folder, mark=mark)
+    Cosigner(other, [LOG.key], folder, mark=mark).close()  # a new key in the place of the old one
     (tmp_path / "other").mkdir()
     (tmp_path / "other/file").touch()
     with pytest.raises(InvalidSetting, match="not empty"):

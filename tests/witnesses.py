@@ -50,10 +50,10 @@ def post(url: str, body: bytes, timeout: float = 10, headers: dict[str, str] | N
 
 
 @contextmanager
-def serving(folder: Path, *logs: Log, signer: FileSigner = KEY) -> Iterator[Witness]:
+def serving(folder: Path, *logs: Log | Verifier, signer: FileSigner = KEY, port: int = 0) -> Iterator[Witness]:
     """Our witness of these logs, in threads of this process."""
-    with closing(Cosigner(signer, [log.key for log in logs], folder)) as cosigner:
-        server = WitnessServer(cosigner, "127.0.0.1", 0)
+    with closing(Cosigner(signer, [log.key if isinstance(log, Log) else log for log in logs], folder)) as cosigner:
+        server = WitnessServer(cosigner, "127.0.0.1", port)
         try:
             yield Witness(server.url, cosigner.verifier)
         finally:
