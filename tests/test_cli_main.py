@@ -30,6 +30,9 @@ COMMANDS = [
     "create",
     "append",
     "import",
+    "keygen",
+    "checkpoint",
+    "rotate-key",
     "relay",
     "project",
     "run",
@@ -133,7 +136,7 @@ def ended(popen: subprocess.Popen[str], timeout: float = 30) -> Ran:
 def test_help_names_every_command() -> None:
     ran = run("--help")
     assert ran.code == 0 and not ran.err
-    assert set(COMMANDS) <= set(re.findall(r"^  ([a-z]+)  ", ran.out, re.MULTILINE))
+    assert set(COMMANDS) <= set(re.findall(r"^  ([a-z-]+)  ", ran.out, re.MULTILINE))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
