@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from contextlib import ExitStack, suppress
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from threading import Thread
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes as hashes_of
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -290,3 +297,33 @@ def test_a_witness_that_sends_a_byte_now_and_then_is_not_waited_for() -> None:
         assert time.monotonic() - began < 3
         thread.join()
     assert ended[0] < 5  # the connection was closed, not only forgotten
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """Of 127.0.0.1, signed by itself; and its key."""
+    private = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, private.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(private, hashes_of.SHA256())
+    )
+    (folder / "certificate").write_bytes(made.public_bytes(Encoding.PEM))
+    (folder / "key").write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return folder / "certificate", folder / "key"
+
+
+def test_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As behind a proxy: the certificate must be one that this machine trusts."""
+    cert, private = certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, private)
+    with answering(lambda _: lines(cosign(LOG.checkpoint().text, KEY, int(time.time()))), tls=context) as witness:
+        outcome = ask(witness)
+        assert outcome.kind == "away" and "certificate" in outcome.detail
+        monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+        assert ask(witness).kind == "cosigned"

@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from ssl import SSLContext
 from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
@@ -61,7 +62,9 @@ def serving(folder: Path, *logs: Log | Verifier, signer: FileSigner = KEY, port:
 
 
 @contextmanager
-def answering(answer: Callable[[bytes], Answer | bytes], signer: FileSigner = KEY) -> Iterator[Witness]:
+def answering(
+    answer: Callable[[bytes], Answer | bytes], signer: FileSigner = KEY, tls: SSLContext | None = None
+) -> Iterator[Witness]:
     """A witness that answers a request's body as it is told; bytes go out as they are, and the connection stays."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -86,10 +89,13 @@ def answering(answer: Callable[[bytes], Answer | bytes], signer: FileSigner = KE
             pass  # clients that hang up are part of the tests
 
     server = Server(("127.0.0.1", 0), Handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
-        yield Witness(f"http://127.0.0.1:{server.server_address[1]}/a/prefix", key_of(signer))
+        scheme = "http" if tls is None else "https"
+        yield Witness(f"{scheme}://127.0.0.1:{server.server_address[1]}/a/prefix", key_of(signer))
     finally:
         server.shutdown()
         server.server_close()
