@@ -18,7 +18,7 @@ from ledger import tree
 from ledger.checkpoint import Checkpoint
 from ledger.errors import CosignaturesMissing, InvalidSetting, SigningRefused, Unavailable, WitnessRefused
 from ledger.note import Signer, parse_note, sign, verified_by
-from ledger.publishing import AnyPublisher, check_require, publish, publisher_of
+from ledger.publishing import AnyPublisher, Once, Publisher, check_require, publish, publisher_of
 from ledger.servers import Servers
 from ledger.settings import Settings
 from ledger.signing import AnyKey, Guarded, State, create_state, key_of, locked, origin_of, verifier_of
@@ -91,12 +91,11 @@ class Checkpointer:
         self._signers: list[Signer] = [Guarded(key.signer) for key in found]
         self._verifiers = [verifier_of(key.signer) for key in found]
         self._states = [key.state for key in found]
-        self._publishers = [publisher_of(each, servers.run, self.name) for each in publish]
+        self._publishers: list[Publisher] = [publisher_of(each, servers.run, self.name) for each in publish]
         self._require = check_require(self._publishers, require)
         self._cosign = cosign
         self._new_state = new_state
         self._ref: LedgerRef | None = None
-        self._told: bytes = b""
 
     @property
     def ref(self) -> LedgerRef:
@@ -114,26 +113,29 @@ class Checkpointer:
     def run(self, stop: threading.Event, every: float) -> None:
         """A checkpoint every so many seconds until `stop` is set; a server that is away is waited for.
 
-        What has not changed is not published again. Raises what `checkpoint` raises, but Unavailable.
+        No publisher gets again what it took last. Raises what `checkpoint` raises, but Unavailable.
         """
+        self._publishers = [Once(publisher) for publisher in self._publishers]
+        done: Checkpointed | None = None
         while not stop.is_set():
             try:
-                self._step()
+                done = self._step(done)
             except Unavailable as error:
                 log.warning("%s; trying again", error)
             stop.wait(every)
 
-    def _step(self) -> None:
+    def _step(self, before: Checkpointed | None) -> Checkpointed:
         checkpoint, note = self._signed(None)
-        if note == self._told:
-            return
+        if before is not None and before.note == note and not (before.failed or before.unwitnessed):
+            return before
         made = self._finish(checkpoint, note)
-        log.info("The checkpoint of %d entries of ledger %s is signed", made.size, self.name)
+        if before is None or made.note != before.note:
+            log.info("The checkpoint of %d entries of ledger %s is signed", made.size, self.name)
         for publisher, problem in made.failed:
             log.warning("The checkpoint of %d entries was not published to %s: %s", made.size, publisher, problem)
         for witness, problem in made.unwitnessed:
             log.warning("The checkpoint of %d entries is not cosigned by %s: %s", made.size, witness, problem)
-        self._told = b"" if made.failed or made.unwitnessed else made.note
+        return made
 
     def _signed(self, progress: Progress | None) -> tuple[Checkpoint, bytes]:
         ref = self.ref

@@ -120,6 +120,22 @@ class Redis:
         self._run(stream.publish_checkpoint(self._ledger, Checkpoint.parse(parse_note(note).text).size, note))
 
 
+class Once:
+    """A publisher that does not get the note again that it took last."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+        self._taken = b""
+
+    def __str__(self) -> str:
+        return str(self._publisher)
+
+    def publish(self, note: bytes) -> None:
+        if note != self._taken:
+            self._publisher.publish(note)
+            self._taken = note
+
+
 def publisher_of(what: AnyPublisher, run: Callable[[Plan[Any]], Any], ledger: str) -> Publisher:
     """A publisher from its text; run, ledger: for Redis. Raises InvalidSetting."""
     if not isinstance(what, str | os.PathLike):

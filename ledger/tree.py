@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import NamedTuple, NoReturn
 
 from ledger import merkle, store, tiles
-from ledger.effects import Plan, Query, Refused, sql
+from ledger.effects import Plan, Query, Refused, SqlScript, sql
 from ledger.errors import ChainBroken, ProofRefused, SigningRefused
 from ledger.events import GENESIS, Tail
 from ledger.findings import Findings, Link
@@ -64,7 +64,7 @@ def extend(
     not read again. progress: called with how many entries are done, and how many there are to do.
     Raises SigningRefused where the ledger does not continue what is trusted, ChainBroken where an entry does not hold.
     """
-    yield Query(SQL["begin"])
+    yield SqlScript(SQL["begin"])
     yield Query(SQL["lock"], (ledger.ledger_id,))
     tail = yield from store.tail_of(ledger)
     stored = yield from size(ledger)
@@ -249,7 +249,7 @@ def keep(ledger: LedgerRef, head: Head, note: bytes) -> Plan[bytes]:
 
     Returns the note as it is kept. Raises SigningRefused where the one that is there says something else.
     """
-    yield Query(SQL["begin"])
+    yield SqlScript(SQL["begin"])
     yield Query(SQL["keep"], (ledger.ledger_id, head.size, head.root, note.decode()))
     [(text,)] = yield Query(SQL["lock_kept"], (ledger.ledger_id, head.size))
     kept, new = parse_note(text.encode()), parse_note(note)

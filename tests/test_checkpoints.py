@@ -549,9 +549,9 @@ def test_cosignatures_are_kept_and_too_few_are_asked_for_again(ledger: Ledger, k
 def test_again_and_again(ledger: Ledger, key: Path, caplog: pytest.LogCaptureFixture) -> None:
     """What has not changed is signed and published once; a place that was away is tried again; a refusal ends it."""
     caplog.set_level("INFO", logger="ledger.checkpointing")
-    place = Place()
+    place, other = Place(), Place()
     servers = Servers(ledger.settings)
-    signer = Checkpointer(servers, [key], publish=[place])
+    signer = Checkpointer(servers, [key], publish=[place, other], require=1)
     stop = threading.Event()
     errors: list[BaseException] = []
 
@@ -579,8 +579,10 @@ def test_again_and_again(ledger: Ledger, key: Path, caplog: pytest.LogCaptureFix
         stop.wait(0.2)
         place.away = False
         until(10)
-        sizes = [opened(note, key).size for note in place.taken]
-        assert sizes == sorted(set(sizes))
+        for each in (place, other):
+            sizes = [opened(note, key).size for note in each.taken]
+            assert sizes == sorted(set(sizes)), "each once"
+            assert sizes[-1] == 10
         forger = Forger(ledger.settings.database_url or "")
         with forger.connection:
             cut(forger, 9)

@@ -13,7 +13,7 @@ from ledger import Ledger, migrate, protections, tree
 from ledger.canonical import envelope
 from ledger.checkpoint import Checkpoint
 from ledger.drive import drive
-from ledger.effects import Effect, Plan, Query, Stored
+from ledger.effects import Effect, Plan, Query, SqlScript, Stored
 from ledger.errors import ChainBroken, ProofRefused, SigningRefused
 from ledger.merkle import check_consistency, check_inclusion, leaf_hash
 from ledger.note import FileSigner, sign
@@ -294,7 +294,7 @@ def _within(plan: Plan[Head]) -> Plan[Head]:
     """In a transaction that is open already."""
     effect = next(plan)
     while True:
-        own = isinstance(effect, Query) and effect.sql in (tree.SQL["begin"], tree.SQL["commit"])
+        own = isinstance(effect, Query | SqlScript) and effect.sql in (tree.SQL["begin"], tree.SQL["commit"])
         try:
             effect = plan.send(None if own else (yield effect))
         except StopIteration as stop:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Event, Thread
 
 import psycopg
 import pytest
@@ -24,8 +26,9 @@ from ledger import (
     tree,
 )
 from ledger.checkpoint import Checkpoint, open_checkpoint
-from ledger.checkpointing import Cosigned, Prove
+from ledger.checkpointing import Checkpointer, Cosigned, Prove
 from ledger.note import FileSigner, Verifier, parse_note
+from ledger.servers import Servers
 from ledger.signing import Key, create_key, read_key
 from ledger.store import LedgerRef
 from ledger.tree import Kept
@@ -224,3 +227,49 @@ def test_the_command_line(ledger: Ledger, key: Path, log: Verifier, witnesses: l
     with serving(tmp_path / "w3", log, signer=FileSigner("third.example", b"3" * 32)) as third_witness:
         other = json.loads(cli.well(*sign, "--witness", str(third_witness), "--json").out)
     assert len(parse_note(other["note"].encode()).signatures) == 4
+
+
+def test_run_asks_again_for_what_is_missing(
+    ledger: Ledger, key: Path, log: Verifier, witnesses: list[Witness], tmp_path: Path
+) -> None:
+    """A quorum is there, one witness comes later: it is asked until it cosigns, and then not any more."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    signer = FileSigner("late.example", b"late".ljust(32))
+    late = Witness(f"http://127.0.0.1:{port}", key_of(signer))
+    ledger.append(event())
+    stop = Event()
+    servers = Servers(ledger.settings)
+    checkpointer = Checkpointer(servers, [key], cosign=Witnesses([*witnesses, late], 2))
+    thread = Thread(target=checkpointer.run, args=(stop, 0.05))
+    thread.start()
+    try:
+        until(lambda: bool(kept(ledger)) and opens(kept(ledger)[0].note, log, witnesses, 2))
+        with serving(tmp_path / "late", log, signer=signer, port=port):
+            until(lambda: opens(kept(ledger)[0].note, log, [*witnesses, late], 3))
+            before = newest_times(tmp_path)
+            stop.wait(0.5)
+            assert newest_times(tmp_path) == before
+    finally:
+        stop.set()
+        thread.join()
+        servers.close()
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def opens(note: bytes, log: Verifier, witnesses: list[Witness], quorum: int) -> bool:
+    try:
+        return opened(note, log, witnesses, quorum).size > 0
+    except NoteRefused:
+        return False
+
+
+def newest_times(folder: Path) -> list[int]:
+    """When each witness wrote last."""
+    return sorted(path.stat().st_mtime_ns for path in folder.glob("*/*") if len(path.name) == 64)

@@ -1,7 +1,9 @@
 -- The Merkle tree's tiles and the signed checkpoints.
 
 -- name: begin
+-- Whoever set this database's search_path must not decide which functions and operators are called here.
 begin isolation level read committed read write;
+set local search_path = pg_catalog, pg_temp;
 
 -- name: lock
 -- One signer at a time extends a ledger's tree, until its transaction ends: it decides by the tiles that are there, and
