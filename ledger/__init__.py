@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ledger.errors import (
         ChainBroken,
         ConditionFailed,
+        CosignaturesMissing,
         ErasureRefused,
         EvidenceRefused,
         HoldRefused,
@@ -38,9 +39,11 @@ if TYPE_CHECKING:
         UnknownProjection,
         UsageError,
         WaitTimeout,
+        WitnessRefused,
     )
     from ledger.events import Appended, Entry, Event, Receipt, Tail, Unchanged
     from ledger.projection import Projection, Writes
+    from ledger.quorum import Witnesses
     from ledger.signing import Key
 
 _HOMES = {
@@ -49,6 +52,7 @@ _HOMES = {
     "ChainBroken": "ledger.errors",
     "Checkpointed": "ledger.checkpointing",
     "ConditionFailed": "ledger.errors",
+    "CosignaturesMissing": "ledger.errors",
     "Entry": "ledger.events",
     "ErasureRefused": "ledger.errors",
     "Event": "ledger.events",
@@ -81,6 +85,8 @@ _HOMES = {
     "UnknownProjection": "ledger.errors",
     "UsageError": "ledger.errors",
     "WaitTimeout": "ledger.errors",
+    "WitnessRefused": "ledger.errors",
+    "Witnesses": "ledger.quorum",
     "Writes": "ledger.projection",
     "create_async_redis_connection": "ledger.connections",
     "create_redis_connection": "ledger.connections",
@@ -92,6 +98,7 @@ __all__ = [
     "ChainBroken",
     "Checkpointed",
     "ConditionFailed",
+    "CosignaturesMissing",
     "Entry",
     "ErasureRefused",
     "Event",
@@ -124,6 +131,8 @@ __all__ = [
     "UnknownProjection",
     "UsageError",
     "WaitTimeout",
+    "WitnessRefused",
+    "Witnesses",
     "Writes",
     "create_async_redis_connection",
     "create_redis_connection",

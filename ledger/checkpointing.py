@@ -16,7 +16,7 @@ import msgspec
 
 from ledger import tree
 from ledger.checkpoint import Checkpoint
-from ledger.errors import InvalidSetting, SigningRefused, Unavailable
+from ledger.errors import CosignaturesMissing, InvalidSetting, SigningRefused, Unavailable, WitnessRefused
 from ledger.note import Signer, parse_note, sign, verified_by
 from ledger.publishing import AnyPublisher, Once, Publisher, check_require, publish, publisher_of
 from ledger.servers import Servers
@@ -36,10 +36,12 @@ class Cosigned(NamedTuple):
     """What asking witnesses brought.
 
     note: with their cosignatures. demand: called with the note as it is kept then, raises where they are too few.
+    failed: who did not cosign: (witness, problem).
     """
 
     note: bytes
     demand: Callable[[bytes], None]
+    failed: Sequence[tuple[str, str]] = ()
 
 
 Cosign: TypeAlias = Callable[[bytes, Prove], Cosigned]
@@ -49,7 +51,8 @@ Cosign: TypeAlias = Callable[[bytes, Prove], Cosigned]
 class Checkpointed(msgspec.Struct, frozen=True):
     """A checkpoint that was made. root: 32 bytes. note: the signed note.
 
-    published: where it was; failed: where not, though it was tried: (publisher, problem).
+    published: where it was; failed: where not, though it was tried: (publisher, problem). unwitnessed: who was asked
+    and did not cosign: (witness, problem).
     """
 
     ledger: str
@@ -59,6 +62,7 @@ class Checkpointed(msgspec.Struct, frozen=True):
     note: bytes
     published: list[str]
     failed: list[tuple[str, str]]
+    unwitnessed: list[tuple[str, str]]
 
 
 class Checkpointer:
@@ -122,13 +126,15 @@ class Checkpointer:
 
     def _step(self, before: Checkpointed | None) -> Checkpointed:
         checkpoint, note = self._signed(None)
-        if before is not None and before.note == note and not before.failed:
+        if before is not None and before.note == note and not (before.failed or before.unwitnessed):
             return before
         made = self._finish(checkpoint, note)
         if before is None or made.note != before.note:
             log.info("The checkpoint of %d entries of ledger %s is signed", made.size, self.name)
         for publisher, problem in made.failed:
             log.warning("The checkpoint of %d entries was not published to %s: %s", made.size, publisher, problem)
+        for witness, problem in made.unwitnessed:
+            log.warning("The checkpoint of %d entries is not cosigned by %s: %s", made.size, witness, problem)
         return made
 
     def _signed(self, progress: Progress | None) -> tuple[Checkpoint, bytes]:
@@ -150,13 +156,27 @@ class Checkpointer:
         return checkpoint, self._servers.run(tree.keep(ref, head, note))
 
     def _finish(self, checkpoint: Checkpoint, note: bytes) -> Checkpointed:
+        unwitnessed: list[tuple[str, str]] = []
         if self._cosign is not None:
             cosigned = self._cosign(note, lambda old: self._prove(old, checkpoint.size))
             head = Head(checkpoint.size, checkpoint.root, None)
             note = self._servers.run(tree.keep(self.ref, head, cosigned.note))
-            cosigned.demand(note)
+            self._demand(cosigned, note, checkpoint)
+            unwitnessed = list(cosigned.failed)
         done, failed = publish(note, self._publishers, self._require)
-        return Checkpointed(self.name, self.origin, checkpoint.size, checkpoint.root, note, done, failed)
+        return Checkpointed(self.name, self.origin, checkpoint.size, checkpoint.root, note, done, failed, unwitnessed)
+
+    def _demand(self, cosigned: Cosigned, note: bytes, checkpoint: Checkpoint) -> None:
+        """Another signer may have had a newer checkpoint cosigned meanwhile: that is no other history."""
+        try:
+            cosigned.demand(note)
+        except WitnessRefused as error:
+            newest = self._servers.run(tree.newest_kept(self.ref))
+            if error.ahead is None or newest is None or newest.size < error.ahead:
+                raise
+            raise CosignaturesMissing(
+                f"a newer checkpoint, of {error.ahead} entries, was cosigned before this one of {checkpoint.size}"
+            ) from None
 
     def _advance(self, states: Sequence[State], head: Head) -> None:
         for state in states:

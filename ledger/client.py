@@ -281,8 +281,10 @@ class Ledger:
         keys: a key file's path, or Key(signer, state file) for a key that is kept elsewhere; two while one is rotated.
         What is new since the last checkpoint is checked first, and that it continues what the keys' state files say.
         publish: folders, http(s) URLs, "redis", or objects with `publish(note)`; require: how many of them must take
-        it, by default all. cosign: asks witnesses. new_state: begin a state file where there is none.
-        Raises SigningRefused, ChainBroken, InvalidSetting, PublishingFailed, Unavailable.
+        it, by default all. cosign: asks witnesses, as Witnesses(["URL+VKEY"], quorum=1) does. new_state: begin a state
+        file where there is none.
+        Raises SigningRefused, WitnessRefused, ChainBroken, InvalidSetting, PublishingFailed, CosignaturesMissing,
+        Unavailable.
         """
         from ledger.checkpointing import Checkpointer  # noqa: PLC0415
 

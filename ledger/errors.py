@@ -19,12 +19,14 @@
     │   ├── SigningRefused          the ledger does not continue what was signed of it before
     │   ├── EvidenceRefused         evidence handed in does not hold
     │   │   ├── NoteRefused         a signed note or checkpoint: its form or its signatures
-    │   │   └── ProofRefused        an inclusion or consistency proof, or a tile
+    │   │   ├── ProofRefused        an inclusion or consistency proof, or a tile
+    │   │   └── WitnessRefused      a witness has cosigned another history of this log
     │   └── MigrationTampered       a migration was edited, removed or reordered
     ├── ProjectionFailed            a projection's `apply` raised; its view stands before the entries it failed on
     └── Unavailable                 a server is away or overloaded; trying again is safe
         ├── ConnectionLost          the connection broke while it was in use
         ├── TailBusy                another transaction holds the ledger's tail; nothing was recorded
+        ├── CosignaturesMissing     fewer witnesses cosigned than were demanded; the checkpoint is signed and kept
         ├── OutcomeUnknown          the connection was lost while recording: append again with the same ids
         ├── PublishingFailed        too few publishers took a checkpoint; it is signed and kept
         └── WaitTimeout             a projection did not reach a position in time
@@ -134,6 +136,17 @@ class ProofRefused(EvidenceRefused):
     """An inclusion or consistency proof, a tile or an entry bundle that does not hold."""
 
 
+class WitnessRefused(EvidenceRefused):
+    """A witness has cosigned a checkpoint of this log that the one in hand does not continue, or a larger one.
+
+    `ahead` is the size of the largest, where all that is wrong is that it is larger; else None.
+    """
+
+    def __init__(self, problem: str, ahead: int | None = None) -> None:
+        super().__init__(problem)
+        self.ahead = ahead
+
+
 class MigrationTampered(IntegrityError):
     """A migration file or the record of an applied one was edited, removed or reordered."""
 
@@ -157,6 +170,10 @@ class ConnectionLost(Unavailable):
 
 class TailBusy(Unavailable):
     """Another transaction holds the ledger's tail for longer than the lock timeout. Nothing was recorded."""
+
+
+class CosignaturesMissing(Unavailable):
+    """Fewer witnesses cosigned a checkpoint than were demanded. It is signed and kept: ask them again later."""
 
 
 class OutcomeUnknown(Unavailable):

@@ -91,6 +91,7 @@ def test_checkpoint(cli: Cli, ledger: Ledger, key: str) -> None:
         "note": ran.out,
         "published": [],
         "failed": [],
+        "unwitnessed": [],
     }
     assert [each.note.decode() for each in ledger.run(tree.all_kept(MAIN))] == [ran.out]
 

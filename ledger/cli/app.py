@@ -73,6 +73,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "prove": ("evidence", "Prove that an entry is in the ledger, or that a checkpoint continues another"),
         "check": ("evidence", "Check a proof or a checkpoint, with no database"),
     },
+    "Vouch for others": {
+        "witness": ("witness", "Be a witness of logs: keygen, serve"),
+    },
 }
 _MODULES = {name: module for section in COMMANDS.values() for name, (module, _) in section.items()}
 

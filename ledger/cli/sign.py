@@ -13,7 +13,7 @@ from ledger.cli.app import Command
 from ledger.cli.connect import opened, settings_of
 from ledger.cli.output import counted, line, print_receipt, progress, write_json
 from ledger.cli.shared import Shared, pass_shared
-from ledger.cli.signers import FILE, key_file, signing_options
+from ledger.cli.signers import FILE, cosign_option, key_file, signing_options
 from ledger.cli.text import note
 from ledger.errors import InvalidSetting
 from ledger.note import is_name
@@ -56,13 +56,20 @@ def keygen_command(shared: Shared, file: Path | None, origin: str | None) -> Non
 )  # fmt: skip
 @pass_shared
 def checkpoint_command(
-    shared: Shared, keys: tuple[Path, ...], publish: tuple[str, ...], require: int | None, new_state: bool
+    shared: Shared,
+    keys: tuple[Path, ...],
+    publish: tuple[str, ...],
+    require: int | None,
+    witnesses: tuple[str, ...],
+    quorum: int | None,
+    new_state: bool,
 ) -> None:
-    """Sign the ledger as it is now, keep the checkpoint, publish it, and print it.
+    """Sign the ledger as it is now, keep the checkpoint, have it cosigned, publish it, and print it.
 
     What is new since the last one is checked first, and that nothing signed before was cut off or rewritten: then
     nothing is signed, and the exit code is 1.
     """
+    cosign = cosign_option(witnesses, quorum)
     settings = settings_of(shared, redis=REDIS in publish)
     servers = Servers(settings)
     try:
@@ -71,6 +78,7 @@ def checkpoint_command(
             keys or [key_file(shared, settings.name)],
             publish=publish,
             require=require,
+            cosign=cosign,
             new_state=new_state,
         )
         with progress("Checking what is new") as advance:
@@ -82,11 +90,14 @@ def checkpoint_command(
             "ledger": made.ledger, "origin": made.origin, "size": made.size, "root": made.root.hex(),
             "note": made.note.decode(), "published": made.published,
             "failed": [{"publisher": publisher, "problem": problem} for publisher, problem in made.failed],
+            "unwitnessed": [{"witness": witness, "problem": problem} for witness, problem in made.unwitnessed],
         })  # fmt: skip
     else:
         sys.stdout.write(made.note.decode())
         where = f"; published to {', '.join(made.published)}" if made.published else ""
         note(f"Signed the checkpoint of {counted(made.size, 'entry')} of ledger {made.ledger}{where}")
+    for witness, problem in made.unwitnessed:
+        note(f"Not cosigned by {witness}: {problem}")
     for publisher, problem in made.failed:
         note(f"Not published to {publisher}: {problem}")
 

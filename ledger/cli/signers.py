@@ -13,13 +13,22 @@ from ledger.servers import Servers
 
 if TYPE_CHECKING:
     from ledger.checkpointing import Checkpointer
+    from ledger.quorum import Witnesses
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 def signing_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--key, --publish, --require: the arguments keys, publish, require."""
+    """--key, --publish, --require, --witness, --quorum: arguments keys, publish, require, witnesses, quorum."""
     for option in (
+        click.option(
+            "--quorum", type=click.IntRange(0, 1000), metavar="N",
+            help="How many of the witnesses must cosign, else exit 3; by default all.",
+        ),
+        click.option(
+            "--witness", "witnesses", multiple=True, metavar="URL+VKEY",
+            help="A witness to ask for its cosignature, as 'witness serve' prints it. Repeat for more.",
+        ),
         click.option(
             "--require", type=click.IntRange(0, 1000), metavar="N",
             help="How many of the places must take it, else exit 3; by default all.",
@@ -42,8 +51,23 @@ def key_file(shared: Shared, ledger: str) -> Path:
     return shared.embedded_home() / f"{ledger}.key"
 
 
+def cosign_option(witnesses: Sequence[str], quorum: int | None) -> Witnesses | None:
+    """Who is asked for cosignatures. Raises InvalidSetting."""
+    if not witnesses and quorum is None:
+        return None
+    from ledger.quorum import Witnesses  # noqa: PLC0415 - takes long to load
+
+    return Witnesses(witnesses, quorum)
+
+
 def checkpointers(
-    shared: Shared, servers: Servers, keys: Sequence[Path], publish: Sequence[str], require: int | None
+    shared: Shared,
+    servers: Servers,
+    keys: Sequence[Path],
+    publish: Sequence[str],
+    require: int | None,
+    witnesses: Sequence[str],
+    quorum: int | None,
 ) -> list[Checkpointer]:
     """One for each ledger that the keys are named for; with --ledger, of that ledger alone."""
     from ledger.checkpointing import Checkpointer  # noqa: PLC0415 - takes long to load
@@ -56,6 +80,13 @@ def checkpointers(
         ledger = servers.settings.name if named else key.signer.name.rpartition("/")[2]
         found.setdefault(ledger, []).append(key)
     return [
-        Checkpointer(servers, several, name=ledger, publish=publish, require=require)
+        Checkpointer(
+            servers,
+            several,
+            name=ledger,
+            publish=publish,
+            require=require,
+            cosign=cosign_option(witnesses, quorum),
+        )
         for ledger, several in found.items()
     ]

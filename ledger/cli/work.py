@@ -43,7 +43,7 @@ def relay_command(shared: Shared, once: bool, new_epoch: bool) -> None:
 
     Of all ledgers, or of the one named with --ledger. Any number of relays may run at once.
     """
-    with _working(once) as stop, ready(shared, redis=True) as servers:
+    with working(once) as stop, ready(shared, redis=True) as servers:
         if new_epoch:
             _open_epoch(shared, servers)
         relay = _relay(shared, servers, stop)
@@ -65,7 +65,7 @@ def project_command(shared: Shared, names: tuple[str, ...], once: bool) -> None:
     """
     projections = _find(names)
     with (
-        _working(once) as stop,
+        working(once) as stop,
         ready(shared, redis=False) as servers,
         _projector(shared, servers, projections, stop) as projector,
     ):
@@ -90,21 +90,26 @@ def run_command(
     keys: tuple[Path, ...],
     publish: tuple[str, ...],
     require: int | None,
+    witnesses: tuple[str, ...],
+    quorum: int | None,
 ) -> None:
     """relay and project in one process, and sign checkpoints where that is asked for. An error in any ends all.
 
     A key signs for the ledger that its name ends with. With --once, one checkpoint is signed at the end.
     """
-    if every is None and (keys or publish or require is not None):
-        raise click.UsageError("--key, --publish and --require go with --checkpoint-every", click.get_current_context())
+    if every is None and (keys or publish or witnesses or require is not None or quorum is not None):
+        raise click.UsageError(
+            "--key, --publish, --require, --witness and --quorum go with --checkpoint-every",
+            click.get_current_context(),
+        )
     projections = _find(names)
     with (
-        _working(once) as stop,
+        working(once) as stop,
         ready(shared, redis=True) as servers,
         _projector(shared, servers, projections, stop) as projector,
     ):
         relay = _relay(shared, servers, stop)
-        signers = [] if every is None else checkpointers(shared, servers, keys, publish, require)
+        signers = [] if every is None else checkpointers(shared, servers, keys, publish, require, witnesses, quorum)
         if once:
             published = _publish(shared, servers, relay)
             projected = _project(shared, servers, projections, projector, stop)
@@ -254,7 +259,7 @@ def _report(shared: Shared, **counts: int) -> None:
 
 
 @contextmanager
-def _working(once: bool) -> Iterator[threading.Event]:
+def working(once: bool) -> Iterator[threading.Event]:
     """An event that SIGTERM and SIGINT set; log lines on stderr meanwhile.
 
     once: being stopped means that it did not come to its end. Else it is how the work ends.

@@ -1,0 +1,113 @@
+"""witness keygen, witness serve: a witness of one's own for the logs of others."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import sys
+from contextlib import closing, suppress
+from pathlib import Path
+
+import click
+
+from ledger.cli.app import Command
+from ledger.cli.output import line, write_json
+from ledger.cli.shared import Shared, pass_shared
+from ledger.cli.work import working
+from ledger.cosigner import Cosigner, new_cosigner, parse_cosigner
+from ledger.errors import InvalidSetting
+from ledger.note import FileSigner, Verifier
+from ledger.witness_server import WitnessServer
+
+LISTEN = "127.0.0.1:7180"
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.group("witness", no_args_is_help=True)
+def witness_command() -> None:
+    """Be a witness: cosign the checkpoints of logs, and never two that contradict each other."""
+
+
+@witness_command.command("keygen", cls=Command)
+@click.argument("file", type=_FILE, metavar="FILE")
+@click.option(
+    "--name", required=True, metavar="NAME", help="Such as witness.example/w1: a URL of yours, without https."
+)
+@pass_shared
+def keygen_command(shared: Shared, file: Path, name: str) -> None:
+    """Make a witness's key in FILE, which only you can read, and print its public key.
+
+    Keep the file secret. Give the public key to the logs you witness and to those who check them.
+    """
+    private, vkey = new_cosigner(name, secrets.token_bytes(32))
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise InvalidSetting(f"{file} is there already: a key is never overwritten") from None
+    with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
+        opened.write(private + "\n")
+        opened.flush()
+        os.fsync(opened.fileno())
+    write_json({"file": str(file), "vkey": vkey}) if shared.json else line(vkey)
+
+
+@witness_command.command("serve", cls=Command)
+@click.option("--key", "key_file", type=_FILE, required=True, metavar="FILE", help="The witness's key.")
+@click.option("--log", "logs", multiple=True, required=True, metavar="VKEY", help="The public key of a log to witness.")
+@click.option(
+    "--state", type=click.Path(file_okay=False, path_type=Path), required=True, metavar="DIR",
+    help="Where it remembers what it cosigned.",
+)  # fmt: skip
+@click.option(
+    "--listen", default=LISTEN, show_default=True, metavar="HOST:PORT", help="Port 0 takes a free one."
+)  # fmt: skip
+@pass_shared
+def serve_command(shared: Shared, key_file: Path, logs: tuple[str, ...], state: Path, listen: str) -> None:
+    """Cosign what logs ask for, until Ctrl-C or SIGTERM. Prints URL+VKEY, as 'checkpoint --witness' takes it.
+
+    DIR is the witness's memory: never restore an older copy of it, and never run two witnesses with one key.
+    It speaks plain HTTP: before the internet goes a proxy with TLS.
+    """
+    signer = _read_key(key_file)
+    host, port = _address(listen)
+    with working(once=False) as stop:
+        mark = key_file.with_name(f"{key_file.name}.served")
+        with closing(Cosigner(signer, [Verifier.parse(log) for log in logs], state, mark=mark)) as cosigner:
+            server = WitnessServer(cosigner, host, port)
+            try:
+                _announce(shared, server, cosigner)
+                stop.wait()
+            finally:
+                server.stop()
+
+
+def _announce(shared: Shared, server: WitnessServer, cosigner: Cosigner) -> None:
+    vkey = cosigner.verifier.vkey
+    if shared.json:
+        write_json({"url": server.url, "vkey": vkey, "witness": f"{server.url}+{vkey}"})
+    else:
+        line(f"{server.url}+{vkey}")
+    sys.stdout.flush()
+    logging.getLogger("ledger").info("Witnessing; Ctrl-C or SIGTERM stops")
+
+
+def _read_key(file: Path) -> FileSigner:
+    try:
+        with file.open(encoding="utf-8") as opened:
+            if os.fstat(opened.fileno()).st_mode & 0o077:
+                raise InvalidSetting("others than its owner may read it: make a new one, or 'chmod 600' it")
+            return parse_cosigner(opened.read(4096))
+    except FileNotFoundError:
+        raise InvalidSetting(f"there is no key {file}: make one with 'auditledger witness keygen'") from None
+    except (UnicodeDecodeError, InvalidSetting) as error:
+        text = str(error) if isinstance(error, InvalidSetting) else "not a witness's private key"
+        raise InvalidSetting(f"{file}: {text}") from None
+
+
+def _address(listen: str) -> tuple[str, int]:
+    host, _, port = listen.rpartition(":")
+    with suppress(ValueError):
+        if host and port.isascii() and port.isdecimal() and int(port) < 65536:
+            return host.removeprefix("[").removesuffix("]"), int(port)
+    raise InvalidSetting(f"--listen takes HOST:PORT, such as {LISTEN}, not {listen!r}")

@@ -1,0 +1,332 @@
+"""Asking witnesses for their cosignatures, as a log does: C2SP tlog-witness, "add-checkpoint".
+
+    witnesses = [Witness.parse("https://witness.example+witness.example/w1+1a2b3c4d+BA…")]
+    outcomes = gather(note, witnesses, proof)      # asks all of them at once; never raises for what they answer
+    note = cosigned(note, outcomes)                # the note with the cosignatures that came: keep it
+    demand(note, witnesses, quorum, outcomes)      # raises where fewer than `quorum` stand on it
+
+What is sent and what an answer means are functions over bytes; only `_Call` does input and output. A cosignature is
+kept once it verified under the witness's key over this very text, with a time near ours: nothing that a witness
+answers is believed otherwise, so the connection need not be trusted.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing, suppress
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from typing import Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from ledger.checkpoint import Checkpoint, cosigned_by
+from ledger.errors import CosignaturesMissing, InvalidSetting, NoteRefused, ProofRefused, WitnessRefused
+from ledger.merkle import HASH_SIZE
+from ledger.note import (
+    COSIGNATURE,
+    Note,
+    Signature,
+    Verifier,
+    base64_bytes,
+    base64_text,
+    decimal,
+    parse_note,
+    parse_signatures,
+)
+
+PATH = "/add-checkpoint"
+SIZE_TYPE = "text/x.tlog.size"
+"""The media type of a 409 that says which size the witness has cosigned."""
+MAX_PROOF = 63
+"""Hashes of a consistency proof that may be sent."""
+TIMEOUT = 10.0
+"""Seconds that a witness has for an answer."""
+MAX_SKEW = 300.0
+"""Seconds by which a cosignature's time may differ from ours."""
+
+_MAX_ANSWER = 65_536
+_ROUNDS = 4  # one to learn the witness's size, one to continue it, and two that others may win in between
+_WITNESS = re.compile(r"(.+)\+([^+]+\+[0-9a-f]{8}\+[A-Za-z0-9+/]{44})", re.DOTALL)
+
+Proof = Callable[[int], Sequence[bytes]]
+"""Gives the consistency proof (RFC 6962, section 2.1.2) from an older size of the log to the checkpoint's."""
+
+
+class Request(msgspec.Struct, frozen=True):
+    """The body of add-checkpoint. old: the size the proof begins at; note: the signed checkpoint."""
+
+    old: int
+    proof: tuple[bytes, ...]
+    note: bytes
+
+    def encode(self) -> bytes:
+        """Its bytes."""
+        lines = [f"old {self.old}", *map(base64_text, self.proof)]
+        return "".join(f"{line}\n" for line in lines).encode() + b"\n" + self.note
+
+    @classmethod
+    def parse(cls, body: bytes) -> Request:
+        """The request of a body that `encode` could have made; the note itself is not looked at.
+
+        Raises ProofRefused for any other.
+        """
+        head, blank, note = body.partition(b"\n\n")
+        try:
+            first, *lines = head.decode("ascii").split("\n")
+        except UnicodeDecodeError:
+            raise ProofRefused("the request's lines before the checkpoint are not ASCII") from None
+        old = decimal(first.removeprefix("old "))
+        if not blank or not first.startswith("old ") or old is None:
+            raise ProofRefused("the request does not begin with 'old ', a size, hashes and a blank line")
+        if len(lines) > MAX_PROOF:
+            raise ProofRefused(f"the request holds {len(lines)} hashes; at most {MAX_PROOF} are read")
+        proof = [base64_bytes(line) for line in lines]
+        hashes = tuple(entry for entry in proof if entry is not None and len(entry) == HASH_SIZE)
+        if len(hashes) != len(proof):
+            raise ProofRefused(f"a line of the request's proof is not the base64 of {HASH_SIZE} bytes")
+        return cls(old, hashes, note)
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a witness answered. kind: the media type."""
+
+    status: int
+    body: bytes
+    kind: str = "text/plain; charset=utf-8"
+
+
+class Witness(msgspec.Struct, frozen=True):
+    """Where a witness is, and its key. url: its submission prefix, without the last slash."""
+
+    url: str
+    verifier: Verifier
+
+    @classmethod
+    def parse(cls, text: str) -> Witness:
+        """The witness of `URL+VKEY`. Raises InvalidSetting."""
+        found = _WITNESS.fullmatch(text)
+        if not found:
+            raise InvalidSetting(
+                "a witness is given as URL+VKEY, such as https://witness.example+witness.example/w1+1a2b3c4d+BA…"
+            )
+        url, verifier = found[1], Verifier.parse(found[2])
+        if verifier.kind != COSIGNATURE:
+            raise InvalidSetting(f"{verifier.vkey} is not a witness's key: its type is not 0x04")
+        try:
+            parts = urlsplit(url)
+            whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            whole = False
+        if not whole or not url.isascii() or not url.isprintable() or set(url) & set(" ?#@"):
+            raise InvalidSetting(
+                f"the URL of the witness {verifier.name} is not http(s)://HOST[:PORT][/PATH], without user or query"
+            )
+        return cls(url.rstrip("/"), verifier)
+
+    def __str__(self) -> str:
+        return f"{self.url}+{self.verifier.vkey}"
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What came of asking a witness.
+
+    kind: `cosigned`; `behind`: it stands at `size` and wants the proof from there; `ahead`: it cosigned a larger
+    checkpoint of this log, `size`; `forked`: it cosigned one that this one does not continue; `refused`: it does not
+    serve this log or this key; `false`: its answer does not hold; `away`: no answer, or one that asks to come back.
+    detail: for people, where it did not cosign; begins with the witness's name.
+    """
+
+    witness: Witness
+    kind: Literal["cosigned", "behind", "ahead", "forked", "refused", "false", "away"]
+    detail: str = ""
+    cosignature: Signature | None = None
+    size: int | None = None
+
+
+def judge(witness: Witness, note: Note, old: int, answer: Answer, now: float, skew: float = MAX_SKEW) -> Outcome:
+    """What an answer to the request for `note` from the size `old` means. now: seconds since 1970 UTC.
+
+    tlog-witness, "add-checkpoint". A same-size checkpoint with another root is a 422 in its version 1.1 and was a 409
+    before: both are understood.
+    """
+    size = Checkpoint.parse(note.text).size
+    said = _said(answer)
+
+    def outcome(
+        kind: Literal["behind", "ahead", "forked", "refused", "false", "away"], detail: str, at: int | None = None
+    ) -> Outcome:
+        return Outcome(witness, kind, f"{witness.verifier.name} {detail}", size=at)
+
+    match answer.status:
+        case 200:
+            try:
+                return Outcome(witness, "cosigned", cosignature=_cosignature(witness, note, answer.body, now, skew))
+            except NoteRefused as error:
+                return outcome("false", f"answered with what does not hold: {error}")
+        case 409 if (at := _size(answer)) is not None and at != old:
+            if at > size:
+                return outcome(
+                    "ahead", f"has cosigned a checkpoint of size {at} of this log, which now comes with {size}", at
+                )
+            return outcome("behind", f"stands at size {at}, not {old}", at)
+        case 409 | 422 if old == size and size:
+            return outcome("forked", f"has cosigned a checkpoint of size {size} with another root", size)
+        case 422 if old:
+            return outcome("forked", f"has cosigned a checkpoint of size {old} that this one does not continue", old)
+        case 403:
+            return outcome("refused", f"does not know the key that signed the checkpoint{said}")
+        case 404:
+            return outcome("refused", f"does not know this log{said}")
+        case 408 | 425 | 429 | 500 | 502 | 503 | 504 as status:
+            return outcome("away", f"answered {status}{said}")
+        case status:
+            return outcome("refused", f"answered {status}{said}")
+
+
+def gather(
+    note: bytes,
+    witnesses: Iterable[Witness],
+    proof: Proof,
+    *,
+    sizes: Mapping[str, int] | None = None,
+    timeout: float = TIMEOUT,
+    skew: float = MAX_SKEW,
+) -> list[Outcome]:
+    """Asks all witnesses at once to cosign a signed checkpoint; what came of it, in their order.
+
+    proof: called in this thread, with sizes up to the checkpoint's. sizes: what the witnesses (by vkey) are believed to
+    have cosigned last, which saves a round; by default 0, and they say it themselves. timeout: seconds for each answer.
+    Raises NoteRefused where `note` is no checkpoint; never for what a witness does.
+    """
+    parsed = parse_note(note)
+    size = Checkpoint.parse(parsed.text).size
+    places = list(dict.fromkeys(witnesses))
+    olds = {witness: min((sizes or {}).get(witness.verifier.vkey, 0), size) for witness in places}
+    outcomes: dict[Witness, Outcome] = {}
+    for _ in range(_ROUNDS):
+        asked = [witness for witness in places if witness not in outcomes or outcomes[witness].kind == "behind"]
+        proofs = {old: tuple(proof(old)) if 0 < old < size else () for old in {olds[witness] for witness in asked}}
+        calls = [_Call(each.url, Request(olds[each], proofs[olds[each]], note).encode(), timeout) for each in asked]
+        for witness, answer in zip(asked, _answers(calls, timeout), strict=True):
+            if isinstance(answer, str):
+                outcomes[witness] = Outcome(witness, "away", f"{witness.verifier.name} {answer}")
+                continue
+            outcomes[witness] = outcome = judge(witness, parsed, olds[witness], answer, time.time(), skew)
+            if outcome.size is not None and outcome.kind == "behind":
+                olds[witness] = outcome.size
+    return [outcomes[witness] for witness in places]
+
+
+def cosigned(note: bytes, outcomes: Iterable[Outcome]) -> bytes:
+    """The note with the cosignatures that came, each in the place of an older one of the same key."""
+    parsed = parse_note(note)
+    new = {(each.name, each.key_id): each for outcome in outcomes if (each := outcome.cosignature) is not None}
+    kept = [each for each in parsed.signatures if (each.name, each.key_id) not in new]
+    return Note(parsed.text, (*kept, *new.values())).encode()
+
+
+def demand(note: bytes, witnesses: Sequence[Witness], quorum: int, outcomes: Sequence[Outcome] = ()) -> None:
+    """Checks that at least `quorum` different keys of the witnesses stand under the note.
+
+    outcomes: of this round. A witness that says in it that it knows another history of the log does not count, whatever
+    it cosigned before: so a backup that was brought back with its cosigned checkpoints is found.
+    Raises WitnessRefused where one says so and the others are too few, else CosignaturesMissing; NoteRefused where a
+    cosignature is false, InvalidSetting where so many can never be had.
+    """
+    found = cosigned_by(parse_note(note), [witness.verifier for witness in witnesses], quorum)
+    denied = {each.witness.verifier.public_key: each for each in outcomes if each.kind in ("ahead", "forked")}
+    found = [verifier for verifier in found if verifier.public_key not in denied]
+    if len(found) >= quorum:
+        return
+    problems = "; ".join(outcome.detail for outcome in outcomes if outcome.detail)
+    message = f"{len(found)} of the {quorum} witnesses that are demanded vouch for the checkpoint"
+    if denied:
+        ahead = [each.size or 0 for each in denied.values() if each.kind == "ahead"]
+        raise WitnessRefused(f"{message}: {problems}", max(ahead) if len(ahead) == len(denied) else None)
+    raise CosignaturesMissing(f"{message}{problems and ': '}{problems}. The checkpoint is signed: ask again later")
+
+
+def _cosignature(witness: Witness, note: Note, body: bytes, now: float, skew: float) -> Signature:
+    """The first of the witness's own lines, once all of them verified. Lines of other keys are ignored."""
+    key = witness.verifier
+    own = [each for each in parse_signatures(body) if (each.name, each.key_id) == (key.name, key.key_id)]
+    if not own:
+        raise NoteRefused(f"no signature of the key {key.name}+{key.key_id:08x}")
+    for each in own:
+        if not key.verifies(note.text, each):
+            raise NoteRefused("its cosignature does not verify over this checkpoint")
+        if abs(each.time - now) > skew:
+            raise NoteRefused(f"its cosignature is of the time {each.time}, ours is {int(now)} (seconds since 1970)")
+    return own[0]
+
+
+def _size(answer: Answer) -> int | None:
+    """The size that a 409 names."""
+    if answer.kind.partition(";")[0].strip().lower() != SIZE_TYPE or not answer.body.endswith(b"\n"):
+        return None
+    return decimal(answer.body[:-1].decode("ascii", "replace"))
+
+
+def _said(answer: Answer) -> str:
+    text = " ".join(answer.body[:200].decode("utf-8", "replace").split())
+    return f": {text}" if text else ""
+
+
+class _Call(threading.Thread):
+    """One POST, in a thread that nobody waits for longer than its time: a witness may send a byte a minute."""
+
+    def __init__(self, url: str, body: bytes, timeout: float) -> None:
+        super().__init__(name="witness", daemon=True)
+        self._url, self._body, self._timeout = url, body, timeout
+        self._socket: socket.socket | None = None
+        self.answer: Answer | str = ""
+
+    def run(self) -> None:
+        try:
+            self.answer = self._post()
+        except (OSError, HTTPException, ValueError) as error:
+            self.answer = f"does not answer: {error or type(error).__name__}"
+
+    def stop(self) -> None:
+        """Ends what it still waits for."""
+        if (opened := self._socket) is not None:
+            with suppress(OSError):
+                opened.shutdown(socket.SHUT_RDWR)
+
+    def _post(self) -> Answer:
+        parts = urlsplit(self._url)
+        kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+        connection = kind(parts.hostname or "", parts.port, timeout=self._timeout)
+        with closing(connection):
+            connection.connect()
+            self._socket = connection.sock
+            headers = {"Content-Type": "text/plain; charset=utf-8", "User-Agent": "auditledger", "Connection": "close"}
+            connection.request("POST", parts.path + PATH, self._body, headers)
+            response = connection.getresponse()
+            body = response.read(_MAX_ANSWER + 1)
+            if len(body) > _MAX_ANSWER:
+                raise ValueError(f"its answer is longer than {_MAX_ANSWER} bytes")
+            if response.length:
+                raise ValueError("its answer was cut off")
+            return Answer(response.status, body, response.headers.get("Content-Type", ""))
+
+
+def _answers(calls: Sequence[_Call], timeout: float) -> list[Answer | str]:
+    """Makes the calls at once. A text is why there was no answer."""
+    deadline = time.monotonic() + timeout
+    for call in calls:
+        call.start()
+    answers: list[Answer | str] = []
+    for call in calls:
+        call.join(max(0.0, deadline - time.monotonic()))
+        if call.is_alive():
+            call.stop()
+            answers.append(f"did not answer within {timeout:g} s")
+        else:
+            answers.append(call.answer)
+    return answers
