@@ -10,11 +10,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from ledger import Event, Ledger, embedded
 from ledger.errors import InvalidSetting
 
+USERS = ("app", "worker", "alice", "dpo", "ops")
 README = Path(__file__).parent.parent / "README.md"
 
 
@@ -54,6 +56,9 @@ def test_fifteen_lines_to_a_tampered_row() -> None:
 def test_commands(folder: Path) -> None:
     command = str(Path(sys.executable).parent / "auditledger")
     with Ledger.open(home=".ledger") as ledger:
+        with psycopg.connect(ledger.settings.database_url or "") as connection:
+            for user in USERS:
+                connection.execute(f"create role {user}")
         ledger.append(Event("user:42", "invoice.sent", "invoice", "inv_8", after={"status": "sent"}))
     lines = [line.partition("#")[0] for _, block in blocks("sh") for line in block.splitlines()]
     commands = [shlex.split(line)[1:] for line in lines if line.startswith("auditledger ")]
