@@ -29,6 +29,8 @@ from ledger.store import FAR, LedgerRef
 SQL = sql("verify")
 TABLE = "ledger.audit_logs"
 _HOLDS = frozenset((HOLD_PLACED, HOLD_RELEASED))
+_RANGE = 10_000
+"""Positions that are read from the view at a time."""
 _STRAYS = 1_000
 """Rows at positions below 1 that are named; one finding is enough to damn the ledger."""
 _MOST_OF_A_RANGE = 200_000
@@ -115,8 +117,29 @@ def source_of(ledger: LedgerRef) -> Plan[Source]:
 
 
 def records(source: Source, first: int, take: Callable[[Record], object], last: int = FAR) -> Plan[None]:
-    """Hands every row at positions first … last to `take`, in order."""
-    yield Stored(_from(source, "records"), (source.ledger_id, first, last), lambda row: take(Record(*row)))
+    """Hands every row at positions first … last to `take`, in order.
+
+    From the view in ranges: it is planned as if all its rows were wanted, and might sort them all before the first.
+    """
+    if source.whole:
+        yield _records(source, first, last, take)
+        return
+    newest: list[int] = []
+
+    def noting(record: Record) -> None:
+        newest[:] = [record.position]
+        take(record)
+
+    start: int | None = first
+    while start is not None and start <= last:
+        end = min(start + _RANGE - 1, last)
+        yield _records(source, start, end, noting)
+        # With its last position taken, it goes on right after it; else this is the end, or a hole.
+        start = end + 1 if newest == [end] else (yield from next_position(source, end + 1))
+
+
+def _records(source: Source, first: int, last: int, take: Callable[[Record], object]) -> Stored:
+    return Stored(_from(source, "records"), (source.ledger_id, first, last), lambda row: take(Record(*row)))
 
 
 def newest(source: Source, last: int = FAR, first: int = 1, *, near: int = 1) -> Plan[Link | None]:

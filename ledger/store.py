@@ -75,8 +75,15 @@ def tail_of(ledger: LedgerRef) -> Plan[Tail]:
 
 
 def read(ledger: LedgerRef, after: int, limit: int = PAGE, last: int = FAR) -> Plan[list[Entry]]:
-    """Up to `limit` entries at positions after < position <= last, in order."""
-    rows = yield Query(SQL["read"], (ledger.ledger_id, after, last, limit))
+    """Up to `limit` entries at positions after < position <= last, in order.
+
+    Asks for no more positions than entries: a view with a barrier is planned as if all its rows were wanted, and what
+    is left of a long ledger might be sorted for each page.
+    """
+    near = min(last, after + limit)
+    rows = yield Query(SQL["read"], (ledger.ledger_id, after, near, limit))
+    if len(rows) < limit and near < last:  # the end of the ledger, or a hole in a forged one
+        rows += yield Query(SQL["read"], (ledger.ledger_id, near, last, limit - len(rows)))
     return [Entry(ledger.name, *row) for row in rows]
 
 

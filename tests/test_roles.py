@@ -17,8 +17,10 @@ from ledger.migrate import migrate
 from ledger.projector import Projector
 from ledger.relay import Relay, open_epoch
 from ledger.replay import find_projections, rebuild
+from ledger.scan import SQL as VERIFY
 from ledger.servers import Servers
 from ledger.settings import Settings
+from ledger.store import SQL as READ
 from ledger.store import create_ledger
 from tests.roles import Logins, user_of
 from tests.support import checked, event, events, numbers
@@ -257,3 +259,48 @@ def test_a_view_made_by_hand_is_not_open_to_readers(ledger: Ledger, admin: psyco
             reader.execute("select from ledger_views.by_hand")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             reader.execute("create table ledger_views.mine ()")
+
+
+ENTRIES = [
+    (READ["read"].replace("%s", "{}").format(1, 500, 600, 100), "one_entry_per_position"),
+    (VERIFY["records"].replace("{}", "ledger.entries").replace("%s", "{}").format(1, 1, 500), "one_entry_per_position"),
+    ("select from ledger.entries where ledger_id = 1 and position > 7 limit 1", "one_entry_per_position"),
+    ("select from ledger.entries where ledger_id = 1 and position = any (array(select 7))", "one_entry_per_position"),
+    ("select from ledger.entries where ledger_id = 1 and actor = 'user:3'", "audit_logs_by_actor"),
+    (
+        "select from ledger.entries where ledger_id = 1 and resource_type = 'invoice' and resource_id = 'inv_3'",
+        "audit_logs_by_resource",
+    ),
+    ("select from ledger.entries where ledger_id = 1 and recorded_at < '2020-01-01'", "audit_logs_by_time"),
+    (
+        "select from ledger.entries where ledger_id = 1 and id = '01a20528-a832-7127-a62b-771910cf7d3c'",
+        "one_entry_per_id",
+    ),
+    ("select from ledger.envelopes where ledger_id = 1 and position = 7", "one_entry_per_position"),
+]
+
+
+def test_a_reader_uses_the_same_indexes(two: Ledger, admin: psycopg.Connection, login: Logins) -> None:
+    """Through the view and its barrier."""
+    two.append_many(some_events(5000, 30))
+    two.append_many(Event(f"user:{number}", "a", "invoice", f"other_{number}") for number in range(5000))
+    admin.execute("vacuum analyze ledger.audit_logs")
+    with psycopg.connect(login("ledger_reader", ledgers=["main"]), autocommit=True) as reader:
+        for query, index in ENTRIES:
+            plan = "\n".join(line for (line,) in reader.execute(f"explain {query}".encode()))
+            assert index in plan and "Seq Scan on audit_logs" not in plan, plan
+
+
+def test_a_hole_in_a_forged_ledger_is_read_over(two: Ledger, admin: psycopg.Connection, login: Logins) -> None:
+    """By a reader as by a superuser: what is missing is for verify to say."""
+    admin.execute("alter table ledger.audit_logs disable trigger user")
+    admin.execute("update ledger.audit_logs set position = position + 30000 where ledger_id = 1 and position > 20")
+    for table, trigger in (("audit_logs", "move_tail"), ("audit_logs", "append_only"), ("audit_logs", "only_bodies"),
+                           ("audit_logs", "own_actions")):  # fmt: skip
+        admin.execute(f"alter table ledger.{table} enable always trigger {trigger}")
+    expected = [*range(1, 21), *range(30021, 30031)]
+    with Ledger.open(database_url=login("ledger_reader", ledgers=["main"])) as reader:
+        for ledger in (two, reader):
+            assert [entry.position for entry in ledger.read()] == expected
+            assert [entry.position for entry in ledger.read(15, 8)] == expected[15:23]
+        assert reader.verify().findings == two.verify().findings != []

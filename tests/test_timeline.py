@@ -269,7 +269,7 @@ USES = [
 
 @pytest.fixture(scope="module")
 def plenty(servers: Any, template: str) -> Iterator[psycopg.Connection]:
-    """A timeline of 20,000 rows in each of two ledgers."""
+    """A timeline of 20,000 rows in each of two ledgers, and some entries of the first."""
     with (
         testing.database(servers.database_url, template=template) as url,
         psycopg.connect(url, autocommit=True) as connection,
@@ -286,7 +286,9 @@ def plenty(servers: Any, template: str) -> Iterator[psycopg.Connection]:
             """,
             (START,),
         )
-        connection.execute("vacuum analyze timeline")
+        with Ledger.open(database_url=url) as ledger:
+            ledger.append_many(Event("a", "b", after=number) for number in range(3000))
+        connection.execute("vacuum analyze timeline, ledger.audit_logs")
         yield connection
 
 
