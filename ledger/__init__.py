@@ -42,7 +42,9 @@ if TYPE_CHECKING:
         WitnessRefused,
     )
     from ledger.events import Appended, Entry, Event, Receipt, Tail, Unchanged
+    from ledger.note import Verifier
     from ledger.projection import Projection, Writes
+    from ledger.proof import Consistency, Proof, Proven, check_consistency_proof, check_proof
     from ledger.quorum import Witnesses
     from ledger.signing import Key
 
@@ -52,6 +54,7 @@ _HOMES = {
     "ChainBroken": "ledger.errors",
     "Checkpointed": "ledger.checkpointing",
     "ConditionFailed": "ledger.errors",
+    "Consistency": "ledger.proof",
     "CosignaturesMissing": "ledger.errors",
     "Entry": "ledger.events",
     "ErasureRefused": "ledger.errors",
@@ -70,7 +73,9 @@ _HOMES = {
     "Plan": "ledger.effects",
     "Projection": "ledger.projection",
     "ProjectionFailed": "ledger.errors",
+    "Proof": "ledger.proof",
     "ProofRefused": "ledger.errors",
+    "Proven": "ledger.proof",
     "PublishingFailed": "ledger.errors",
     "Query": "ledger.effects",
     "Receipt": "ledger.events",
@@ -84,10 +89,13 @@ _HOMES = {
     "UnknownLedger": "ledger.errors",
     "UnknownProjection": "ledger.errors",
     "UsageError": "ledger.errors",
+    "Verifier": "ledger.note",
     "WaitTimeout": "ledger.errors",
     "WitnessRefused": "ledger.errors",
     "Witnesses": "ledger.quorum",
     "Writes": "ledger.projection",
+    "check_consistency_proof": "ledger.proof",
+    "check_proof": "ledger.proof",
     "create_async_redis_connection": "ledger.connections",
     "create_redis_connection": "ledger.connections",
 }
@@ -98,6 +106,7 @@ __all__ = [
     "ChainBroken",
     "Checkpointed",
     "ConditionFailed",
+    "Consistency",
     "CosignaturesMissing",
     "Entry",
     "ErasureRefused",
@@ -116,7 +125,9 @@ __all__ = [
     "Plan",
     "Projection",
     "ProjectionFailed",
+    "Proof",
     "ProofRefused",
+    "Proven",
     "PublishingFailed",
     "Query",
     "Receipt",
@@ -130,10 +141,13 @@ __all__ = [
     "UnknownLedger",
     "UnknownProjection",
     "UsageError",
+    "Verifier",
     "WaitTimeout",
     "WitnessRefused",
     "Witnesses",
     "Writes",
+    "check_consistency_proof",
+    "check_proof",
     "create_async_redis_connection",
     "create_redis_connection",
 ]

