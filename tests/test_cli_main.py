@@ -42,6 +42,7 @@ COMMANDS = [
     "verify",
     "export",
     "status",
+    "doctor",
     "demo",
 ]
 

@@ -114,7 +114,7 @@ def test_who_holds_the_tail_is_named(ledger: Ledger) -> None:
         psycopg.ClientCursor(holder).execute("select %s, 42", ["s3cret 'text'"])
         time.sleep(1.1)
         with ThreadPoolExecutor(2) as executor:
-            waiters = [executor.submit(ledger.append, event(2)), executor.submit(ledger.append_many, [event(3)])]
+            waiters = [executor.submit(ledger.append, event(number)) for number in (2, 3)]
             time.sleep(0.3)
             held = cli.well("status", "--json").json["ledgers"][0]["held_by"]
             text = cli.well("status").out

@@ -37,6 +37,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "migrate": ("servers", "Bring the schema up to date; creates ledger main"),
         "create": ("servers", "Create a further ledger"),
         "status": ("status", "Tails, streams, the lag of every projection, the last verification"),
+        "doctor": ("doctor", "Versions, settings, protections, clocks, lag: what is wrong, and what to do"),
     },
     "Record": {
         "append": ("write", "Append one event; print its receipt"),

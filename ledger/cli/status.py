@@ -108,12 +108,17 @@ def _print(found: Overview) -> None:
         line("UNPROTECTED:", detail)
     if found.hidden:
         line(f"Not shown, because this database user may not see it: {', '.join(found.hidden)}")
-    if found.postgres != WELL:
-        line("Postgres is away:", server_text(found.postgres))
-    if found.redis == NOT_SET:
+    print_away(found.postgres, found.redis)
+
+
+def print_away(postgres: str, redis: str) -> None:
+    """A line for each server that is away."""
+    if postgres != WELL:
+        line("Postgres is away:", server_text(postgres))
+    if redis == NOT_SET:
         line("Redis: not set; relay and run need it")
-    elif found.redis != WELL:
-        line("Redis is away:", server_text(found.redis))
+    elif redis != WELL:
+        line("Redis is away:", server_text(redis))
 
 
 def _print_ledger(ledger: LedgerState, found: Overview) -> None:
