@@ -40,10 +40,10 @@ PUBLISHED = "published"
 PROJECTED = "projected"
 """Entries applied by a live projection; labels: ledger, projection."""
 FAILURES = "failures"
-"""Labels: the job (relay, project), and what failed (postgres, redis, or a projection's name)."""
+"""Labels: the job (relay, project), the error's kind (see errors.py), and the projection it was of, if any."""
 
 
-def span(name: str, **attributes: str | int) -> AbstractContextManager[object]:
+def span(name: str, /, **attributes: str | int) -> AbstractContextManager[object]:
     """A span around a block; an exception that leaves the block is recorded on it. Attributes are `ledger.<name>`."""
     tracer = _tracer()
     if tracer is None:
