@@ -27,26 +27,17 @@ PATIENCE = 2.0
 _ADDRESS = re.compile(r"(?:(?P<host>\[[0-9a-fA-F:]+\]|[^:\[\]]+):)?(?P<port>\d{1,5})")
 
 
-class Address(click.ParamType[Any]):
-    """`PORT` or `HOST:PORT`. Only this host may ask unless another address is named."""
-
-    name = "address"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
-        if isinstance(value, tuple):
-            return value
-        found = _ADDRESS.fullmatch(value)
-        if found is None or int(found["port"]) > 65535:
-            self.fail(f"{value!r} is not a port, nor HOST:PORT", param, ctx)
-        return (found["host"] or "127.0.0.1").strip("[]"), int(found["port"])
-
-
-def _keep(context: click.Context, option: click.Parameter, value: tuple[str, int] | None) -> None:
-    context.ensure_object(Shared).metrics = value
+def _keep(context: click.Context, option: click.Parameter, value: str | None) -> None:
+    if value is None:
+        return
+    found = _ADDRESS.fullmatch(value)
+    if found is None or int(found["port"]) > 65535:
+        raise click.BadParameter(f"{value!r} is neither a port nor HOST:PORT", context, option)
+    context.ensure_object(Shared).metrics = ((found["host"] or "127.0.0.1").strip("[]"), int(found["port"]))
 
 
 metrics_port = click.option(
-    "--metrics-port", type=Address(), metavar="[HOST:]PORT", expose_value=False, callback=_keep,
+    "--metrics-port", metavar="[HOST:]PORT", expose_value=False, callback=_keep,
     help="Serve metrics for Prometheus; HOST is 127.0.0.1 unless given.",
 )  # fmt: skip
 

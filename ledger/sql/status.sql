@@ -12,11 +12,6 @@ select ledger_id, name, position from ledger.subscriptions order by ledger_id, n
 select distinct on (ledger_id) ledger_id, verified_at, first, last, head, findings
 from ledger.verifications order by ledger_id, verified_at desc;
 
--- name: waiting
--- How long the entry at this position has been there, in seconds.
-select extract(epoch from clock_timestamp() - recorded_at)::float8
-from ledger.audit_logs where ledger_id = %s and position = %s;
-
 -- name: holders
 -- Who holds a tail: the xmax of a locked row is the transaction that locked it, and that transaction holds a lock on
 -- its own number. Takes no lock and needs no right but to read the tails; what a session ran is shown to superusers,
@@ -47,3 +42,8 @@ join locks as held on held.granted and held.transactionid = tail.xmax
 left join pg_stat_activity as activity on activity.pid = held.pid
 left join pg_prepared_xacts as prepared on prepared.transaction = tail.xmax
 order by tail.ledger_id;
+
+-- name: waiting
+-- How long the entry at this position has been there, in seconds.
+select extract(epoch from clock_timestamp() - recorded_at)::float8
+from ledger.audit_logs where ledger_id = %s and position = %s;
