@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from ledger.effects import Command, Plan, Query, Row, sql
 from ledger.errors import IntegrityError, LedgerError, SchemaMismatch, Unavailable
 from ledger.migrate import check_schema, load
-from ledger.overview import NOT_SET, OK, PATIENCE, LedgerState, Overview, look
+from ledger.overview import NOT_SET, OK, PATIENCE, Lag, LedgerState, Overview, look
 from ledger.servers import Servers
 
 SQL = sql("doctor")
@@ -69,7 +69,10 @@ def examine(servers: Servers, names: Collection[str] | None) -> Diagnosis:
             overview = look(servers, names) if schema.level == "ok" else None
     redis = NOT_SET if servers.settings.redis_url is None else _ask(servers, checks, "redis")
     if overview is not None:
-        checks += [*_protections(overview), *(check for each in overview.ledgers for check in _ledger(each))]
+        checks += _protections(overview)
+        for ledger in overview.ledgers:
+            checks += _ledger(ledger)
+            checks += [] if "verified" in overview.hidden else _verified(ledger)
         checks += [Check(what, "unknown", "cannot be seen by this database user") for what in overview.hidden]
         postgres = postgres if overview.postgres == OK else overview.postgres
         redis = overview.redis if redis == OK else redis
@@ -207,35 +210,38 @@ def _ledger(ledger: LedgerState) -> Iterator[Check]:
             advice = f"'auditledger --ledger {ledger.name} relay' says how; with --new-epoch it fills the stream anew"
             yield check("stream", "danger", "diverged: it holds what is not the ledger's", advice)
         elif ledger.stream.lag is not None:
-            late = _late(ledger.stream.lag)
-            advice = "is 'auditledger relay' or 'run' running, and what does it log?"
-            yield check("stream", "warning" if late else "ok", late or "up to date", advice if late else None)
+            yield _behind(f"{ledger.name}: stream", ledger.stream.lag, "'auditledger relay' or 'run'")
     for kind, places in (("projection", ledger.projections), ("group", ledger.subscriptions)):
         for place in places or ():
-            late = _late(place.lag)
+            name = f"{kind} {place.name}"
             if place.ahead:
                 what = "replay it" if kind == "projection" else "begin it anew after an entry that is there"
-                yield check(f"{kind} {place.name}", "danger", "ahead of the ledger, which was set back", what)
-            elif late and not place.rebuilding:
-                worker = "'auditledger project' or 'run'" if kind == "projection" else "its subscriber"
-                yield check(f"{kind} {place.name}", "warning", late, f"is {worker} running, and what does it log?")
+                yield check(name, "danger", "ahead of the ledger, which was set back", what)
+            elif place.rebuilding:
+                yield check(f"{name} (rebuild)", "ok", f"at {place.position}")
             else:
-                yield check(f"{kind} {place.name}", "ok", "being rebuilt" if place.rebuilding else "up to date")
-    yield from _verified(ledger)
+                worker = "'auditledger project' or 'run'" if kind == "projection" else "its subscriber"
+                yield _behind(f"{ledger.name}: {name}", place.lag, worker)
 
 
-def _late(lag: Any) -> str | None:
-    """What is wrong with a lag, if anything is."""
-    if not lag.entries or (lag.seconds is not None and lag.seconds <= LATE):
-        return None
-    return f"{lag.entries:,} entries behind" + ("" if lag.seconds is None else f", for {lag.seconds:.0f} s")
+def _behind(name: str, lag: Lag, worker: str) -> Check:
+    """worker: what should keep the lag short."""
+    if not lag.entries:
+        return Check(name, "ok", "up to date")
+    found = f"{lag.entries:,} behind"
+    if lag.seconds is None:
+        return Check(name, "unknown", f"{found}, since when cannot be seen")
+    found += f", for {lag.seconds:.0f} s"
+    if lag.seconds <= LATE:
+        return Check(name, "ok", found)
+    return Check(name, "warning", found, f"is {worker} running, and what does it log?")
 
 
 def _verified(ledger: LedgerState) -> Iterator[Check]:
     name, advice = f"{ledger.name}: verified", f"run 'auditledger --ledger {ledger.name} verify', by a timer too"
     if ledger.verified is None:
         if ledger.position:
-            yield Check(name, "warning", "never, or not to be seen", advice)
+            yield Check(name, "warning", "never", advice)
         return
     age = time.time() - ledger.verified.verified_at.timestamp()
     found = f"{ledger.verified.verified_at:%Y-%m-%d %H:%M:%SZ}, up to {ledger.verified.last}"

@@ -131,7 +131,7 @@ def test_lag_and_a_stream_that_diverged(own_cli: Cli, own_servers: OwnServers) -
         admin.execute("alter table ledger.audit_logs enable always trigger append_only")
     found = checks(cli)
     assert found["main: stream"]["level"] == found["main: projection timeline"]["level"] == "warning"
-    assert found["main: stream"]["found"].startswith("1 entries behind, for 12")
+    assert found["main: stream"]["found"].startswith("1 behind, for 12")
     with create_redis_connection(own_servers.redis_url) as redis:
         redis.xadd("ledger:{main}:entries", {"envelope": "{}", "body": "", "hash": "00" * 32}, id="1-9")
     assert level(cli, "main: stream", 1) == "danger"
@@ -147,6 +147,21 @@ def test_a_verification_with_findings(ledger: Ledger, admin: psycopg.Connection)
     assert level(cli, "main: verified") == "warning"
     admin.execute("update ledger.verifications set findings = 2")
     assert level(cli, "main: verified", 1) == "danger"
+
+
+def test_what_a_user_may_not_see_is_unknown(ledger: Ledger, admin: psycopg.Connection) -> None:
+    ledger.append(event(0))
+    info = psycopg.conninfo.conninfo_to_dict(ledger.settings.database_url or "")
+    admin.execute("create role peep login password 'peep'")
+    try:
+        admin.execute("grant usage on schema ledger to peep")
+        admin.execute("grant select on ledger.migrations, ledger.ledgers, ledger.tails to peep")
+        found = checks(Cli("--database-url", f"postgresql://peep:peep@{info['host']}:{info['port']}/{info['dbname']}"))
+    finally:
+        admin.execute("drop owned by peep")
+        admin.execute("drop role peep")
+    assert {"projections", "verified"} <= {name for name, check in found.items() if check["level"] == "unknown"}
+    assert found["main: tail"]["level"] == found["fsync"]["level"] == "ok" and "main: verified" not in found
 
 
 def test_a_held_tail(ledger: Ledger) -> None:

@@ -33,17 +33,21 @@ log_format = click.option(
 
 @contextmanager
 def logging_to_stderr(form: str) -> Iterator[logging.Logger]:
-    """The package's log lines on stderr for as long as the block runs. form: `text` or `json`."""
+    """The package's log lines on stderr for as long as the block runs. form: `text` or `json`.
+
+    With `json` those of others too (the drivers', a projection's), which Python would write there as they are.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLine() if form == "json" else _OneLine("%(asctime)s %(levelname)s %(message)s"))
     log = logging.getLogger("ledger")
     level = log.level
-    log.addHandler(handler)
+    handled = logging.getLogger() if form == "json" else log
+    handled.addHandler(handler)
     log.setLevel(logging.INFO)
     try:
         yield log
     finally:
-        log.removeHandler(handler)
+        handled.removeHandler(handler)
         log.setLevel(level)
 
 

@@ -13,7 +13,7 @@ import click
 
 from ledger.cli.shared import Shared
 from ledger.errors import InvalidSetting, LedgerError
-from ledger.overview import NOT_SET, OK, LedgerState, Overview, look
+from ledger.overview import NOT_SET, OK, STUCK, LedgerState, Overview, look
 from ledger.servers import Servers
 from ledger.telemetry import COUNTERS, FAILURES, PROJECTED, PUBLISHED
 
@@ -131,7 +131,8 @@ def _of_ledger(ledger: LedgerState) -> Iterator[tuple[str, float | None, dict[st
     if ledger.ledger_id is not None:
         yield "tail_position", ledger.position, {}
         held = ledger.holder
-        yield "tail_held_seconds", 0.0 if held is None else held.seconds or 0.0, {}
+        # Where its age may not be seen, it is known to be no less than this.
+        yield "tail_held_seconds", 0.0 if held is None else held.seconds or STUCK, {}
         yield "tail_held_waiting", 0 if held is None else held.waiting, {}
     if ledger.stream is not None:
         yield "stream_position", ledger.stream.position, {}
