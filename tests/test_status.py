@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import pytest
 
 from ledger import Ledger, TailBusy, create_redis_connection
 from ledger.migrate import migrate
+from ledger.relay import Relay
+from ledger.servers import Servers
 from ledger.settings import Settings
 from ledger.testing import other_database
 from tests.support import OwnServers, event, events
@@ -187,6 +190,31 @@ def test_a_stream_of_other_entries_is_diverged(ledger: Ledger, redis_url: str) -
         redis.xadd("ledger:{main}:entries", {"envelope": "{}", "body": "", "hash": "00" * 32}, id="1-3")
     assert cli.well("status", "--json").json["ledgers"][0]["stream"]["diverged"] is True
     assert "DIVERGED" in cli.well("status").out
+
+
+def test_nothing_seems_to_be_ahead_of_the_ledger_while_it_grows(ledger: Ledger) -> None:
+    """What was appended, published and applied between two looks of status is no divergence."""
+    cli = cli_of(ledger)
+    settings = ledger.settings
+    stop = threading.Event()
+
+    def grow() -> None:
+        with closing(Servers(settings)) as servers:
+            relay = Relay(servers)
+            while not stop.is_set():
+                ledger.append(event(0))
+                relay.publish()
+
+    with ThreadPoolExecutor(1) as executor:
+        growing = executor.submit(grow)
+        try:
+            for _ in range(40):
+                found = cli.well("status", "--json").json["ledgers"][0]
+                assert found["stream"]["diverged"] is False and found["stream"]["lag"] >= 0
+        finally:
+            stop.set()
+            growing.result()
+    assert found["position"] > 40
 
 
 def test_a_lag_whose_time_is_not_known_and_a_view_that_is_ahead(ledger: Ledger, admin: psycopg.Connection) -> None:
