@@ -15,7 +15,7 @@ COPY . .
 # The wheel first, then its dependencies, each checked against its hash.
 RUN /opt/builder/bin/python -m pip wheel -q --no-deps --no-build-isolation --wheel-dir dist . \
     && /opt/auditledger/bin/python -m pip install -q --no-deps --no-index dist/*.whl \
-    && /opt/auditledger/bin/python -m pip install -q -c constraints.txt auditledger
+    && /opt/auditledger/bin/python -m pip install -q -c constraints.txt 'auditledger[metrics]'
 
 FROM ${BASE}
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin auditledger

@@ -56,17 +56,21 @@ def _why_not_connected(error: psycopg.Error) -> str:
     return "Postgres cannot be reached: " + " ".join(str(error).split())
 
 
-def create_redis_connection(redis_url: str, *, connect_timeout: float = 5.0) -> Redis:
+def create_redis_connection(
+    redis_url: str, *, connect_timeout: float = 5.0, read_timeout: float | None = None
+) -> Redis:
     """A Redis client for one worker, fit for blocking reads: no socket timeout, no hidden retries.
 
     redis-py's defaults (a socket timeout of 5 s, ten retries) would cut a blocking XREADGROUP and repeat commands
-    behind the caller's back. Raises InvalidSetting for a malformed URL; connects when first used.
+    behind the caller's back. read_timeout: seconds in which a reply must come, for those who must not hang with a
+    server. Raises InvalidSetting for a malformed URL; connects when first used.
     """
     import redis  # noqa: PLC0415 - takes long to load
     from redis.backoff import NoBackoff  # noqa: PLC0415
     from redis.retry import Retry  # noqa: PLC0415
 
-    return cast(Redis, _redis_from_url(redis.Redis, redis_url, connect_timeout, Retry(NoBackoff(), 0)))
+    retry = Retry(NoBackoff(), 0)
+    return cast(Redis, _redis_from_url(redis.Redis, redis_url, connect_timeout, retry, read_timeout))
 
 
 def create_async_redis_connection(redis_url: str, *, connect_timeout: float = 5.0) -> AsyncRedis:
@@ -79,22 +83,24 @@ def create_async_redis_connection(redis_url: str, *, connect_timeout: float = 5.
     return cast(AsyncRedis, _redis_from_url(asyncio.Redis, redis_url, connect_timeout, retry))
 
 
-def redis_for_plans(create: Callable[..., T], settings: Settings) -> T:
+def redis_for_plans(create: Callable[..., T], settings: Settings, **options: Any) -> T:
     """A client whose replies come as Redis sends them: plans read those, whatever redis-py makes of them by default."""
     if settings.redis_url is None:
         raise InvalidSetting("this needs Redis, and none is set: give redis_url or LEDGER_REDIS_URL")
-    client = create(settings.redis_url, connect_timeout=settings.connect_timeout)
+    client = create(settings.redis_url, **({"connect_timeout": settings.connect_timeout} | options))
     cast(Any, client).response_callbacks.clear()
     return client
 
 
-def _redis_from_url(client: Any, url: str, connect_timeout: float, retry: Any) -> Any:
+def _redis_from_url(
+    client: Any, url: str, connect_timeout: float, retry: Any, read_timeout: float | None = None
+) -> Any:
     import redis  # noqa: PLC0415
 
     try:
         return client.from_url(
             url,
-            socket_timeout=None,
+            socket_timeout=read_timeout,
             socket_connect_timeout=connect_timeout,
             socket_keepalive=True,
             retry=retry,

@@ -7,7 +7,7 @@ their own. The search_path decides which of the two a statement means, so a proj
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -122,11 +122,13 @@ def advance(
     *,
     epoch: int,
     building: bool = False,
+    applied: Callable[[str, int], None] | None = None,
 ) -> Plan[dict[str, Checkpoint]]:
     """Applies the entries, which continue `start`, to several projections of one ledger in one transaction.
 
     Each takes from them what it has not seen; one that is elsewhere (another worker was faster) is left alone.
-    building: in the tables of a rebuild, which is of one projection. Returns their checkpoints afterwards.
+    building: in the tables of a rebuild, which is of one projection. applied: told of each projection that moved, and
+    by how many entries, once that is committed. Returns their checkpoints afterwards.
     Raises ProjectionFailed, and ChainBroken where a view was built over an entry that is not the ledger's.
     """
     schema = building_schema(projections[0]) if building else LIVE_SCHEMA
@@ -139,15 +141,19 @@ def advance(
         )
     )
     held = {row[0]: Checkpoint(*row) for row in rows}
-    moves = []
+    moves, moved_by = [], {}
     for projection in projections:
         checkpoint = held.get(projection.name)
         if checkpoint is not None and checkpoint.version == projection.version:
             moved = yield from _apply(ledger, projection, checkpoint, start, entries, epoch)
             if moved != checkpoint:
                 held[projection.name] = moved
+                moved_by[projection.name] = moved.position - checkpoint.position
                 moves.append(_move(ledger.ledger_id, moved, building))
     yield Pipeline((*moves, _COMMIT)) if moves else _ROLLBACK
+    for name, count in moved_by.items():
+        if applied is not None:
+            applied(name, count)
     return held
 
 

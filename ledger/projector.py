@@ -17,6 +17,7 @@ from ledger.projection import Checkpoint, Projection
 from ledger.relay import Standing, standings
 from ledger.replay import rebuild
 from ledger.servers import Servers
+from ledger.telemetry import COUNTERS, FAILURES, PROJECTED, span
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class Projector:
                 self._step(WAIT)
             except Unavailable as error:
                 log.warning("%s; trying again", error)
+                COUNTERS.add(FAILURES, "project", type(error).__name__, "")
                 refreshed = 0.0
                 stop.wait(RETRY)
 
@@ -129,7 +131,8 @@ class Projector:
         for ledger_id, entries in found.items():
             reader = self._readers[ledger_id]
             try:
-                held = self._advance(reader, entries)
+                with span("ledger.project", name=reader.ledger.name, last=entries[-1].position, entries=len(entries)):
+                    held = self._advance(reader, entries)
             except ProjectionFailed as error:
                 self._stop_failed(error)
                 return 0
@@ -147,8 +150,11 @@ class Projector:
         """
 
         def advance(projections: Sequence[Projection]) -> dict[str, Checkpoint]:
-            plan = plans.advance(reader.ledger, projections, reader.tail, entries, epoch=reader.epoch)
+            plan = plans.advance(reader.ledger, projections, reader.tail, entries, epoch=reader.epoch, applied=applied)
             return self._servers.run(plan)
+
+        def applied(name: str, count: int) -> None:
+            COUNTERS.add(PROJECTED, reader.ledger.name, name, count=count)
 
         if len(entries) < MANY:
             return advance(self._going)
@@ -158,7 +164,8 @@ class Projector:
 
     def _stop_failed(self, error: ProjectionFailed) -> None:
         """The others go on without it, each from where it stands."""
-        log.error("%s", error)
+        log.error("%s", error, extra={"projection": error.name, "position": error.position})
+        COUNTERS.add(FAILURES, "project", type(error).__name__, error.name)
         self.failed.append(error)
         self._going = [projection for projection in self._going if projection.name != error.name]
         self._refresh()

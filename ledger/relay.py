@@ -17,6 +17,7 @@ from ledger.scan import Record, Source, records
 from ledger.servers import Servers
 from ledger.store import SQL, LedgerRef
 from ledger.stream import NOTHING, StreamId, Wire
+from ledger.telemetry import COUNTERS, FAILURES, PUBLISHED, span
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class Relay:
                 pause = POLL if self.publish() else min(IDLE, pause * 2)
             except Unavailable as error:
                 log.warning("%s; trying again", error)
+                COUNTERS.add(FAILURES, "relay", type(error).__name__, "")
                 self._published.clear()
                 pause = RETRY
             stop.wait(pause)
@@ -95,8 +97,10 @@ class Relay:
                 wanted = StreamId(epoch, entries[-1].position)
                 more = wanted.position < standing.position
                 ahead = executor.submit(self._read, standing, wanted.position + 1) if more else None
-                last = self._servers.run(stream.publish(ledger.name, at.last, epoch, entries))
+                with span("ledger.publish", name=ledger.name, last=wanted.position, entries=len(entries)):
+                    last = self._servers.run(stream.publish(ledger.name, at.last, epoch, entries))
                 if last == wanted:
+                    COUNTERS.add(PUBLISHED, ledger.name, count=len(entries))
                     at = GoOn(last, last.position + 1)
                     published += len(entries)
                     if progress is not None:

@@ -73,9 +73,14 @@ class Servers:
             self._redis = self.new_redis()
         return self._redis
 
-    def new_redis(self) -> Redis:
-        """A client of one's own, for plans that block. Raises InvalidSetting where no Redis is set."""
-        return redis_for_plans(create_redis_connection, self.settings)
+    def new_redis(self, patience: float | None = None) -> Redis:
+        """A client of one's own, for plans that block. Raises InvalidSetting where no Redis is set.
+
+        patience: seconds in which Redis must connect and answer, for those who must not hang with it.
+        """
+        if patience is None:
+            return redis_for_plans(create_redis_connection, self.settings)
+        return redis_for_plans(create_redis_connection, self.settings, connect_timeout=patience, read_timeout=patience)
 
     def run(self, plan: Plan[T], redis_client: Redis | None = None) -> T:
         """Drives a plan; a pooled connection is taken when the plan first needs one, and given back at its end."""

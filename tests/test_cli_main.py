@@ -47,6 +47,7 @@ COMMANDS = [
     "verify",
     "export",
     "status",
+    "doctor",
     "witness",
     "demo",
 ]

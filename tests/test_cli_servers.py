@@ -35,7 +35,9 @@ def test_urls_that_lead_nowhere(
     urls: list[str], code: int, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for command in (TAIL, ("append", "--actor", "a", "--action", "b"), ("verify",), ("status",), ("migrate",)):
+    ran = run(*urls, "status")  # to which a server that is away is a result
+    assert ran.code == code and says in ran.out + ran.err and "s3cret" not in ran.out + ran.err
+    for command in (TAIL, ("append", "--actor", "a", "--action", "b"), ("verify",), ("migrate",)):
         ran = run(*urls, *command)
         assert ran.code == code and not ran.out
         assert says in ran.error and "s3cret" not in ran.err

@@ -21,7 +21,7 @@ from typing import Any
 import click
 
 from ledger.cli.shared import Interrupted, Shared
-from ledger.cli.text import one_line, redacted
+from ledger.cli.text import error_line, redacted, use_json_lines, writes_json_lines
 from ledger.errors import IntegrityError, LedgerError, Unavailable, UsageError
 
 PROGRAM = "auditledger"
@@ -39,6 +39,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "grant": ("grant", "Give a database user a role: writer, reader, projector, eraser, admin"),
         "revoke": ("grant", "Take a role from a database user"),
         "status": ("status", "Tails, streams, the lag of every projection, the last verification"),
+        "doctor": ("doctor", "Versions, settings, protections, clocks, lag: what is wrong, and what to do"),
     },
     "Record": {
         "append": ("write", "Append one event; print its receipt"),
@@ -166,6 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError):  # not every stream that a caller puts there has it
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    use_json_lines(False)
     try:
         code = _run(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
@@ -216,8 +218,8 @@ def _fail(error: Exception) -> int:
     for remark in getattr(error, "__notes__", ()):
         text = f"{text.rstrip('.')}. {remark}"
     with suppress(OSError):
-        print("error:", redacted(one_line(text)), file=sys.stderr)
-        if hint:
+        error_line(text)
+        if hint and not writes_json_lines():
             print(hint, file=sys.stderr)
     return code
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from ledger.canonical import timestamp
-from ledger.cli.text import plain
+from ledger.cli.text import plain, writes_json_lines
 from ledger.events import Entry, Receipt
 
 # Within JSON these are legal as they are, but a terminal may obey them (C1 controls, bidi overrides).
@@ -199,7 +199,7 @@ def seconds_text(seconds: float) -> str:
 @contextmanager
 def progress(label: str, unit: str = "entries") -> Iterator[Advance]:
     """A progress bar on stderr, where that is a terminal. Gives what is to be called with (done, total)."""
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or writes_json_lines():
         yield lambda done, total: None
         return
     from ledger.cli.terminal import progress_bar  # noqa: PLC0415 - rich takes long to load

@@ -20,13 +20,18 @@ class Interrupted(Exception):
 
 @dataclass(slots=True)
 class Shared:
-    """The global options, wherever on the command line they stood. None: not given there."""
+    """The global options, wherever on the command line they stood. None: not given there.
+
+    log_format, metrics: of the commands that run for long; `text` or `json`, and the host and port to serve at.
+    """
 
     database_url: str | None = None
     redis_url: str | None = None
     ledger: str | None = None
     home: str | None = None
     json: bool = False
+    log_format: str = "text"
+    metrics: tuple[str, int] | None = None
 
     def given(self) -> Settings:
         """Settings as the command line and the environment have them; no database where neither names one.

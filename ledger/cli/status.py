@@ -2,168 +2,195 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 import click
 
-from ledger import protections, stream
-from ledger.cli.app import Command
+from ledger.cli.app import OK, UNREACHABLE, Command
 from ledger.cli.connect import settings_of
 from ledger.cli.output import line, seconds_text, short_time, time_text, write_json
 from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.text import one_line, redacted
-from ledger.effects import Plan, Query, SqlScript, sql
-from ledger.errors import LedgerError, UnknownLedger
-from ledger.migrate import check_schema, load
+from ledger.overview import NOT_SET, Holder, Lag, LedgerState, Overview, Place, StreamPlace, Verified, look
+from ledger.overview import OK as WELL
 from ledger.servers import Servers
-from ledger.stream import NOTHING
-
-SQL = sql("status")
-VERIFY = sql("verify")
 
 
 @click.command("status", cls=Command)
 @pass_shared
-def status_command(shared: Shared) -> None:
+def status_command(shared: Shared) -> int:
     """Of each ledger, or the one named with --ledger: tail, stream, lag of every projection, last verification.
 
-    And what is unprotected: triggers that are off, privileges wider than 'auditledger grant' gives.
+    And who holds a tail for long, and what is unprotected. Where Postgres or Redis is away it says so, shows what the
+    other knows, and exits 3.
     """
-    settings = settings_of(shared)
-    servers = Servers(settings)
+    servers = Servers(settings_of(shared))
     try:
-        servers.run(check_schema(load()))
-        ledgers = servers.run(_standing(shared.names()))
-        unprotected = servers.run(_unprotected())
-        redis = "not set" if settings.redis_url is None else "ok"
-        for ledger in ledgers:
-            if redis == "ok":
-                try:
-                    ledger["stream"] = servers.run(_stream(ledger))
-                except LedgerError as error:
-                    redis = redacted(one_line(str(error)))
+        found = look(servers, shared.names())
     finally:
         servers.close()
     if shared.json:
-        for ledger in ledgers:
-            del ledger["ledger_id"]
-        write_json({"ledgers": ledgers, "redis": redis, "unprotected": unprotected})
+        write_json(_object(found))
     else:
-        _print(ledgers, redis)
-        for detail in unprotected:
-            line("UNPROTECTED:", detail)
+        _print(found)
+    return UNREACHABLE if found.away else OK
 
 
-def _standing(names: list[str] | None) -> Plan[list[dict[str, Any]]]:
-    """What Postgres knows. Lags are in entries, and in seconds since the first of those was recorded."""
-    rows = yield Query(SQL["ledgers"])
-    found = [row for row in rows if names is None or row[1] in names]
-    if names is not None and not found:
-        raise UnknownLedger(f"there is no ledger {names[0]!r} in this database")
-    projections = yield Query(SQL["projections"])
-    subscriptions = yield Query(SQL["subscriptions"])
-    verified = {row[0]: row[1:] for row in (yield Query(SQL["verifications"]))}
-    ledgers = []
-    for ledger_id, name, epoch, position, tail_hash, recorded_at in found:
-        views = []
-        for _, view, version, building, at in (row for row in projections if row[0] == ledger_id):
-            lag = yield from _lag(ledger_id, at, position or 0)
-            views.append({"name": view, "version": version, "rebuilding": building, "position": at} | lag)
-        groups = []
-        for _, group, at in (row for row in subscriptions if row[0] == ledger_id):
-            lag = yield from _lag(ledger_id, at, position or 0)
-            groups.append({"name": group, "position": at} | lag)
-        ledgers.append({
-            "ledger_id": ledger_id, "ledger": name, "position": position,
-            "hash": None if tail_hash is None else tail_hash.hex(),
-            "recorded_at": time_text(recorded_at) if position else None, "epoch": epoch,
-            "stream": None, "projections": views, "subscriptions": groups,
-            "verified": _verified(verified.get(ledger_id)),
-        })  # fmt: skip
-    return ledgers
+def server_text(text: str) -> str:
+    """`ok`, `not set`, or why a server is away, fit to be shown."""
+    return redacted(one_line(text))
 
 
-def _unprotected() -> Plan[list[str]]:
-    """What is not as the schema has it: triggers, functions, and who may do more than it grants. As verify says it."""
-    yield SqlScript(VERIFY["begin"])
-    findings = yield from protections.check(load())
-    yield Query("rollback")
-    return [finding.detail for finding in findings]
+# -------------------------------------------------------------------------------------------------------------- JSON
 
 
-def _lag(ledger_id: int, at: int, end: int) -> Plan[dict[str, Any]]:
-    rows = (yield Query(SQL["waiting"], (ledger_id, at + 1))) if at < end else []
-    return {"lag": end - at, "lag_seconds": round(max(0.0, rows[0][0]), 3) if rows else 0.0}
-
-
-def _stream(ledger: dict[str, Any]) -> Plan[dict[str, Any]]:
-    """What Redis knows, compared with the tail. A stream of an older epoch holds nothing that counts."""
-    state = yield from stream.state(ledger["ledger"])
-    epoch, end = ledger["epoch"] or 1, ledger["position"] or 0
-    at = state.last.position if state.last.epoch == epoch else 0
-    lag = yield from _lag(ledger["ledger_id"], min(at, end), end)
-    ahead = state.last != NOTHING and state.last > (epoch, end)
-    first = state.first.position if state.first is not None else None
-    return {"epoch": state.last.epoch, "position": at, "first": first, "diverged": ahead} | lag
-
-
-def _verified(row: tuple[datetime, int, int, bytes, int] | None) -> dict[str, Any] | None:
-    if row is None:
-        return None
-    verified_at, first, last, head, findings = row
+def _object(found: Overview) -> dict[str, Any]:
+    """null: not known, because a server is away or this database user may not see it (`hidden` names that)."""
     return {
-        "verified_at": time_text(verified_at), "ok": findings == 0, "first": first, "last": last, "head": head.hex(),
-        "findings": findings,
+        "ledgers": [_ledger_object(ledger) for ledger in found.ledgers],
+        "postgres": server_text(found.postgres),
+        "redis": server_text(found.redis),
+        "unprotected": found.unprotected,
+        "hidden": found.hidden,
+    }
+
+
+def _ledger_object(ledger: LedgerState) -> dict[str, Any]:
+    return {
+        "ledger": ledger.name, "position": ledger.position,
+        "hash": None if ledger.hash is None else ledger.hash.hex(),
+        "recorded_at": time_text(ledger.recorded_at) if ledger.position and ledger.recorded_at else None,
+        "epoch": ledger.epoch,
+        "held_by": None if ledger.holder is None else holder_object(ledger.holder),
+        "stream": None if ledger.stream is None else _stream_object(ledger.stream),
+        "projections": None if ledger.projections is None else [
+            {"name": view.name, "version": view.version, "rebuilding": view.rebuilding} | _place_object(view)
+            for view in ledger.projections
+        ],
+        "subscriptions": None if ledger.subscriptions is None else [
+            {"name": group.name} | _place_object(group) for group in ledger.subscriptions
+        ],
+        "verified": None if ledger.verified is None else _verified_object(ledger.verified),
     }  # fmt: skip
 
 
-def _print(ledgers: list[dict[str, Any]], redis: str) -> None:
-    for ledger in ledgers:
-        if ledger["position"] is None:
-            line(f"Ledger {ledger['ledger']} has no tail: verify it")
-            continue
-        moment = f"; last recorded {_moment(ledger['recorded_at'])}" if ledger["position"] else ""
-        line(f"Ledger {ledger['ledger']}: position {ledger['position']}{moment}")
-        rows = [("  stream", *_stream_row(ledger["stream"], redis))]
-        for view in ledger["projections"]:
-            name = f"  {view['name']}" + (" (being rebuilt)" if view["rebuilding"] else "")
-            rows.append((name, f"at {view['position']}", _behind(view)))
-        rows += [
-            (f"  group {group['name']}", f"at {group['position']}", _behind(group)) for group in ledger["subscriptions"]
-        ]
-        if not ledger["projections"]:
-            rows.append(("  projections", "none built yet", ""))
-        rows.append(("  verified", *_verified_row(ledger["verified"], ledger["position"])))
-        width = max(len(name) for name, *_ in rows), max(len(at) for _, at, *_ in rows)
-        for name, at, more in rows:
-            line(name.ljust(width[0]), at.ljust(width[1]), more)
-    if redis != "ok":
-        line("Redis: " + ("not set; relay and run need it" if redis == "not set" else redis))
+def holder_object(holder: Holder) -> dict[str, Any]:
+    return holder._asdict() | {"since": None if holder.since is None else time_text(holder.since)}
 
 
-def _stream_row(found: dict[str, Any] | None, redis: str) -> tuple[str, str]:
+def _stream_object(found: StreamPlace) -> dict[str, Any]:
+    place = {"epoch": found.epoch, "position": found.position, "first": found.first, "diverged": found.diverged}
+    return place | _lag_object(found.lag)
+
+
+def _place_object(place: Place) -> dict[str, Any]:
+    return {"position": place.position, "ahead": place.ahead} | _lag_object(place.lag)
+
+
+def _lag_object(lag: Lag | None) -> dict[str, Any]:
+    return {"lag": None, "lag_seconds": None} if lag is None else {"lag": lag.entries, "lag_seconds": lag.seconds}
+
+
+def _verified_object(found: Verified) -> dict[str, Any]:
+    return {
+        "verified_at": time_text(found.verified_at), "ok": found.findings == 0, "first": found.first,
+        "last": found.last, "head": found.head.hex(), "findings": found.findings,
+    }  # fmt: skip
+
+
+# -------------------------------------------------------------------------------------------------------- for people
+
+
+def _print(found: Overview) -> None:
+    for ledger in found.ledgers:
+        _print_ledger(ledger, found)
+    for detail in found.unprotected or ():
+        line("UNPROTECTED:", detail)
+    if found.hidden:
+        line(f"Not shown, because this database user may not see it: {', '.join(found.hidden)}")
+    print_away(found.postgres, found.redis)
+
+
+def print_away(postgres: str, redis: str) -> None:
+    """A line for each server that is away."""
+    if postgres != WELL:
+        line("Postgres is away:", server_text(postgres))
+    if redis == NOT_SET:
+        line("Redis: not set; relay and run need it")
+    elif redis != WELL:
+        line("Redis is away:", server_text(redis))
+
+
+def _print_ledger(ledger: LedgerState, found: Overview) -> None:
+    if ledger.ledger_id is None:
+        line(f"Ledger {ledger.name}: position unknown, Postgres is away")
+    elif ledger.position is None:
+        line(f"Ledger {ledger.name} has no tail: verify it")
+        return
+    else:
+        moment = f"; last recorded {short_time(ledger.recorded_at)}" if ledger.position and ledger.recorded_at else ""
+        line(f"Ledger {ledger.name}: position {ledger.position}{moment}")
+    rows = [("  stream", *_stream_row(ledger.stream, found.redis))]
+    if ledger.ledger_id is not None:
+        for view in ledger.projections or ():
+            rows.append((f"  {view.name}" + (" (being rebuilt)" if view.rebuilding else ""), *_place_row(view)))
+        rows += [(f"  group {group.name}", *_place_row(group)) for group in ledger.subscriptions or ()]
+        if not ledger.projections:
+            rows.append(("  projections", "not shown" if ledger.projections is None else "none built yet", ""))
+        hidden = "verified" in found.hidden
+        rows.append(("  verified", *_verified_row(ledger.verified, ledger.position or 0, hidden=hidden)))
+    width = max(len(name) for name, *_ in rows), max(len(at) for _, at, *_ in rows)
+    for name, at, more in rows:
+        line(name.ljust(width[0]), at.ljust(width[1]), more)
+    if ledger.holder is not None:
+        line("  TAIL HELD, appends wait:", holder_text(ledger.holder))
+
+
+def holder_text(holder: Holder) -> str:
+    """Who holds a tail, since when, and what it last ran, in one line."""
+    who = f"prepared transaction {holder.prepared!r}" if holder.pid is None else f"pid {holder.pid}"
+    said = [
+        f"user {holder.user}" if holder.user else "",
+        f"application {holder.application}" if holder.application else "",
+    ]
+    parts = [", ".join([who, *filter(None, said), *([f"from {holder.client}"] if holder.client else [])])]
+    if holder.since is not None and holder.seconds is not None:
+        parts.append(f"since {short_time(holder.since)} ({seconds_text(holder.seconds)})")
+    else:
+        parts.append("since when may be seen by its user, superusers and pg_read_all_stats only")
+    parts.append(f"{holder.waiting} waiting")
+    if holder.state:
+        parts.append(holder.state)
+    if holder.last_ran:
+        parts.append(f"last ran: {holder.last_ran}")
+    return "; ".join(parts)
+
+
+def _stream_row(found: StreamPlace | None, redis: str) -> tuple[str, str]:
     if found is None:
-        return ("unknown", "Redis is not set" if redis == "not set" else "Redis is away")
-    if found["diverged"]:
-        return (
-            f"at {found['epoch']}-{found['position']}",
-            "DIVERGED: ahead of the ledger; 'auditledger relay' says more",
-        )
-    return (f"at {found['position']}", _behind(found))
+        return ("unknown", "Redis is not set" if redis == NOT_SET else "Redis is away")
+    if found.diverged:
+        return (f"at {found.epoch}-{found.position}", "DIVERGED: not the ledger's; 'auditledger relay' says more")
+    if found.lag is None:
+        return (f"at {found.epoch}-{found.position}", "how far behind is unknown")
+    return (f"at {found.position}", _behind(found.lag))
 
 
-def _verified_row(found: dict[str, Any] | None, end: int) -> tuple[str, str]:
+def _place_row(place: Place) -> tuple[str, str]:
+    if place.ahead:
+        return (f"at {place.position}", "AHEAD of the ledger, which was set back: 'auditledger replay'")
+    return (f"at {place.position}", _behind(place.lag))
+
+
+def _verified_row(found: Verified | None, end: int, *, hidden: bool) -> tuple[str, str]:
     if found is None:
-        return ("never", "")
-    verdict = "OK" if found["ok"] else f"{found['findings']} FINDINGS"
-    since = f"; {end - found['last']} entries since" if end > found["last"] else ""
-    return (f"{verdict}, {found['first']} to {found['last']}{since}", _moment(found["verified_at"]))
+        return ("not shown" if hidden else "never", "")
+    verdict = "OK" if found.findings == 0 else f"{found.findings} FINDINGS"
+    since = f"; {end - found.last} entries since" if end > found.last else ""
+    return (f"{verdict}, {found.first} to {found.last}{since}", short_time(found.verified_at))
 
 
-def _behind(lag: dict[str, Any]) -> str:
-    return f"{lag['lag']:,} behind, {seconds_text(lag['lag_seconds'])}" if lag["lag"] else "up to date"
-
-
-def _moment(text: str) -> str:
-    return short_time(datetime.fromisoformat(text))
+def _behind(lag: Lag) -> str:
+    if not lag.entries:
+        return "up to date"
+    return f"{lag.entries:,} behind, " + ("since when is unknown" if lag.seconds is None else seconds_text(lag.seconds))

@@ -35,7 +35,33 @@ def one_line(text: str) -> str:
 def note(text: str) -> None:
     """One line of progress or of news, on stderr, after what stdout has so far."""
     sys.stdout.flush()
-    print(redacted(one_line(text)), file=sys.stderr, flush=True)
+    _say("info", text, redacted(one_line(text)))
+
+
+def error_line(text: str) -> None:
+    """What a command ends with that failed, on stderr."""
+    _say("error", text, f"error: {redacted(one_line(text))}")
+
+
+class _Form:
+    json_lines = False
+
+
+def use_json_lines(on: bool) -> None:
+    """Write what `note` and `error_line` say as JSON, as --log-format json does."""
+    _Form.json_lines = on
+
+
+def writes_json_lines() -> bool:
+    return _Form.json_lines
+
+
+def _say(level: str, text: str, as_line: str) -> None:
+    if _Form.json_lines:
+        from ledger.cli.logs import json_line  # noqa: PLC0415 - needs the rest of the package
+
+        as_line = json_line(level, redacted(one_line(text)))
+    print(as_line, file=sys.stderr, flush=True)
 
 
 def _escaped(character: str) -> str:

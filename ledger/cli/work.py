@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -10,16 +11,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ledger import stream
-from ledger.cli.app import Command
+from ledger.cli.app import INTERRUPTED, OK, Command
 from ledger.cli.connect import ready
+from ledger.cli.logs import log_format, logging_to_stderr
+from ledger.cli.metrics import metered, metrics_port
 from ledger.cli.output import counted, counting, line, progress, write_json
 from ledger.cli.shared import Interrupted, Shared, pass_shared
 from ledger.cli.signers import checkpointers, signing_options
-from ledger.cli.text import note, one_line, redacted
+from ledger.cli.text import note
 from ledger.cli.types import Span
 from ledger.projection import Projection, checkpoints
 from ledger.projector import Projector
@@ -27,7 +31,14 @@ from ledger.relay import Relay, open_epoch, standings
 from ledger.replay import find_projections, rebuild
 from ledger.servers import Servers
 
-_once = click.option("--once", is_flag=True, help="Work until caught up, then end.")
+GRACE = 2.0
+"""Seconds that the batch in hand is given after a stop was asked for; a server that hangs must not hold us up."""
+
+
+def _once(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of all workers."""
+    once = click.option("--once", is_flag=True, help="Work until caught up, then end.")
+    return once(metrics_port(log_format(command)))
 
 
 class _Stopped(Exception):
@@ -43,7 +54,7 @@ def relay_command(shared: Shared, once: bool, new_epoch: bool) -> None:
 
     Of all ledgers, or of the one named with --ledger. Any number of relays may run at once.
     """
-    with working(once) as stop, ready(shared, redis=True) as servers:
+    with working(once) as stop, ready(shared, redis=True) as servers, metered(shared, servers):
         if new_epoch:
             _open_epoch(shared, servers)
         relay = _relay(shared, servers, stop)
@@ -67,6 +78,7 @@ def project_command(shared: Shared, names: tuple[str, ...], once: bool) -> None:
     with (
         working(once) as stop,
         ready(shared, redis=False) as servers,
+        metered(shared, servers),
         _projector(shared, servers, projections, stop) as projector,
     ):
         if once:
@@ -106,6 +118,7 @@ def run_command(
     with (
         working(once) as stop,
         ready(shared, redis=True) as servers,
+        metered(shared, servers),
         _projector(shared, servers, projections, stop) as projector,
     ):
         relay = _relay(shared, servers, stop)
@@ -125,6 +138,7 @@ def run_command(
 @click.command("replay", cls=Command)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--all", "every", is_flag=True, help="All installed projections.")
+@log_format
 @pass_shared
 def replay_command(shared: Shared, names: tuple[str, ...], every: bool) -> None:
     """Rebuild projections from Postgres, beside the live ones, and swap them in."""
@@ -264,33 +278,37 @@ def working(once: bool) -> Iterator[threading.Event]:
 
     once: being stopped means that it did not come to its end. Else it is how the work ends.
     """
-    stop = threading.Event()
+    stop, done = threading.Event(), threading.Event()
     kept = []
     if threading.current_thread() is threading.main_thread():
+
+        def ask(*_: object) -> None:
+            # In a thread: the handler may have interrupted this one while it held the event's lock.
+            threading.Thread(target=_end, args=(stop, done, INTERRUPTED if once else OK), daemon=True).start()
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            kept.append((number, signal.signal(number, lambda *_: stop.set())))
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
-    log = logging.getLogger("ledger")
-    level = log.level
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    try:
-        yield stop
-    except _Stopped:
-        if once:
-            raise Interrupted("stopped before it had caught up") from None
-    finally:
-        if stop.is_set() and not once:
-            log.info("Stopped")
-        log.removeHandler(handler)
-        log.setLevel(level)
-        for number, before in kept:
-            signal.signal(number, before)
+            kept.append((number, signal.signal(number, ask)))
+    shared = click.get_current_context().find_object(Shared)
+    with logging_to_stderr(shared.log_format if shared else "text") as log:
+        try:
+            yield stop
+        except _Stopped:
+            if once:
+                raise Interrupted("stopped before it had caught up") from None
+        finally:
+            done.set()
+            if stop.is_set() and not once:
+                log.info("Stopped")
+            for number, before in kept:
+                signal.signal(number, before)
 
 
-class _OneLine(logging.Formatter):
-    """Entries' text may be in a message, and a URL in an error."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return redacted(one_line(super().format(record)))
+def _end(stop: threading.Event, done: threading.Event, code: int) -> None:
+    """Asks for a stop; ends the process where that is not heeded in time, which is safe at any moment."""
+    stop.set()
+    if not done.wait(GRACE):
+        log = logging.getLogger("ledger")
+        log.warning("Stopped; the batch in hand was given up after %g s: whoever is started next does it again", GRACE)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

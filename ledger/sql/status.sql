@@ -12,6 +12,37 @@ select ledger_id, name, position from ledger.subscriptions order by ledger_id, n
 select distinct on (ledger_id) ledger_id, verified_at, first, last, head, findings
 from ledger.verifications order by ledger_id, verified_at desc;
 
+-- name: holders
+-- Who holds a tail: the xmax of a locked row is the transaction that locked it, and that transaction holds a lock on
+-- its own number. Takes no lock and needs no right but to read the tails; what a session ran is shown to superusers,
+-- pg_read_all_stats and its own user only. Who waits stands in line for the row (tuple) or for the transaction.
+with locks as materialized (
+    select locktype, database, relation, page, tuple, transactionid, pid, granted
+    from pg_locks where locktype in ('transactionid', 'tuple')
+)
+select
+    tail.ledger_id, tail.xmax::text, held.pid,
+    coalesce(prepared.owner, activity.usename)::text,
+    activity.application_name, host(activity.client_addr),
+    coalesce(prepared.prepared, activity.xact_start),
+    extract(epoch from clock_timestamp() - coalesce(prepared.prepared, activity.xact_start))::float8,
+    activity.state, activity.query, prepared.gid,
+    (
+        select count(distinct line.pid) from locks as line
+        where not line.granted and (
+            line.transactionid = tail.xmax
+            or (
+                line.relation = 'ledger.tails'::regclass and format('(%%s,%%s)', line.page, line.tuple) = tail.ctid::text
+                and line.database = (select oid from pg_database where datname = current_database())
+            )
+        )
+    )::int
+from ledger.tails as tail
+join locks as held on held.granted and held.transactionid = tail.xmax
+left join pg_stat_activity as activity on activity.pid = held.pid
+left join pg_prepared_xacts as prepared on prepared.transaction = tail.xmax
+order by tail.ledger_id;
+
 -- name: waiting
 -- How long the entry at this position has been there, in seconds.
 select extract(epoch from clock_timestamp() - recorded_at)::float8

@@ -1,0 +1,176 @@
+"""--metrics-port: what Prometheus is told, over HTTP. Where things stand is looked up when it asks."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ledger.cli.shared import Shared
+from ledger.errors import InvalidSetting, LedgerError
+from ledger.overview import NOT_SET, OK, STUCK, LedgerState, Overview, look
+from ledger.servers import Servers
+from ledger.telemetry import COUNTERS, FAILURES, PROJECTED, PUBLISHED
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+log = logging.getLogger("ledger.metrics")
+
+PATIENCE = 2.0
+"""Seconds in which a connection must be there: Prometheus waits for ten by default."""
+_ADDRESS = re.compile(r"(?:(?P<host>\[[0-9a-fA-F:]+\]|[^:\[\]]+):)?(?P<port>\d{1,5})")
+
+
+def _keep(context: click.Context, option: click.Parameter, value: str | None) -> None:
+    if value is None:
+        return
+    found = _ADDRESS.fullmatch(value)
+    if found is None or int(found["port"]) > 65535:
+        raise click.BadParameter(f"{value!r} is neither a port nor HOST:PORT", context, option)
+    context.ensure_object(Shared).metrics = ((found["host"] or "127.0.0.1").strip("[]"), int(found["port"]))
+
+
+metrics_port = click.option(
+    "--metrics-port", metavar="[HOST:]PORT", expose_value=False, callback=_keep,
+    help="Serve metrics for Prometheus; HOST is 127.0.0.1 unless given.",
+)  # fmt: skip
+
+
+@contextmanager
+def metered(shared: Shared, servers: Servers) -> Iterator[None]:
+    """Serves metrics for as long as the block runs, where --metrics-port asks for it.
+
+    Raises InvalidSetting where prometheus-client is not installed or the port cannot be had.
+    """
+    if shared.metrics is None:
+        yield
+        return
+    try:
+        from prometheus_client import CollectorRegistry, start_http_server  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise InvalidSetting("--metrics-port needs prometheus-client: pip install 'auditledger[metrics]'") from None
+    host, port = shared.metrics
+    # Its own connections: a worker's pool may be busy, or wait for a server that is away.
+    settings = replace(servers.settings, pool_max_size=2, connect_timeout=PATIENCE)
+    own = Servers(settings)
+    registry = CollectorRegistry()
+    registry.register(_Collector(own, shared.names()))
+    try:
+        server, thread = start_http_server(port, host, registry)
+    except OSError as error:
+        own.close()
+        raise InvalidSetting(f"metrics cannot be served at {host}:{port}: {error.strerror or error}") from None
+    log.info("Metrics at http://%s:%s/metrics", f"[{host}]" if ":" in host else host, server.server_port)
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+        own.close()
+
+
+class _Collector:
+    """Asked for all metrics on each scrape; a server that is away leaves out what it alone knows."""
+
+    def __init__(self, servers: Servers, names: list[str] | None) -> None:
+        self._servers = servers
+        self._names = names
+
+    def describe(self) -> list[Metric]:
+        """Nothing: the registry would have to ask both servers to learn the names."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        from prometheus_client.core import CounterMetricFamily  # noqa: PLC0415
+
+        for name, text, labels, key in (
+            ("published_entries", "Entries that this process added to streams.", ("ledger",), PUBLISHED),
+            ("projected_entries", "Entries that this process applied.", ("ledger", "projection"), PROJECTED),
+            ("failures", "Failures of this process' jobs, by kind.", ("job", "error", "projection"), FAILURES),
+        ):
+            family = CounterMetricFamily(f"auditledger_{name}", text, labels=labels)
+            for values, count in COUNTERS.sums(key).items():
+                family.add_metric(values, count)
+            yield family
+        try:
+            yield from _gauges(look(self._servers, self._names))
+        except LedgerError as error:
+            log.warning("%s", error)
+
+
+def _gauges(found: Overview) -> Iterator[Metric]:
+    from prometheus_client.core import GaugeMetricFamily  # noqa: PLC0415
+
+    families: dict[str, Any] = {}
+
+    def gauge(name: str, value: float | None, **labels: str) -> None:
+        if name not in families:
+            families[name] = GaugeMetricFamily(f"auditledger_{name}", _HELP[name], labels=tuple(labels))
+        if value is not None:
+            families[name].add_metric(tuple(labels.values()), value)
+
+    gauge("up", float(found.postgres == OK), server="postgres")
+    if found.redis != NOT_SET:
+        gauge("up", float(found.redis == OK), server="redis")
+    if found.unprotected is not None:
+        gauge("unprotected", len(found.unprotected))
+    for ledger in found.ledgers:
+        for name, value, labels in _of_ledger(ledger):
+            gauge(name, value, ledger=ledger.name, **labels)
+    yield from families.values()
+
+
+def _of_ledger(ledger: LedgerState) -> Iterator[tuple[str, float | None, dict[str, str]]]:
+    if ledger.ledger_id is not None:
+        yield "tail_position", ledger.position, {}
+        held = ledger.holder
+        # Where its age may not be seen, it is known to be no less than this.
+        yield "tail_held_seconds", 0.0 if held is None else held.seconds or STUCK, {}
+        yield "tail_held_waiting", 0 if held is None else held.waiting, {}
+    if ledger.stream is not None:
+        yield "stream_position", ledger.stream.position, {}
+        if ledger.stream.lag is not None:
+            yield "stream_lag_entries", ledger.stream.lag.entries, {}
+            yield "stream_lag_seconds", ledger.stream.lag.seconds, {}
+        if ledger.stream.diverged is not None:
+            yield "stream_diverged", float(ledger.stream.diverged), {}
+    for kind, places in (("projection", ledger.projections), ("subscription", ledger.subscriptions)):
+        for place in places or ():
+            if not place.rebuilding:
+                labels = {kind: place.name}
+                yield f"{kind}_position", place.position, labels
+                yield f"{kind}_lag_entries", place.lag.entries, labels
+                yield f"{kind}_lag_seconds", place.lag.seconds, labels
+    if ledger.verified is not None:
+        yield "verified_timestamp_seconds", ledger.verified.verified_at.timestamp(), {}
+        yield "verified_position", ledger.verified.last, {}
+        yield "verified_findings", ledger.verified.findings, {}
+
+
+_HELP = {
+    "up": "1 where the server answers.",
+    "unprotected": "Protections that are not as the schema has them.",
+    "tail_position": "The position of a ledger's newest entry.",
+    "tail_held_seconds": "Age of the transaction that holds the tail for long; 0 where none does.",
+    "tail_held_waiting": "Sessions that wait for that transaction.",
+    "stream_position": "The position of a stream's newest entry.",
+    "stream_lag_entries": "Entries not yet published.",
+    "stream_lag_seconds": "Seconds since the first of those was recorded.",
+    "stream_diverged": "1 where the stream holds what is not the ledger's.",
+    "projection_position": "The position that a projection has reached.",
+    "projection_lag_entries": "Entries not yet applied.",
+    "projection_lag_seconds": "Seconds since the first of those was recorded.",
+    "subscription_position": "The position up to which a consumer group has dealt with everything.",
+    "subscription_lag_entries": "Entries not yet dealt with.",
+    "subscription_lag_seconds": "Seconds since the first of those was recorded.",
+    "verified_timestamp_seconds": "When a ledger was verified last.",
+    "verified_position": "The last position of that verification.",
+    "verified_findings": "What that verification found.",
+}

@@ -1,0 +1,72 @@
+"""A statement of SQL without its literals: what somebody's session ran may be shown, what was in it may not.
+
+Errs on the side of showing less: what cannot be told apart for certain ends the text. Lexical structure as in the
+PostgreSQL documentation, "Lexical Structure": strings, dollar quoting, comments that nest.
+"""
+
+from __future__ import annotations
+
+import re
+
+_LONGEST = 200
+_TOKEN = re.compile(
+    r"""
+      (?P<line>--[^\n\r]*)
+    | (?P<comment>/\*)
+    | (?P<escaped>[eE]'(?:[^'\\]|\\.|'')*(?:'|\\?\Z))
+    | (?P<string>(?:[bBxXnN]|[uU]&)?'(?:[^']|'')*(?:'|\Z))
+    | (?P<dollar>\$(?:[A-Za-z_\x80-\U0010ffff][0-9A-Za-z_\x80-\U0010ffff]*)?\$)
+    | (?P<identifier>"(?:[^"]|"")*(?:"|\Z))
+    | (?P<parameter>\$\d+)
+    | (?P<word>[A-Za-z_\x80-\U0010ffff][0-9A-Za-z_$\x80-\U0010ffff]*)
+    | (?P<number>(?:\d|\.\d)[\w.]*(?:(?<=[eE])[+-]\d[\w.]*)?)
+    | (?P<space>\s+)
+    | (?P<other>.)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_COMMENT = re.compile(r"/\*|\*/")
+
+
+def without_literals(sql: str) -> str:
+    """The statement on one line, each literal a `?`, comments dropped; cut after some 200 characters.
+
+    sql: as `pg_stat_activity` shows it, which may itself be cut anywhere.
+    """
+    parts: list[str] = []
+    at = 0
+    while at < len(sql):
+        found = _TOKEN.match(sql, at)
+        if found is None:  # cannot be: `other` takes anything
+            break
+        at = found.end()
+        match found.lastgroup:
+            case "comment":
+                at = _comment_end(sql, at)
+                parts.append(" ")
+            case "line" | "space":
+                parts.append(" ")
+            case "dollar":
+                end = sql.find(found["dollar"], at)
+                at = len(sql) if end < 0 else end + len(found["dollar"])
+                parts.append("?")
+            case "number" | "escaped":
+                parts.append("?")
+            case "string":
+                parts.append("?")
+                # With standard_conforming_strings off, or for such a string, the backslash keeps it open.
+                if "\\'" in found["string"]:
+                    break
+            case _:
+                parts.append(found[0])
+    text = " ".join("".join(parts).split())
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def _comment_end(sql: str, at: int) -> int:
+    depth = 1
+    for found in _COMMENT.finditer(sql, at):
+        depth += 1 if found[0] == "/*" else -1
+        if depth == 0:
+            return found.end()
+    return len(sql)

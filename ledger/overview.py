@@ -1,0 +1,304 @@
+"""Where everything stands, as far as it is known: for `status`, `doctor` and the metrics.
+
+A server that is away, and what a database user may not see, leave gaps; they are said, never filled with a guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import suppress
+from datetime import datetime
+from typing import NamedTuple, TypeVar
+
+from ledger import protections, stream
+from ledger.drive import Redis
+from ledger.effects import Command, Plan, Query, Refused, Row, SqlScript, Wait, sql
+from ledger.errors import LedgerError, Unavailable, UnknownLedger
+from ledger.literals import without_literals
+from ledger.migrate import check_schema, load
+from ledger.servers import Servers
+from ledger.settings import LEDGER_NAME
+from ledger.store import SQL as STORE
+from ledger.stream import NOTHING, StreamId, StreamState
+
+T = TypeVar("T")
+SQL = sql("status")
+VERIFY = sql("verify")
+
+OK, NOT_SET = "ok", "not set"
+PATIENCE = 3.0
+"""Seconds in which Redis must answer."""
+STUCK = 1.0
+"""Seconds from which on a transaction that holds a tail is named; appends hold it for milliseconds."""
+SECOND_LOOK = 0.5
+"""Seconds after which it must still hold it: a long transaction may have appended as its last step."""
+_DENIED = "42501"
+
+
+class Lag(NamedTuple):
+    """seconds: since the first of the entries behind was recorded; None where that cannot be seen."""
+
+    entries: int
+    seconds: float | None
+
+
+class Place(NamedTuple):
+    """How far a projection or a consumer group has come. ahead: further than the ledger, which was set back."""
+
+    name: str
+    position: int
+    lag: Lag
+    ahead: bool
+    version: int = 0
+    rebuilding: bool = False
+
+
+class StreamPlace(NamedTuple):
+    """Where a stream stands. first: the first position that it still holds. lag: None where Postgres is away.
+
+    diverged: it is ahead of its ledger, or its newest entry is not the ledger's; None where that cannot be seen.
+    """
+
+    epoch: int
+    position: int
+    first: int | None
+    lag: Lag | None
+    diverged: bool | None
+
+
+class Verified(NamedTuple):
+    """A ledger's last verification."""
+
+    verified_at: datetime
+    first: int
+    last: int
+    head: bytes
+    findings: int
+
+
+class Holder(NamedTuple):
+    """The transaction that holds a tail for too long; appends to that ledger wait for it.
+
+    pid: None for a prepared transaction, which has a name instead. since: when the transaction began or was prepared,
+    `seconds` ago. last_ran: without literals. None for all that this database user may not see. waiting: sessions.
+    """
+
+    pid: int | None
+    prepared: str | None
+    user: str | None
+    application: str | None
+    client: str | None
+    since: datetime | None
+    seconds: float | None
+    state: str | None
+    last_ran: str | None
+    waiting: int
+
+
+class LedgerState(NamedTuple):
+    """One ledger. Without a ledger_id it is known from Redis alone; without a position it has no tail."""
+
+    name: str
+    ledger_id: int | None = None
+    epoch: int | None = None
+    position: int | None = None
+    hash: bytes | None = None
+    recorded_at: datetime | None = None
+    projections: tuple[Place, ...] | None = None
+    subscriptions: tuple[Place, ...] | None = None
+    verified: Verified | None = None
+    holder: Holder | None = None
+    stream: StreamPlace | None = None
+
+
+class Overview(NamedTuple):
+    """postgres, redis: `ok`, `not set`, or why it is away. hidden: what the database user may not see.
+
+    unprotected: what `verify` would say of the protections; None where that is not known.
+    """
+
+    postgres: str
+    redis: str
+    ledgers: tuple[LedgerState, ...]
+    unprotected: tuple[str, ...] | None
+    hidden: tuple[str, ...]
+
+    @property
+    def away(self) -> bool:
+        return self.postgres != OK or self.redis not in (OK, NOT_SET)
+
+
+def look(servers: Servers, names: Collection[str] | None) -> Overview:
+    """At all ledgers, or at those named. Raises UnknownLedger, SchemaMismatch, MigrationTampered."""
+    postgres, found, unprotected = OK, list[LedgerState](), None
+    hidden: list[str] = []
+    try:
+        servers.run(check_schema(load()))
+        found = servers.run(_ledgers(names, hidden))
+        unprotected = servers.run(_allowed(_unprotected(), "protections", hidden))
+    except Unavailable as error:
+        postgres = str(error)
+    redis = NOT_SET
+    if servers.settings.redis_url is not None:
+        client = servers.new_redis(PATIENCE)
+        try:
+            redis, found = _with_streams(servers, client, found, names, postgres)
+        finally:
+            client.close()
+    return Overview(postgres, redis, tuple(found), unprotected, tuple(hidden))
+
+
+# ---------------------------------------------------------------------------------------------------------- Postgres
+
+
+def _ledgers(names: Collection[str] | None, hidden: list[str]) -> Plan[list[LedgerState]]:
+    # What follows the tails is read before them: read after, it could seem to be ahead of them.
+    projections = yield from _allowed(_rows("projections"), "projections", hidden)
+    subscriptions = yield from _allowed(_rows("subscriptions"), "subscriptions", hidden)
+    verifications = yield from _allowed(_rows("verifications"), "verified", hidden)
+    verified = {row[0]: Verified(*row[1:]) for row in verifications or ()}
+    rows = [row for row in (yield Query(SQL["ledgers"])) if names is None or row[1] in names]
+    missing = set(names or ()) - {row[1] for row in rows}
+    if missing:
+        raise UnknownLedger(f"there is no ledger {min(missing)!r} in this database")
+    holders = (yield from _allowed(_stuck(), "holder", hidden)) or {}
+    found = []
+    for row in rows:
+        state = LedgerState(row[1], row[0], *row[2:])
+        places = []
+        for kind in (projections, subscriptions):
+            places.append(None if kind is None else (yield from _places(state, kind)))
+        found.append(
+            state._replace(
+                projections=places[0],
+                subscriptions=places[1],
+                verified=verified.get(row[0]),
+                holder=holders.get(row[0]),
+            )
+        )
+    return found
+
+
+def _rows(statement: str) -> Plan[list[Row]]:
+    rows: list[Row] = yield Query(SQL[statement])
+    return rows
+
+
+def _places(state: LedgerState, rows: list[Row]) -> Plan[tuple[Place, ...]]:
+    end = state.position or 0
+    places = []
+    for ledger_id, name, *more, at in rows:
+        if ledger_id == state.ledger_id:
+            lag = yield from _lag(ledger_id, at, end)
+            places.append(Place(name, at, lag, at > end, *more))
+    return tuple(places)
+
+
+def _lag(ledger_id: int, at: int, end: int) -> Plan[Lag]:
+    if at >= end:
+        return Lag(0, 0.0)
+    rows: list[Row] = (yield from _allowed(_first_behind(ledger_id, at + 1), "lag_seconds", [])) or []
+    return Lag(end - at, round(max(0.0, rows[0][0]), 3) if rows else None)
+
+
+def _first_behind(ledger_id: int, position: int) -> Plan[list[Row]]:
+    rows: list[Row] = yield Query(SQL["waiting"], (ledger_id, position))
+    return rows
+
+
+def _hash_at(ledger_id: int, position: int) -> Plan[list[Row]]:
+    rows: list[Row] = yield Query(STORE["hash_at"], (ledger_id, position))
+    return rows
+
+
+def _stuck() -> Plan[dict[int, Holder]]:
+    """By ledger_id, the transactions that held a tail at two looks, and had begun a while before."""
+    first = {(row[0], row[1]) for row in (yield Query(SQL["holders"])) if row[7] is None or row[7] > STUCK}
+    if not first:
+        return {}
+    yield Wait(SECOND_LOOK)
+    return {row[0]: _holder(row) for row in (yield Query(SQL["holders"])) if (row[0], row[1]) in first}
+
+
+def _holder(row: Row) -> Holder:
+    _, _, pid, user, application, client, since, seconds, state, query, prepared, waiting = row
+    seen = state is not None and query
+    last_ran = without_literals(query) if seen else None
+    seconds = None if seconds is None else round(max(0.0, seconds), 3)
+    return Holder(pid, prepared, user, application or None, client, since, seconds, state, last_ran, waiting)
+
+
+def _unprotected() -> Plan[tuple[str, ...]]:
+    """What is not as the schema has it, as verify says it."""
+    yield SqlScript(VERIFY["begin"])
+    findings = yield from protections.check(load())
+    yield Query("rollback")
+    return tuple(finding.detail for finding in findings)
+
+
+def _allowed(plan: Plan[T], what: str, hidden: list[str]) -> Plan[T | None]:
+    """The plan's result; None where the database user may not see that, which `hidden` is told."""
+    try:
+        return (yield from plan)
+    except Refused as refused:
+        if refused.sqlstate != _DENIED:
+            raise
+        hidden.append(what)
+        return None
+
+
+# ------------------------------------------------------------------------------------------------------------- Redis
+
+
+def _with_streams(
+    servers: Servers, client: Redis, found: list[LedgerState], names: Collection[str] | None, postgres: str
+) -> tuple[str, list[LedgerState]]:
+    """How Redis is, and the ledgers with their streams. Where Postgres is away, those that Redis knows."""
+    redis = OK
+    states: dict[str, StreamState] = {}
+    try:
+        if not found and postgres != OK:
+            found = [LedgerState(name) for name in sorted(names or servers.run(_stream_names(), client))]
+        for ledger in found:
+            states[ledger.name] = servers.run(stream.state(ledger.name), client)
+    except LedgerError as error:
+        redis = str(error)
+    for index, ledger in enumerate(found):
+        if ledger.name in states:
+            place = _from_redis(states[ledger.name])
+            if ledger.ledger_id is not None:
+                with suppress(LedgerError):  # Postgres went away meanwhile, or does not show it
+                    place = servers.run(_compared(ledger, states[ledger.name]))
+            found[index] = ledger._replace(stream=place)
+    return redis, found
+
+
+def _stream_names() -> Plan[set[str]]:
+    prefix, suffix = (part.encode() for part in stream.key("\n").split("\n"))
+    names, cursor = set(), b"0"
+    while True:
+        cursor, keys = yield Command(("SCAN", cursor, "MATCH", stream.key("*"), "COUNT", 1000))
+        found = (key.removeprefix(prefix).removesuffix(suffix).decode(errors="replace") for key in keys)
+        names |= {name for name in found if LEDGER_NAME.fullmatch(name)}
+        if cursor in (b"0", 0):
+            return names
+
+
+def _from_redis(state: StreamState) -> StreamPlace:
+    first = state.first.position if state.first is not None else None
+    return StreamPlace(state.last.epoch, state.last.position, first, None, None)
+
+
+def _compared(ledger: LedgerState, state: StreamState) -> Plan[StreamPlace]:
+    """What Redis knows, compared with the ledger. A stream of an older epoch holds nothing that counts."""
+    ledger_id = ledger.ledger_id or 0
+    epoch, end = ledger.epoch or 1, ledger.position or 0
+    if state.last > StreamId(epoch, end):  # what was published since the tail was read is no divergence
+        [(_, epoch, end)] = yield Query(STORE["tails"], ([ledger_id],))
+    diverged: bool | None = state.last != NOTHING and state.last > StreamId(epoch, end)
+    if state.newest is not None and state.last.epoch == epoch and not diverged:
+        rows = yield from _allowed(_hash_at(ledger_id, state.newest.position), "hash", [])
+        diverged = None if rows is None else not rows or rows[0][0].hex().encode() != state.newest_hash
+    at = state.last.position if state.last.epoch == epoch else 0
+    lag = yield from _lag(ledger_id, min(at, end), end)
+    return _from_redis(state)._replace(position=at, lag=lag, diverged=diverged)

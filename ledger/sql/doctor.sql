@@ -1,0 +1,19 @@
+-- name: server
+select
+    current_setting('server_version'), current_setting('server_version_num')::int, pg_is_in_recovery(),
+    current_setting('synchronous_standby_names') <> '';
+
+-- name: settings
+select name, setting from pg_settings where name = any(%s::text[]);
+
+-- name: settings_of_others
+-- What `alter role` and `alter database` set, where it counts in this database.
+select
+    quote_ident(role.rolname), quote_ident(database.datname), unnest(made.setconfig)
+from pg_db_role_setting as made
+left join pg_roles as role on role.oid = made.setrole
+left join pg_database as database on database.oid = made.setdatabase
+where made.setdatabase in (0, (select oid from pg_database where datname = current_database()));
+
+-- name: clock
+select extract(epoch from clock_timestamp())::float8;

@@ -1,0 +1,62 @@
+"""What the long-running commands tell of themselves: counters, and a span for each batch. Knows nothing of the ledger.
+
+Counters are kept whether anybody reads them or not: one addition a batch. Spans are OpenTelemetry's where its API is
+installed (extra `otel`) and an SDK was set up, as by `opentelemetry-instrument auditledger run`; else they are nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import Any
+
+_NOTHING: AbstractContextManager[object] = nullcontext()
+
+
+class Counters:
+    """Sums by name and labels, of this process. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._sums: Counter[tuple[str, tuple[str, ...]]] = Counter()
+        self._lock = threading.Lock()
+
+    def add(self, name: str, *labels: str, count: int = 1) -> None:
+        with self._lock:
+            self._sums[name, labels] += count
+
+    def sums(self, name: str) -> Mapping[tuple[str, ...], int]:
+        """The sums of this name by their labels."""
+        with self._lock:
+            return {labels: count for (each, labels), count in self._sums.items() if each == name}
+
+
+COUNTERS = Counters()
+
+PUBLISHED = "published"
+"""Entries added to a stream; label: ledger."""
+PROJECTED = "projected"
+"""Entries applied by a live projection; labels: ledger, projection."""
+FAILURES = "failures"
+"""Labels: the job (relay, project), the error's kind (see errors.py), and the projection it was of, if any."""
+
+
+def span(name: str, /, **attributes: str | int) -> AbstractContextManager[object]:
+    """A span around a block; an exception that leaves the block is recorded on it. Attributes are `ledger.<name>`."""
+    tracer = _tracer()
+    if tracer is None:
+        return _NOTHING
+    named = {f"ledger.{key}": value for key, value in attributes.items()}
+    made: AbstractContextManager[object] = tracer.start_as_current_span(name, attributes=named)
+    return made
+
+
+@cache
+def _tracer() -> Any:
+    try:
+        from opentelemetry import trace  # noqa: PLC0415 - an extra, and it takes long to load
+    except ImportError:
+        return None
+    return trace.get_tracer("auditledger")
