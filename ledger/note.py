@@ -19,8 +19,6 @@ from hashlib import sha256
 from typing import Protocol
 
 import msgspec
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from ledger.errors import InvalidSetting, NoteRefused, UsageError
 
@@ -134,6 +132,9 @@ class Verifier(msgspec.Struct, frozen=True):
         """Is that this key's signature of the text?"""
         if (signature.name, signature.key_id) != (self.name, self.key_id):
             return False
+        from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - takes long to load
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415
+
         data = signature.data
         try:
             if self.kind == COSIGNATURE:
@@ -153,6 +154,8 @@ class FileSigner:
             raise InvalidSetting(f"{_shown(name)} cannot be a key's name: no spaces, no plus sign, not empty")
         if len(seed) != 32:
             raise InvalidSetting(f"a key's seed has 32 bytes, not {len(seed)}")
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
+
         self._seed = seed
         self._key = Ed25519PrivateKey.from_private_bytes(seed)
         self.verifier = Verifier(name, ED25519, self._key.public_key().public_bytes_raw())

@@ -600,9 +600,9 @@ def test_again_and_again(ledger: Ledger, key: Path, caplog: pytest.LogCaptureFix
         except BaseException as error:
             errors.append(error)
 
-    def until(size: int) -> None:
-        for _ in range(500):
-            if place.taken and opened(place.taken[-1], key).size == size:
+    def until(size: int, at: Place) -> None:
+        for _ in range(1500):
+            if at.taken and opened(at.taken[-1], key).size == size:
                 return
             stop.wait(0.02)
         raise AssertionError(f"no checkpoint of {size} entries: {caplog.text}")
@@ -611,13 +611,18 @@ def test_again_and_again(ledger: Ledger, key: Path, caplog: pytest.LogCaptureFix
     thread.start()
     try:
         ledger.append_many(events(5))
-        until(5)
+        until(5, place)
+        until(5, other)
         stop.wait(0.2)
         place.away = True
         ledger.append_many(events(5))
-        stop.wait(0.2)
+        until(10, other)
+        for _ in range(1500):
+            if "place: away" in caplog.text:
+                break
+            stop.wait(0.02)
         place.away = False
-        until(10)
+        until(10, place)
         for each in (place, other):
             sizes = [opened(note, key).size for note in each.taken]
             assert sizes == sorted(set(sizes)), "each once"
