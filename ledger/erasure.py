@@ -61,7 +61,7 @@ def record_own(appender: Appender, draft: Draft) -> Plan[list[Outcome]]:
     Raises ErasureRefused, UnderLegalHold, HoldRefused.
     """
     try:
-        entry = yield from appender.append_own(draft, SQL[_FUNCTIONS[draft.event.action]])
+        entry = yield from appender.append_own(draft, SQL["record_own"].format(_FUNCTIONS[draft.event.action]))
     except Refused as refused:
         error = _refusal(draft.event.action, refused)
         if error is None:

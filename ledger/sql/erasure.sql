@@ -1,38 +1,11 @@
 -- The ledger's own entries, each through the only function that may record it. A row of audit_logs goes in; the
 -- entry that says so comes out: the same, or an earlier one.
 
--- name: erase_entry
+-- name: record_own
 select
     said.position, said.id, said.recorded_at, said.occurred_at, said.actor, said.actor_type, said.action,
     said.resource_type, said.resource_id, said.before::text, said.after::text, said.metadata::text,
     said.salt, said.body_hash, said.prev_hash, said.hash
-from ledger.erase_entry(
-    row(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)::ledger.audit_logs
-) as said;
-
--- name: place_hold
-select
-    said.position, said.id, said.recorded_at, said.occurred_at, said.actor, said.actor_type, said.action,
-    said.resource_type, said.resource_id, said.before::text, said.after::text, said.metadata::text,
-    said.salt, said.body_hash, said.prev_hash, said.hash
-from ledger.place_hold(
-    row(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)::ledger.audit_logs
-) as said;
-
--- name: release_hold
-select
-    said.position, said.id, said.recorded_at, said.occurred_at, said.actor, said.actor_type, said.action,
-    said.resource_type, said.resource_id, said.before::text, said.after::text, said.metadata::text,
-    said.salt, said.body_hash, said.prev_hash, said.hash
-from ledger.release_hold(
-    row(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)::ledger.audit_logs
-) as said;
-
--- name: record_key
-select
-    said.position, said.id, said.recorded_at, said.occurred_at, said.actor, said.actor_type, said.action,
-    said.resource_type, said.resource_id, said.before::text, said.after::text, said.metadata::text,
-    said.salt, said.body_hash, said.prev_hash, said.hash
-from ledger.record_key(
+from ledger.{}(
     row(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)::ledger.audit_logs
 ) as said;
