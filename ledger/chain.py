@@ -48,15 +48,20 @@ def check_continues(tail: Tail, entries: Iterable[Entry]) -> Tail:
     Checks of each entry: position, link, time, the envelope's hash, and the body's where there is one.
     """
     for entry in entries:
-        if entry.position != tail.position + 1:
-            raise ChainBroken(entry.position, f"does not follow entry {tail.position}")
-        if entry.prev_hash != tail.hash:
-            raise ChainBroken(entry.position, f"its prev is not the hash of entry {tail.position}")
-        if entry.recorded_at < tail.recorded_at:
-            raise ChainBroken(entry.position, f"recorded earlier than entry {tail.position}")
+        check_link(tail, entry)
         check_entry(entry)
         tail = entry.tail
     return tail
+
+
+def check_link(tail: Tail, entry: Entry) -> None:
+    """Raises ChainBroken where the entry's position, link or time does not continue `tail`."""
+    if entry.position != tail.position + 1:
+        raise ChainBroken(entry.position, f"does not follow entry {tail.position}")
+    if entry.prev_hash != tail.hash:
+        raise ChainBroken(entry.position, f"its prev is not the hash of entry {tail.position}")
+    if entry.recorded_at < tail.recorded_at:
+        raise ChainBroken(entry.position, f"recorded earlier than entry {tail.position}")
 
 
 def check_entry(entry: Entry) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ledger import stream
-from ledger.chain import check_continues
+from ledger.chain import check_continues, check_link
 from ledger.effects import Plan, Query, Refused, Wait
 from ledger.errors import ChainBroken, StreamDiverged
 from ledger.events import GENESIS, Entry, Tail
@@ -83,8 +83,11 @@ def _continues(reader: Reader, streamed: Sequence[Entry | None]) -> bool:
     entries = [entry for entry in streamed if entry is not None]
     if len(entries) < len(streamed) or any(entry.ledger != reader.ledger.name for entry in entries):
         return False
+    tail = reader.tail
     try:
-        check_continues(reader.tail, entries)
+        for entry in entries:
+            check_link(tail, entry)  # its hashes were checked when it was parsed
+            tail = entry.tail
     except ChainBroken:
         return False
     return True

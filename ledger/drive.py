@@ -291,10 +291,13 @@ async def _arows(cursor: psycopg.AsyncCursor[Row]) -> list[Row]:
     return await cursor.fetchall() if cursor.description else []
 
 
-def _redis_args(effect: Command | LuaScript) -> tuple[Any, ...]:
+def _redis_args(effect: Command | LuaScript) -> list[Any]:
+    """Numbers as text: hiredis 3.5 crashes the process where a signal's handler raises while it packs an int."""
     if isinstance(effect, Command):
-        return effect.args
-    return ("EVAL", effect.lua, len(effect.keys), *effect.keys, *effect.args)
+        args: Iterable[Any] = effect.args
+    else:
+        args = ("EVAL", effect.lua, len(effect.keys), *effect.keys, *effect.args)
+    return [str(arg) if arg.__class__ is int else arg for arg in args]
 
 
 def _needed(side: T | None, name: str) -> T:

@@ -7,6 +7,7 @@ believed. Times stay numbers, because a forged row may hold one that no datetime
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 from ledger.canonical import body_bytes, digest, envelope_from, timestamp_from, uuid_text
@@ -117,29 +118,30 @@ def source_of(ledger: LedgerRef) -> Plan[Source]:
 
 
 def records(source: Source, first: int, take: Callable[[Record], object], last: int = FAR) -> Plan[None]:
-    """Hands every row at positions first … last to `take`, in order.
+    """Hands every row at positions first … last to `take`, in order."""
+    yield from _rows(source, first, last, lambda row: take(Record(*row)))
+
+
+def _rows(source: Source, first: int, last: int, take: Callable[[Row], object]) -> Plan[None]:
+    """The same, as plain tuples.
 
     From the view in ranges: it is planned as if all its rows were wanted, and might sort them all before the first.
     """
     if source.whole:
-        yield _records(source, first, last, take)
+        yield Stored(_from(source, "records"), (source.ledger_id, first, last), take)
         return
     newest: list[int] = []
 
-    def noting(record: Record) -> None:
-        newest[:] = [record.position]
-        take(record)
+    def noting(row: Row) -> None:
+        newest[:] = row[:1]
+        take(row)
 
     start: int | None = first
     while start is not None and start <= last:
         end = min(start + _RANGE - 1, last)
-        yield _records(source, start, end, noting)
+        yield Stored(_from(source, "records"), (source.ledger_id, start, end), noting)
         # With its last position taken, it goes on right after it; else this is the end, or a hole.
         start = end + 1 if newest == [end] else (yield from next_position(source, end + 1))
-
-
-def _records(source: Source, first: int, last: int, take: Callable[[Record], object]) -> Stored:
-    return Stored(_from(source, "records"), (source.ledger_id, first, last), lambda row: take(Record(*row)))
 
 
 def newest(source: Source, last: int = FAR, first: int = 1, *, near: int = 1) -> Plan[Link | None]:
@@ -185,7 +187,7 @@ def check_range(
     if before is None:
         before = BEGINNING if first == 1 else Link(first - 1, None, None, None)
     check = _Check(source.name, before, leaf)
-    yield from records(source, start, check.take, end)
+    yield from _rows(source, start, end, check.take)
     if check.erased:
         erased = [str(position) for position in check.erased]
         rows = yield Query(_from(source, "erasures"), (source.ledger_id, ERASED_TYPE, erased, ERASED))
@@ -241,8 +243,11 @@ def _from(source: Source, name: str) -> str:
     return SQL[name].replace("{}", source.entries)
 
 
+_recorded_from = lru_cache(maxsize=16)(timestamp_from)  # entries that were recorded together have it in common
+
+
 class _Check:
-    """Takes records one by one."""
+    """Takes rows one by one. Nearly all are sound, which is told quickly; of another it is found out what is wrong."""
 
     def __init__(self, ledger: str, before: Link, leaf: Callable[[int, bytes | None], object] | None) -> None:
         self.ledger = ledger
@@ -253,8 +258,43 @@ class _Check:
         self.erased: list[int] = []
         self.holds: list[tuple[int, bool, str | None, str | None]] = []
 
-    def take(self, record: Record) -> None:
+    def take(self, row: Row) -> None:
         self.entries += 1
+        if not self._is_sound(row):
+            self._examine(Record(*row))
+
+    def _is_sound(self, row: Row) -> bool:
+        """Is it a whole entry that continues a sound one, and says nothing of legal holds? Then it is done with."""
+        # fmt: off
+        (
+            position, entry_id, recorded, occurred, actor, actor_type, action, resource_type, resource_id,
+            before, after, metadata, salt, body_hash, prev_hash, entry_hash,
+        ) = row
+        # fmt: on
+        last = self.walk.last
+        if salt is None or action in _HOLDS or last.recorded is None:
+            return False
+        try:
+            envelope = envelope_from(
+                self.ledger, position, uuid_text(entry_id), _recorded_from(recorded), timestamp_from(occurred),
+                actor, actor_type, action, resource_type, resource_id, body_hash, prev_hash,
+            )  # fmt: skip
+            sound = bool(
+                digest(envelope) == entry_hash
+                and prev_hash == last.stored
+                and position == last.position + 1
+                and recorded >= last.recorded
+                and digest(body_bytes(before, after, metadata, salt)) == body_hash
+            )
+        except (AttributeError, OverflowError, TypeError):  # a NULL, or a time that no datetime can hold
+            return False
+        if sound:
+            self.walk.last = Link(position, entry_hash, entry_hash, recorded)
+            if self.leaf is not None:
+                self.leaf(position, envelope)
+        return sound
+
+    def _examine(self, record: Record) -> None:
         position = record.position
         if record.action in _HOLDS:
             placed = record.action == HOLD_PLACED

@@ -14,6 +14,7 @@ from uuid import UUID
 
 import msgspec
 
+from ledger.canonical import digest
 from ledger.effects import Command, LuaScript, Plan
 from ledger.events import Entry
 
@@ -120,8 +121,8 @@ def trim(ledger: str, below: StreamId, *, exactly: bool) -> Plan[None]:
 def read(after: Sequence[tuple[str, StreamId]], count: int, wait: float | None) -> Plan[dict[str, list[Entry | None]]]:
     """The next entries of several ledgers, as (name, last seen id); at most `count` of each.
 
-    wait: seconds to wait for the first; None does not wait. An entry that cannot be read stands as None: what is not
-    in the wire form was not written by `publish`.
+    wait: seconds to wait for the first; None does not wait. An entry that `parse` refuses stands as None: it was
+    not written by `publish`, or was changed since.
     """
     block = () if wait is None else ("BLOCK", max(1, round(wait * 1000)))
     names = {key(name).encode(): name for name, _ in after}
@@ -162,12 +163,18 @@ _decode_body = msgspec.json.Decoder(_Body).decode
 
 
 def parse(fields: Any) -> Entry | None:
-    """An Entry from a stream entry's fields; None where they are not the wire form. Nothing is checked yet."""
+    """An Entry from a stream entry's fields; None where they are not the wire form, or not what their hashes say.
+
+    The bytes are hashed as they came, which is quicker than making them again from the entry.
+    """
     try:
         named = dict(zip(fields[::2], fields[1::2], strict=True))
-        return parse_parts(named[b"envelope"], named[b"body"], named[b"hash"])
+        envelope, body = named[b"envelope"], named[b"body"]
+        entry = parse_parts(envelope, body, named[b"hash"])
     except (KeyError, TypeError, ValueError, msgspec.DecodeError):
         return None
+    true = digest(envelope) == entry.hash and (not body or digest(body) == entry.body_hash)
+    return entry if true else None
 
 
 def parse_parts(envelope_bytes: bytes, body_bytes: bytes, hash_hex: bytes) -> Entry:

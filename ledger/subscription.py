@@ -211,7 +211,7 @@ class Subscription:
             ((StreamId.parse(id_), fields, tries) for id_, fields, tries in rows), key=itemgetter(0)
         ):
             entry = stream.parse(fields)
-            if entry is None or not _true(entry, self._ledger, stream_id):
+            if entry is None or (entry.ledger, entry.position) != (self._ledger.name, stream_id.position):
                 # Erased, trimmed or false in Redis: Postgres is the truth.
                 entries = yield from read(self._ledger, stream_id.position - 1, 1, stream_id.position)
                 if not entries:
@@ -249,11 +249,3 @@ class Subscription:
             return False
         [(more,)] = yield Query(SQL["whole_between"], (self._ledger.ledger_id, after, until))
         return bool(more)
-
-
-def _true(entry: Entry, ledger: LedgerRef, id_: StreamId) -> bool:
-    try:
-        check_entry(entry)
-    except ChainBroken:
-        return False
-    return entry.position == id_.position and entry.ledger == ledger.name

@@ -1,0 +1,51 @@
+"""Signals whose handlers raise, as Ctrl-C does: at any moment, and never the end of the process by itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+# Each command has so many numbers that most signals arrive while they are packed.
+HAMMERED = """
+import signal, sys, time
+from ledger.connections import create_redis_connection
+from ledger.drive import drive
+from ledger.effects import Command
+
+class Rang(Exception): pass
+
+def ring(*_): raise Rang
+
+def touch():
+    yield Command(("TOUCH", *range(2000)))
+
+signal.signal(signal.SIGALRM, ring)
+heard, until = 0, time.monotonic() + 1
+client = create_redis_connection(sys.argv[1])
+while time.monotonic() < until:
+    signal.setitimer(signal.ITIMER_REAL, 0.002)
+    try:
+        drive(touch(), None, client)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except Rang:
+        heard += 1
+        client.close()
+print(heard)
+"""
+
+
+def test_a_signal_while_a_command_is_packed_does_no_harm(redis_url: str) -> None:
+    """hiredis 3.5 ended the process with a segmentation fault: `tail --follow` at Ctrl-C, once in some hundred times."""
+    ran = subprocess.run(
+        [sys.executable, "-c", HAMMERED, redis_url],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert int(ran.stdout) > 0
