@@ -1,4 +1,4 @@
-"""What the long-running commands tell of themselves: counters, and a span for each batch. Knows nothing of the ledger.
+"""What the ledger's work tells of itself: counters, and a span for each batch. Knows nothing of the ledger.
 
 Counters are kept whether anybody reads them or not: one addition a batch. Spans are OpenTelemetry's where its API is
 installed (extra `otel`) and an SDK was set up, as by `opentelemetry-instrument auditledger run`; else they are nothing.

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from ledger.canonical import Draft, draft
@@ -21,6 +22,7 @@ from ledger.errors import ConnectionLost, InvalidEvent, LedgerError, OutcomeUnkn
 from ledger.events import Event
 from ledger.servers import AsyncServers, Servers
 from ledger.store import Appender, Condition, Outcome
+from ledger.telemetry import span
 
 MAX_TURN = 1000
 """Entries that waiting appends may bring into one commit."""
@@ -103,6 +105,9 @@ class _Turns:
             while self.waiting and self.waiting[0].alone is None and len(turn) < MAX_TURN:
                 turn.append(self.waiting.popleft())
         return turn
+
+    def span(self, turn: list[_Slot]) -> AbstractContextManager[object]:
+        return span("ledger.append", name=self.appender.ledger.name, callers=len(turn))
 
     def plan(self, turn: list[_Slot]) -> Callable[[bool], Plan[list[Outcome]]]:
         if turn[0].alone is not None:
@@ -211,7 +216,8 @@ class Writer:
         plan = self._turns.plan(turn)
         try:
             try:
-                outcomes = self._servers.run(plan(False))
+                with self._turns.span(turn):
+                    outcomes = self._servers.run(plan(False))
             except ConnectionLost as lost:
                 outcomes = self._settle(turn, plan, lost)
             _share_out(turn, outcomes)
@@ -300,7 +306,8 @@ class AsyncWriter:
         plan = self._turns.plan(turn)
         try:
             try:
-                outcomes = await self._servers.run(plan(False))
+                with self._turns.span(turn):
+                    outcomes = await self._servers.run(plan(False))
             except ConnectionLost as lost:
                 outcomes = await self._settle(turn, plan, lost)
             _share_out(turn, outcomes)

@@ -39,13 +39,14 @@ print(heard)
 
 
 def test_a_signal_while_a_command_is_packed_does_no_harm(redis_url: str) -> None:
-    """hiredis 3.5 ended the process with a segmentation fault: `tail --follow` at Ctrl-C, once in some hundred times."""
+    """hiredis 3.5 ended the process with a segmentation fault: `tail --follow` at Ctrl-C, once in some 100 times."""
     ran = subprocess.run(
         [sys.executable, "-c", HAMMERED, redis_url],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=60,
+        check=False,
     )
     assert ran.returncode == 0, ran.stderr
     assert int(ran.stdout) > 0

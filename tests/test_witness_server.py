@@ -460,13 +460,14 @@ def test_the_command(tmp_path: Path) -> None:
             popen.send_signal(signal.SIGTERM)
             ran = ended(popen, 10)
     assert ran.code == 0 and "Cosigned log.example/audit/main at size 9" in ran.err and "Stopped" in ran.err
-    with command(tmp_path, "--json") as (popen, witness):
+    with command(tmp_path, "--json", "--log-format", "json") as (popen, witness):
         (outcome,) = gather(HISTORIES[1].note(30, 0), [witness], lambda old: HISTORIES[1].consistency(old, 30))
         assert outcome.kind == "cosigned"  # the histories part at 11
         (outcome,) = gather(LOG.note(40, 0), [witness], lambda old: LOG.consistency(old, 40))
         assert outcome.kind == "forked"
         popen.kill()
-        ended(popen)
+        logged = [json.loads(text) for text in ended(popen).err.splitlines()]
+    assert any("Cosigned" in each["message"] for each in logged)
     shutil.rmtree(tmp_path / "state")
     lost = run(*again)
     assert lost.code == 2 and "has served before" in lost.error

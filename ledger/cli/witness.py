@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from ledger.cli.app import Command
+from ledger.cli.logs import log_format
 from ledger.cli.output import line, write_json
 from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.work import working
@@ -62,6 +63,7 @@ def keygen_command(shared: Shared, file: Path, name: str) -> None:
 @click.option(
     "--listen", default=LISTEN, show_default=True, metavar="HOST:PORT", help="Port 0 takes a free one."
 )  # fmt: skip
+@log_format
 @pass_shared
 def serve_command(shared: Shared, key_file: Path, logs: tuple[str, ...], state: Path, listen: str) -> None:
     """Cosign what logs ask for, until Ctrl-C or SIGTERM. Prints URL+VKEY, as 'checkpoint --witness' takes it.
