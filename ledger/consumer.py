@@ -73,7 +73,7 @@ def next_entries(
             found[reader.ledger.ledger_id] = [entry for entry in entries if entry is not None]
     if misled or not found:
         found |= yield from _from_postgres(misled or readers, limit)
-    if not found and not has_stream and wait is not None:
+    if not found and wait is not None and (misled or not has_stream):
         yield Wait(min(wait, POLL))
     return found
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 from ledger.chain import check_continues
 from ledger.effects import Apply, Pipeline, Plan, Query, Refused, Row, SqlScript, sql
-from ledger.errors import ChainBroken, ProjectionFailed, UnknownProjection, UsageError
+from ledger.errors import ChainBroken, ProjectionFailed, StreamDiverged, UnknownProjection, UsageError
 from ledger.events import Entry, Tail
 from ledger.findings import erased_by
 from ledger.store import LOCK_TIMEOUT, PAGE, LedgerRef, read
@@ -129,17 +129,23 @@ def advance(
     Each takes from them what it has not seen; one that is elsewhere (another worker was faster) is left alone.
     building: in the tables of a rebuild, which is of one projection. applied: told of each projection that moved, and
     by how many entries, once that is committed. Returns their checkpoints afterwards.
-    Raises ProjectionFailed, and ChainBroken where a view was built over an entry that is not the ledger's.
+    Raises ProjectionFailed; StreamDiverged where the entries are not the ledger's, and ChainBroken where a view was
+    built over one that is not.
     """
     schema = building_schema(projections[0]) if building else LIVE_SCHEMA
     names = [projection.name for projection in projections]
-    *_, rows = yield Pipeline(
+    last = entries[-1]
+    *_, rows, there = yield Pipeline(
         (
             _BEGIN,
             Query(SQL["set_path"], (schema,)),
             Query(SQL["lock_checkpoints"], (ledger.ledger_id, names, building)),
+            Query(SQL["hash_at"], (ledger.ledger_id, last.position)),
         )
     )
+    if [tuple(row) for row in there] != [(last.hash,)]:
+        yield _ROLLBACK
+        raise StreamDiverged(f"entry {last.position} of the stream of ledger {ledger.name!r} is not the ledger's")
     held = {row[0]: Checkpoint(*row) for row in rows}
     moves, moved_by = [], {}
     for projection in projections:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from ledger import projection as plans
 from ledger.consumer import Reader, next_entries, set_back
 from ledger.drive import Redis
-from ledger.errors import ProjectionFailed, Unavailable
+from ledger.errors import ProjectionFailed, StreamDiverged, Unavailable
 from ledger.events import Entry
 from ledger.projection import Checkpoint, Projection
 from ledger.relay import Standing, standings
@@ -46,6 +46,7 @@ class Projector:
         self._going = list(projections)
         self._redis: Redis | None = None
         self._readers: dict[int, Reader] = {}
+        self._believed = True  # the stream, until it is found to be ahead of a database that was set back
         self.failed: list[ProjectionFailed] = []
 
     def install(self, progress: Callable[[int, int], None] | None = None) -> None:
@@ -102,6 +103,7 @@ class Projector:
             for ledger in ledgers:
                 checkpoints[ledger.ledger_id].append(known[ledger.ledger_id])
         self._check_not_ahead(found, checkpoints)
+        self._believed = True
         self._readers = {
             standing.ledger.ledger_id: _reader(standing, checkpoints[standing.ledger.ledger_id])
             for standing in found
@@ -124,7 +126,7 @@ class Projector:
         if not readers:
             time.sleep(wait or 0)
             return 0
-        has_stream = self._servers.settings.redis_url is not None
+        has_stream = self._servers.settings.redis_url is not None and self._believed
         if has_stream and self._redis is None:
             self._redis = self._servers.new_redis()
         found = self._servers.run(next_entries(readers, has_stream=has_stream, wait=wait), self._redis)
@@ -135,6 +137,11 @@ class Projector:
                     held = self._advance(reader, entries)
             except ProjectionFailed as error:
                 self._stop_failed(error)
+                return 0
+            except StreamDiverged as error:
+                log.warning("%s: reading from Postgres. 'auditledger relay' says what to do", error)
+                COUNTERS.add(FAILURES, "project", type(error).__name__, "")
+                self._believed = False
                 return 0
             if len(held) < len(self._going):  # a rebuild was swapped in meanwhile, with checkpoints of its own
                 self._refresh()

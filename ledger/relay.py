@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 from ledger import stream
-from ledger.effects import Plan, Query
+from ledger.effects import Command, Plan, Query, Refused
 from ledger.errors import ChainBroken, StreamDiverged, Unavailable, UnknownLedger
 from ledger.findings import erased_by
 from ledger.scan import Record, Source, records
@@ -90,6 +90,8 @@ class Relay:
         ledger, epoch = standing.ledger, standing.epoch
         published = 0
         at = self._servers.run(where_to_go_on(standing, self._keep))
+        if NOTHING.epoch < at.last.epoch < epoch:
+            self._servers.run(_carry_groups_over(standing))
         ahead: Future[list[Wire]] | None = None
         with ThreadPoolExecutor(1) as executor:  # reads the next batch while Redis takes this one
             while at.next <= standing.position:
@@ -155,6 +157,18 @@ def open_epoch(ledger: LedgerRef) -> Plan[int]:
     """Tells relays to fill the stream anew under the next epoch, below which everything is dropped."""
     [(epoch,)] = yield Query(SQL["open_epoch"], (ledger.ledger_id,))
     return int(epoch)
+
+
+def _carry_groups_over(standing: Standing) -> Plan[None]:
+    """Lets consumer groups go on in a new epoch where Postgres says that they are: they would get all of it again."""
+    ledger, epoch, end = standing
+    for group, position in (yield Query(SQL["subscriptions"], (ledger.ledger_id,))):
+        at = StreamId(epoch, min(position, end))
+        try:
+            yield Command(("XGROUP", "SETID", stream.key(ledger.name), group, str(at)))
+        except Refused as refused:
+            if not str(refused).startswith(("NOGROUP", "ERR")):  # no such group or stream: it is made when it is read
+                raise
 
 
 def _wire(ledger: LedgerRef, first: int, last: int) -> Plan[list[Wire]]:

@@ -117,16 +117,24 @@ class Subscription:
         yield Command(("XACK", self._key, self._group, str(claim.id)))
 
     def save(self) -> Plan[None]:
-        """Notes in Postgres up to where every entry was acknowledged or parked."""
+        """Notes in Postgres up to where every entry was acknowledged or parked, as far as the ledger has that.
+
+        What was handed out from a stream that is ahead of a database that was set back is no progress in this ledger.
+        """
         pending, first, _, _ = yield Command(("XPENDING", self._key, self._group))
         if pending:
-            done = StreamId.parse(first).position - 1
+            done = StreamId.parse(first)
+            done = done._replace(position=done.position - 1)
         else:
             groups = yield Command(("XINFO", "GROUPS", self._key))
             named = [dict(zip(group[::2], group[1::2], strict=True)) for group in groups]
             delivered = {group[b"name"]: group[b"last-delivered-id"] for group in named}
-            done = StreamId.parse(delivered.get(self._group.encode(), b"0-0")).position
-        yield Query(SQL["save_subscription"], (done, self._ledger.ledger_id, self._group))
+            done = StreamId.parse(delivered.get(self._group.encode(), b"0-0"))
+        newest = yield Command(("XREVRANGE", self._key, str(done), "-", "COUNT", 1))
+        entry = stream.parse(newest[0][1]) if newest else None
+        if entry is not None:
+            group = (self._ledger.ledger_id, self._group)
+            yield Query(SQL["save_subscription"], (done.position, *group, done.epoch, entry.position, entry.hash))
 
     def _next_claims(self, count: int, wait: float) -> Plan[list[Claim]]:
         now = time.monotonic()

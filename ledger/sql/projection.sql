@@ -33,6 +33,10 @@ select name, version, epoch, position, hash, recorded_at
 from ledger.projections where ledger_id = %s and name = any(%s) and building = %s
 order by name for update;
 
+-- name: hash_at
+-- A stream may be ahead of a database that was set back: what it gives must be the ledger's still.
+select hash from ledger.audit_logs where ledger_id = %s and position = %s;
+
 -- name: move_checkpoint
 update ledger.projections
 set epoch = %s, position = %s, hash = %s, recorded_at = %s, updated_at = now()

@@ -107,6 +107,13 @@ select position from ledger.subscriptions where ledger_id = %s and name = %s;
 -- Is there an entry between two positions that was not erased?
 select exists (select from ledger.audit_logs where ledger_id = %s and position > %s and position < %s and salt is not null);
 
+-- name: subscriptions
+select name, position from ledger.subscriptions where ledger_id = %s order by name;
+
 -- name: save_subscription
-update ledger.subscriptions set position = greatest(position, %s), updated_at = now()
-where ledger_id = %s and name = %s;
+-- Only where the stream's epoch and hash are the ledger's: it may be ahead of a database that was set back.
+update ledger.subscriptions as kept set position = greatest(kept.position, %s), updated_at = now()
+from ledger.tails as tail, ledger.entries as entry
+where kept.ledger_id = %s and kept.name = %s
+    and tail.ledger_id = kept.ledger_id and tail.epoch = %s
+    and entry.ledger_id = kept.ledger_id and entry.position = %s and entry.hash = %s;
