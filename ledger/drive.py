@@ -132,7 +132,8 @@ def _as_refused(error: Exception) -> Refused | None:
         return Refused(str(error), error.sqlstate)
     if isinstance(error, psycopg.Error):
         return None
-    return Refused(str(error), away=not _is_redis(error, "ResponseError"))
+    why = _unwilling(error)
+    return Refused(why or str(error), away=why is not None or not _is_redis(error, "ResponseError"))
 
 
 def _is_redis(error: Exception, kind: str) -> bool:
@@ -148,9 +149,29 @@ def translate(error: Exception) -> LedgerError:
         return _translate_postgres(error)
     if _is_redis(error, "AuthenticationError"):
         return Unavailable(f"Redis refuses the user or password: {error}")
+    if (why := _unwilling(error)) is not None:
+        return Unavailable(f"Redis {why} ({error})")
     if _is_redis(error, "ResponseError"):
         return LedgerError(f"Redis: {error}")
     return Unavailable(f"Redis cannot be reached: {error}")
+
+
+_UNWILLING = {
+    "ReadOnlyError": "is a replica and takes no writes: give the master's URL, or promote it",
+    "OutOfMemoryError": "is out of memory and takes no writes: raise its maxmemory, or keep less (LEDGER_STREAM_KEEP)",
+    "MasterDownError": "is a replica that has lost its master: give another one's URL, or promote it",
+    "MISCONF": "takes no writes because it cannot save its data: look at its log and its disk",
+    "NOREPLICAS": "takes no writes because too few replicas are connected: see min-replicas-to-write",
+}
+"""By redis-py's class, or by the code with which the answer begins where it has none."""
+
+
+def _unwilling(error: Exception) -> str | None:
+    """Why Redis, which answers, does not do now what it may do later."""
+    if not _is_redis(error, "ResponseError"):
+        return None
+    code = str(error).partition(" ")[0]
+    return next((why for kind, why in _UNWILLING.items() if kind in (code, type(error).__name__)), None)
 
 
 def _translate_postgres(error: psycopg.Error) -> LedgerError:
@@ -158,6 +179,11 @@ def _translate_postgres(error: psycopg.Error) -> LedgerError:
     if state.startswith("LE"):
         hint = f" ({error.diag.message_hint})" if error.diag.message_hint else ""
         return RecordRefused(f"the database refused it: {text}{hint}")
+    if state == "25006" or error.diag.source_function == "check_transaction_read_only":
+        return Unavailable(
+            f"this Postgres takes no writes ({text}): it is a standby, or default_transaction_read_only is on. Give the "
+            "primary's URL, or one that names both hosts and ends with ?target_session_attrs=read-write"
+        )
     if state == "55P03":
         return Unavailable(f"Postgres: {text}: another transaction holds what this one needs")
     if state in ("42P01", "3F000", "42883", "42703"):

@@ -73,13 +73,15 @@ def check_url(url: str | None, what: str, schemes: tuple[str, ...]) -> str | Non
     """The URL itself, or InvalidSetting. The message never repeats the URL: it may hold a password."""
     if url is None:
         return None
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in schemes:
+        raise InvalidSetting(f"the {what} must begin with {schemes[0]}://")
     try:
-        parts = urlsplit(url)
-        _ = parts.port
+        # libpq takes several hosts, which urlsplit does not know.
+        for host in re.split("[/?#]", rest, maxsplit=1)[0].rpartition("@")[2].split(","):
+            _ = urlsplit(f"//{host}").port
     except ValueError as error:
         raise InvalidSetting(f"the {what} is malformed: its host or port cannot be read") from error
-    if parts.scheme not in schemes:
-        raise InvalidSetting(f"the {what} must begin with {schemes[0]}://")
     return url
 
 

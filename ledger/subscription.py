@@ -102,16 +102,18 @@ class Subscription:
     def next_claims(self, count: int, wait: float) -> Plan[list[Claim]]:
         """Entries to deal with; none after `wait` seconds without any, or while Redis is away."""
         try:
-            return (yield from self._next_claims(count, wait))
-        except Refused as refused:
-            if refused.away:
-                log.warning("Redis cannot be reached (%s); trying again", refused)
-                yield Wait(AWAY)
-            elif str(refused).startswith("NOGROUP"):
+            try:
+                return (yield from self._next_claims(count, wait))
+            except Refused as refused:
+                if not str(refused).startswith("NOGROUP"):
+                    raise
                 yield from self._create_group()
-            else:
+        except Refused as refused:
+            if not refused.away:
                 raise
-            return []
+            log.warning("Redis cannot be used (%s); trying again", refused)
+            yield Wait(AWAY)
+        return []
 
     def acknowledge(self, claim: Claim) -> Plan[None]:
         yield Command(("XACK", self._key, self._group, str(claim.id)))

@@ -16,6 +16,7 @@ from ledger.settings import Settings
 from ledger.testing import other_database
 from tests.api import Api, Opener
 from tests.support import event
+from tests.test_cli_main import run
 
 SECRET = "s3cr3t-w0rd"
 
@@ -115,6 +116,21 @@ def test_a_malformed_argument_is_refused_at_once(arguments: dict[str, str], mess
     for kind in (Ledger, AsyncLedger):
         with pytest.raises(InvalidSetting, match=f"^{message}") as failed:
             kind.open(**arguments)
+        only_line(failed.value, SECRET)
+
+
+def test_a_url_may_name_several_hosts(migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As libpq has it: whichever answers, or, after a failover, whichever takes writes."""
+    user, _, rest = migrated_url.removeprefix("postgresql://").rpartition("@")
+    several = f"postgresql://{user}@127.0.0.1:1,[::1]:2,{rest}?target_session_attrs=read-write"
+    monkeypatch.setenv("LEDGER_DATABASE_URL", several)
+    for _ in range(2):
+        with Ledger.open() as ledger:
+            ledger.append(event())
+    assert run("status", "--json").json["ledgers"][0]["position"] == 2
+    for wrong in (":port", ":99999"):
+        with pytest.raises(InvalidSetting, match="^the database URL is malformed: its host or port") as failed:
+            Ledger.open(database_url=f"postgresql://a:{SECRET}@h{wrong},h:1/d")
         only_line(failed.value, SECRET)
 
 
