@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, TypeAlias
 from ledger.effects import Command, Plan, Query, Row, sql
 from ledger.errors import IntegrityError, LedgerError, SchemaMismatch, Unavailable
 from ledger.migrate import check_schema, load
-from ledger.overview import NOT_SET, OK, PATIENCE, Lag, LedgerState, Overview, look
+from ledger.overview import NOT_SET, OK, PATIENCE, Holder, Lag, LedgerState, Overview, look
 from ledger.servers import Servers
 
 SQL = sql("doctor")
@@ -199,12 +199,7 @@ def _ledger(ledger: LedgerState) -> Iterator[Check]:
     if ledger.holder is None:
         yield check("tail", "ok", f"at {ledger.position}")
     else:
-        who = f"pid {ledger.holder.pid}" if ledger.holder.pid is not None else ledger.holder.prepared
-        end = f"select pg_terminate_backend({ledger.holder.pid})"
-        if ledger.holder.pid is None:
-            end = f"rollback prepared '{ledger.holder.prepared}'"
-        advice = f"'auditledger status' says more; to end it: {end}; idle_in_transaction_session_timeout prevents it"
-        yield check("tail", "warning", f"held by {who}: appends wait", advice)
+        yield check("tail", "warning", *_held(ledger.holder))
     if ledger.stream is not None:
         if ledger.stream.diverged:
             advice = f"'auditledger --ledger {ledger.name} relay' says how; with --new-epoch it fills the stream anew"
@@ -222,6 +217,21 @@ def _ledger(ledger: LedgerState) -> Iterator[Check]:
             else:
                 worker = "'auditledger project' or 'run'" if kind == "projection" else "its subscriber"
                 yield _behind(f"{ledger.name}: {name}", place.lag, worker)
+
+
+def _held(holder: Holder) -> tuple[str, str]:
+    """Who holds a tail, and what to do."""
+    who = f"pid {holder.pid}" if holder.pid is not None else holder.prepared
+    if "synchronous standby" in (holder.state or ""):
+        return f"held by {who}, which waits for a synchronous standby: appends wait", (
+            "bring the standby back; or, if a failover may lose what is appended until it is: alter system set "
+            "synchronous_standby_names = ''; select pg_reload_conf(). Do not end the session: its entry is recorded here"
+        )
+    end = f"select pg_terminate_backend({holder.pid})"
+    if holder.pid is None:
+        end = f"rollback prepared '{holder.prepared}'"
+    advice = f"'auditledger status' says more; to end it: {end}; idle_in_transaction_session_timeout prevents it"
+    return f"held by {who}: appends wait", advice
 
 
 def _behind(name: str, lag: Lag, worker: str) -> Check:

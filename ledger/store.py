@@ -200,7 +200,9 @@ class Appender:
         else:
             recorded = {}
             if own:
-                yield _ROLLBACK
+                # The tail's lock is a write: where a synchronous standby is demanded, this commit waits for it, and so
+                # for the entries found here, whose own commit may have been interrupted while it waited.
+                yield _COMMIT
                 self._tail = tail
         return [_resolved(outcome, recorded) for outcome in outcomes]
 

@@ -26,7 +26,8 @@ select
     activity.application_name, host(activity.client_addr),
     coalesce(prepared.prepared, activity.xact_start),
     extract(epoch from clock_timestamp() - coalesce(prepared.prepared, activity.xact_start))::float8,
-    activity.state, activity.query, prepared.gid,
+    activity.state || case when activity.wait_event = 'SyncRep' then ', waits for a synchronous standby' else '' end,
+    activity.query, prepared.gid,
     (
         select count(distinct line.pid) from locks as line
         where not line.granted and (
