@@ -202,7 +202,8 @@ def _ledger(ledger: LedgerState) -> Iterator[Check]:
         yield check("tail", "warning", *_held(ledger.holder))
     if ledger.stream is not None:
         if ledger.stream.diverged:
-            advice = f"'auditledger --ledger {ledger.name} relay' says how; with --new-epoch it fills the stream anew"
+            command = f"'auditledger --ledger {ledger.name}"
+            advice = f"{command} salvage FILE' keeps what only it has; {command} relay --new-epoch' fills it anew"
             yield check("stream", "danger", "diverged: it holds what is not the ledger's", advice)
         elif ledger.stream.lag is not None:
             yield _behind(f"{ledger.name}: stream", ledger.stream.lag, "'auditledger relay' or 'run'")
@@ -210,7 +211,7 @@ def _ledger(ledger: LedgerState) -> Iterator[Check]:
         for place in places or ():
             name = f"{kind} {place.name}"
             if place.ahead:
-                what = "replay it" if kind == "projection" else "begin it anew after an entry that is there"
+                what = "replay it" if kind == "projection" else "it goes on at the ledger's end in a new epoch"
                 yield check(name, "danger", "ahead of the ledger, which was set back", what)
             elif place.rebuilding:
                 yield check(f"{name} (rebuild)", "ok", f"at {place.position}")
@@ -224,8 +225,9 @@ def _held(holder: Holder) -> tuple[str, str]:
     who = f"pid {holder.pid}" if holder.pid is not None else holder.prepared
     if "synchronous standby" in (holder.state or ""):
         return f"held by {who}, which waits for a synchronous standby: appends wait", (
-            "bring the standby back; or, if a failover may lose what is appended until it is: alter system set "
-            "synchronous_standby_names = ''; select pg_reload_conf(). Do not end the session: its entry is recorded here"
+            "bring the standby back; or, if a failover may lose what is appended until then: alter system set "
+            "synchronous_standby_names = ''; select pg_reload_conf(). Ending the session helps nobody: its entry is "
+            "recorded here, and its receipt waits for the standby"
         )
     end = f"select pg_terminate_backend({holder.pid})"
     if holder.pid is None:

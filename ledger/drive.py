@@ -56,6 +56,14 @@ _CHUNK = 200 if psycopg.capabilities.has_stream_chunked() else 1
 """Rows that a long result brings at a time: at most some 50 MB, should every body have its 256 KiB."""
 # The server is going away: the connection is as good as lost.
 _SHUTDOWN = ("57P01", "57P02", "57P03", "57P05")
+_UNWILLING = {
+    "ReadOnlyError": "is a replica and takes no writes: give the master's URL, or promote it",
+    "OutOfMemoryError": "is out of memory and takes no writes: raise its maxmemory, or keep less (LEDGER_STREAM_KEEP)",
+    "MasterDownError": "is a replica that has lost its master: give another one's URL, or promote it",
+    "MISCONF": "takes no writes because it cannot save its data: look at its log and its disk",
+    "NOREPLICAS": "takes no writes because too few replicas are connected: see min-replicas-to-write",
+}
+"""By redis-py's class, or by the code with which the answer begins where it has none."""
 
 
 def drive(
@@ -156,16 +164,6 @@ def translate(error: Exception) -> LedgerError:
     return Unavailable(f"Redis cannot be reached: {error}")
 
 
-_UNWILLING = {
-    "ReadOnlyError": "is a replica and takes no writes: give the master's URL, or promote it",
-    "OutOfMemoryError": "is out of memory and takes no writes: raise its maxmemory, or keep less (LEDGER_STREAM_KEEP)",
-    "MasterDownError": "is a replica that has lost its master: give another one's URL, or promote it",
-    "MISCONF": "takes no writes because it cannot save its data: look at its log and its disk",
-    "NOREPLICAS": "takes no writes because too few replicas are connected: see min-replicas-to-write",
-}
-"""By redis-py's class, or by the code with which the answer begins where it has none."""
-
-
 def _unwilling(error: Exception) -> str | None:
     """Why Redis, which answers, does not do now what it may do later."""
     if not _is_redis(error, "ResponseError"):
@@ -181,8 +179,8 @@ def _translate_postgres(error: psycopg.Error) -> LedgerError:
         return RecordRefused(f"the database refused it: {text}{hint}")
     if state == "25006" or error.diag.source_function == "check_transaction_read_only":
         return Unavailable(
-            f"this Postgres takes no writes ({text}): it is a standby, or default_transaction_read_only is on. Give the "
-            "primary's URL, or one that names both hosts and ends with ?target_session_attrs=read-write"
+            f"this Postgres takes no writes ({text}): it is a standby, or default_transaction_read_only is on. Give "
+            "the primary's URL, or one that names both hosts and ends with ?target_session_attrs=read-write"
         )
     if state == "55P03":
         return Unavailable(f"Postgres: {text}: another transaction holds what this one needs")

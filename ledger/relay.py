@@ -194,8 +194,9 @@ def _broken(position: int) -> ChainBroken:
 
 def _diverged(ledger: LedgerRef, what: str) -> StreamDiverged:
     return StreamDiverged(
-        f"the stream of ledger {ledger.name!r} diverged: {what}. Was the database restored from a backup? When you "
-        f"know why, 'auditledger --ledger {ledger.name} relay --new-epoch' fills the stream anew"
+        f"the stream of ledger {ledger.name!r} diverged: {what}. Was the database restored from a backup, or did it "
+        f"fail over to a standby that was behind? 'auditledger --ledger {ledger.name} salvage FILE' keeps what only "
+        f"the stream has; then 'auditledger --ledger {ledger.name} relay --new-epoch' fills it anew"
     )
 
 

@@ -44,6 +44,7 @@ COMMANDS = [
     "state",
     "activity",
     "replay",
+    "salvage",
     "verify",
     "export",
     "status",

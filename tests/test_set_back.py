@@ -6,10 +6,13 @@ it, and whoever goes on needs no help once a new epoch was opened.
 
 from __future__ import annotations
 
+import shlex
+import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -20,7 +23,8 @@ from ledger.effects import Effect, Plan, Wait
 from ledger.errors import StreamDiverged
 from ledger.relay import Relay, open_epoch
 from ledger.servers import Servers
-from tests.support import event, events
+from tests.support import checked, event, events, numbers, receipt_of
+from tests.test_cli_main import cli_of
 from tests.views import project, projector, rows, some_events
 
 KEY = stream.key("main")
@@ -68,10 +72,10 @@ def backup_of(ledger: Ledger, servers: testing.Servers) -> Iterator[Backup]:
         backup.admin.close()
 
 
-def eventually(holds: object, what: str = "") -> None:
+def eventually(holds: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 30
-    while not holds():  # type: ignore[operator]
-        assert time.monotonic() < deadline, what
+    while not holds():
+        assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
@@ -97,9 +101,7 @@ def handed_out(ledger: Ledger) -> list[int]:
     return found
 
 
-def test_views_take_nothing_from_a_stream_that_is_ahead(
-    ledger: Ledger, servers: testing.Servers
-) -> None:
+def test_views_take_nothing_from_a_stream_that_is_ahead(ledger: Ledger, servers: testing.Servers) -> None:
     """The projector runs all the while, as it does over a failover, with nobody there to stop it."""
     ledger.append_many(some_events(50))
     project(ledger)
@@ -199,3 +201,79 @@ def test_a_reader_of_a_stream_that_lies_waits_between_its_looks(ledger: Ledger, 
 
         assert ledger.run(recorded()) == {}
         assert any(isinstance(effect, Wait) for effect in performed), performed
+
+
+# ------------------------------------------------------------------------------------------------------------- salvage
+
+
+def test_what_only_the_stream_has_is_recorded_again(ledger: Ledger, servers: testing.Servers, tmp_path: Path) -> None:
+    cli = cli_of(ledger)
+    file = tmp_path / "lost entries.jsonl"
+    ledger.append_many(some_events(30))
+    with backup_of(ledger, servers) as backup, relay_of(ledger) as relay:
+        ledger.append_many(some_events(20, 30))
+        ledger.erase(7, "user:dpo", "request 4711's", actor_type="staff")  # 51
+        ledger.hold(("invoice", "inv_3"), "user:counsel", "case 12")  # 52
+        ledger.hold(40, "user:counsel", "case 13")  # 53, of an entry that is lost
+        ledger.append(event(1, idempotency_key="k", after={"n": 0.1, "big": 2**80, "text": "ü \u2028"}))
+        ledger.erase(33, "user:dpo", "request 4712")  # 55, of an entry that is lost
+        relay.publish()
+        lost = {entry.id: entry for entry in ledger.read(after=30)}
+        [gone] = [entry.id for entry in lost.values() if entry.erased]
+        ran = cli.well("salvage", str(file))
+        assert ran.out == "" and "holds nothing" in ran.err and not file.exists()
+        backup.restore()
+        relay.tend()
+        with pytest.raises(StreamDiverged, match=r"salvage FILE' .* relay --new-epoch'"):
+            relay.publish()
+        ran = cli.well("salvage", str(file))
+        assert "entries 31 to 55 are not in the database: 21 events" in ran.err and "4 of the ledger's own" in ran.err
+        assert cli("salvage", str(file)).code == 2, "nothing is written over"
+        again = cli.well("salvage", "--json", str(tmp_path / "again")).json
+        assert again["lost"] == {"after": 30, "last": 55} and again["commands"][1:] == ran.out.splitlines()[1:]
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        cli.well("relay", "--once", "--new-epoch")
+        commands = [shlex.split(each, comments=True) for each in ran.out.splitlines()]
+        assert [command[3:5] for command in commands if command] == [
+            ["import", str(file)], ["erase", "7"], ["hold", "invoice:inv_3"],
+        ]  # fmt: skip
+        for command in filter(None, commands * 2):
+            cli.well(*command[1:])
+    entries = checked(ledger)
+    back = [entry for entry in entries[30:] if not entry.action.startswith("ledger.")]
+    assert len(back) == 21 and [entry.before for entry in back if entry.id == gone] == [None]
+    for entry in back:
+        before = lost[entry.id]
+        for field in (
+            "occurred_at",
+            "actor",
+            "actor_type",
+            "action",
+            "resource_id",
+            "before",
+            "after",
+            "metadata",
+        ):
+            assert getattr(entry, field) == getattr(before, field)
+    assert ledger.append(event(1, idempotency_key="k", after={"n": 0.1, "big": 2**80, "text": "ü \u2028"})) in [
+        receipt_of(entry) for entry in back
+    ]
+    assert entries[6].erased and entries[-2].metadata == {"reason": "request 4711's"}
+    assert entries[-2].actor_type == "staff" and entries[-1].action == "ledger.hold_placed"
+    assert ledger.verify().ok
+
+
+def test_a_stream_without_anything_in_common(ledger: Ledger, servers: testing.Servers, tmp_path: Path) -> None:
+    """More is lost than it holds; what is no entry in it is counted, and no more."""
+    with backup_of(ledger, servers) as backup, relay_of(ledger) as relay:
+        ledger.append_many(events(1200))
+        relay.publish()
+        with create_redis_connection(ledger.settings.redis_url or "") as client:
+            client.xtrim(KEY, minid="1-101", approximate=False)
+            client.xadd(KEY, {"envelope": "{}", "body": "", "hash": "00" * 32}, id="1-1201")
+        backup.restore()
+        ran = cli_of(ledger).well("salvage", str(tmp_path / "lost"))
+    assert "entries 101 to 1201 are not in the database: 1,100 events" in ran.err and "1 not readable" in ran.err
+    assert len((tmp_path / "lost").read_bytes().splitlines()) == 1100
+    assert cli_of(ledger).well("import", str(tmp_path / "lost")).code == 0
+    assert numbers(checked(ledger)) == list(range(100, 1200))

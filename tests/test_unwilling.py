@@ -14,7 +14,7 @@ from ledger.migrate import migrate
 from ledger.relay import Relay
 from ledger.servers import Servers
 from ledger.settings import Settings
-from tests.support import OwnServers, event, events
+from tests.support import OwnServers, events
 from tests.test_cli_main import Cli
 
 
@@ -34,7 +34,11 @@ def ledger(settings: Settings) -> Iterator[Ledger]:
 REFUSALS = {
     "a replica": ("replicaof 127.0.0.1 1", "replicaof no one", "is a replica and takes no writes"),
     "out of memory": ("config set maxmemory 1", "config set maxmemory 0", "is out of memory"),
-    "too few replicas": ("config set min-replicas-to-write 1", "config set min-replicas-to-write 0", "too few replicas"),
+    "too few replicas": (
+        "config set min-replicas-to-write 1",
+        "config set min-replicas-to-write 0",
+        "too few replicas",
+    ),
 }
 
 

@@ -60,6 +60,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "relay": ("work", "Publish entries to the Redis streams"),
         "project": ("work", "Keep projections up to date"),
         "replay": ("work", "Rebuild projections from Postgres, beside the live ones"),
+        "salvage": ("salvage", "Keep what the stream has and a database that was set back has lost"),
     },
     "Read": {
         "tail": ("read", "The newest entries; --follow for those to come"),

@@ -15,6 +15,9 @@ from ledger.overview import NOT_SET, Holder, Lag, LedgerState, Overview, Place, 
 from ledger.overview import OK as WELL
 from ledger.servers import Servers
 
+_REPLAY, _NEW_EPOCH = "'auditledger replay'", "it goes on at the ledger's end in a new epoch"
+"""What to do where something has seen more than the ledger has."""
+
 
 @click.command("status", cls=Command)
 @pass_shared
@@ -133,8 +136,14 @@ def _print_ledger(ledger: LedgerState, found: Overview) -> None:
     rows = [("  stream", *_stream_row(ledger.stream, found.redis))]
     if ledger.ledger_id is not None:
         for view in ledger.projections or ():
-            rows.append((f"  {view.name}" + (" (being rebuilt)" if view.rebuilding else ""), *_place_row(view)))
-        rows += [(f"  group {group.name}", *_place_row(group)) for group in ledger.subscriptions or ()]
+            rows.append(
+                (
+                    f"  {view.name}" + (" (being rebuilt)" if view.rebuilding else ""),
+                    *_place_row(view, "'auditledger replay'"),
+                )
+            )
+        groups = ledger.subscriptions or ()
+        rows += [(f"  group {group.name}", *_place_row(group, _NEW_EPOCH)) for group in groups]
         if not ledger.projections:
             rows.append(("  projections", "not shown" if ledger.projections is None else "none built yet", ""))
         hidden = "verified" in found.hidden
@@ -176,9 +185,9 @@ def _stream_row(found: StreamPlace | None, redis: str) -> tuple[str, str]:
     return (f"at {found.position}", _behind(found.lag))
 
 
-def _place_row(place: Place) -> tuple[str, str]:
+def _place_row(place: Place, remedy: str) -> tuple[str, str]:
     if place.ahead:
-        return (f"at {place.position}", "AHEAD of the ledger, which was set back: 'auditledger replay'")
+        return (f"at {place.position}", f"AHEAD of the ledger, which was set back: {remedy}")
     return (f"at {place.position}", _behind(place.lag))
 
 

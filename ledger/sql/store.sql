@@ -81,6 +81,9 @@ from ledger.tails as tail join ledger.ledgers as ledger using (ledger_id) order 
 -- name: hash_at
 select hash from ledger.entries where ledger_id = %s and position = %s;
 
+-- name: hashes
+select position, hash from ledger.entries where ledger_id = %s and position = any(%s);
+
 -- name: open_epoch
 update ledger.tails set epoch = epoch + 1 where ledger_id = %s returning epoch;
 

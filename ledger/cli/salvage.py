@@ -1,0 +1,117 @@
+"""salvage: keeps what the stream has and its database has lost."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from ledger.cli.app import PROGRAM, Command
+from ledger.cli.connect import settings_of
+from ledger.cli.output import counted, line, raw_json, time_text, write_json
+from ledger.cli.shared import Shared, pass_shared
+from ledger.cli.text import note
+from ledger.embedded.files import open_private
+from ledger.errors import UsageError
+from ledger.events import Entry
+from ledger.findings import ERASED, ERASED_TYPE, HOLD_PLACED, HOLD_RELEASED
+from ledger.salvage import Lost, entries_of, lost
+from ledger.servers import Servers
+from ledger.store import LedgerRef, find_ledger
+
+_OWN = {ERASED: "erase", HOLD_PLACED: "hold", HOLD_RELEASED: "release"}
+
+
+@click.command("salvage", cls=Command)
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@pass_shared
+def salvage_command(shared: Shared, file: Path) -> None:
+    """Write to FILE what the stream has and its database has lost: before 'relay --new-epoch' drops it.
+
+    After a failover or a restored backup, when the relay says that the stream diverged. Prints the commands that record
+    it again: as new entries, with their old ids. Look at them first: whoever may write to Redis could have made them.
+    """
+    servers = Servers(settings_of(shared, redis=True))
+    try:
+        ledger = servers.run(find_ledger(servers.settings.name))
+        found = servers.run(lost(ledger))
+        commands = [] if found is None else _salvage(servers, ledger, found, file)
+    finally:
+        servers.close()
+    if found is None:
+        note(f"The stream of ledger {ledger.name} holds nothing that the database has not")
+    if shared.json:
+        place = None if found is None else {"after": found.after.position, "last": found.last.position}
+        write_json({"ledger": ledger.name, "lost": place, "commands": commands})
+    else:
+        for command in commands:
+            line(command)
+
+
+def _salvage(servers: Servers, ledger: LedgerRef, found: Lost, file: Path) -> list[str]:
+    """Writes the file; the commands with which all of it is recorded again."""
+    said, own, unusable = 0, list[str](), 0
+    here = f"{PROGRAM} --ledger {ledger.name}"
+    with _created(file) as output:
+        for entry in _entries(servers, ledger, found):
+            if entry is None:
+                unusable += 1
+            elif entry.action.startswith("ledger."):
+                own.append(_again(entry, found.after.position, here))
+            else:
+                output.write(_event(entry) + b"\n")
+                said += 1
+        output.flush()
+        os.fsync(output.fileno())
+    note(
+        f"Ledger {ledger.name}: the stream's entries {found.after.position + 1} to {found.last.position} are not in "
+        f"the database: {counted(said, 'event')} written to {file}, {len(own)} of the ledger's own, "
+        f"{unusable} not readable"
+    )
+    return [*([f"{here} import {shlex.quote(str(file))}"] if said else []), *own]
+
+
+def _entries(servers: Servers, ledger: LedgerRef, found: Lost) -> Iterator[Entry | None]:
+    at = found.after
+    while at < found.last:
+        at, entries = servers.run(entries_of(ledger, at))
+        if not entries:
+            return
+        yield from entries
+
+
+def _created(file: Path) -> Any:
+    """A new file that nobody else may read: bodies may be personal data."""
+    try:
+        return os.fdopen(open_private(file, os.O_WRONLY | os.O_EXCL), "wb")
+    except FileExistsError:
+        raise UsageError(f"{file} is there already: name a new file") from None
+
+
+def _event(entry: Entry) -> bytes:
+    """As `import` takes it."""
+    return msgspec.json.encode({
+        "actor": entry.actor, "action": entry.action, "resource_type": entry.resource_type,
+        "resource_id": entry.resource_id, "actor_type": entry.actor_type, "before": raw_json(entry.before_json),
+        "after": raw_json(entry.after_json), "metadata": raw_json(entry.metadata_json), "id": str(entry.id),
+        "occurred_at": time_text(entry.occurred_at),
+    })  # fmt: skip
+
+
+def _again(entry: Entry, common: int, here: str) -> str:
+    """The command that does again what one of the ledger's own entries says. common: the last position not lost."""
+    about = f"{entry.resource_type}:{entry.resource_id}"
+    if entry.resource_type == ERASED_TYPE:
+        about = str(entry.resource_id)
+        if not about.isdecimal() or int(about) > common:
+            return f"# {entry.action} of entry {about}, which is lost: nothing to do, unless it has a new position"
+    if entry.action not in _OWN:
+        return f"# {entry.action} {about} by {entry.actor}: do it again by hand"
+    reason = (entry.metadata or {}).get("reason", "")
+    who = ["--actor", entry.actor, "--actor-type", entry.actor_type, "--reason", reason]
+    return f"{here} {_OWN[entry.action]} {shlex.join([about, *who])}"

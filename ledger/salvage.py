@@ -1,0 +1,58 @@
+"""What a stream still has of entries that its database lost, set back to an older backup or a standby that was behind.
+
+A stream and its ledger are the same up to some position: both are chains. What the stream has after it happened, and
+can be recorded again, as new entries. Redis proves nothing: whoever may write to it could have made them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ledger import stream
+from ledger.effects import Command, Plan, Query
+from ledger.events import Entry
+from ledger.store import SQL, LedgerRef
+from ledger.stream import StreamId
+
+PAGE = 500
+
+
+class Lost(NamedTuple):
+    """after, last: the stream's entries after the one and up to the other are not the ledger's."""
+
+    after: StreamId
+    last: StreamId
+
+
+def lost(ledger: LedgerRef) -> Plan[Lost | None]:
+    """Where the stream left the ledger; None where it did not. Looks from its newest entry back to one that is common.
+
+    `after` is the entry before the stream's first where it holds none that is.
+    """
+    last = before = None
+    end = "+"
+    while rows := (yield Command(("XREVRANGE", stream.key(ledger.name), end, "-", "COUNT", PAGE))):
+        ids = [StreamId.parse(id_) for id_, _ in rows]
+        known = dict((yield Query(SQL["hashes"], (ledger.ledger_id, [each.position for each in ids]))))
+        last = last or ids[0]
+        for id_, (_, fields) in zip(ids, rows, strict=True):
+            if _hash(fields) == known.get(id_.position, b"").hex().encode():
+                return Lost(id_, last) if id_ != last else None
+        before = ids[-1]._replace(position=ids[-1].position - 1)
+        end = f"({ids[-1]}"
+    return Lost(before, last) if last is not None and before is not None else None
+
+
+def entries_of(ledger: LedgerRef, after: StreamId) -> Plan[tuple[StreamId, list[Entry | None]]]:
+    """The stream's next entries after an id, and the last one's id; None for an entry that is not whole or not true."""
+    rows = yield Command(("XRANGE", stream.key(ledger.name), f"({after}", "+", "COUNT", PAGE))
+    found = [stream.parse(fields) for _, fields in rows]
+    return (
+        StreamId.parse(rows[-1][0]) if rows else after,
+        [None if entry is None or entry.ledger != ledger.name else entry for entry in found],
+    )
+
+
+def _hash(fields: Sequence[Any]) -> bytes | None:
+    return next((value for name, value in zip(fields[::2], fields[1::2], strict=False) if name == b"hash"), None)
