@@ -136,12 +136,8 @@ def _print_ledger(ledger: LedgerState, found: Overview) -> None:
     rows = [("  stream", *_stream_row(ledger.stream, found.redis))]
     if ledger.ledger_id is not None:
         for view in ledger.projections or ():
-            rows.append(
-                (
-                    f"  {view.name}" + (" (being rebuilt)" if view.rebuilding else ""),
-                    *_place_row(view, "'auditledger replay'"),
-                )
-            )
+            name = f"  {view.name}" + (" (being rebuilt)" if view.rebuilding else "")
+            rows.append((name, *_place_row(view, _REPLAY)))
         groups = ledger.subscriptions or ()
         rows += [(f"  group {group.name}", *_place_row(group, _NEW_EPOCH)) for group in groups]
         if not ledger.projections:
