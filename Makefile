@@ -9,6 +9,8 @@ UPGRADE ?=
 PYTEST_ARGS ?= -n 2
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+# Not from the environment, where it may mean anything.
+NAME :=
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
@@ -16,7 +18,7 @@ PINNED := --only-binary :all: -c constraints.txt
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint types imports unit smoke bench constraints journal clean
+.PHONY: help demo test lint types imports unit smoke bench constraints journal migration clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +49,9 @@ bench: .venv/.bench-installed ## Every figure against its limit and its peers, s
 
 journal: .venv/.pip ## Record the migrations' hashes in schema/journal.json
 	$(BIN)/python tools/journal.py
+
+migration: .venv/.migrations-installed ## Write the next migration from schema/declared: NAME=what_it_does; without NAME check
+	@$(BIN)/python -m tools.migration "$(NAME)"
 
 constraints: ## Pin the dependencies anew, versions kept; UPGRADE=--upgrade raises them (needs uv)
 	@command -v "$(UV)" >/dev/null 2>&1 || { echo "make constraints needs uv: install it, or name it with UV=" >&2; exit 1; }
@@ -89,6 +94,11 @@ clean: ## Remove .venv, caches and built files; the data in .ledger stays
 	@echo "Installing what the tests need"
 	@$(PIP) install $(PINNED) 'auditledger[test]'
 	@$(PIP) install $(PINNED) 'auditledger[verifiers]' || echo "The verifiers of others are not to be had here: their tests are skipped"
+	@touch $@
+
+.venv/.migrations-installed: .venv/.installed
+	@echo "Installing what finds differences between schemas"
+	@$(PIP) install $(PINNED) 'auditledger[migrations]'
 	@touch $@
 
 .venv/.bench-installed: .venv/.installed

@@ -1,0 +1,21 @@
+-- Row-level security for a table: members of ledger_reader see the rows of their ledgers, those of the `unrestricted`
+-- roles all rows. What they may do with the rows that they see is for grants to say. Asks once a statement which
+-- ledgers those are, not once a row.
+create function ledger.restrict_readers(target regclass, variadic unrestricted text[] default '{}') returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    execute format('alter table %s enable row level security', target);
+    execute format(
+        'create policy readable on %s for select to ledger_reader'
+        ' using (ledger_id = any (array(select readable.ledger_id from ledger.readable)))', target
+    );
+    if unrestricted <> '{}' then
+        execute format(
+            'create policy everything on %s to %s using (true) with check (true)',
+            target, array_to_string(unrestricted, ', ')
+        );
+    end if;
+end
+$$;
+
+grant execute on function ledger.restrict_readers to ledger_projector;

@@ -1,0 +1,36 @@
+-- The reverse. ledger_ids: what a reader may read no longer; the role goes with the last of them. NULL: the role at once.
+create function ledger.revoke_role(granted text, grantee text, ledger_ids int[]) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    reads_all boolean;
+begin
+    perform ledger.check_grant(granted, grantee);
+    if granted = 'ledger_reader' then
+        select bool_or(ledger_id is null) into reads_all from ledger.readers where role = quote_ident(grantee)::regrole;
+        if ledger_ids is not null and reads_all then
+            raise exception '% reads all ledgers: revoke the role without naming one, then grant it those that are left',
+                grantee using errcode = '0LP01';
+        end if;
+        delete from ledger.readers
+        where role = quote_ident(grantee)::regrole and (ledger_ids is null or ledger_id = any (ledger_ids));
+        if exists (select from ledger.readers where role = quote_ident(grantee)::regrole) then
+            return;
+        end if;
+    end if;
+    execute format('revoke %I from %I', granted, grantee);
+    -- ADMIN OPTION alone, which whoever created the role has, gives nothing of it.
+    if exists (
+        select from pg_roles
+        where rolname = grantee and not rolsuper and (
+            pg_has_role(oid, to_regrole(granted), 'usage') or pg_has_role(oid, to_regrole(granted), case
+                when current_setting('server_version_num')::int >= 160000 then 'set' else 'member'
+            end)
+        )
+    ) then
+        raise exception '% has % through another role, or by the grant of somebody else, who has to revoke it: nothing was'
+            ' changed', grantee, granted using errcode = '0LP01';
+    end if;
+end
+$$;
+
+grant execute on function ledger.revoke_role to ledger_admin;

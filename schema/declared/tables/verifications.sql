@@ -1,0 +1,14 @@
+create table ledger.verifications (
+    ledger_id int not null,
+    verified_at timestamptz not null default now(),
+    first bigint not null,
+    last bigint not null,
+    head bytea not null,
+    findings int not null,
+    primary key (ledger_id, verified_at)
+);
+comment on table ledger.verifications is 'For status: when each ledger was verified last, and whether it held.';
+
+select ledger.restrict_readers('ledger.verifications', 'ledger_projector');
+grant select on ledger.verifications to ledger_reader;
+grant select, insert on ledger.verifications to ledger_projector;

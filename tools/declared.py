@@ -1,0 +1,109 @@
+"""The declared schema: schema/declared/, plain SQL, one object a file, with all that belongs to it.
+
+Its statements need no order: one that asks for something that is not there yet is tried again after the others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import psycopg
+from psycopg import errors
+
+OBJECTS = {"tables": "table", "functions": "function", "views": "view"}
+"""Folder → what its files create."""
+_STATEMENT = re.compile(r"(?:--[^\n]*|'[^']*'|\$\$.*?\$\$|[^;'$-]|-(?!-)|\$(?!\$))+;", re.DOTALL)
+_COMMENT = re.compile(r"--[^\n]*")
+_NOT_YET = (
+    errors.UndefinedTable,
+    errors.UndefinedColumn,
+    errors.UndefinedFunction,
+    errors.UndefinedObject,
+    errors.InvalidSchemaName,
+)
+
+
+class DeclarationError(Exception):
+    """A declared file that is not what it should be; names the file."""
+
+
+class Statement(NamedTuple):
+    """file: where it stands, below the declaration's folder. sql: with the empty lines and comments above it."""
+
+    file: Path
+    sql: str
+
+    @property
+    def name(self) -> str:
+        """Of the object that the file declares."""
+        return f"ledger.{self.file.stem}"
+
+
+def read(folder: Path, file: Path) -> list[Statement]:
+    """The statements of one file. Raises DeclarationError."""
+    text = (folder / file).read_text()
+    if _COMMENT.sub("", _STATEMENT.sub("", text)).strip():
+        raise DeclarationError(f"{file}: its last statement has no semicolon, or a quote is open")
+    statements = [Statement(file, found) for found in _STATEMENT.findall(text)]
+    kind = OBJECTS.get(file.parent.name)
+    created = [re.match(r"create \w+ [\w.]+", _COMMENT.sub("", each.sql).strip()) for each in statements[:1]]
+    if kind is not None and [found and found[0] for found in created] != [f"create {kind} ledger.{file.stem}"]:
+        raise DeclarationError(f"{file}: it must begin with 'create {kind} ledger.{file.stem}'")
+    return statements
+
+
+def objects(folder: Path) -> list[Statement]:
+    """The statements of all tables, functions and views. Raises DeclarationError."""
+    files = sorted(file.relative_to(folder) for kind in OBJECTS for file in (folder / kind).iterdir())
+    return [statement for file in files for statement in read(folder, file)]
+
+
+def missing(folder: Path, connection: psycopg.Connection) -> list[Statement]:
+    """The statements of the objects that are not in the database."""
+    rows = connection.execute(
+        "select relname from pg_class where relnamespace = 'ledger'::regnamespace and relkind in ('r', 'p', 'v')"
+        " union all select proname from pg_proc where pronamespace = 'ledger'::regnamespace"
+    ).fetchall()
+    there = {f"ledger.{name}" for (name,) in rows}
+    return [statement for statement in objects(folder) if statement.name not in there]
+
+
+def load(folder: Path, connection: psycopg.Connection) -> None:
+    """Makes the declared schema in an empty database, whose server has its roles. Raises DeclarationError."""
+    for file in sorted((folder / "schemas").iterdir()):
+        for statement in read(folder, file.relative_to(folder)):
+            connection.execute(statement.sql.encode())
+    _, left = run(objects(folder), connection)
+    if left:
+        try:
+            connection.execute(left[0].sql.encode())
+        except psycopg.Error as error:
+            raise DeclarationError(f"{left[0].file}: {error}") from None
+
+
+def run(statements: Iterable[Statement], connection: psycopg.Connection) -> tuple[list[Statement], list[Statement]]:
+    """As ledger_owner. The statements in the order in which they could be run, and those that could not.
+
+    Raises DeclarationError for one that fails for another reason than that something is not there.
+    """
+    done: list[Statement] = []
+    left = list(statements)
+    connection.execute("set role ledger_owner")
+    while True:
+        pending, left = left, []
+        for statement in pending:
+            try:
+                with connection.transaction():
+                    connection.execute(statement.sql.encode())
+                done.append(statement)
+            except _NOT_YET:
+                left.append(statement)
+            except psycopg.Error as error:
+                raise DeclarationError(f"{statement.file}: {error}") from None
+        if not left or left == pending:
+            break
+    connection.execute("reset role")
+    return done, left

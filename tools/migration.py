@@ -1,0 +1,116 @@
+"""`make migration NAME=…`: writes the next migration from what schema/declared/ says and the migrations do not make yet.
+
+It counts once the migrations and the declaration agree, in everything that pg_dump tells; only then it is recorded in
+the journal. What the tool cannot write, it names: write that into the new file by hand, and run it again. Without a
+NAME it checks: the migrations as they are, or with a newest file that is not in the journal yet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ledger import embedded, migrate
+from ledger.errors import LedgerError
+from tools import agreement, changes, journal
+from tools.declared import DeclarationError
+from tools.dump import DumpFailed
+
+NAME = re.compile(r"[a-z][a-z0-9_]*(\.needs_[0-9]{4})?")
+
+
+class Refused(Exception):
+    """Nothing was recorded; says why, and what to do."""
+
+
+def make(schema: Path, name: str | None, server: str) -> str:
+    """Writes or checks the newest migration; what was done, in a sentence. server: see agreement.compared.
+
+    Raises Refused, and what agreement.compared raises.
+    """
+    unrecorded = _unrecorded(schema)
+    if unrecorded is None:
+        unrecorded = _written(schema, name, server)
+    elif name is not None and unrecorded.name[5:-4] != name:
+        raise Refused(f"{unrecorded.name} is not done yet: complete or remove it, then make another")
+    if unrecorded is None:
+        return "The migrations make what schema/declared/ says."
+    with _with_journal(schema) as copy, agreement.compared(copy, server) as comparison:
+        if comparison.differences:
+            raise Refused(
+                f"{unrecorded.name} and those before it do not make what schema/declared/ says (-: they do, +: it says).\n"
+                f"Write the rest by hand into {unrecorded.name} and run make migration again:\n\n"
+                + "\n\n".join(comparison.differences)
+            )
+    journal.record(schema)
+    return f"{unrecorded.name} makes what schema/declared/ says, and is recorded in the journal."
+
+
+def _unrecorded(schema: Path) -> Path | None:
+    """The newest migration, where the journal does not have it yet. Raises Refused."""
+    new = journal.unrecorded(schema)
+    if len(new) > 1:
+        names = ", ".join(file.name for file in new)
+        raise Refused(f"only the newest migration may be missing in the journal, not {names}")
+    return new[0] if new else None
+
+
+def _written(schema: Path, name: str | None, server: str) -> Path | None:
+    """The next migration; None where there is nothing to write. Raises Refused."""
+    with agreement.compared(schema, server) as comparison:
+        if not comparison.differences:
+            return None
+        if name is None:
+            raise Refused(
+                "The migrations do not make what schema/declared/ says (-: they do, +: it says).\n"
+                "Write the next one with make migration NAME=what_it_does:\n\n" + "\n\n".join(comparison.differences)
+            )
+        text = changes.script(schema / "declared", comparison.migrated, comparison.declared)
+    newest = max(file.name for file in schema.glob("*.sql"))
+    file = schema / f"{int(newest[:4]) + 1:04}_{name}.sql"
+    file.write_text(text)
+    return file
+
+
+@contextmanager
+def _with_journal(schema: Path) -> Iterator[Path]:
+    """A copy, whose journal has the newest migration too. Raises JournalMismatch."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(shutil.copytree(schema, Path(folder) / "schema"))
+        journal.record(copy)
+        yield copy
+
+
+@contextmanager
+def _server() -> Iterator[str]:
+    home = Path(tempfile.mkdtemp(prefix="auditledger-migration-"))
+    try:
+        yield embedded.start(home).database_url
+    finally:
+        embedded.stop(home)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make migration", description=__doc__)
+    parser.add_argument("name", nargs="?", help="what it does, as in 0007_what_it_does.sql")
+    name = parser.parse_args().name or None
+    if name is not None and NAME.fullmatch(name) is None:
+        parser.error("a name is of small letters, digits and _; CONTRIBUTING.md says when it ends with .needs_NNNN")
+    try:
+        with _server() as server:
+            print(make(journal.SCHEMA, name, server))
+    except (Refused, DeclarationError, DumpFailed, LedgerError, journal.JournalMismatch) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
