@@ -50,7 +50,7 @@ bench: .venv/.bench-installed ## Every figure against its limit and its peers, s
 journal: .venv/.pip ## Record the migrations' hashes in schema/journal.json
 	$(BIN)/python tools/journal.py
 
-migration: .venv/.migrations-installed ## Write the next migration from schema/declared: NAME=what_it_does; without NAME check
+migration: .venv/.test-installed ## Write the next migration from schema/declared: NAME=what_it_does; without NAME check
 	@$(BIN)/python -m tools.migration "$(NAME)"
 
 constraints: ## Pin the dependencies anew, versions kept; UPGRADE=--upgrade raises them (needs uv)
@@ -92,13 +92,8 @@ clean: ## Remove .venv, caches and built files; the data in .ledger stays
 
 .venv/.test-installed: .venv/.installed
 	@echo "Installing what the tests need"
-	@$(PIP) install $(PINNED) 'auditledger[test]'
+	@$(PIP) install $(PINNED) 'auditledger[test,migrations]'
 	@$(PIP) install $(PINNED) 'auditledger[verifiers]' || echo "The verifiers of others are not to be had here: their tests are skipped"
-	@touch $@
-
-.venv/.migrations-installed: .venv/.installed
-	@echo "Installing what finds differences between schemas"
-	@$(PIP) install $(PINNED) 'auditledger[migrations]'
 	@touch $@
 
 .venv/.bench-installed: .venv/.installed
