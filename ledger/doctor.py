@@ -168,9 +168,12 @@ def _schema(servers: Servers) -> Check:
     migrations = load()
     newest = migrations[-1].file
     try:
-        servers.run(check_schema(migrations))
+        newer = servers.run(check_schema(migrations))
     except (SchemaMismatch, IntegrityError) as error:
         return Check("schema", "danger", str(error), "nothing else of the ledger could be looked at until that is done")
+    if newer:
+        found = f"at {newer[-1]}, newer than this package, which works with it"
+        return Check("schema", "warning", found, "upgrade auditledger on this host: it cannot judge all that protects")
     return Check("schema", "ok", f"at {newest}")
 
 

@@ -2,6 +2,9 @@
 
 schema/journal.json lists them: file name, SHA-256, and the SHA-256 of the line before it, so that an edited, removed or
 reordered migration is refused. The database keeps what was applied in `ledger.migrations`.
+
+A client works with a database that has more migrations than it knows, as each leaves what older clients use as it was.
+The one that ends this says so in its name: `0012_drop_x.needs_0010.sql` is for clients that know 0010, or more.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from ledger.store import create_ledger
 
 SQL = sql("migrate")
 _OLDEST_POSTGRES = 150000
+_NEEDS = re.compile(r"\.needs_(\d{4})\.sql")
 
 
 class Migration(NamedTuple):
@@ -75,7 +79,7 @@ def migrate(settings: Settings, *, dry_run: bool = False, folder: Path | None = 
     """Applies what is missing and creates the ledger `main`; the files applied, or that would be (dry_run).
 
     Safe when several processes start at once: one works, the others wait for it.
-    Raises MigrationTampered, Unavailable, and SchemaMismatch for a database newer than this package or unfit for it.
+    Raises MigrationTampered, Unavailable, and SchemaMismatch for a database that needs a newer package or is unfit.
     """
     migrations = load(folder)
     connection = connect(settings)
@@ -85,12 +89,16 @@ def migrate(settings: Settings, *, dry_run: bool = False, folder: Path | None = 
         connection.close()  # ends the advisory lock too
 
 
-def check_schema(migrations: list[Migration]) -> Plan[None]:
-    """Raises SchemaMismatch where the database is not at exactly these migrations."""
-    pending = yield from _pending(migrations)
+def check_schema(migrations: list[Migration]) -> Plan[list[str]]:
+    """The database's migrations beyond these, which a client that knows only these can work with.
+
+    Raises SchemaMismatch where the database lacks one of these, or has one that needs a newer client.
+    """
+    pending, newer = yield from _compare(migrations)
     if pending:
         missing = "has no ledger schema" if len(pending) == len(migrations) else f"lacks {pending[0].file}"
         raise SchemaMismatch(f"the database {missing}: run 'auditledger migrate'")
+    return newer
 
 
 class Function(NamedTuple):
@@ -124,7 +132,7 @@ def _bring_up(migrations: list[Migration], dry_run: bool) -> Plan[list[str]]:
     if not dry_run:
         yield Query(SQL["wait_forever"])
         yield Query(SQL["lock"])
-    pending = yield from _pending(migrations)
+    pending, _ = yield from _compare(migrations)
     if dry_run:
         return [migration.file for migration in pending]
     for migration in pending:
@@ -140,7 +148,8 @@ def _bring_up(migrations: list[Migration], dry_run: bool) -> Plan[list[str]]:
     return [migration.file for migration in pending]
 
 
-def _pending(migrations: list[Migration]) -> Plan[list[Migration]]:
+def _compare(migrations: list[Migration]) -> Plan[tuple[list[Migration], list[str]]]:
+    """Those of these that the database lacks, and the files of those that it has beyond these."""
     [(present,)] = yield Query(SQL["present"])
     applied = (yield Query(SQL["applied"])) if present else []
     for (file, sha256), migration in zip(applied, migrations, strict=False):
@@ -149,8 +158,12 @@ def _pending(migrations: list[Migration]) -> Plan[list[Migration]]:
                 f"the database was migrated with {file} (SHA-256 {sha256[:12]}…), this package has {migration.file} "
                 f"({migration.sha256[:12]}…) in its place: install the package that migrated it"
             )
-    if len(applied) > len(migrations):
-        raise SchemaMismatch(
-            f"the database is newer than this package (it has {applied[len(migrations)][0]}): upgrade auditledger"
-        )
-    return migrations[len(applied) :]
+    newer = [file for file, _ in applied[len(migrations) :]]
+    for file in newer:
+        needed = _NEEDS.search(file)
+        if needed and needed[1] > migrations[-1].file[:4]:
+            raise SchemaMismatch(
+                f"the database is too new for this package (it has {file}, the package ends with "
+                f"{migrations[-1].file}): upgrade auditledger"
+            )
+    return migrations[len(applied) :], newer

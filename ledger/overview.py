@@ -5,7 +5,7 @@ A server that is away, and what a database user may not see, leave gaps; they ar
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import NamedTuple, TypeVar
@@ -133,9 +133,9 @@ def look(servers: Servers, names: Collection[str] | None) -> Overview:
     postgres, found, unprotected = OK, list[LedgerState](), None
     hidden: list[str] = []
     try:
-        servers.run(check_schema(load()))
+        newer = servers.run(check_schema(load()))
         found = servers.run(_ledgers(names, hidden))
-        unprotected = servers.run(_allowed(_unprotected(), "protections", hidden))
+        unprotected = servers.run(_allowed(_unprotected(newer), "protections", hidden))
     except Unavailable as error:
         postgres = str(error)
     redis = NOT_SET
@@ -228,10 +228,10 @@ def _holder(row: Row) -> Holder:
     return Holder(pid, prepared, user, application or None, client, since, seconds, state, last_ran, waiting)
 
 
-def _unprotected() -> Plan[tuple[str, ...]]:
+def _unprotected(newer: Sequence[str]) -> Plan[tuple[str, ...]]:
     """What is not as the schema has it, as verify says it."""
     yield SqlScript(VERIFY["begin"])
-    findings = yield from protections.check(load())
+    findings = yield from protections.check(load(), newer)
     yield Query("rollback")
     return tuple(finding.detail for finding in findings)
 

@@ -5,6 +5,8 @@ What must be there stands in `sql/verify.sql`, and in the migrations themselves.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ledger import privileges
 from ledger.effects import Plan, Query, sql
 from ledger.findings import Finding
@@ -13,10 +15,11 @@ from ledger.migrate import Migration, functions
 SQL = sql("verify")
 
 
-def check(migrations: list[Migration]) -> Plan[list[Finding]]:
+def check(migrations: list[Migration], newer: Sequence[str] = ()) -> Plan[list[Finding]]:
     """One finding for each trigger, constraint, function, table and privilege that is not as these migrations make it.
 
-    Wants the search_path that verify.sql's `begin` sets.
+    newer: files of the migrations that the database has beyond these; they may be why. Wants the search_path that
+    verify.sql's `begin` sets.
     """
     wanted = functions(migrations)
     rows = yield Query(
@@ -29,4 +32,8 @@ def check(migrations: list[Migration]) -> Plan[list[Finding]]:
         ),
     )
     findings = [Finding(None, "unprotected", detail) for (detail,) in rows]
-    return findings + (yield from privileges.check(migrations))
+    findings += yield from privileges.check(migrations)
+    if findings and newer:
+        detail = f"this package does not know {', '.join(newer)}, which may be why: upgrade auditledger to tell"
+        findings.append(Finding(None, "unprotected", detail))
+    return findings

@@ -128,7 +128,7 @@ def _begin(
     """Opens the snapshot; looks at everything but the entries."""
     migrations = migrate.load()
     yield SqlScript(SQL["begin"])
-    yield from migrate.check_schema(migrations)
+    newer = yield from migrate.check_schema(migrations)
     ledger = yield from store.find_ledger(name)
     tail = yield from scan.tail_of(ledger)
     source = yield from scan.source_of(ledger)
@@ -145,7 +145,7 @@ def _begin(
             base = yield from treecheck.proven_base(source, claims)
             first = 1 if base is None else base.size + 1
     findings = yield from scan.strays(source)
-    findings += yield from protections.check(migrations)
+    findings += yield from protections.check(migrations, newer)
     snapshot = None
     if shared:
         [(snapshot,)] = yield Query(SQL["export_snapshot"])

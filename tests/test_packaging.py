@@ -97,13 +97,13 @@ def test_the_wheel_holds_the_package_its_sql_and_the_projections(wheel: Path) ->
 
 
 def test_the_wheel_holds_nothing_else(wheel: Path) -> None:
-    """No tests, benchmarks or tools are installed into a user's environment."""
+    """No tests, benchmarks, tools or declared schema are installed into a user's environment."""
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     info = f"auditledger-{PROJECT['version']}.dist-info"
     assert {name.split("/")[0] for name in names} == {"ledger", "ledger_projections", info}
     assert f"{info}/licenses/LICENSE" in names
-    assert not [name for name in names if re.search(r"(^|/)(tests?/|test_|conftest)|\.pyc$", name)]
+    assert not [name for name in names if re.search(r"(^|/)(tests?/|test_|conftest|declared/)|\.pyc$", name)]
 
 
 def test_shipped_files_stay_readable(wheel: Path) -> None:

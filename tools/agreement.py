@@ -20,8 +20,8 @@ _ROLES = """
     select format('role %s: %s', rolname, to_jsonb(role) - '{oid, rolname, rolpassword}'::text[])
     from pg_roles as role where rolname !~ '^pg_'
     union all
-    select format('member %s of %s: %s', member::regrole, roleid::regrole, to_jsonb(auth) - '{oid, member, roleid}'::text[])
-    from pg_auth_members as auth where roleid::regrole::text !~ '^pg_'
+    select format('%s in %s: %s', member::regrole, roleid::regrole, to_jsonb(found) - '{oid, member, roleid}'::text[])
+    from pg_auth_members as found where roleid::regrole::text !~ '^pg_'
 """
 
 

@@ -46,6 +46,6 @@ def _as_declared(folder: Path, statement: str) -> str:
     found = _REPLACED.match(statement)
     if found is None:
         return statement
-    files = (folder / kind / f"{found[1]}.sql" for kind in ("functions", "views"))
-    file = next(file.relative_to(folder) for file in files if file.exists())
-    return re.sub(r"^create ", "create or replace ", declared.read(folder, file)[0].sql.strip(), count=1, flags=re.MULTILINE)
+    file = next(file for file in folder.glob(f"*/{found[1]}.sql") if file.parent.name in ("functions", "views"))
+    sql = declared.read(folder, file.relative_to(folder))[0].sql.strip()
+    return re.sub(r"^create ", "create or replace ", sql, count=1, flags=re.MULTILINE)

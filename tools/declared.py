@@ -15,7 +15,7 @@ from psycopg import errors
 
 OBJECTS = {"tables": "table", "functions": "function", "views": "view"}
 """Folder → what its files create."""
-_STATEMENT = re.compile(r"(?:--[^\n]*|'[^']*'|\$\$.*?\$\$|[^;'$-]|-(?!-)|\$(?!\$))+;", re.DOTALL)
+_STATEMENT = re.compile(r"(?:--[^\n]*|'[^']*'|\$\$.*?\$\$|[^;'$-]|-(?!-)|\$(?!\$))++;", re.DOTALL)
 _COMMENT = re.compile(r"--[^\n]*")
 _NOT_YET = (
     errors.UndefinedTable,
@@ -44,13 +44,16 @@ class Statement(NamedTuple):
 
 def read(folder: Path, file: Path) -> list[Statement]:
     """The statements of one file. Raises DeclarationError."""
-    text = (folder / file).read_text()
-    if _COMMENT.sub("", _STATEMENT.sub("", text)).strip():
+    rest = (folder / file).read_text()
+    statements = []
+    while found := _STATEMENT.match(rest):
+        statements.append(Statement(file, found[0]))
+        rest = rest[found.end() :]
+    if _COMMENT.sub("", rest).strip():
         raise DeclarationError(f"{file}: its last statement has no semicolon, or a quote is open")
-    statements = [Statement(file, found) for found in _STATEMENT.findall(text)]
     kind = OBJECTS.get(file.parent.name)
-    created = [re.match(r"create \w+ [\w.]+", _COMMENT.sub("", each.sql).strip()) for each in statements[:1]]
-    if kind is not None and [found and found[0] for found in created] != [f"create {kind} ledger.{file.stem}"]:
+    beginning = _COMMENT.sub("", statements[0].sql).lstrip() if statements else ""
+    if kind is not None and not re.match(rf"create {kind} ledger\.{file.stem}\b", beginning):
         raise DeclarationError(f"{file}: it must begin with 'create {kind} ledger.{file.stem}'")
     return statements
 

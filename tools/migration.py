@@ -1,4 +1,4 @@
-"""`make migration NAME=…`: writes the next migration from what schema/declared/ says and the migrations do not make yet.
+"""`make migration NAME=…`: writes the next migration, of what schema/declared/ says and the migrations do not make yet.
 
 It counts once the migrations and the declaration agree, in everything that pg_dump tells; only then it is recorded in
 the journal. What the tool cannot write, it names: write that into the new file by hand, and run it again. Without a
@@ -16,13 +16,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ledger import embedded, migrate
+from ledger import embedded
 from ledger.errors import LedgerError
 from tools import agreement, changes, journal
 from tools.declared import DeclarationError
 from tools.dump import DumpFailed
 
 NAME = re.compile(r"[a-z][a-z0-9_]*(\.needs_[0-9]{4})?")
+AGREE = "The migrations make what schema/declared/ says."
+DISAGREE = "The migrations do not make what schema/declared/ says (-: they do, +: it says):"
+_DROPS = re.compile(r"drop (table|view|function|schema) |alter table .* drop column ", re.IGNORECASE)
 
 
 class Refused(Exception):
@@ -30,35 +33,24 @@ class Refused(Exception):
 
 
 def make(schema: Path, name: str | None, server: str) -> str:
-    """Writes or checks the newest migration; what was done, in a sentence. server: see agreement.compared.
+    """Writes or checks the newest migration, and records it; says what was done. server: see agreement.compared.
 
     Raises Refused, and what agreement.compared raises.
     """
-    unrecorded = _unrecorded(schema)
-    if unrecorded is None:
-        unrecorded = _written(schema, name, server)
-    elif name is not None and unrecorded.name[5:-4] != name:
-        raise Refused(f"{unrecorded.name} is not done yet: complete or remove it, then make another")
-    if unrecorded is None:
-        return "The migrations make what schema/declared/ says."
-    with _with_journal(schema) as copy, agreement.compared(copy, server) as comparison:
-        if comparison.differences:
-            raise Refused(
-                f"{unrecorded.name} and those before it do not make what schema/declared/ says (-: they do, +: it says).\n"
-                f"Write the rest by hand into {unrecorded.name} and run make migration again:\n\n"
-                + "\n\n".join(comparison.differences)
-            )
-    journal.record(schema)
-    return f"{unrecorded.name} makes what schema/declared/ says, and is recorded in the journal."
-
-
-def _unrecorded(schema: Path) -> Path | None:
-    """The newest migration, where the journal does not have it yet. Raises Refused."""
     new = journal.unrecorded(schema)
     if len(new) > 1:
         names = ", ".join(file.name for file in new)
         raise Refused(f"only the newest migration may be missing in the journal, not {names}")
-    return new[0] if new else None
+    if new and name not in (None, new[0].name[5:-4]):
+        raise Refused(f"{new[0].name} is not done yet: complete or remove it, then make another")
+    file = new[0] if new else _written(schema, name, server)
+    if file is None:
+        return AGREE
+    _check(schema, file, server)
+    journal.record(schema)
+    dropped = [f"\n    {line}" for line in file.read_text().splitlines() if _DROPS.match(line)]
+    question = "\nDoes no older client need what it drops (CONTRIBUTING.md, 'A migration')?" if dropped else ""
+    return f"{file.name} makes what schema/declared/ says, and is recorded in the journal.{question}{''.join(dropped)}"
 
 
 def _written(schema: Path, name: str | None, server: str) -> Path | None:
@@ -67,10 +59,7 @@ def _written(schema: Path, name: str | None, server: str) -> Path | None:
         if not comparison.differences:
             return None
         if name is None:
-            raise Refused(
-                "The migrations do not make what schema/declared/ says (-: they do, +: it says).\n"
-                "Write the next one with make migration NAME=what_it_does:\n\n" + "\n\n".join(comparison.differences)
-            )
+            raise Refused(_listed("Write the next one with make migration NAME=what_it_does.", comparison.differences))
         text = changes.script(schema / "declared", comparison.migrated, comparison.declared)
     newest = max(file.name for file in schema.glob("*.sql"))
     file = schema / f"{int(newest[:4]) + 1:04}_{name}.sql"
@@ -78,13 +67,22 @@ def _written(schema: Path, name: str | None, server: str) -> Path | None:
     return file
 
 
-@contextmanager
-def _with_journal(schema: Path) -> Iterator[Path]:
-    """A copy, whose journal has the newest migration too. Raises JournalMismatch."""
+def _check(schema: Path, file: Path, server: str) -> None:
+    """With the newest migration, `file`, as if it were recorded. Raises Refused, JournalMismatch."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(shutil.copytree(schema, Path(folder) / "schema"))
         journal.record(copy)
-        yield copy
+        try:
+            with agreement.compared(copy, server) as comparison:
+                differences = comparison.differences
+        except LedgerError as error:
+            raise Refused(f"{file.name} cannot be applied: {error}") from error
+    if differences:
+        raise Refused(_listed(f"Write the rest by hand into {file.name}, and run make migration again.", differences))
+
+
+def _listed(advice: str, differences: list[str]) -> str:
+    return "\n\n".join([DISAGREE, *differences, advice])
 
 
 @contextmanager
@@ -106,7 +104,7 @@ def main() -> int:
     try:
         with _server() as server:
             print(make(journal.SCHEMA, name, server))
-    except (Refused, DeclarationError, DumpFailed, LedgerError, journal.JournalMismatch) as error:
+    except (Refused, DeclarationError, DumpFailed, LedgerError, ModuleNotFoundError, journal.JournalMismatch) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
