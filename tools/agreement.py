@@ -46,7 +46,7 @@ def compared(schema: Path, server: str) -> Iterator[Comparison]:
         migrate.migrate(Settings(database_url=migrated), folder=schema)
         with psycopg.connect(wanted, autocommit=True) as connection:
             declared.load(folder, connection)
-            found = dump.differences({"roles": roles}, {"roles": _roles(connection)})
+            found = dump.differences({"roles": _roles(connection)}, {"roles": roles})
         with psycopg.connect(migrated, autocommit=True) as connection:
             found += drive(_unverified(migrations), lambda: connection)
         found += _unknown_functions(migrations, folder)

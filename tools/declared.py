@@ -60,7 +60,7 @@ def read(folder: Path, file: Path) -> list[Statement]:
 
 def objects(folder: Path) -> list[Statement]:
     """The statements of all tables, functions and views. Raises DeclarationError."""
-    files = sorted(file.relative_to(folder) for kind in OBJECTS for file in (folder / kind).iterdir())
+    files = sorted(file.relative_to(folder) for kind in OBJECTS for file in (folder / kind).glob("*.sql"))
     return [statement for file in files for statement in read(folder, file)]
 
 
@@ -76,37 +76,37 @@ def missing(folder: Path, connection: psycopg.Connection) -> list[Statement]:
 
 def load(folder: Path, connection: psycopg.Connection) -> None:
     """Makes the declared schema in an empty database, whose server has its roles. Raises DeclarationError."""
-    for file in sorted((folder / "schemas").iterdir()):
+    for file in sorted((folder / "schemas").glob("*.sql")):
         for statement in read(folder, file.relative_to(folder)):
             connection.execute(statement.sql.encode())
     _, left = run(objects(folder), connection)
-    if left:
-        try:
-            connection.execute(left[0].sql.encode())
-        except psycopg.Error as error:
-            raise DeclarationError(f"{left[0].file}: {error}") from None
+    for statement, error in left:
+        raise DeclarationError(f"{statement.file}: {error}")
 
 
-def run(statements: Iterable[Statement], connection: psycopg.Connection) -> tuple[list[Statement], list[Statement]]:
-    """As ledger_owner. The statements in the order in which they could be run, and those that could not.
+def run(
+    statements: Iterable[Statement], connection: psycopg.Connection
+) -> tuple[list[Statement], list[tuple[Statement, psycopg.Error]]]:
+    """As ledger_owner. The statements in the order in which they could be run, and those that want what is not there.
 
-    Raises DeclarationError for one that fails for another reason than that something is not there.
+    Raises DeclarationError for one that fails for another reason.
     """
     done: list[Statement] = []
-    left = list(statements)
+    pending = list(statements)
     connection.execute("set role ledger_owner")
     while True:
-        pending, left = left, []
+        left: list[tuple[Statement, psycopg.Error]] = []
         for statement in pending:
             try:
                 with connection.transaction():
                     connection.execute(statement.sql.encode())
                 done.append(statement)
-            except _NOT_YET:
-                left.append(statement)
+            except _NOT_YET as error:
+                left.append((statement, error))
             except psycopg.Error as error:
                 raise DeclarationError(f"{statement.file}: {error}") from None
-        if not left or left == pending:
+        if len(left) in (0, len(pending)):
             break
+        pending = [statement for statement, _ in left]
     connection.execute("reset role")
     return done, left

@@ -35,7 +35,8 @@ def dump(url: str) -> dict[str, str]:
                (("host", "host"), ("port", "port"), ("username", "user"), ("dbname", "dbname"))]  # fmt: skip
     done = subprocess.run(
         [_program(), "--schema-only", *address],
-        env=os.environ | {"PGPASSWORD": server.get("password", "")},
+        env={key: value for key, value in os.environ.items() if not key.startswith("PG")}
+        | {"PGPASSWORD": server.get("password", "")},
         capture_output=True,
         text=True,
         check=False,
@@ -78,5 +79,5 @@ def differences(migrated: Mapping[str, str], declared: Mapping[str, str]) -> lis
 
 
 def _changed(before: str, after: str) -> list[str]:
-    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), n=1, lineterm="")
-    return [f"    {line}" for line in lines if not line.startswith(("---", "+++", "@@"))]
+    _, _, *lines = difflib.unified_diff(before.splitlines(), after.splitlines(), n=1, lineterm="")
+    return [f"    {line}" for line in lines if not line.startswith("@@")]

@@ -59,7 +59,8 @@ def _written(schema: Path, name: str | None, server: str) -> Path | None:
         if not comparison.differences:
             return None
         if name is None:
-            raise Refused(_listed("Write the next one with make migration NAME=what_it_does.", comparison.differences))
+            advice = "Write the next one with make migration NAME=what_it_does, or declare what they make."
+            raise Refused(_listed(advice, comparison.differences))
         text = changes.script(schema / "declared", comparison.migrated, comparison.declared)
     newest = max(file.name for file in schema.glob("*.sql"))
     file = schema / f"{int(newest[:4]) + 1:04}_{name}.sql"
