@@ -35,7 +35,7 @@ _DROP_ALL = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))  # "ret
 class Link:
     """One client's connection, and ours to the server on its behalf."""
 
-    def __init__(self, number: int, seed: int, client: asyncio.StreamWriter) -> None:
+    def __init__(self, number: int, seed: int | str, client: asyncio.StreamWriter) -> None:
         self.number = number
         self.chance = random.Random(f"{seed} {number}")
         self.client = client
@@ -68,7 +68,7 @@ class Proxy:
     `tear` and `duplicate` what comes next.
     """
 
-    def __init__(self, host: str, port: int, seed: int = 0) -> None:
+    def __init__(self, host: str, port: int, seed: int | str = 0) -> None:
         self.counts: Counter[str] = Counter()
         """What was really injected, by kind: connections hit, refused, or torn. Nothing that hit no connection."""
         self.port = 0
@@ -85,7 +85,7 @@ class Proxy:
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"proxy to {port}", daemon=True)
 
     @classmethod
-    def to(cls, url: str, seed: int = 0) -> Self:
+    def to(cls, url: str, seed: int | str = 0) -> Self:
         """A proxy to the server that a URL names."""
         parts = urlsplit(url)
         assert parts.hostname and parts.port
