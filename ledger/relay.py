@@ -137,15 +137,20 @@ def standings(names: Collection[str] | None) -> Plan[list[Standing]]:
 
 
 def where_to_go_on(standing: Standing, keep: int) -> Plan[GoOn]:
-    """Compares the stream with its ledger. Raises StreamDiverged where it holds what the ledger does not."""
+    """Compares the stream with its ledger. Raises StreamDiverged where it holds what the ledger does not.
+
+    Behind `standing` where another relay was faster: of what that knows nothing is left to publish.
+    """
     ledger = standing.ledger
     state = yield from stream.state(ledger.name)
     if state.last == NOTHING or state.last.epoch < standing.epoch:
         return GoOn(state.last, (yield from _floor(standing, keep)))
     if state.last > StreamId(standing.epoch, standing.position):
-        raise _diverged(
-            ledger, f"the stream stands at {state.last}, the ledger at {standing.epoch}-{standing.position}"
-        )
+        # The ledger was asked before the stream: another relay may have published what came in between.
+        [(_, epoch, position)] = yield Query(SQL["tails"], ([ledger.ledger_id],))
+        if state.last > StreamId(epoch, position):
+            raise _diverged(ledger, f"the stream stands at {state.last}, the ledger at {epoch}-{position}")
+        return GoOn(state.last, standing.position + 1)
     if state.newest is not None:
         rows = yield Query(SQL["hash_at"], (ledger.ledger_id, state.newest.position))
         if not rows or rows[0][0].hex().encode() != state.newest_hash:

@@ -4,7 +4,8 @@ Redis keeps who has which entry; Postgres keeps up to where the group has dealt 
 (`ledger.subscriptions`), so that a group lost with its Redis goes on where it was.
 
 An erased entry is deleted from the stream, so Redis does not hand it out. Whoever gets the entry after it gets it
-first, without its body, from Postgres. Redis keeps no claim on it: it is handed out once, acknowledged or not.
+first, without its body, from Postgres; and again with that one, should that have to be handed out again. What was
+erased after it had been handed out is so until it is acknowledged or parked, as any other.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import pairwise
 from operator import itemgetter
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
 
 from ledger import stream
 from ledger.chain import check_entry
-from ledger.effects import Command, Plan, Query, Refused, Wait
+from ledger.effects import Command, LuaScript, Plan, Query, Refused, Wait
 from ledger.errors import ChainBroken, UsageError
 from ledger.events import Entry
 from ledger.store import SQL, LedgerRef, read
@@ -35,6 +37,10 @@ SAVE_EVERY = 1.0
 """Seconds between notes of the group's progress in Postgres."""
 AWAY = 0.5
 """Seconds to wait before a Redis that is away is tried again."""
+
+_TAKE_OVER = (Path(__file__).parent / "lua" / "take_over.lua").read_text(encoding="utf-8")
+_Row: TypeAlias = tuple[StreamId, Any, int]
+"""An entry's id, fields (None where it was deleted from the stream) and tries."""
 
 
 class Claim(NamedTuple):
@@ -90,6 +96,7 @@ class Subscription:
         self._ledger = ledger
         self._key = stream.key(ledger.name)
         self._parked_key = f"ledger:{{{ledger.name}}}:parked:{group}"
+        self._tries_key = f"ledger:{{{ledger.name}}}:tries:{group}"
         self._group = group
         self._consumer = consumer
         self._after = after
@@ -125,8 +132,8 @@ class Subscription:
         """
         pending, first, _, _ = yield Command(("XPENDING", self._key, self._group))
         if pending:
-            done = StreamId.parse(first)
-            done = done._replace(position=done.position - 1)
+            first_id = StreamId.parse(first)
+            done = first_id._replace(position=first_id.position - 1)
         else:
             groups = yield Command(("XINFO", "GROUPS", self._key))
             named = [dict(zip(group[::2], group[1::2], strict=True)) for group in groups]
@@ -135,8 +142,10 @@ class Subscription:
         newest = yield Command(("XREVRANGE", self._key, str(done), "-", "COUNT", 1))
         entry = stream.parse(newest[0][1]) if newest else None
         if entry is not None:
+            # A hole before what is pending may have been handed out to nobody, if the answer that told of it got lost.
+            position = entry.position if pending else done.position
             group = (self._ledger.ledger_id, self._group)
-            yield Query(SQL["save_subscription"], (done.position, *group, done.epoch, entry.position, entry.hash))
+            yield Query(SQL["save_subscription"], (position, *group, done.epoch, entry.position, entry.hash))
 
     def _next_claims(self, count: int, wait: float) -> Plan[list[Claim]]:
         now = time.monotonic()
@@ -154,13 +163,13 @@ class Subscription:
                 *("BLOCK", max(1, round(wait * 1000)), "STREAMS", self._key, ">"),
             )
         )
-        rows = [(id_, fields, 1) for id_, fields in reply[0][1]] if reply else []
+        rows: list[_Row] = [(StreamId.parse(id_), fields, 1) for id_, fields in reply[0][1]] if reply else []
         if not rows:
             return []
-        rows += yield from self._passed_over([StreamId.parse(id_) for id_, _, _ in rows])
+        rows += yield from self._passed_over([id_ for id_, _, _ in rows])
         return (yield from self._claims(rows))
 
-    def _passed_over(self, ids: Sequence[StreamId]) -> Plan[list[tuple[bytes, Any, int]]]:
+    def _passed_over(self, ids: Sequence[StreamId]) -> Plan[list[_Row]]:
         """Entries deleted from the stream that stand before these, which were handed out together, or between them.
 
         Each follows directly on one that is still there, so each is found by one consumer only.
@@ -169,57 +178,54 @@ class Subscription:
         if before is None or before.position + 1 != ids[0].position:
             found = yield Command(("XREVRANGE", self._key, f"({ids[0]}", "-", "COUNT", 1))
             before = StreamId.parse(found[0][0]) if found else StreamId(ids[0].epoch, 0)
+        return (yield from self._holes(pairwise((before, *ids))))
+
+    def _take_over(self, count: int) -> Plan[list[Claim]]:
+        """What others, or this consumer before a crash, left unacknowledged for too long, with the holes before it."""
+        idle = round(self._claim_after * 1000)
+        keys = (self._key, self._tries_key)
+        found = yield LuaScript(_TAKE_OVER, keys, (self._group, self._consumer, idle, count))
+        epoch = (yield from self._epoch()) if any(fields is None for _, fields, _, _ in found) else None
+        kept: list[_Row] = []
+        pairs = []
+        for text, fields, tries, before in found:
+            id_ = StreamId.parse(text)
+            if fields is None and id_.epoch != epoch:  # of an epoch that is over nothing counts any more
+                yield Command(("XACK", self._key, self._group, text))
+            elif tries > self._max_tries:
+                log.error("entry %d was handed out %d times to group %r: parked", id_.position, tries, self._group)
+                yield Command(("HSET", self._parked_key, id_.position, tries - 1))
+                yield Command(("XACK", self._key, self._group, text))
+            else:
+                kept.append((id_, fields, tries))
+                pairs.append((StreamId.parse(before) if before else StreamId(id_.epoch, 0), id_))
+        claimed = {id_ for id_, _, _ in kept}
+        kept += [hole for hole in (yield from self._holes(pairs)) if hole[0] not in claimed]
+        return (yield from self._claims(kept))
+
+    def _holes(self, pairs: Iterable[tuple[StreamId, StreamId]]) -> Plan[list[_Row]]:
+        """Entries deleted from the stream between two that followed one another in it when they were looked at."""
         gaps = [
-            (first, last)
-            for first, last in pairwise((before, *ids))
-            if first.epoch == last.epoch and first.position + 1 < last.position
+            (first, last) for first, last in pairs if first.epoch == last.epoch and first.position + 1 < last.position
         ]
         if not gaps:
             return []
         # What was dealt with before it was deleted, by erasure or by trimming, is not handed out again.
         done = yield from self._saved()
         return [
-            (str(StreamId(last.epoch, position)).encode(), None, 1)
+            (StreamId(last.epoch, position), None, 1)
             for first, last in gaps
             for position in range(max(first.position, done) + 1, last.position)
         ]
 
-    def _take_over(self, count: int) -> Plan[list[Claim]]:
-        """What others, or this consumer before a crash, left unacknowledged for too long."""
-        idle = round(self._claim_after * 1000)
-        _, rows, deleted = yield Command(
-            ("XAUTOCLAIM", self._key, self._group, self._consumer, idle, "0-0", "COUNT", count)
-        )
-        kept = yield from self._deleted([StreamId.parse(id_) for id_ in deleted])
-        if not rows:
-            return (yield from self._claims(kept))
-        pending = yield Command(
-            ("XPENDING", self._key, self._group, rows[0][0], rows[-1][0], 10 * count, self._consumer)
-        )
-        tries = {id_: times for id_, _, _, times in pending}
-        for id_, fields in rows:
-            if tries.get(id_, 1) > self._max_tries:
-                position = StreamId.parse(id_).position
-                log.error("entry %d was handed out %d times to group %r: parked", position, tries[id_], self._group)
-                yield Command(("HSET", self._parked_key, position, tries[id_] - 1))
-                yield Command(("XACK", self._key, self._group, id_))
-            else:
-                kept.append((id_, fields, tries.get(id_, 1)))
-        return (yield from self._claims(kept))
-
-    def _deleted(self, ids: Sequence[StreamId]) -> Plan[list[tuple[bytes, Any, int]]]:
-        """Entries that nobody acknowledged before they were deleted; those of an epoch that is over count no more."""
-        if not ids:
-            return []
+    def _epoch(self) -> Plan[int]:
         [(_, epoch, _)] = yield Query(SQL["tails"], ([self._ledger.ledger_id],))
-        return [(str(id_).encode(), None, 2) for id_ in ids if id_.epoch == epoch]
+        return int(epoch)
 
-    def _claims(self, rows: Sequence[tuple[bytes, Any, int]]) -> Plan[list[Claim]]:
-        """The entries of stream ids, fields (None where they were deleted) and tries, in order."""
+    def _claims(self, rows: Sequence[_Row]) -> Plan[list[Claim]]:
+        """The rows' entries, in order."""
         claims = []
-        for stream_id, fields, tries in sorted(
-            ((StreamId.parse(id_), fields, tries) for id_, fields, tries in rows), key=itemgetter(0)
-        ):
+        for stream_id, fields, tries in sorted(rows, key=itemgetter(0)):
             entry = stream.parse(fields)
             if entry is None or (entry.ledger, entry.position) != (self._ledger.name, stream_id.position):
                 # Erased, trimmed or false in Redis: Postgres is the truth.

@@ -1,0 +1,81 @@
+"""Postgres is set back to an older backup. What was promised after it is lost, by definition; what must happen then:
+
+- the signer refuses to sign fewer entries than it has signed (`truncated`), and the ledger goes on under another key;
+- relays stop with StreamDiverged, and change nothing in the stream, until they are told to open a new epoch;
+- projectors stop where they have seen more than there is; after a replay they go on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ledger import Event, Ledger, stream
+from ledger.checkpointing import checkpoint
+from ledger.errors import SigningRefused
+from ledger.relay import open_epoch
+from ledger.replay import find_projections, rebuild
+from tests.simulation.check import MARK
+from tests.simulation.deployment import Key
+from tests.simulation.faults import Stage
+from tests.simulation.life import DIVERGED
+from tests.simulation.notes import Notes, lines
+from tests.simulation.world import World
+
+
+def set_back(stage: Stage, backup: Path, key: Key) -> Key:
+    """Nobody is at work at its end. Returns the key that is to sign from now on. Raises AssertionError."""
+    crew, world = stage.crew, stage.world
+    crew.kill_all()
+    world.kill(world.postgres)  # what the killed had under way comes to its end: done or not
+    world.start()
+    with Ledger(world.direct) as ledger:
+        before = list(ledger.read())
+    world.restore_postgres(backup)
+    with Ledger(world.direct) as ledger:
+        base = ledger.tail().position
+        lost = Notes(stage.folder / "lost")
+        for entry in before[base:]:
+            lost.add(position=entry.position, hash=entry.hash.hex())
+        Notes(stage.folder / "restores").add(base=base)
+        new_key = _signer_refuses(world, key, base, stage.folder)
+        ledger.append(Event(actor="simulation", action=MARK))
+        _relay_stops(stage, ledger, ahead=_last_of_stream(world) > base)
+        ledger.run(open_epoch(ledger.ref))
+    for projection in find_projections():
+        rebuild(world.direct, projection)
+    return new_key
+
+
+def _signer_refuses(world: World, key: Key, base: int, folder: Path) -> Key:
+    signed = max((line["size"] for line in lines(folder / "signed" / key.published.name)), default=0)
+    if signed <= base:
+        return key
+    try:
+        checkpoint(world.direct, [key.path])
+    except SigningRefused as refused:
+        assert refused.kind == "truncated", f"signed {signed}, there are {base}: {refused}"
+    else:
+        raise AssertionError(f"{signed} entries were signed, there are {base}, and nobody refused to sign that")
+    return Key(folder, int(key.path.name.partition("-")[2]) + 1)
+
+
+def _relay_stops(stage: Stage, ledger: Ledger, ahead: bool) -> None:
+    """Twice: it is no matter of luck. A projector beside it may go on, or stop as well."""
+    before = _last_of_stream(stage.world)
+    for _ in range(2):
+        stage.crew.start("relay1")
+        if ahead:
+            assert stage.crew.wait("relay1", 30) == DIVERGED, "a relay did not stop at a stream ahead of its ledger"
+            stage.crew.forget("relay1")
+            assert "--new-epoch" in (stage.folder / "relay1.stderr").read_text()
+            assert _last_of_stream(stage.world) == before, "a relay went on though the stream is ahead"
+        else:
+            stage.crew.end(["relay1"], 30)
+            stage.crew.forget("relay1")
+
+
+def _last_of_stream(world: World) -> int:
+    with world.redis() as client:
+        if not client.exists(stream.key("main")):
+            return 0
+        return stream.StreamId.parse(client.xinfo_stream(stream.key("main"))["last-generated-id"]).position

@@ -1,0 +1,26 @@
+"""Who publishes and projects: the product's own loops, as its command line runs them."""
+
+from __future__ import annotations
+
+from ledger.projector import Projector
+from ledger.relay import Relay
+from ledger.replay import find_projections
+from ledger.servers import Servers
+from tests.simulation.life import Life
+
+
+def relay(life: Life) -> None:
+    servers = Servers(life.settings)
+    Relay(servers).run(life.stop)
+    servers.close()
+
+
+def project(life: Life) -> None:
+    servers = Servers(life.settings)
+    projector = Projector(servers, find_projections())
+    life.settle(projector.install)
+    projector.run(life.stop)
+    projector.close()
+    servers.close()
+    if projector.failed:
+        raise projector.failed[0]
