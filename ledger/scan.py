@@ -18,6 +18,8 @@ from ledger.findings import (
     ERASURE_ERASED,
     HOLD_PLACED,
     HOLD_RELEASED,
+    RETRIED,
+    SKIPPED,
     Finding,
     Findings,
     Link,
@@ -28,7 +30,8 @@ from ledger.store import FAR, LedgerRef
 
 SQL = sql("verify")
 TABLE = "ledger.audit_logs"
-_HOLDS = frozenset((HOLD_PLACED, HOLD_RELEASED))
+_MARKS = frozenset((HOLD_PLACED, HOLD_RELEASED, SKIPPED, RETRIED))
+"""Actions that a table of the ledger keeps too."""
 _RANGE = 10_000
 """Positions that are read from the view at a time."""
 _STRAYS = 1_000
@@ -193,16 +196,16 @@ def check_range(
         for position in check.erased:
             if excused.get(position, 0) <= position:
                 check.findings.add(position, "body_missing", body_missing(position))
-    if check.holds:
-        columns = zip(*check.holds, strict=True)
-        for (position,) in (yield Query(SQL["lost_holds"], (*map(list, columns), source.ledger_id))):
-            check.findings.add(position, "unprotected", "ledger.holds does not have the legal hold as this entry says")
+    if check.marks:
+        columns = map(list, zip(*check.marks, strict=True))
+        for position, table in (yield Query(SQL["lost_marks"], (*columns, source.ledger_id, source.ledger_id))):
+            check.findings.add(position, "unprotected", f"{table} does not have what this entry says")
     check.findings.sort()
     return Span(check.entries, check.findings, check.walk.last)
 
 
 def strays(source: Source) -> Plan[list[Finding]]:
-    """Rows where none can be: at positions below 1, of ledgers that there are not, legal holds that nobody placed.
+    """Rows where none can be: at positions below 1, of ledgers that there are not, holds and skips that no entry says.
 
     No reader is shown rows of other ledgers, nor of none.
     """
@@ -211,10 +214,10 @@ def strays(source: Source) -> Plan[list[Finding]]:
         Finding(position, "tail_mismatch", f"a row stands at position {position}: the first entry's is 1")
         for (position,) in rows
     ]
-    rows = yield Query(_from(source, "false_holds"), (source.ledger_id, HOLD_PLACED, HOLD_RELEASED, _STRAYS))
+    rows = yield Query(_from(source, "false_marks"), (*[source.ledger_id] * 4, _STRAYS))
     findings += [
-        Finding(position, "unprotected", f"ledger.holds has a legal hold of entry {position} that no entries say")
-        for (position,) in rows
+        Finding(position, "unprotected", f"{table} has what entry {position} should say, and no entries do")
+        for table, position in rows
     ]
     rows = (yield Query(SQL["orphans"])) if source.whole else []
     return findings + [
@@ -251,14 +254,13 @@ class _Check:
         self.walk = Walk(before, self.findings)
         self.entries = 0
         self.erased: list[int] = []
-        self.holds: list[tuple[int, bool, str | None, str | None]] = []
+        self.marks: list[tuple[int, str, str | None, str | None]] = []
 
     def take(self, record: Record) -> None:
         self.entries += 1
         position = record.position
-        if record.action in _HOLDS:
-            placed = record.action == HOLD_PLACED
-            self.holds.append((position, placed, record.resource_type, record.resource_id))
+        if record.action in _MARKS:
+            self.marks.append((position, record.action, record.resource_type, record.resource_id))
         envelope = record.envelope(self.ledger)
         self.walk.step(_link(record, envelope), record.prev_hash)
         if self.leaf is not None:
