@@ -14,6 +14,7 @@ entry, and projections drop what they made of the body when they come to it. Wha
 from __future__ import annotations
 
 import math
+import re
 
 from ledger.canonical import Draft
 from ledger.effects import Pipeline, Plan, Query, Refused, sql
@@ -32,6 +33,7 @@ from ledger.findings import ERASED, ERASED_TYPE, HOLD_PLACED, HOLD_RELEASED, RET
 from ledger.store import BEGIN, LOCK_TIMEOUT, Appender, Outcome, Repeat
 
 SQL = sql("erasure")
+_NAME = re.compile(r"[a-z][a-z0-9_]*").fullmatch
 KEY_ROTATED = "ledger.key_rotated"
 _FUNCTIONS = {
     ERASED: "erase_entry",
@@ -68,12 +70,12 @@ def releasing(held: tuple[str, str] | int, actor: str, reason: str, actor_type: 
 
 def skipping(name: str, position: int, actor: str, reason: str, actor_type: str = "user") -> Event:
     """The event that says that a projection leaves out the entry at a position. Raises InvalidEvent."""
-    return _own(SKIPPED, (SKIP_TYPE, f"{name}:{position}"), actor, reason, actor_type)
+    return _own(SKIPPED, _skip(name, position), actor, reason, actor_type)
 
 
 def retrying(name: str, position: int, actor: str, reason: str, actor_type: str = "user") -> Event:
     """The event that takes back what `skipping` said. Raises InvalidEvent."""
-    return _own(RETRIED, (SKIP_TYPE, f"{name}:{position}"), actor, reason, actor_type)
+    return _own(RETRIED, _skip(name, position), actor, reason, actor_type)
 
 
 def record_own(
@@ -99,6 +101,14 @@ def record_own(
     if not _says_the_same(draft, entry):
         raise _done_before(draft.event, entry)
     return [Repeat(Receipt(entry.id, entry.position, entry.hash, entry.recorded_at))]
+
+
+def _skip(name: str, position: int) -> tuple[str, str]:
+    if not isinstance(name, str) or not _NAME(name):
+        raise InvalidEvent("projection", f"must be a projection's name, as `status` shows it, not {name!r}")
+    if not isinstance(position, int) or not 0 < position < 10**18:
+        raise InvalidEvent("position", f"must be the position of an entry, not {position!r}")
+    return SKIP_TYPE, f"{name}:{position}"
 
 
 def _lock_projection(appender: Appender, draft: Draft) -> Plan[None]:

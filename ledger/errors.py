@@ -82,7 +82,7 @@ class HoldRefused(UsageError):
 
 
 class SkipRefused(UsageError):
-    """An entry that a projection cannot leave out, that it left out already for another reason, or does not leave out."""
+    """An entry that a projection cannot leave out, does not leave out, or left out already for another reason."""
 
 
 class UnknownLedger(UsageError):

@@ -121,9 +121,7 @@ def test_a_batch_behind_a_busy_tail_is_recorded_whole_or_not_at_all(api: Api, mi
     assert api.append_many(events(2500)).count == 2500
 
 
-def test_in_the_callers_transaction_its_own_lock_timeout_counts(
-    api: Api, opener: Opener, migrated_url: str
-) -> None:
+def test_in_the_callers_transaction_its_own_lock_timeout_counts(api: Api, opener: Opener, migrated_url: str) -> None:
     """And Postgres' own error is what it gets, as for any statement of its own."""
     api.append(event(0))
     caller = opener.connect(api)
@@ -145,7 +143,7 @@ def test_a_limit_of_the_databases_own_holds_for_what_follows(
 ) -> None:
     """statement_timeout bounds the wait for the tail; what an administrator has set counts for the rest."""
     [(name,)] = admin.execute("select current_database()").fetchall()
-    admin.execute(f'alter database "{name}" set statement_timeout = \'77s\'')
+    admin.execute(f"alter database \"{name}\" set statement_timeout = '77s'")
     admin.execute(
         """
         create table public.seen (statement_timeout text); grant insert on public.seen to public;

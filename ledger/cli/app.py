@@ -60,6 +60,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "relay": ("work", "Publish entries to the Redis streams"),
         "project": ("work", "Keep projections up to date"),
         "replay": ("work", "Rebuild projections from Postgres, beside the live ones"),
+        "skip": ("skip", "Leave an entry out of the projection that stands still at it"),
+        "retry": ("skip", "Take that back: rebuild the projection with the entry"),
     },
     "Read": {
         "tail": ("read", "The newest entries; --follow for those to come"),

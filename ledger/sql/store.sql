@@ -97,9 +97,10 @@ select hash from ledger.entries where ledger_id = %s and position = %s;
 update ledger.tails set epoch = epoch + 1 where ledger_id = %s returning epoch;
 
 -- name: slowest_reader
--- Trimming never passes what a projection or a consumer group has still to see.
+-- Trimming never passes what a projection or a consumer group has still to see. But for a projection that stands still
+-- a stream would grow for ever: once it goes on, it reads from Postgres.
 select least(
-    (select min(position) from ledger.projections where ledger_id = %s and not building),
+    (select min(position) from ledger.projections where ledger_id = %s and not building and failed_position is null),
     (select min(position) from ledger.subscriptions where ledger_id = %s)
 );
 
