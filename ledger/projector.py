@@ -163,7 +163,7 @@ class Projector:
     # -------------------------------------------------------------------------------------------------------- applying
 
     def _step(self, wait: float | None) -> int:
-        """Reads what is next and applies it. Returns how many entries that were."""
+        """Reads what is next and applies it. Returns how many entries that were, of each ledger to the slowest."""
         if not self._front:
             time.sleep(wait or 0)
             return 0
@@ -180,21 +180,22 @@ class Projector:
         for lane, entries in work:
             ledger = lane.reader.ledger
             with span("ledger.project", name=ledger.name, last=entries[-1].position, entries=len(entries)):
-                together = self._advance(lane, entries)
+                done, together = self._advance(lane, entries)
             if not together:
                 self._refresh()
-                return 0
+                return done
             lane.reader.tail = entries[-1].tail
+        rear = {lane.reader.ledger: lane for lane in (*self._front.values(), *reversed(self._behind))}
         if any(self._has_caught_up(lane) for lane in self._behind):
             self._refresh()
-        return sum(len(entries) for _, entries in work)
+        return sum(len(entries) for lane, entries in work if rear[lane.reader.ledger] is lane)
 
     def _has_caught_up(self, lane: Lane) -> bool:
         front = self._front[lane.reader.ledger.ledger_id]
         return front.reader.tail.position - lane.reader.tail.position <= PAGE
 
-    def _advance(self, lane: Lane, entries: Sequence[Entry]) -> bool:
-        """Applies the entries. False where not all of the lane's projections stand at their end then.
+    def _advance(self, lane: Lane, entries: Sequence[Entry]) -> tuple[int, bool]:
+        """Applies the entries: how many, and whether all of the lane's projections stand at their end then.
 
         A few go into all views in one commit, which is quickest. With many, one view is prepared while Postgres works
         on another; those that do not fail keep what they did.
@@ -220,17 +221,19 @@ class Projector:
             )
             try:
                 # Fewer, where a rebuild was swapped in meanwhile, with checkpoints of its own.
-                return len(self._servers.run(plan)) == len(lane.projections)
+                return len(entries), len(self._servers.run(plan)) == len(lane.projections)
             except ProjectionFailed:  # each for itself, to see which
                 outcomes = [alone(projection) for projection in lane.projections]
         else:
             with ThreadPoolExecutor(len(lane.projections)) as executor:
                 outcomes = list(executor.map(alone, lane.projections))
+        done = []
         for projection, outcome in zip(lane.projections, outcomes, strict=True):
+            done.append(len(entries))
             if isinstance(outcome, ProjectionFailed):
-                entry = entries[outcome.position - reader.tail.position - 1]
-                self._standstills.failed(reader.ledger, projection, outcome, entry)
-        return all(outcome == 1 for outcome in outcomes)
+                done[-1] = outcome.position - reader.tail.position - 1
+                self._standstills.failed(reader.ledger, projection, outcome, entries[done[-1]])
+        return max(done), all(outcome == 1 for outcome in outcomes)
 
 
 def _lanes(standing: Standing, stands: Sequence[tuple[Checkpoint, Projection]]) -> list[Lane]:

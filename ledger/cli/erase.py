@@ -21,16 +21,14 @@ _held = click.argument("held", type=ResourceOrPosition(), metavar="TYPE:ID|POSIT
 
 def who_and_why(reason: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """The options of whatever the ledger records itself. reason: where none is given; None demands one."""
+    why: dict[str, Any] = {"required": True} if reason is None else {"default": reason, "show_default": True}
 
     def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
         for option in (
             click.option("--actor-type", default="user", metavar="TYPE", show_default=True, help="What kind of actor."),
-            click.option(
-                "--reason", required=reason is None, default=reason, metavar="TEXT", show_default=reason is not None,
-                help="Why. It stays for ever: no personal data.",
-            ),
+            click.option("--reason", metavar="TEXT", help="Why. It stays for ever: no personal data.", **why),
             click.option("--actor", required=True, metavar="KEY", help="Who, as a key: user:42."),
-        ):  # fmt: skip
+        ):
             command = option(command)
         return command
 
