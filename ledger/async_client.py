@@ -14,7 +14,7 @@ from ledger import proving, store
 from ledger.consumer import POLL, next_entries, reader_after
 from ledger.drive import AsyncConnection, adrive
 from ledger.effects import Plan
-from ledger.erasure import erasing, holding, releasing
+from ledger.erasure import erasing, holding, releasing, skipping
 from ledger.errors import LedgerError
 from ledger.events import Appended, Entry, Event, Receipt, Tail
 from ledger.evidence import Trust, numbered
@@ -134,6 +134,12 @@ class AsyncLedger:
     ) -> Receipt:
         """As Ledger.release."""
         return await self._record_own(releasing(held, actor, reason, actor_type))
+
+    async def skip(
+        self, projection: str, position: int, actor: str, reason: str, *, actor_type: str = "user"
+    ) -> Receipt:
+        """As Ledger.skip."""
+        return await self._record_own(skipping(projection, position, actor, reason, actor_type))
 
     async def tail(self) -> Tail:
         """Position, hash and time of the newest entry."""

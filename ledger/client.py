@@ -16,7 +16,7 @@ from ledger import proving, store
 from ledger.consumer import POLL, next_entries, reader_after
 from ledger.drive import Connection, drive
 from ledger.effects import Plan
-from ledger.erasure import erasing, holding, releasing
+from ledger.erasure import erasing, holding, releasing, skipping
 from ledger.errors import LedgerError
 from ledger.events import Appended, Entry, Event, Receipt, Tail
 from ledger.evidence import Trust, numbered
@@ -150,6 +150,14 @@ class Ledger:
     def release(self, held: tuple[str, str] | int, actor: str, reason: str, *, actor_type: str = "user") -> Receipt:
         """Releases a legal hold. Raises HoldRefused where there is none."""
         return self._record_own(releasing(held, actor, reason, actor_type))
+
+    def skip(self, projection: str, position: int, actor: str, reason: str, *, actor_type: str = "user") -> Receipt:
+        """Leaves out of a projection the entry that it stands still at, and records who did that and why.
+
+        projection: its name. It goes on behind that entry, and replays leave it out too. 'auditledger retry' takes it
+        back. Raises SkipRefused (it does not stand still there, or was skipped by another), InvalidEvent.
+        """
+        return self._record_own(skipping(projection, position, actor, reason, actor_type))
 
     def tail(self) -> Tail:
         """Position, hash and time of the newest entry."""

@@ -216,6 +216,13 @@ def _ledger(ledger: LedgerState) -> Iterator[Check]:
             if place.ahead:
                 what = "replay it" if kind == "projection" else "it goes on at the ledger's end in a new epoch"
                 yield check(name, "danger", "ahead of the ledger, which was set back", what)
+            elif place.standstill is not None:
+                still = place.standstill
+                advice = (
+                    "'auditledger project --once' says more; mend it and restart its worker, or leave the entry out: "
+                    f"'auditledger --ledger {ledger.name} skip {place.name} {still.position}'"
+                )
+                yield check(name, "warning", f"stands still at entry {still.position}: {still.error}", advice)
             elif place.rebuilding:
                 yield check(f"{name} (rebuild)", "ok", f"at {place.position}")
             else:

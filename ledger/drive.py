@@ -125,6 +125,7 @@ def _throw(plan: Plan[Any], error: Exception, raw: bool) -> Effect:
     """Lets the plan handle a refusal. An error that it does not handle goes on in our words, from the original."""
     refused = _as_refused(error)
     if refused is not None:
+        refused.__cause__ = error
         try:
             return plan.throw(refused)
         except Refused as unhandled:
@@ -136,10 +137,10 @@ def _throw(plan: Plan[Any], error: Exception, raw: bool) -> Effect:
 
 
 def _as_refused(error: Exception) -> Refused | None:
-    if isinstance(error, psycopg.Error) and error.sqlstate and error.sqlstate not in _SHUTDOWN:
-        return Refused(str(error), error.sqlstate)
     if isinstance(error, psycopg.Error):
-        return None
+        state = error.sqlstate or ""
+        lost = not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+        return None if lost or state in _SHUTDOWN else Refused(str(error), state)
     why = _unwilling(error)
     return Refused(why or str(error), away=why is not None or not _is_redis(error, "ResponseError"))
 
@@ -223,12 +224,23 @@ def _perform(effect: Effect, connection: Callable[[], Connection] | None, client
             postgres.execute(effect.sql)
             return None
         case Apply():
-            effect.function(Transaction(postgres))
-            return None
+            return _applied(effect, postgres)
         case InTransaction():
             if not isinstance(postgres, psycopg.Connection):
                 raise UsageError(f"a Ledger takes a psycopg.Connection, not {type(postgres).__name__}")
             return postgres.info.transaction_status in IN_TRANSACTION or not postgres.autocommit
+
+
+def _applied(effect: Apply, postgres: Connection) -> Exception | None:
+    try:
+        effect.function(Transaction(postgres))
+    except Exception as error:
+        if postgres.closed:
+            raise
+        return error
+    if postgres.info.transaction_status == TransactionStatus.INERROR:
+        return psycopg.errors.InFailedSqlTransaction("an error of the database was passed over")
+    return None
 
 
 async def _aperform(

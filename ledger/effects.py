@@ -90,7 +90,10 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """Let a function write through the connection's open transaction, as a projection does. Brings None. Sync only."""
+    """Let a function write through the connection's open transaction, as a projection does. Sync only.
+
+    Brings None, or what the function raised, unless that was the connection's end.
+    """
 
     function: Callable[[Any], None]
 

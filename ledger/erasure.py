@@ -1,4 +1,4 @@
-"""Erasure and legal hold: what the ledger itself records of them, and the plan that does it.
+"""Erasure, legal hold, skipped entries: what the ledger itself records of them, and the plan that does it.
 
 An erasure removes the body of an entry (before, after, metadata, salt) and records `ledger.entry_erased` in the same
 transaction; the envelope stays, and with it the chain. The relay deletes the stream's copy when it publishes that
@@ -13,30 +13,44 @@ entry, and projections drop what they made of the body when they come to it. Wha
 
 from __future__ import annotations
 
+import math
+import re
+
 from ledger.canonical import Draft
-from ledger.effects import Plan, Refused, sql
+from ledger.effects import Pipeline, Plan, Query, Refused, sql
 from ledger.errors import (
     ErasureRefused,
     HoldRefused,
     IdempotencyConflict,
     InvalidEvent,
+    SkipRefused,
+    Unavailable,
     UnderLegalHold,
     UsageError,
 )
 from ledger.events import Entry, Event, Receipt
-from ledger.findings import ERASED, ERASED_TYPE, HOLD_PLACED, HOLD_RELEASED
-from ledger.store import Appender, Outcome, Repeat
+from ledger.findings import ERASED, ERASED_TYPE, HOLD_PLACED, HOLD_RELEASED, RETRIED, SKIP_TYPE, SKIPPED
+from ledger.store import BEGIN, LOCK_TIMEOUT, Appender, Outcome, Repeat
 
 SQL = sql("erasure")
+_NAME = re.compile(r"[a-z][a-z0-9_]*").fullmatch
 KEY_ROTATED = "ledger.key_rotated"
 _FUNCTIONS = {
     ERASED: "erase_entry",
     HOLD_PLACED: "place_hold",
     HOLD_RELEASED: "release_hold",
     KEY_ROTATED: "record_key",
+    SKIPPED: "skip_entry",
+    RETRIED: "retry_entry",
 }
 """Which function of the schema records which of the ledger's own actions; nothing else can."""
-_DONE = {ERASED: "erased", HOLD_PLACED: "put under a legal hold", HOLD_RELEASED: "released", KEY_ROTATED: "recorded"}
+_DONE = {
+    ERASED: "erased",
+    HOLD_PLACED: "put under a legal hold",
+    HOLD_RELEASED: "released",
+    KEY_ROTATED: "recorded",
+    SKIPPED: "skipped",
+}
 
 
 def erasing(position: int, actor: str, reason: str, actor_type: str = "user") -> Event:
@@ -54,14 +68,31 @@ def releasing(held: tuple[str, str] | int, actor: str, reason: str, actor_type: 
     return _own(HOLD_RELEASED, held, actor, reason, actor_type)
 
 
-def record_own(appender: Appender, draft: Draft) -> Plan[list[Outcome]]:
+def skipping(name: str, position: int, actor: str, reason: str, actor_type: str = "user") -> Event:
+    """The event that says that a projection leaves out the entry at a position. Raises InvalidEvent."""
+    return _own(SKIPPED, _skip(name, position), actor, reason, actor_type)
+
+
+def retrying(name: str, position: int, actor: str, reason: str, actor_type: str = "user") -> Event:
+    """The event that takes back what `skipping` said. Raises InvalidEvent."""
+    return _own(RETRIED, _skip(name, position), actor, reason, actor_type)
+
+
+def record_own(
+    appender: Appender, draft: Draft, patience: float = math.inf, *, begun: bool = False
+) -> Plan[list[Outcome]]:
     """Does what one of the ledger's own events says and records it, in one transaction; its one outcome.
 
     What was done before, by the same actor for the same reason, gets its first receipt.
-    Raises ErasureRefused, UnderLegalHold, HoldRefused.
+    patience: as in Appender.append. begun: in the transaction that is open, which it commits.
+    Raises ErasureRefused, UnderLegalHold, HoldRefused, SkipRefused.
     """
     try:
-        entry = yield from appender.append_own(draft, SQL["record_own"].format(_FUNCTIONS[draft.event.action]))
+        if draft.event.action == SKIPPED:
+            yield from _lock_projection(appender, draft)
+            begun = True
+        function = SQL["record_own"].format(_FUNCTIONS[draft.event.action])
+        entry = yield from appender.append_own(draft, function, patience, begun=begun)
     except Refused as refused:
         error = _refusal(draft.event.action, refused)
         if error is None:
@@ -70,6 +101,25 @@ def record_own(appender: Appender, draft: Draft) -> Plan[list[Outcome]]:
     if not _says_the_same(draft, entry):
         raise _done_before(draft.event, entry)
     return [Repeat(Receipt(entry.id, entry.position, entry.hash, entry.recorded_at))]
+
+
+def _skip(name: str, position: int) -> tuple[str, str]:
+    if not isinstance(name, str) or not _NAME(name):
+        raise InvalidEvent("projection", f"must be a projection's name, as `status` shows it, not {name!r}")
+    if not isinstance(position, int) or not 0 < position < 10**18:
+        raise InvalidEvent("position", f"must be the position of an entry, not {position!r}")
+    return SKIP_TYPE, f"{name}:{position}"
+
+
+def _lock_projection(appender: Appender, draft: Draft) -> Plan[None]:
+    """Before the tail: no append is to wait for the batch that a worker applies just now."""
+    name = (draft.event.resource_id or "").partition(":")[0]
+    try:
+        yield Pipeline((BEGIN, Query(SQL["lock_projection"], (appender.ledger.ledger_id, name))))
+    except Refused as refused:
+        if refused.sqlstate != LOCK_TIMEOUT:
+            raise
+        raise Unavailable(f"a worker is busy with projection {name!r}: nothing was recorded, try again") from refused
 
 
 def _own(action: str, about: tuple[str, str] | int, actor: str, reason: str, actor_type: str) -> Event:
@@ -87,7 +137,9 @@ def _own(action: str, about: tuple[str, str] | int, actor: str, reason: str, act
 
 def _refusal(action: str, refused: Refused) -> UsageError | None:
     text = str(refused).partition("\n")[0]
-    match refused.sqlstate:  # of schema/0004_erasure.sql
+    match refused.sqlstate:  # of schema/0004_erasure.sql and 0007_trouble.sql
+        case "LE006" | "LE010" if action in (SKIPPED, RETRIED):
+            return SkipRefused(f"{text}: nothing was recorded")
         case "LE006" if action != ERASED:  # no such entry
             return HoldRefused(text)
         case "LE006" | "LE007":
@@ -109,4 +161,5 @@ def _done_before(event: Event, entry: Entry) -> UsageError:
         f"{event.resource_type}:{event.resource_id} was {_DONE[event.action]} already, by {entry.actor} at position "
         f"{entry.position}: nothing was recorded"
     )
-    return {ERASED: ErasureRefused, KEY_ROTATED: IdempotencyConflict}.get(event.action, HoldRefused)(text)
+    kinds = {ERASED: ErasureRefused, KEY_ROTATED: IdempotencyConflict, SKIPPED: SkipRefused}
+    return kinds.get(event.action, HoldRefused)(text)

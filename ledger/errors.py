@@ -9,6 +9,7 @@
     │   ├── ErasureRefused          an entry that is not there, or that nobody may erase
     │   │   └── UnderLegalHold      a legal hold stands against it
     │   ├── HoldRefused             a resource that is held already, or not held
+    │   ├── SkipRefused             an entry that a projection cannot leave out, or does not
     │   ├── UnknownLedger           no ledger of that name
     │   ├── UnknownProjection       no projection of that name, or its tables are not built yet
     │   └── SchemaMismatch          the database's schema is missing, too old or too new for this package
@@ -22,7 +23,7 @@
     │   │   ├── ProofRefused        an inclusion or consistency proof, or a tile
     │   │   └── WitnessRefused      a witness has cosigned another history of this log
     │   └── MigrationTampered       a migration was edited, removed or reordered
-    ├── ProjectionFailed            a projection's `apply` raised; its view stands before the entries it failed on
+    ├── ProjectionFailed            a projection's `apply` raised; its view stands before the entry it failed at
     └── Unavailable                 a server is away or overloaded; trying again is safe
         ├── ConnectionLost          the connection broke while it was in use
         ├── TailBusy                another transaction holds the ledger's tail; nothing was recorded
@@ -78,6 +79,10 @@ class UnderLegalHold(ErasureRefused):
 
 class HoldRefused(UsageError):
     """A legal hold on what is held already for another reason, or a release of what is not held."""
+
+
+class SkipRefused(UsageError):
+    """An entry that a projection cannot leave out, does not leave out, or left out already for another reason."""
 
 
 class UnknownLedger(UsageError):
@@ -152,12 +157,21 @@ class MigrationTampered(IntegrityError):
 
 
 class ProjectionFailed(LedgerError):
-    """A projection's `apply` raised. `position` is the first of the entries it was given; none of them was applied."""
+    """A projection's `apply` raised; its view stands before the entry at `position`, which it could not apply.
 
-    def __init__(self, name: str, position: int, problem: str) -> None:
-        super().__init__(f"projection {name!r} failed on the entries from position {position}: {problem}")
+    error: the exception's type and where it was raised, without its message: that may quote a body, and stays with
+    whoever sees this error. from_entry: does the reason lie in the entry or in the projection, not in a server?
+    """
+
+    def __init__(
+        self, name: str, ledger: str, position: int, problem: str, *, error: str = "", from_entry: bool = True
+    ) -> None:
+        super().__init__(f"projection {name!r} failed at entry {position} of ledger {ledger!r}: {problem}")
         self.name = name
+        self.ledger = ledger
         self.position = position
+        self.error = error
+        self.from_entry = from_entry
 
 
 class Unavailable(LedgerError):

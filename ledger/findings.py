@@ -36,6 +36,9 @@ ERASED_TYPE = "ledger.entry"
 """Action and resource_type of an erasure (format.md, "Body")."""
 HOLD_PLACED, HOLD_RELEASED = "ledger.hold_placed", "ledger.hold_released"
 """Actions of legal holds; their resource is the one that is held."""
+SKIPPED, RETRIED = "ledger.entry_skipped", "ledger.entry_retried"
+SKIP_TYPE = "ledger.skip"
+"""Actions and resource_type of skips; the resource_id is `<projection>:<position>`."""
 _POSITION = re.compile(r"[1-9][0-9]{0,18}").fullmatch
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ledger import protections, stream
 from ledger.drive import Redis
@@ -42,8 +42,21 @@ class Lag(NamedTuple):
     seconds: float | None
 
 
+class Standstill(NamedTuple):
+    """The entry that a projection could not apply. error: its type and place. since: when that began, `seconds` ago."""
+
+    position: int
+    error: str
+    since: datetime
+    seconds: float
+    tries: int
+
+
 class Place(NamedTuple):
-    """How far a projection or a consumer group has come. ahead: further than the ledger, which was set back."""
+    """How far a projection or a consumer group has come. ahead: further than the ledger, which was set back.
+
+    skipped: how many entries a projection leaves out.
+    """
 
     name: str
     position: int
@@ -51,6 +64,8 @@ class Place(NamedTuple):
     ahead: bool
     version: int = 0
     rebuilding: bool = False
+    standstill: Standstill | None = None
+    skipped: int = 0
 
 
 class StreamPlace(NamedTuple):
@@ -187,11 +202,18 @@ def _rows(statement: str) -> Plan[list[Row]]:
 def _places(state: LedgerState, rows: list[Row]) -> Plan[tuple[Place, ...]]:
     end = state.position or 0
     places = []
-    for ledger_id, name, *more, at in rows:
+    for ledger_id, name, at, *more in rows:
         if ledger_id == state.ledger_id:
             lag = yield from _lag(ledger_id, at, end)
-            places.append(Place(name, at, lag, at > end, *more))
+            place = Place(name, at, lag, at > end)
+            places.append(_with_trouble(place, *more) if more else place)
     return tuple(places)
+
+
+def _with_trouble(place: Place, version: int, building: bool, *more: Any) -> Place:
+    *standstill, skipped = more
+    stands = Standstill(*standstill) if standstill[0] is not None else None
+    return place._replace(version=version, rebuilding=building, standstill=stands, skipped=skipped)
 
 
 def _lag(ledger_id: int, at: int, end: int) -> Plan[Lag]:

@@ -11,20 +11,24 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, NamedTuple, Protocol
 
+from ledger import trouble
 from ledger.chain import check_continues
 from ledger.effects import Apply, Pipeline, Plan, Query, Refused, Row, SqlScript, sql
 from ledger.errors import ChainBroken, ProjectionFailed, StreamDiverged, UnknownProjection, UsageError
 from ledger.events import Entry, Tail
 from ledger.findings import erased_by
-from ledger.store import LOCK_TIMEOUT, PAGE, LedgerRef, read
+from ledger.store import BEGIN, LOCK_TIMEOUT, PAGE, LedgerRef, read
 
 SQL = sql("projection")
 LIVE_SCHEMA = "ledger_views"
+ABOUT = 100
+"""Entries about one resource that are read at a time: 25 MB where each has the largest body."""
 
-_BEGIN = Query("begin isolation level read committed read write")
 _COMMIT = Query("commit")
 _ROLLBACK = Query("rollback")
 _FORBIDDEN = "42501"
+_DEFERRED = "23"
+"""Constraints, which may be checked only at the commit."""
 
 
 class Writes(Protocol):
@@ -72,7 +76,10 @@ class Projection(ABC):
 
 
 class Checkpoint(NamedTuple):
-    """How far a projection has come: the tail of what it has seen, and the stream's epoch at that time."""
+    """How far a projection has come: the tail of what it has seen, and the stream's epoch at that time.
+
+    failed_position: of the entry that it could not apply, where it stands still.
+    """
 
     name: str
     version: int
@@ -80,17 +87,29 @@ class Checkpoint(NamedTuple):
     position: int
     hash: bytes
     recorded_at: datetime
+    failed_position: int | None = None
 
     @property
     def tail(self) -> Tail:
         return Tail(self.position, self.hash, self.recorded_at)
 
 
+class Retry(NamedTuple):
+    """A skip that a rebuild takes back: the entry is applied in its place.
+
+    record: makes the plan that records it in the open transaction, the one that puts the view in place, and commits.
+    """
+
+    ledger_id: int
+    position: int
+    record: Callable[[], Plan[Any]]
+
+
 def install(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[None]:
     """Creates the tables where the projection is new, and a checkpoint for every ledger that has none."""
     yield Pipeline(
         (
-            *(_BEGIN, Query(SQL["as_projector"]), Query(SQL["lock_name"], (projection.name,))),
+            *(BEGIN, Query(SQL["as_projector"]), Query(SQL["lock_name"], (projection.name,))),
             Query(SQL["set_path"], (LIVE_SCHEMA,)),
         )
     )
@@ -122,24 +141,26 @@ def advance(
     *,
     epoch: int,
     building: bool = False,
+    retry: Retry | None = None,
     applied: Callable[[str, int], None] | None = None,
 ) -> Plan[dict[str, Checkpoint]]:
     """Applies the entries, which continue `start`, to several projections of one ledger in one transaction.
 
-    Each takes from them what it has not seen; one that is elsewhere (another worker was faster) is left alone.
-    building: in the tables of a rebuild, which is of one projection. applied: told of each projection that moved, and
-    by how many entries, once that is committed. Returns their checkpoints afterwards.
-    Raises ProjectionFailed; StreamDiverged where the entries are not the ledger's, and ChainBroken where a view was
-    built over one that is not.
+    Each takes from them what it has not seen; one that is elsewhere (another worker was faster) is left alone. Skipped
+    entries are left out. building: in the tables of a rebuild, which is of one projection. applied: told of each
+    projection that moved, and by how many entries, once that is committed. Returns their checkpoints afterwards.
+    Raises ProjectionFailed at the first of the entries that a projection was given, whichever it failed at;
+    StreamDiverged where the entries are not the ledger's, and ChainBroken where a view was built over one that is not.
     """
     schema = building_schema(projections[0]) if building else LIVE_SCHEMA
     names = [projection.name for projection in projections]
     last = entries[-1]
-    *_, rows, there = yield Pipeline(
+    *_, rows, skipped, there = yield Pipeline(
         (
-            _BEGIN,
+            BEGIN,
             Query(SQL["set_path"], (schema,)),
             Query(SQL["lock_checkpoints"], (ledger.ledger_id, names, building)),
+            trouble.skips(ledger.ledger_id, names),
             Query(SQL["hash_at"], (ledger.ledger_id, last.position)),
         )
     )
@@ -147,33 +168,82 @@ def advance(
         yield _ROLLBACK
         raise StreamDiverged(f"entry {last.position} of the stream of ledger {ledger.name!r} is not the ledger's")
     held = {row[0]: Checkpoint(*row) for row in rows}
+    skips = _skips(ledger, skipped, retry)
     moves, moved_by = [], {}
     for projection in projections:
         checkpoint = held.get(projection.name)
         if checkpoint is not None and checkpoint.version == projection.version:
-            moved = yield from _apply(ledger, projection, checkpoint, start, entries, epoch)
+            moved = yield from _apply(ledger, projection, checkpoint, start, entries, epoch, skips)
             if moved != checkpoint:
                 held[projection.name] = moved
                 moved_by[projection.name] = moved.position - checkpoint.position
                 moves.append(_move(ledger.ledger_id, moved, building))
-    yield Pipeline((*moves, _COMMIT)) if moves else _ROLLBACK
+    try:
+        yield Pipeline((*moves, _COMMIT)) if moves else _ROLLBACK
+    except Refused as refused:
+        if not refused.sqlstate.startswith(_DEFERRED):
+            raise
+        failing = next(projection for projection in projections if projection.name in moved_by)
+        error = refused.__cause__ or refused
+        raise trouble.failure(failing.name, ledger.name, entries[0].position, error, type(failing)) from error
     for name, count in moved_by.items():
         if applied is not None:
             applied(name, count)
     return held
 
 
+def advance_exactly(
+    ledger: LedgerRef,
+    projection: Projection,
+    start: Tail,
+    entries: Sequence[Entry],
+    *,
+    epoch: int,
+    building: bool = False,
+    retry: Retry | None = None,
+    applied: Callable[[str, int], None] | None = None,
+) -> Plan[dict[str, Checkpoint]]:
+    """`advance` of one projection; where it fails, in halves, up to the very entry that it cannot apply.
+
+    Raises ProjectionFailed at that entry, with everything before it applied.
+    """
+    options: dict[str, Any] = {"epoch": epoch, "building": building, "retry": retry, "applied": applied}
+    try:
+        return (yield from advance(ledger, [projection], start, entries, **options))
+    except ProjectionFailed:
+        yield _ROLLBACK
+        if len(entries) == 1:
+            raise
+    half = len(entries) // 2
+    yield from advance_exactly(ledger, projection, start, entries[:half], **options)
+    return (yield from advance_exactly(ledger, projection, entries[half - 1].tail, entries[half:], **options))
+
+
+def _skips(ledger: LedgerRef, rows: Iterable[Row], retry: Retry | None) -> dict[str, frozenset[int]]:
+    """The positions that each projection leaves out."""
+    retried = {retry.position} if retry is not None and retry.ledger_id == ledger.ledger_id else set()
+    return {name: frozenset(positions) - retried for name, positions in rows}
+
+
 def _apply(
-    ledger: LedgerRef, projection: Projection, checkpoint: Checkpoint, start: Tail, entries: Sequence[Entry], epoch: int
+    ledger: LedgerRef,
+    projection: Projection,
+    checkpoint: Checkpoint,
+    start: Tail,
+    entries: Sequence[Entry],
+    epoch: int,
+    skips: Mapping[str, frozenset[int]],
 ) -> Plan[Checkpoint]:
     """Lets the projection write what it has not seen; the checkpoint that belongs to it then."""
     fresh = _unseen(checkpoint, start, entries)
     if not fresh:
         return checkpoint
-    try:
-        yield Apply(_applying(projection, ledger, fresh))
-    except Refused as refused:
-        raise ProjectionFailed(projection.name, fresh[0].position, str(refused)) from refused
+    skipped = skips.get(projection.name, frozenset())
+    kept = [entry for entry in fresh if entry.position not in skipped] if skipped else fresh
+    if kept:
+        error = yield Apply(_applying(projection, ledger, kept, skipped))
+        if error is not None:
+            raise trouble.failure(projection.name, ledger.name, kept[0].position, error, type(projection))
     last = fresh[-1]
     return checkpoint._replace(epoch=epoch, position=last.position, hash=last.hash, recorded_at=last.recorded_at)
 
@@ -183,34 +253,35 @@ def _move(ledger_id: int, to: Checkpoint, building: bool) -> Query:
     return Query(SQL["move_checkpoint"], params)
 
 
-def _applying(projection: Projection, ledger: LedgerRef, entries: Sequence[Entry]) -> Any:
+def _applying(
+    projection: Projection, ledger: LedgerRef, entries: Sequence[Entry], skipped: frozenset[int]
+) -> Callable[[Writes], None]:
     def apply(tx: Writes) -> None:
         done = 0
-        try:
-            for end, entry in enumerate(entries, 1):
-                erased = erased_by(entry.action, entry.resource_type, entry.resource_id, entry.position)
-                if erased is not None:
-                    projection.apply(ledger.ledger_id, entries[done:end], tx)
-                    _erase(projection, ledger, erased, entry.position, tx)
-                    done = end
-            if done < len(entries):
-                projection.apply(ledger.ledger_id, entries[done:], tx)
-        except Exception as error:
-            if hasattr(error, "sqlstate"):  # the database's: the connection may be lost, which is not the view's fault
-                raise
-            raise ProjectionFailed(projection.name, entries[0].position, f"{type(error).__name__}: {error}") from error
+        for end, entry in enumerate(entries, 1):
+            erased = erased_by(entry.action, entry.resource_type, entry.resource_id, entry.position)
+            if erased is not None:
+                projection.apply(ledger.ledger_id, entries[done:end], tx)
+                if erased not in skipped:
+                    _erase(projection, ledger, erased, entry.position, skipped, tx)
+                done = end
+        if done < len(entries):
+            projection.apply(ledger.ledger_id, entries[done:], tx)
 
     return apply
 
 
-def _erase(projection: Projection, ledger: LedgerRef, position: int, erasure: int, tx: Writes) -> None:
+def _erase(
+    projection: Projection, ledger: LedgerRef, position: int, erasure: int, skipped: frozenset[int], tx: Writes
+) -> None:
     """Lets the projection drop what came from the body of the entry at `position`, erased by that at `erasure`."""
     rows = tx.execute(SQL["entry"], (ledger.ledger_id, position))
     if not rows:
         return
     entry = Entry(ledger.name, *rows[0])
     if entry.erased:
-        projection.erase(ledger.ledger_id, entry, _about(ledger, entry, erasure, tx), tx)
+        about = (each for each in _about(ledger, entry, erasure, tx) if each.position not in skipped)
+        projection.erase(ledger.ledger_id, entry, about, tx)
 
 
 def _about(ledger: LedgerRef, entry: Entry, last: int, tx: Writes) -> Iterator[Entry]:
@@ -218,10 +289,10 @@ def _about(ledger: LedgerRef, entry: Entry, last: int, tx: Writes) -> Iterator[E
     after = 0
     while entry.resource_type is not None:
         resource = (entry.resource_type, entry.resource_id)
-        rows = tx.execute(SQL["about"], (ledger.ledger_id, *resource, after, last, PAGE))
+        rows = tx.execute(SQL["about"], (ledger.ledger_id, *resource, after, last, ABOUT))
         for row in rows:
             yield Entry(ledger.name, *row)
-        if len(rows) < PAGE:
+        if len(rows) < ABOUT:
             return
         after = rows[-1][0]
 
@@ -257,7 +328,7 @@ def begin_rebuild(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[
         return False
     yield from drop_rebuild(projection)
     schema = building_schema(projection)
-    yield _BEGIN
+    yield BEGIN
     try:
         yield SqlScript(f'create schema "{schema}" authorization ledger_projector')
     except Refused as refused:
@@ -274,16 +345,17 @@ def begin_rebuild(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[
     return True
 
 
-def swap(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[bool]:
+def swap(projection: Projection, ledgers: Sequence[LedgerRef], retry: Retry | None = None) -> Plan[bool]:
     """Puts the rebuilt tables in the live ones' place, in one transaction; for when few entries are left to replay.
 
     While it holds the live checkpoints no worker moves them, so the rest can be caught up; readers wait for a moment
-    and then see the new tables. False where readers held the live tables for too long: try again.
+    and then see the new tables. retry: is recorded in the same transaction.
+    False where readers held the live tables for too long: try again. Raises ProjectionFailed.
     """
     schema = building_schema(projection)
     yield Pipeline(
         (
-            _BEGIN,
+            BEGIN,
             Query(SQL["lock_all_checkpoints"], (projection.name,)),
             Query(SQL["set_path"], (schema,)),
         )
@@ -294,12 +366,13 @@ def swap(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[bool]:
     for ledger in ledgers:
         at = built[ledger.ledger_id]
         goal = live[ledger.ledger_id].position if ledger.ledger_id in live else 0
+        skips = _skips(ledger, (yield trouble.skips(ledger.ledger_id, [projection.name])), retry)
         while at.position < goal:
             entries = yield from read(ledger, at.position, PAGE, goal)
             if not entries:  # the live view had seen more than a database that was set back
                 break
             check_continues(at.tail, entries)
-            at = yield from _apply(ledger, projection, at, at.tail, entries, at.epoch)
+            at = yield from _apply(ledger, projection, at, at.tail, entries, at.epoch, skips)
         yield _move(ledger.ledger_id, at, building=True)
     try:
         yield Pipeline(
@@ -316,13 +389,16 @@ def swap(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[bool]:
         yield _ROLLBACK
         return False
     yield SqlScript(f'drop schema "{schema}" cascade')
-    yield _COMMIT
+    if retry is None:
+        yield _COMMIT
+    else:
+        yield from retry.record()
     return True
 
 
 def drop_rebuild(projection: Projection) -> Plan[None]:
     """Clears away a rebuild that was given up or killed."""
-    yield _BEGIN
+    yield BEGIN
     yield SqlScript(f'drop schema if exists "{building_schema(projection)}" cascade')
     yield Query(SQL["drop_building_checkpoints"], (projection.name,))
     yield _COMMIT

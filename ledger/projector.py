@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from ledger import projection as plans
 from ledger.consumer import Reader, next_entries, set_back
@@ -17,6 +18,8 @@ from ledger.projection import Checkpoint, Projection
 from ledger.relay import Standing, standings
 from ledger.replay import rebuild
 from ledger.servers import Servers
+from ledger.standstill import Standstills
+from ledger.store import PAGE
 from ledger.telemetry import COUNTERS, FAILURES, PROJECTED, span
 
 log = logging.getLogger(__name__)
@@ -31,38 +34,62 @@ RETRY = 1.0
 """Seconds before a server that was away is tried again."""
 
 
+@dataclass(slots=True)
+class Lane:
+    """Projections of one ledger that read together: they stand at the reader's tail, or not far ahead of it."""
+
+    reader: Reader
+    projections: list[Projection]
+
+
 class Projector:
     """Runs projections over the ledgers of one database; any number of projectors may run at once.
 
-    names: of the ledgers, None for all. A projection that fails stops, with its view before the entries that it failed
-    on, and the others go on; `failed` has the errors.
+    names: of the ledgers, None for all. A projection that fails in a ledger stands still there, before the entry that
+    it could not apply, and is tried again after pauses that grow; the others go on. park_after: as in Standstills.
     """
 
     def __init__(
-        self, servers: Servers, projections: Sequence[Projection], names: Collection[str] | None = None
+        self,
+        servers: Servers,
+        projections: Sequence[Projection],
+        names: Collection[str] | None = None,
+        *,
+        park_after: int | None = None,
     ) -> None:
         self._servers = servers
         self._names = names
-        self._going = list(projections)
+        self._standstills = Standstills(servers, park_after)
+        self._projections = list(projections)
         self._redis: Redis | None = None
-        self._readers: dict[int, Reader] = {}
         self._believed = True  # the stream, until it is found to be ahead of a database that was set back
-        self.failed: list[ProjectionFailed] = []
+        self._front: dict[int, Lane] = {}
+        self._behind: list[Lane] = []
+
+    @property
+    def failed(self) -> list[ProjectionFailed]:
+        """Of each projection that stands still, why."""
+        return self._standstills.errors
 
     def install(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Creates the tables of new projections, and rebuilds those whose version has changed."""
         ledgers = [standing.ledger for standing in self._servers.run(standings(None))]
-        for projection in self._going:
+        for projection in self._projections:
             found = self._servers.run(plans.checkpoints(projection.name))
             if any(checkpoint.version != projection.version for checkpoint in found.values()):
                 log.warning("projection %r has a new version: rebuilding its view", projection.name)
-                rebuild(self._servers.settings, projection, progress)
+                try:
+                    rebuild(self._servers.settings, projection, progress)
+                except ProjectionFailed as error:
+                    [ledger] = [each for each in ledgers if each.name == error.ledger]
+                    self._standstills.failed_to_rebuild(ledger, projection, error)
+                    continue
             self._servers.run(plans.install(projection, ledgers))
 
     def run(self, stop: threading.Event) -> None:
-        """Projects until `stop` is set or every projection has failed; a server that is away is waited for."""
+        """Projects until `stop` is set; a server that is away is waited for."""
         refreshed = 0.0
-        while not stop.is_set() and self._going:
+        while not stop.is_set():
             try:
                 if time.monotonic() - refreshed > REFRESH:
                     self._refresh()
@@ -75,11 +102,17 @@ class Projector:
                 stop.wait(RETRY)
 
     def catch_up(self, progress: Callable[[int], None] | None = None) -> int:
-        """Projects until the ledgers' ends as they are now. Returns how many entries that took."""
+        """Projects until the ledgers' ends as they are now. Returns how many entries that took.
+
+        Does not wait for what stands still: `failed` says what that is.
+        """
         count = 0
         self._refresh()
         goals = {standing.ledger.ledger_id: standing.position for standing in self._servers.run(standings(self._names))}
-        while self._going and any(self._readers[ledger_id].tail.position < goal for ledger_id, goal in goals.items()):
+        while any(
+            lane.reader.tail.position < goals.get(lane.reader.ledger.ledger_id, 0)
+            for lane in (*self._front.values(), *self._behind)
+        ):
             taken = self._step(None)
             count += taken
             if progress is not None:
@@ -90,94 +123,136 @@ class Projector:
         if self._redis is not None:
             self._redis.close()
 
+    # ---------------------------------------------------------------------------------------------------------- where
+
     def _refresh(self) -> None:
-        """Places a reader in each ledger where the slowest projection stands; new ledgers get their checkpoints."""
+        """Places a reader where projections stand; new ledgers get their checkpoints."""
         found = self._servers.run(standings(self._names))
         ledgers = [standing.ledger for standing in found]
-        checkpoints: dict[int, list[Checkpoint]] = {ledger.ledger_id: [] for ledger in ledgers}
-        for projection in self._going:
+        stands: dict[int, list[tuple[Checkpoint, Projection]]] = {ledger.ledger_id: [] for ledger in ledgers}
+        for projection in self._projections:
             known = self._servers.run(plans.checkpoints(projection.name))
-            if any(ledger.ledger_id not in known for ledger in ledgers):
+            is_current = all(checkpoint.version == projection.version for checkpoint in known.values())
+            if is_current and any(ledger.ledger_id not in known for ledger in ledgers):
                 self._servers.run(plans.install(projection, ledgers))
                 known = self._servers.run(plans.checkpoints(projection.name))
             for ledger in ledgers:
-                checkpoints[ledger.ledger_id].append(known[ledger.ledger_id])
-        self._check_not_ahead(found, checkpoints)
+                if ledger.ledger_id in known:
+                    stands[ledger.ledger_id].append((known[ledger.ledger_id], projection))
+        self._check_not_ahead(found, stands)
         self._believed = True
-        self._readers = {
-            standing.ledger.ledger_id: _reader(standing, checkpoints[standing.ledger.ledger_id])
-            for standing in found
-            if self._going
-        }
+        self._front, self._behind = {}, []
+        for standing in found:
+            ledger = standing.ledger
+            going = [each for each in stands[ledger.ledger_id] if self._standstills.goes(ledger, *each)]
+            if going:
+                *behind, self._front[ledger.ledger_id] = _lanes(standing, going)
+                self._behind += behind
 
-    def _check_not_ahead(self, found: Sequence[Standing], checkpoints: dict[int, list[Checkpoint]]) -> None:
+    def _check_not_ahead(
+        self, found: Sequence[Standing], stands: dict[int, list[tuple[Checkpoint, Projection]]]
+    ) -> None:
         """Raises StreamDiverged where a view has seen more than there is. Ledgers may have grown since `found`."""
         reached = {
-            ledger_id: max((each.position for each in some), default=0) for ledger_id, some in checkpoints.items()
+            ledger_id: max((checkpoint.position for checkpoint, _ in some), default=0)
+            for ledger_id, some in stands.items()
         }
         if any(reached[standing.ledger.ledger_id] > standing.position for standing in found):
             for standing in self._servers.run(standings(self._names)):
                 if reached.get(standing.ledger.ledger_id, 0) > standing.position:
                     raise set_back(standing.ledger, reached[standing.ledger.ledger_id], standing.position)
 
+    # -------------------------------------------------------------------------------------------------------- applying
+
     def _step(self, wait: float | None) -> int:
-        """Reads what is next and applies it. Returns how many entries that were."""
-        readers = list(self._readers.values())
-        if not readers:
+        """Reads what is next and applies it. Returns how many entries that were, of each ledger to the slowest."""
+        if not self._front:
             time.sleep(wait or 0)
             return 0
         has_stream = self._servers.settings.redis_url is not None and self._believed
         if has_stream and self._redis is None:
             self._redis = self._servers.new_redis()
+        readers = [lane.reader for lane in self._front.values()]
+        wait = None if self._behind else wait
         found = self._servers.run(next_entries(readers, has_stream=has_stream, wait=wait), self._redis)
-        for ledger_id, entries in found.items():
-            reader = self._readers[ledger_id]
+        work = [(self._front[ledger_id], entries) for ledger_id, entries in found.items()]
+        for lane in self._behind:  # they read what is long out of the stream
+            found = self._servers.run(next_entries([lane.reader], has_stream=False, wait=None))
+            work += [(lane, entries) for entries in found.values()]
+        for lane, entries in work:
+            ledger = lane.reader.ledger
             try:
-                with span("ledger.project", name=reader.ledger.name, last=entries[-1].position, entries=len(entries)):
-                    held = self._advance(reader, entries)
-            except ProjectionFailed as error:
-                self._stop_failed(error)
-                return 0
+                with span("ledger.project", name=ledger.name, last=entries[-1].position, entries=len(entries)):
+                    done, together = self._advance(lane, entries)
             except StreamDiverged as error:
                 log.warning("%s: reading from Postgres. 'auditledger relay' says what to do", error)
                 COUNTERS.add(FAILURES, "project", type(error).__name__, "")
                 self._believed = False
                 return 0
-            if len(held) < len(self._going):  # a rebuild was swapped in meanwhile, with checkpoints of its own
+            if not together:
                 self._refresh()
-                return 0
-            reader.tail = entries[-1].tail
-        return sum(map(len, found.values()))
+                return done
+            lane.reader.tail = entries[-1].tail
+        rear = {lane.reader.ledger: lane for lane in (*self._front.values(), *reversed(self._behind))}
+        if any(self._has_caught_up(lane) for lane in self._behind):
+            self._refresh()
+        return sum(len(entries) for lane, entries in work if rear[lane.reader.ledger] is lane)
 
-    def _advance(self, reader: Reader, entries: Sequence[Entry]) -> dict[str, Checkpoint]:
-        """Applies the entries; the projections' checkpoints afterwards. Raises ProjectionFailed.
+    def _has_caught_up(self, lane: Lane) -> bool:
+        front = self._front[lane.reader.ledger.ledger_id]
+        return front.reader.tail.position - lane.reader.tail.position <= PAGE
+
+    def _advance(self, lane: Lane, entries: Sequence[Entry]) -> tuple[int, bool]:
+        """Applies the entries: how many, and whether all of the lane's projections stand at their end then.
 
         A few go into all views in one commit, which is quickest. With many, one view is prepared while Postgres works
-        on another; those that did not fail keep what they did.
+        on another; those that do not fail keep what they did.
         """
-
-        def advance(projections: Sequence[Projection]) -> dict[str, Checkpoint]:
-            plan = plans.advance(reader.ledger, projections, reader.tail, entries, epoch=reader.epoch, applied=applied)
-            return self._servers.run(plan)
+        reader = lane.reader
 
         def applied(name: str, count: int) -> None:
             COUNTERS.add(PROJECTED, reader.ledger.name, name, count=count)
+            self._standstills.moved(reader.ledger, name)
 
-        if len(entries) < MANY:
-            return advance(self._going)
-        with ThreadPoolExecutor(len(self._going)) as executor:
-            held = list(executor.map(advance, [[projection] for projection in self._going]))
-        return {name: checkpoint for each in held for name, checkpoint in each.items()}
+        def alone(projection: Projection) -> int | ProjectionFailed:
+            plan = plans.advance_exactly(
+                reader.ledger, projection, reader.tail, entries, epoch=reader.epoch, applied=applied
+            )
+            try:
+                return len(self._servers.run(plan))
+            except ProjectionFailed as error:
+                return error
 
-    def _stop_failed(self, error: ProjectionFailed) -> None:
-        """The others go on without it, each from where it stands."""
-        log.error("%s", error, extra={"projection": error.name, "position": error.position})
-        COUNTERS.add(FAILURES, "project", type(error).__name__, error.name)
-        self.failed.append(error)
-        self._going = [projection for projection in self._going if projection.name != error.name]
-        self._refresh()
+        if len(entries) < MANY and len(lane.projections) > 1:
+            plan = plans.advance(
+                reader.ledger, lane.projections, reader.tail, entries, epoch=reader.epoch, applied=applied
+            )
+            try:
+                # Fewer, where a rebuild was swapped in meanwhile, with checkpoints of its own.
+                return len(entries), len(self._servers.run(plan)) == len(lane.projections)
+            except ProjectionFailed:  # each for itself, to see which
+                outcomes = [alone(projection) for projection in lane.projections]
+        else:
+            with ThreadPoolExecutor(len(lane.projections)) as executor:
+                outcomes = list(executor.map(alone, lane.projections))
+        done = []
+        for projection, outcome in zip(lane.projections, outcomes, strict=True):
+            done.append(len(entries))
+            if isinstance(outcome, ProjectionFailed):
+                done[-1] = outcome.position - reader.tail.position - 1
+                self._standstills.failed(reader.ledger, projection, outcome, entries[done[-1]])
+        return max(done), all(outcome == 1 for outcome in outcomes)
 
 
-def _reader(standing: Standing, checkpoints: Sequence[Checkpoint]) -> Reader:
-    slowest = min(checkpoints, key=lambda checkpoint: checkpoint.position)
-    return Reader(standing.ledger, slowest.tail, slowest.epoch if slowest.position else standing.epoch)
+def _lanes(standing: Standing, stands: Sequence[tuple[Checkpoint, Projection]]) -> list[Lane]:
+    """Projections that stand near each other read together, from where the slowest stands; in order.
+
+    One that is far behind, because it is new or stood still, reads by itself and holds up no other.
+    """
+    lanes: list[Lane] = []
+    for checkpoint, projection in sorted(stands, key=lambda each: each[0].position):
+        if not lanes or checkpoint.position - lanes[-1].reader.tail.position > PAGE:
+            epoch = checkpoint.epoch if checkpoint.position else standing.epoch
+            lanes.append(Lane(Reader(standing.ledger, checkpoint.tail, epoch), []))
+        lanes[-1].projections.append(projection)
+    return lanes

@@ -13,8 +13,15 @@ from ledger.chain import check_continues
 from ledger.connections import connect
 from ledger.drive import Connection, drive
 from ledger.effects import Plan
-from ledger.errors import ChainBroken, InvalidSetting, ProjectionFailed, TailBusy, UnknownProjection
-from ledger.projection import Projection
+from ledger.errors import (
+    ChainBroken,
+    InvalidSetting,
+    ProjectionFailed,
+    SkipRefused,
+    TailBusy,
+    UnknownProjection,
+)
+from ledger.projection import Projection, Retry
 from ledger.settings import Settings
 from ledger.store import LedgerRef, all_ledgers, read, tail_of
 
@@ -51,17 +58,20 @@ def _load(name: str) -> object:
     return getattr(import_module(module), attribute)
 
 
-def rebuild(settings: Settings, projection: Projection, progress: Progress | None = None) -> int:
+def rebuild(
+    settings: Settings, projection: Projection, progress: Progress | None = None, *, retry: Retry | None = None
+) -> int:
     """Replays every ledger into new tables and swaps them in. Returns how many entries that took.
 
-    The live view goes on meanwhile. progress: called with entries done and entries to do.
-    Raises ChainBroken at an entry that does not continue the one before, ProjectionFailed, TailBusy where readers hold
-    the live tables for minutes, InvalidSetting where another rebuild of the same projection runs.
+    The live view goes on meanwhile. progress: called with entries done and entries to do. retry: take a skip back.
+    Raises ChainBroken at an entry that does not continue the one before, ProjectionFailed at the entry that could not
+    be applied, TailBusy where readers hold the live tables for minutes, InvalidSetting where another rebuild of the
+    same projection runs, SkipRefused where there is nothing to take back.
     """
     connection = connect(settings)
     try:
-        return _Rebuild(connection, projection, progress or (lambda done, to_do: None)).run()
-    except (ChainBroken, ProjectionFailed, TailBusy):
+        return _Rebuild(connection, projection, progress or (lambda done, to_do: None), retry).run()
+    except (ChainBroken, ProjectionFailed, SkipRefused, TailBusy):
         connection.rollback()
         drive(plans.drop_rebuild(projection), lambda: connection)
         raise
@@ -72,10 +82,11 @@ def rebuild(settings: Settings, projection: Projection, progress: Progress | Non
 class _Rebuild:
     """One rebuild, on a connection of its own, which also holds its lock."""
 
-    def __init__(self, connection: Connection, projection: Projection, progress: Progress) -> None:
+    def __init__(self, connection: Connection, projection: Projection, progress: Progress, retry: Retry | None) -> None:
         self._connection = connection
         self._projection = projection
         self._progress = progress
+        self._retry = retry
         self._done = 0
 
     def run(self) -> int:
@@ -83,24 +94,31 @@ class _Rebuild:
             raise InvalidSetting(f"another rebuild of {self._projection.name!r} is running: wait for it to end")
         for _ in range(TRIES):
             ledgers = self._drive(all_ledgers())
-            for ledger in ledgers:
-                self._catch_up(ledger)
-            if self._drive(plans.swap(self._projection, ledgers)):
-                return self._done
+            while sum(map(self._catch_up, ledgers)) > BATCH:
+                pass  # much has come meanwhile; it gets less, but hardly ever nothing
+            try:
+                if self._drive(plans.swap(self._projection, ledgers, self._retry)):
+                    return self._done
+            except (ProjectionFailed, TailBusy):  # at one of the newest: catching up again finds which
+                self._connection.rollback()
             time.sleep(1)
         raise TailBusy(f"readers held the tables of {self._projection.name!r} for too long: replay it again later")
 
-    def _catch_up(self, ledger: LedgerRef) -> None:
+    def _catch_up(self, ledger: LedgerRef) -> int:
+        """Replays up to the ledger's end as it is now. Returns how many entries that took."""
         built = self._drive(plans.checkpoints(self._projection.name, building=True)).get(ledger.ledger_id)
         if built is None:
-            return  # created a moment ago: the swap replays it
-        tail, to_do = built.tail, self._drive(tail_of(ledger)).position
-        while entries := self._drive(read(ledger, tail.position, BATCH)):
+            return 0  # created a moment ago: the swap replays it
+        tail, goal = built.tail, self._drive(tail_of(ledger)).position
+        while entries := self._drive(read(ledger, tail.position, BATCH, goal)):
             check_continues(tail, entries)
-            advanced = plans.advance(ledger, [self._projection], tail, entries, epoch=built.epoch, building=True)
+            advanced = plans.advance_exactly(
+                ledger, self._projection, tail, entries, epoch=built.epoch, building=True, retry=self._retry
+            )
             tail = self._drive(advanced)[self._projection.name].tail
             self._done += len(entries)
-            self._progress(self._done, max(to_do, self._done))
+            self._progress(self._done, max(goal, self._done))
+        return tail.position - built.position
 
     def _drive(self, plan: Plan[T]) -> T:
         return drive(plan, lambda: self._connection)

@@ -19,6 +19,8 @@ from ledger.findings import (
     ERASURE_ERASED,
     HOLD_PLACED,
     HOLD_RELEASED,
+    RETRIED,
+    SKIPPED,
     Finding,
     Findings,
     Link,
@@ -29,7 +31,8 @@ from ledger.store import FAR, LedgerRef
 
 SQL = sql("verify")
 TABLE = "ledger.audit_logs"
-_HOLDS = frozenset((HOLD_PLACED, HOLD_RELEASED))
+_MARKS = frozenset((HOLD_PLACED, HOLD_RELEASED, SKIPPED, RETRIED))
+"""Actions that a table of the ledger keeps too."""
 _RANGE = 10_000
 """Positions that are read from the view at a time."""
 _STRAYS = 1_000
@@ -195,16 +198,16 @@ def check_range(
         for position in check.erased:
             if excused.get(position, 0) <= position:
                 check.findings.add(position, "body_missing", body_missing(position))
-    if check.holds:
-        columns = zip(*check.holds, strict=True)
-        for (position,) in (yield Query(SQL["lost_holds"], (*map(list, columns), source.ledger_id))):
-            check.findings.add(position, "unprotected", "ledger.holds does not have the legal hold as this entry says")
+    if check.marks:
+        columns = map(list, zip(*check.marks, strict=True))
+        for position, table in (yield Query(SQL["lost_marks"], (*columns, source.ledger_id, source.ledger_id))):
+            check.findings.add(position, "unprotected", f"{table} does not have what this entry says")
     check.findings.sort()
     return Span(check.entries, check.findings, check.walk.last)
 
 
 def strays(source: Source) -> Plan[list[Finding]]:
-    """Rows where none can be: at positions below 1, of ledgers that there are not, legal holds that nobody placed.
+    """Rows where none can be: at positions below 1, of ledgers that there are not, holds and skips that no entry says.
 
     No reader is shown rows of other ledgers, nor of none.
     """
@@ -213,10 +216,10 @@ def strays(source: Source) -> Plan[list[Finding]]:
         Finding(position, "tail_mismatch", f"a row stands at position {position}: the first entry's is 1")
         for (position,) in rows
     ]
-    rows = yield Query(_from(source, "false_holds"), (source.ledger_id, HOLD_PLACED, HOLD_RELEASED, _STRAYS))
+    rows = yield Query(_from(source, "false_marks"), (*[source.ledger_id] * 4, _STRAYS))
     findings += [
-        Finding(position, "unprotected", f"ledger.holds has a legal hold of entry {position} that no entries say")
-        for (position,) in rows
+        Finding(position, "unprotected", f"{table} has what entry {position} should say, and no entries do")
+        for table, position in rows
     ]
     rows = (yield Query(SQL["orphans"])) if source.whole else []
     return findings + [
@@ -256,7 +259,7 @@ class _Check:
         self.walk = Walk(before, self.findings)
         self.entries = 0
         self.erased: list[int] = []
-        self.holds: list[tuple[int, bool, str | None, str | None]] = []
+        self.marks: list[tuple[int, str, str | None, str | None]] = []
 
     def take(self, row: Row) -> None:
         self.entries += 1
@@ -264,7 +267,7 @@ class _Check:
             self._examine(Record(*row))
 
     def _is_sound(self, row: Row) -> bool:
-        """Is it a whole entry that continues a sound one, and says nothing of legal holds? Then it is done with."""
+        """Is it a whole entry that continues a sound one, and says nothing of holds or skips? Then it is done with."""
         # fmt: off
         (
             position, entry_id, recorded, occurred, actor, actor_type, action, resource_type, resource_id,
@@ -272,7 +275,7 @@ class _Check:
         ) = row
         # fmt: on
         last = self.walk.last
-        if salt is None or action in _HOLDS or last.recorded is None:
+        if salt is None or action in _MARKS or last.recorded is None:
             return False
         try:
             envelope = envelope_from(
@@ -296,9 +299,8 @@ class _Check:
 
     def _examine(self, record: Record) -> None:
         position = record.position
-        if record.action in _HOLDS:
-            placed = record.action == HOLD_PLACED
-            self.holds.append((position, placed, record.resource_type, record.resource_id))
+        if record.action in _MARKS:
+            self.marks.append((position, record.action, record.resource_type, record.resource_id))
         envelope = record.envelope(self.ledger)
         self.walk.step(_link(record, envelope), record.prev_hash)
         if self.leaf is not None:

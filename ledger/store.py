@@ -25,10 +25,13 @@ FAR = 2**63 - 1
 
 Condition: TypeAlias = int | Unchanged
 
-_BEGIN = Query("begin isolation level read committed read write")
+BEGIN = Query("begin isolation level read committed read write")
 _COMMIT = Query("commit")
 _ROLLBACK = Query("rollback")
 LOCK_TIMEOUT = "55P03"
+_CANCELLED = "57014"
+NEARLY = 0.95
+"""Of lock_timeout: who has so much of it left is as good as new."""
 _CONTENDED_FOR = 0.5
 """Seconds to stay with the locked way after another writer was faster."""
 
@@ -92,40 +95,49 @@ class Appender:
 
     The tail held here is a guess: the database confirms or refuses it. One plan at a time may run on it, but for
     append_within, which the callers' own connections may run beside one another.
-    lock_timeout: the connection's, in seconds.
+    lock_timeout: the connections', in seconds: an append that has a transaction of its own waits for no longer.
     """
 
     def __init__(self, ledger: LedgerRef, lock_timeout: float = math.inf) -> None:
         self.ledger = ledger
-        self._lock_timeout = lock_timeout
+        self.lock_timeout = lock_timeout
         self._tail: Tail | None = None
         self._clock_offset = timedelta()
         self._contended_until = 0.0
 
-    def append(self, drafts: Iterable[Draft], *, settle: bool = False, stop: bool = False) -> Plan[list[Outcome]]:
-        """Records the drafts in a transaction of its own; an outcome for each, in order.
+    def append(
+        self, drafts: Iterable[Draft], *, settle: bool = False, stop: bool = False, patience: float = math.inf
+    ) -> Plan[list[Outcome]]:
+        """Records the drafts in a transaction of its own; an outcome for each, in order. Raises TailBusy.
 
         The drafts may be made while they are sent; they must give the same again when iterated again.
         A draft whose id is there already gets the first receipt, or an IdempotencyConflict where its content differs.
         stop: record nothing after the first conflict; outcomes end with it.
         settle: an earlier try may have recorded some: look all ids up.
+        patience: seconds to wait for the tail, where some of lock_timeout is over already.
         """
         began = time.monotonic()
-        if self._tail is not None and not settle and began > self._contended_until:
+        deadline = began + min(patience, self.lock_timeout)
+        # How long the quick way waits is the connection's to say.
+        in_time = patience > NEARLY * self.lock_timeout or patience == math.inf
+        if self._tail is not None and not settle and in_time and began > self._contended_until:
             try:
                 return (yield from self._append_quickly(self._tail, drafts))
             except Refused as refused:
                 # The tail moved or is held by another, an id is there, or it is a real refusal: with the tail locked it
                 # shows which. Who has waited so long already, for an entry that is not committed, does not wait again.
                 now = time.monotonic()
-                if refused.sqlstate == LOCK_TIMEOUT and now - began >= self._lock_timeout:
+                if refused.sqlstate == LOCK_TIMEOUT and now >= deadline:
                     raise self._busy() from refused
                 self._contended_until = now + max(_CONTENDED_FOR, 10 * (now - began))
-        return (yield from self._append_locked(list(drafts), None, own=True, settle=settle, stop=stop))
+        return (yield from self._append_locked(list(drafts), None, deadline, settle=settle, stop=stop))
 
-    def append_if(self, draft: Draft, expect: Condition | None, *, settle: bool = False) -> Plan[list[Outcome]]:
-        """Records one draft in a transaction of its own if the condition holds. Raises ConditionFailed."""
-        return (yield from self._append_locked([draft], expect, own=True, settle=settle))
+    def append_if(
+        self, draft: Draft, expect: Condition | None, *, settle: bool = False, patience: float = math.inf
+    ) -> Plan[list[Outcome]]:
+        """Records one draft in a transaction of its own if the condition holds. Raises ConditionFailed, TailBusy."""
+        deadline = time.monotonic() + min(patience, self.lock_timeout)
+        return (yield from self._append_locked([draft], expect, deadline, settle=settle))
 
     def append_within(self, drafts: Sequence[Draft], expect: Condition | None = None) -> Plan[list[Outcome]]:
         """Records the drafts in the caller's open transaction, which holds the tail until it ends.
@@ -136,7 +148,7 @@ class Appender:
             raise UsageError("the connection is not in a transaction: open one with connection.transaction()")
         if self._tail is not None and expect is None and len(drafts) == 1 and not drafts[0].named:
             return (yield from self._append_guessing(self._tail, drafts[0]))
-        return (yield from self._append_locked(drafts, expect, own=False))
+        return (yield from self._append_locked(drafts, expect, None))
 
     def _append_guessing(self, tail: Tail, draft: Draft) -> Plan[list[Outcome]]:
         """Locks the tail and writes in one round trip if it is `tail`; else in a second one."""
@@ -150,13 +162,16 @@ class Appender:
         self._recorded([link], tail)
         return [link]
 
-    def append_own(self, draft: Draft, function: str) -> Plan[Entry]:
+    def append_own(
+        self, draft: Draft, function: str, patience: float = math.inf, *, begun: bool = False
+    ) -> Plan[Entry]:
         """Records one of the ledger's own entries through a function of the database, in a transaction of its own.
 
-        function: the statement that calls it. Returns the entry that says so: the draft's, or an earlier one where
-        there was nothing left to do.
+        function: the statement that calls it. patience: as in append. begun: in the open transaction, and commits that.
+        Returns the entry that says so: the draft's, or an earlier one where there was nothing left to do.
         """
-        tail, _ = yield from self._locked((_BEGIN, Query(SQL["lock_tail"], (self.ledger.ledger_id,))), own=True)
+        deadline = time.monotonic() + min(patience, self.lock_timeout)
+        tail, _ = yield from self._locked([] if begun else [BEGIN], [], deadline)
         [link] = chain.extend(tail, [draft], self._now())
         rows = yield Query(function, row_params(self.ledger.ledger_id, link))
         yield _COMMIT
@@ -172,21 +187,28 @@ class Appender:
         return list(links)
 
     def _append_locked(
-        self, drafts: Sequence[Draft], expect: Condition | None, *, own: bool, settle: bool = False, stop: bool = False
+        self,
+        drafts: Sequence[Draft],
+        expect: Condition | None,
+        deadline: float | None,
+        *,
+        settle: bool = False,
+        stop: bool = False,
     ) -> Plan[list[Outcome]]:
+        """deadline: as in _locked."""
+        own = deadline is not None
         ids = [draft.id for draft in drafts if draft.named or settle]
-        queries = [_BEGIN] if own else []
-        queries.append(Query(SQL["lock_tail"], (self.ledger.ledger_id,)))
+        queries = []
         if ids:
             queries.append(Query(SQL["recorded"], (self.ledger.ledger_id, ids)))
         if isinstance(expect, Unchanged):
             queries.append(Query(SQL["changed"], (self.ledger.ledger_id, *expect)))
-        tail, results = yield from self._locked(queries, own)
-        found = [Recorded(*row) for row in results[1]] if ids else []
+        tail, results = yield from self._locked([BEGIN] if own else [], queries, deadline)
+        found = [Recorded(*row) for row in results[0]] if ids else []
         repeats = (yield from _compare(self.ledger, drafts, found)) if found else {}
         fresh, outcomes = _sift(drafts, repeats, stop)
         if fresh:
-            _check(expect, tail, results[-1])
+            _check(expect, tail, results[-1] if results else [])
             links = list(chain.extend(tail, fresh, self._now()))
             write = _write(self.ledger, fresh, links)
             if own and isinstance(write, Query):
@@ -206,24 +228,40 @@ class Appender:
                 self._tail = tail
         return [_resolved(outcome, recorded) for outcome in outcomes]
 
-    def _locked(self, queries: Sequence[Query], own: bool) -> Plan[tuple[Tail, list[list[Row]]]]:
-        """Locks the tail. queries: `lock_tail` the first, or in a transaction of its own the second. Their results."""
+    def _locked(
+        self, before: Sequence[Query], after: Sequence[Query], deadline: float | None
+    ) -> Plan[tuple[Tail, list[list[Row]]]]:
+        """Locks the tail in one round trip with what is asked before and after it; what came of the latter.
+
+        deadline: on the monotonic clock, until when to wait for the tail (TailBusy); None in the caller's transaction,
+        which waits as its connection says. lock_timeout alone would not do: whoever stands in line waits twice, for the
+        others in line and for whoever holds the row.
+        """
         self._tail = None
+        limit, lock = [], Query(SQL["lock_tail"], (self.ledger.ledger_id,))
+        if deadline is not None and deadline < math.inf:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise self._busy()
+            limit = [Query(SQL["limit_wait"], (str(math.ceil(left * 1000)),))]
+            lock = Query(SQL["lock_tail_in_time"], (self.ledger.ledger_id,))
+        queries = (*before, *limit, lock, *after)
         try:
-            results = (yield Pipeline(tuple(queries))) if len(queries) > 1 else [(yield queries[0])]
+            results = (yield Pipeline(queries)) if len(queries) > 1 else [(yield lock)]
         except Refused as refused:
-            if own and refused.sqlstate == LOCK_TIMEOUT:
+            if deadline is not None and refused.sqlstate in (LOCK_TIMEOUT, _CANCELLED):
                 raise self._busy() from refused
             raise
-        results = results[own:]
-        *tail_columns, now = _only(results[0], self.ledger)
+        results = results[len(before) + len(limit) :]
+        position, hash_, recorded_at, now = _only(results[0], self.ledger)[:4]
         self._learn_clock(now)
-        return Tail(*tail_columns), results
+        return Tail(position, hash_, recorded_at), results[1:]
 
     def _busy(self) -> TailBusy:
         return TailBusy(
-            f"another transaction holds the tail of ledger {self.ledger.name!r} for longer than the lock timeout: "
-            "nothing was recorded, appending again is safe"
+            f"another transaction holds the tail of ledger {self.ledger.name!r} for longer than the lock timeout "
+            f"({self.lock_timeout:g} s): nothing was recorded, appending again is safe; "
+            "'auditledger status' says who holds it"
         )
 
     def _recorded(self, links: list[Link], before: Tail) -> None:

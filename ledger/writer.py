@@ -13,15 +13,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypeAlias
 
 from ledger.canonical import Draft, draft
 from ledger.effects import Plan
 from ledger.erasure import record_own
-from ledger.errors import ConnectionLost, InvalidEvent, LedgerError, OutcomeUnknown, Unavailable
+from ledger.errors import ConnectionLost, InvalidEvent, LedgerError, OutcomeUnknown, TailBusy, Unavailable
 from ledger.events import Event
 from ledger.servers import AsyncServers, Servers
-from ledger.store import Appender, Condition, Outcome
+from ledger.store import NEARLY, Appender, Condition, Outcome
 from ledger.telemetry import span
 
 MAX_TURN = 1000
@@ -56,18 +56,24 @@ def _uuid7(now: int, randomness: bytes) -> bytes:
 _UUID = struct.Struct(">QQ")
 
 
+MakePlan: TypeAlias = Callable[[bool, float], Plan[list[Outcome]]]
+"""Makes a turn's plan from `settle` and `patience` (Appender.append)."""
+
+
 class _Slot:
     """One caller's drafts, and what became of them.
 
-    alone: the plan for drafts that cannot share a turn, made from `settle`; None where they can.
+    alone: for drafts that cannot share a turn; None where they can. since: when the caller came. left: it has gone.
     leads: it was not written yet: its caller is to write the next turn. signal: what the caller waits on.
     """
 
-    __slots__ = ("alone", "drafts", "error", "leads", "outcomes", "signal")
+    __slots__ = ("alone", "drafts", "error", "leads", "left", "outcomes", "signal", "since")
 
-    def __init__(self, drafts: Iterable[Draft], alone: Callable[[bool], Plan[list[Outcome]]] | None) -> None:
+    def __init__(self, drafts: Iterable[Draft], alone: MakePlan | None) -> None:
         self.drafts = drafts if alone else list(drafts)
         self.alone = alone
+        self.since = time.monotonic()
+        self.left = False
         self.outcomes: list[Outcome] = []
         self.error: Exception | None = None
         self.leads = False
@@ -89,14 +95,20 @@ class _Turns:
     def slot(self, draft: Draft, expect: Condition | None) -> _Slot:
         if expect is None:
             return _Slot([draft], None)
-        return _Slot([draft], lambda settle: self.appender.append_if(draft, expect, settle=settle))
+        return _Slot(
+            [draft],
+            lambda settle, patience: self.appender.append_if(draft, expect, settle=settle, patience=patience),
+        )
 
     def batch(self, drafts: Iterable[Draft]) -> _Slot:
-        return _Slot(drafts, lambda settle: self.appender.append(drafts, settle=settle, stop=True))
+        return _Slot(
+            drafts,
+            lambda settle, patience: self.appender.append(drafts, settle=settle, stop=True, patience=patience),
+        )
 
     def own(self, draft: Draft) -> _Slot:
         # Recorded by a first try, whose outcome got lost, it is found done already.
-        return _Slot([draft], lambda settle: record_own(self.appender, draft))
+        return _Slot([draft], lambda settle, patience: record_own(self.appender, draft, patience))
 
     def take(self) -> list[_Slot]:
         """The first in line, and with it all who can share its commit."""
@@ -110,10 +122,36 @@ class _Turns:
         return span("ledger.append", name=self.appender.ledger.name, callers=len(turn))
 
     def plan(self, turn: list[_Slot]) -> Callable[[bool], Plan[list[Outcome]]]:
-        if turn[0].alone is not None:
-            return turn[0].alone
-        drafts = [each for slot in turn for each in slot.drafts]
-        return lambda settle: self.appender.append(drafts, settle=settle)
+        """Made from `settle`. Waits for the tail no longer than the first of the turn may, who came first."""
+        make = turn[0].alone
+        if make is None:
+            drafts = [each for slot in turn for each in slot.drafts]
+
+            def make(settle: bool, patience: float) -> Plan[list[Outcome]]:
+                return self.appender.append(drafts, settle=settle, patience=patience)
+
+        return lambda settle: make(settle, max(self._left(turn[0]), self._some))  # the tail may be free by now
+
+    def give_up(self, turn: list[_Slot], error: TailBusy) -> list[_Slot]:
+        """After a turn that could not have the tail: the slots that have waited for as long as they may, which fail.
+
+        The first of the turn is one of them. The others of the turn stand in line again, before those who came later.
+        """
+        self.waiting.extendleft(slot for slot in reversed(turn[1:]) if not slot.left)
+        given_up = turn[:1]
+        while self.waiting and self._left(self.waiting[0]) <= self._some:
+            given_up.append(self.waiting.popleft())
+        _fail(given_up, error)
+        return given_up
+
+    @property
+    def _some(self) -> float:
+        """Seconds that are as good as none."""
+        return (1 - NEARLY) * self.appender.lock_timeout
+
+    def _left(self, slot: _Slot) -> float:
+        """Seconds for which a slot may still wait for the tail."""
+        return slot.since + self.appender.lock_timeout - time.monotonic()
 
 
 def _share_out(turn: list[_Slot], outcomes: list[Outcome]) -> None:
@@ -185,6 +223,7 @@ class Writer:
     def _leave(self, slot: _Slot) -> None:
         """Gives up a place in line; where its turn has begun, its entry may still be recorded."""
         with self._mutex:
+            slot.left = True
             if slot in self._turns.waiting:
                 self._turns.waiting.remove(slot)
             if slot.leads:
@@ -200,19 +239,20 @@ class Writer:
     def _lead(self) -> None:
         """Writes one turn, of which our slot is the first, then hands the lead to the next in line."""
         with self._mutex:
-            turn = self._turns.take()
+            done = turn = self._turns.take()
         try:
-            self._commit(turn)
+            done = self._commit(turn)
         except BaseException as error:  # Ctrl-C in the leader: its followers must not wait for ever
             _fail(turn, _unknown(turn, Unavailable(f"interrupted by {type(error).__name__}")))
             raise
         finally:
-            for slot in turn[1:]:
+            for slot in done[1:]:
                 slot.signal.release()
             with self._mutex:
                 self._hand_over()
 
-    def _commit(self, turn: list[_Slot]) -> None:
+    def _commit(self, turn: list[_Slot]) -> list[_Slot]:
+        """Writes a turn. Returns the slots that have their outcome, or an error: the turn's first, and others."""
         plan = self._turns.plan(turn)
         try:
             try:
@@ -221,14 +261,16 @@ class Writer:
             except ConnectionLost as lost:
                 outcomes = self._settle(turn, plan, lost)
             _share_out(turn, outcomes)
+        except TailBusy as error:
+            with self._mutex:
+                return self._turns.give_up(turn, error)
         except Unavailable as error:
             _fail(turn, error)
         except LedgerError as error:
-            if len(turn) == 1:
-                _fail(turn, error)
-            else:  # one of them is at fault: each for itself
-                for slot in turn:
-                    self._commit([slot])
+            if len(turn) > 1:  # one of them is at fault: each for itself
+                return [done for slot in turn for done in self._commit([slot])]
+            _fail(turn, error)
+        return turn
 
     def _settle(
         self, turn: list[_Slot], plan: Callable[[bool], Plan[list[Outcome]]], lost: ConnectionLost
@@ -290,8 +332,7 @@ class AsyncWriter:
         try:
             while self._turns.waiting:
                 turn = self._turns.take()
-                await self._commit(turn)
-                for slot in turn:
+                for slot in await self._commit(turn):
                     if not slot.signal.done():
                         slot.signal.set_result(None)
         finally:
@@ -302,7 +343,7 @@ class AsyncWriter:
                     slot.signal.set_result(None)
             self._turns.waiting.clear()
 
-    async def _commit(self, turn: list[_Slot]) -> None:
+    async def _commit(self, turn: list[_Slot]) -> list[_Slot]:
         plan = self._turns.plan(turn)
         try:
             try:
@@ -311,14 +352,15 @@ class AsyncWriter:
             except ConnectionLost as lost:
                 outcomes = await self._settle(turn, plan, lost)
             _share_out(turn, outcomes)
+        except TailBusy as error:
+            return self._turns.give_up(turn, error)
         except Unavailable as error:
             _fail(turn, error)
         except LedgerError as error:
-            if len(turn) == 1:
-                _fail(turn, error)
-            else:
-                for slot in turn:
-                    await self._commit([slot])
+            if len(turn) > 1:
+                return [done for slot in turn for done in await self._commit([slot])]
+            _fail(turn, error)
+        return turn
 
     async def _settle(
         self, turn: list[_Slot], plan: Callable[[bool], Plan[list[Outcome]]], lost: ConnectionLost

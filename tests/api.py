@@ -44,6 +44,7 @@ class Api(Protocol):
     def erase(self, position: int, actor: str, reason: str) -> Receipt: ...
     def hold(self, held: tuple[str, str] | int, actor: str, reason: str) -> Receipt: ...
     def release(self, held: tuple[str, str] | int, actor: str, reason: str) -> Receipt: ...
+    def skip(self, projection: str, position: int, actor: str, reason: str) -> Receipt: ...
     def tail(self) -> Tail: ...
     def prove(self, entry: int | UUID, *, with_body: bool = False) -> Proof: ...
     def prove_between(self, old: int | bytes, new: int | bytes) -> Consistency: ...
@@ -73,6 +74,9 @@ class SyncApi:
 
     def release(self, held: tuple[str, str] | int, actor: str, reason: str) -> Receipt:
         return self.ledger.release(held, actor, reason)
+
+    def skip(self, projection: str, position: int, actor: str, reason: str) -> Receipt:
+        return self.ledger.skip(projection, position, actor, reason)
 
     def tail(self) -> Tail:
         return self.ledger.tail()
@@ -143,6 +147,9 @@ class AsyncApi:
 
     def release(self, held: tuple[str, str] | int, actor: str, reason: str) -> Receipt:
         return self.call(self.ledger.release(held, actor, reason))
+
+    def skip(self, projection: str, position: int, actor: str, reason: str) -> Receipt:
+        return self.call(self.ledger.skip(projection, position, actor, reason))
 
     def tail(self) -> Tail:
         return self.call(self.ledger.tail())

@@ -152,7 +152,7 @@ def test_a_projection_of_ones_own(
     cli.well("append", "--actor", "a", "--action", "bad.action")
     ran = cli("project", "my_views:Counting", "timeline", "--once")
     assert ran.code == 70
-    assert ran.err.splitlines()[-1].startswith("error: projection 'counting' failed on the entries from position 5")
+    assert ran.err.splitlines()[-1].startswith("error: projection 'counting' failed at entry 5 of ledger 'main'")
     lag = {view["name"]: view["lag"] for view in status(cli)["projections"]}
     assert lag == {"counting": 1, "timeline": 0}
     for name in ("my_views:None", "nowhere:Counting", "json:dumps", "nonsense", ":"):

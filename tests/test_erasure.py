@@ -277,7 +277,7 @@ def test_nobody_inserts_own_actions(
     if role == "writer":
         admin.execute("select set_config('ledger.own', 'ledger.entry_erased', false)")
         refused(admin, OWN, call, admin, "insert_own", erasing(1, "user:x", "y"), tail)
-        for function in ("erase_entry", "place_hold", "release_hold", "record_key"):
+        for function in ("erase_entry", "place_hold", "release_hold", "record_key", "skip_entry", "retry_entry"):
             refused(admin, "42501", call, admin, function, erasing(1, "user:x", "y"), tail)
     with admin.transaction():
         append(admin, appender, [prepare(event(4), "main")])

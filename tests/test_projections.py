@@ -131,15 +131,15 @@ def test_a_failing_projection_stops_alone(ledger: Ledger, admin: psycopg.Connect
         running.catch_up()
         [failed] = running.failed
         assert isinstance(failed, ProjectionFailed)
-        assert (failed.name, failed.position) == ("count", 11)
+        assert (failed.name, failed.position) == ("count", 16)
         assert "ValueError: poisoned" in str(failed)
     assert len(rows(admin, "timeline")) == 21
-    assert admin.execute("select entries from ledger_views.count").fetchall() == [(10,)]
-    assert ledger.run(plans.reached(ledger.ref, "count")) == 10
+    assert admin.execute("select entries from ledger_views.count").fetchall() == [(15,)]
+    assert ledger.run(plans.reached(ledger.ref, "count")) == 15
     with pytest.raises(ProjectionFailed):
         rebuild(ledger.settings, Count())
     assert leftovers(admin) == 0
-    assert admin.execute("select entries from ledger_views.count").fetchall() == [(10,)]
+    assert admin.execute("select entries from ledger_views.count").fetchall() == [(15,)]
 
 
 class Misspelt(Count):

@@ -196,7 +196,7 @@ def test_recorded_at_follows_the_database_clock_not_ours(
     """Our wall clock is a day slow: only occurred_at, which is ours to say, follows it."""
 
     day = 86_400 * 10**9
-    slow = SimpleNamespace(time_ns=lambda: time.time_ns() - day)
+    slow = SimpleNamespace(time_ns=lambda: time.time_ns() - day, monotonic=time.monotonic)
     monkeypatch.setattr(ledger.writer, "time", slow)
     api = opener()
     for number in range(3):

@@ -61,6 +61,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "project": ("work", "Keep projections up to date"),
         "replay": ("work", "Rebuild projections from Postgres, beside the live ones"),
         "salvage": ("salvage", "Keep what the stream has and a database that was set back has lost"),
+        "skip": ("skip", "Leave an entry out of the projection that stands still at it"),
+        "retry": ("skip", "Take that back: rebuild the projection with the entry"),
     },
     "Read": {
         "tail": ("read", "The newest entries; --follow for those to come"),

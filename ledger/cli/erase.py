@@ -19,19 +19,25 @@ from ledger.writer import prepare
 _held = click.argument("held", type=ResourceOrPosition(), metavar="TYPE:ID|POSITION")
 
 
-def _who_and_why(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in (
-        click.option("--actor-type", default="user", metavar="TYPE", show_default=True, help="What kind of actor."),
-        click.option("--reason", required=True, metavar="TEXT", help="Why. It stays for ever: no personal data."),
-        click.option("--actor", required=True, metavar="KEY", help="Who, as a key: user:42."),
-    ):
-        command = option(command)
-    return command
+def who_and_why(reason: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The options of whatever the ledger records itself. reason: where none is given; None demands one."""
+    why: dict[str, Any] = {"required": True} if reason is None else {"default": reason, "show_default": True}
+
+    def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in (
+            click.option("--actor-type", default="user", metavar="TYPE", show_default=True, help="What kind of actor."),
+            click.option("--reason", metavar="TEXT", help="Why. It stays for ever: no personal data.", **why),
+            click.option("--actor", required=True, metavar="KEY", help="Who, as a key: user:42."),
+        ):
+            command = option(command)
+        return command
+
+    return with_options
 
 
 @click.command("erase", cls=Command)
 @click.argument("position", type=POSITION)
-@_who_and_why
+@who_and_why()
 @pass_shared
 def erase_command(shared: Shared, position: int, actor: str, reason: str, actor_type: str) -> None:
     """Remove the body of the entry at POSITION, and record who did it and why, in one transaction.
@@ -48,7 +54,7 @@ def erase_command(shared: Shared, position: int, actor: str, reason: str, actor_
 
 @click.command("hold", cls=Command)
 @_held
-@_who_and_why
+@who_and_why()
 @pass_shared
 def hold_command(shared: Shared, held: tuple[str, str] | int, actor: str, reason: str, actor_type: str) -> None:
     """Place a legal hold: until it is released, nothing about a resource, or not the entry at a position, is erased."""
@@ -60,7 +66,7 @@ def hold_command(shared: Shared, held: tuple[str, str] | int, actor: str, reason
 
 @click.command("release", cls=Command)
 @_held
-@_who_and_why
+@who_and_why()
 @pass_shared
 def release_command(shared: Shared, held: tuple[str, str] | int, actor: str, reason: str, actor_type: str) -> None:
     """Release a legal hold."""

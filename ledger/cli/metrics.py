@@ -148,6 +148,11 @@ def _of_ledger(ledger: LedgerState) -> Iterator[tuple[str, float | None, dict[st
                 yield f"{kind}_position", place.position, labels
                 yield f"{kind}_lag_entries", place.lag.entries, labels
                 yield f"{kind}_lag_seconds", place.lag.seconds, labels
+                if kind == "projection":
+                    still = place.standstill
+                    yield "projection_standstill_seconds", 0.0 if still is None else max(0.001, still.seconds), labels
+                    yield "projection_standstill_position", 0 if still is None else still.position, labels
+                    yield "projection_skipped_entries", place.skipped, labels
     if ledger.verified is not None:
         yield "verified_timestamp_seconds", ledger.verified.verified_at.timestamp(), {}
         yield "verified_position", ledger.verified.last, {}
@@ -167,6 +172,9 @@ _HELP = {
     "projection_position": "The position that a projection has reached.",
     "projection_lag_entries": "Entries not yet applied.",
     "projection_lag_seconds": "Seconds since the first of those was recorded.",
+    "projection_standstill_seconds": "For how long a projection has stood still; 0 where it does not.",
+    "projection_standstill_position": "The entry that it cannot apply; 0 where there is none.",
+    "projection_skipped_entries": "Entries that a projection leaves out.",
     "subscription_position": "The position up to which a consumer group has dealt with everything.",
     "subscription_lag_entries": "Entries not yet dealt with.",
     "subscription_lag_seconds": "Seconds since the first of those was recorded.",

@@ -8,10 +8,21 @@ import click
 
 from ledger.cli.app import OK, UNREACHABLE, Command
 from ledger.cli.connect import settings_of
-from ledger.cli.output import line, seconds_text, short_time, time_text, write_json
+from ledger.cli.output import counted, line, seconds_text, short_time, time_text, write_json
 from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.text import one_line, redacted
-from ledger.overview import NOT_SET, Holder, Lag, LedgerState, Overview, Place, StreamPlace, Verified, look
+from ledger.overview import (
+    NOT_SET,
+    Holder,
+    Lag,
+    LedgerState,
+    Overview,
+    Place,
+    Standstill,
+    StreamPlace,
+    Verified,
+    look,
+)
 from ledger.overview import OK as WELL
 from ledger.servers import Servers
 
@@ -24,8 +35,8 @@ _REPLAY, _NEW_EPOCH = "'auditledger replay'", "it goes on at the ledger's end in
 def status_command(shared: Shared) -> int:
     """Of each ledger, or the one named with --ledger: tail, stream, lag of every projection, last verification.
 
-    And who holds a tail for long, and what is unprotected. Where Postgres or Redis is away it says so, shows what the
-    other knows, and exits 3.
+    And which projection stands still and why, who holds a tail for long, and what is unprotected. Where Postgres or
+    Redis is away it says so, shows what the other knows, and exits 3.
     """
     servers = Servers(settings_of(shared))
     try:
@@ -68,6 +79,7 @@ def _ledger_object(ledger: LedgerState) -> dict[str, Any]:
         "stream": None if ledger.stream is None else _stream_object(ledger.stream),
         "projections": None if ledger.projections is None else [
             {"name": view.name, "version": view.version, "rebuilding": view.rebuilding} | _place_object(view)
+            | {"standstill": _standstill_object(view.standstill), "skipped": view.skipped}
             for view in ledger.projections
         ],
         "subscriptions": None if ledger.subscriptions is None else [
@@ -88,6 +100,10 @@ def _stream_object(found: StreamPlace) -> dict[str, Any]:
 
 def _place_object(place: Place) -> dict[str, Any]:
     return {"position": place.position, "ahead": place.ahead} | _lag_object(place.lag)
+
+
+def _standstill_object(found: Standstill | None) -> dict[str, Any] | None:
+    return None if found is None else found._asdict() | {"since": time_text(found.since)}
 
 
 def _lag_object(lag: Lag | None) -> dict[str, Any]:
@@ -147,8 +163,18 @@ def _print_ledger(ledger: LedgerState, found: Overview) -> None:
     width = max(len(name) for name, *_ in rows), max(len(at) for _, at, *_ in rows)
     for name, at, more in rows:
         line(name.ljust(width[0]), at.ljust(width[1]), more)
+    for view in ledger.projections or ():
+        if view.standstill is not None:
+            line(f"  {view.name} STANDS STILL:", standstill_text(view.standstill))
     if ledger.holder is not None:
         line("  TAIL HELD, appends wait:", holder_text(ledger.holder))
+
+
+def standstill_text(found: Standstill) -> str:
+    """Which entry could not be applied, since when and why, in one line."""
+    tries = f", {counted(found.tries, 'try')}" if found.tries else ""
+    since = f"since {short_time(found.since)} ({seconds_text(found.seconds)}){tries}"
+    return f"at entry {found.position}, {since}: {found.error}"
 
 
 def holder_text(holder: Holder) -> str:
@@ -184,7 +210,8 @@ def _stream_row(found: StreamPlace | None, redis: str) -> tuple[str, str]:
 def _place_row(place: Place, remedy: str) -> tuple[str, str]:
     if place.ahead:
         return (f"at {place.position}", f"AHEAD of the ledger, which was set back: {remedy}")
-    return (f"at {place.position}", _behind(place.lag))
+    skipped = f"; {counted(place.skipped, 'entry')} skipped" if place.skipped else ""
+    return (f"at {place.position}", _behind(place.lag) + skipped)
 
 
 def _verified_row(found: Verified | None, end: int, *, hidden: bool) -> tuple[str, str]:

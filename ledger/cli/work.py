@@ -41,6 +41,12 @@ def _once(command: Callable[..., Any]) -> Callable[..., Any]:
     return once(metrics_port(log_format(command)))
 
 
+_park_after = click.option(
+    "--park-after", type=click.IntRange(1), metavar="N",
+    help="Skip an entry that a projection failed at N times, on the record; else it stands still there.",
+)  # fmt: skip
+
+
 class _Stopped(Exception):
     """A stop was asked for while much was still to do: the batch in hand is done."""
 
@@ -68,18 +74,20 @@ def relay_command(shared: Shared, once: bool, new_epoch: bool) -> None:
 @click.command("project", cls=Command)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @_once
+@_park_after
 @pass_shared
-def project_command(shared: Shared, names: tuple[str, ...], once: bool) -> None:
+def project_command(shared: Shared, names: tuple[str, ...], once: bool, park_after: int | None) -> None:
     """Keep projections up to date: those named, else all that are installed.
 
-    A projection of your own goes by module:Class. Works without Redis, from Postgres alone.
+    A projection of your own goes by module:Class. Works without Redis, from Postgres alone. One that cannot apply an
+    entry stands still there, and `status` says so; it is tried again after pauses, or with --once at the next call.
     """
-    projections = _find(names)
+    projections = find(names)
     with (
         working(once) as stop,
         ready(shared, redis=False) as servers,
         metered(shared, servers),
-        _projector(shared, servers, projections, stop) as projector,
+        _projector(shared, servers, projections, stop, once, park_after) as projector,
     ):
         if once:
             _report(shared, projected=_project(shared, servers, projections, projector, stop))
@@ -91,6 +99,7 @@ def project_command(shared: Shared, names: tuple[str, ...], once: bool) -> None:
 @click.command("run", cls=Command)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @_once
+@_park_after
 @click.option("--checkpoint-every", "every", type=Span(), metavar="SPAN", help="Sign checkpoints too: 60s, 5m, 1h.")
 @signing_options
 @pass_shared
@@ -98,6 +107,7 @@ def run_command(
     shared: Shared,
     names: tuple[str, ...],
     once: bool,
+    park_after: int | None,
     every: float | None,
     keys: tuple[Path, ...],
     publish: tuple[str, ...],
@@ -114,12 +124,12 @@ def run_command(
             "--key, --publish, --require, --witness and --quorum go with --checkpoint-every",
             click.get_current_context(),
         )
-    projections = _find(names)
+    projections = find(names)
     with (
         working(once) as stop,
         ready(shared, redis=True) as servers,
         metered(shared, servers),
-        _projector(shared, servers, projections, stop) as projector,
+        _projector(shared, servers, projections, stop, once, park_after) as projector,
     ):
         relay = _relay(shared, servers, stop)
         signers = [] if every is None else checkpointers(shared, servers, keys, publish, require, witnesses, quorum)
@@ -144,7 +154,7 @@ def replay_command(shared: Shared, names: tuple[str, ...], every: bool) -> None:
     """Rebuild projections from Postgres, beside the live ones, and swap them in."""
     if bool(names) == every:
         raise click.UsageError("name the projections to replay, or give --all", click.get_current_context())
-    projections = _find(names)
+    projections = find(names)
     with ready(shared, redis=False) as servers:
         settings = servers.settings
     for projection in projections:
@@ -159,7 +169,8 @@ def replay_command(shared: Shared, names: tuple[str, ...], every: bool) -> None:
 # ------------------------------------------------------------------------------------------------------------ workers
 
 
-def _find(names: tuple[str, ...]) -> list[Projection]:
+def find(names: tuple[str, ...]) -> list[Projection]:
+    """The projections of these names, or as module:Class; all installed ones where there are none."""
     if any(":" in name for name in names) and "" not in sys.path:
         sys.path.insert(0, "")  # module:Class of the folder that we stand in
     return find_projections(list(names) or None)
@@ -183,10 +194,15 @@ def _relay(shared: Shared, servers: Servers, stop: threading.Event) -> Relay:
 
 @contextmanager
 def _projector(
-    shared: Shared, servers: Servers, projections: list[Projection], stop: threading.Event
+    shared: Shared,
+    servers: Servers,
+    projections: list[Projection],
+    stop: threading.Event,
+    once: bool,
+    park_after: int | None,
 ) -> Iterator[Projector]:
-    """A projector with its tables there. At its end the first projection that failed is raised."""
-    projector = Projector(servers, projections, shared.names())
+    """A projector with its tables there. once: at its end the first projection that failed is raised."""
+    projector = Projector(servers, projections, shared.names(), park_after=park_after)
     try:
         with progress("Rebuilding") as advance:
 
@@ -199,7 +215,7 @@ def _projector(
         yield projector
     finally:
         projector.close()
-    if projector.failed:
+    if once and projector.failed:
         raise projector.failed[0]
 
 

@@ -9,3 +9,6 @@ select
 from ledger.{}(
     row(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)::ledger.audit_logs
 ) as said;
+
+-- name: lock_projection
+select ledger.lock_projection(%s, %s);

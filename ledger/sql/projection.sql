@@ -24,7 +24,7 @@ select ledger_id, %s, %s, %s from unnest(%s::int[]) as ledger_id
 on conflict do nothing;
 
 -- name: checkpoints
-select ledger_id, name, version, epoch, position, hash, recorded_at
+select ledger_id, name, version, epoch, position, hash, recorded_at, failed_position
 from ledger.projections where name = %s and building = %s;
 
 -- name: lock_checkpoints
@@ -38,8 +38,11 @@ order by name for update;
 select hash from ledger.audit_logs where ledger_id = %s and position = %s;
 
 -- name: move_checkpoint
+-- Past whatever could not be applied: with that it stood still.
 update ledger.projections
-set epoch = %s, position = %s, hash = %s, recorded_at = %s, updated_at = now()
+set
+    epoch = %s, position = %s, hash = %s, recorded_at = %s, updated_at = now(),
+    failed_position = null, failed_error = null, failing_since = null, failed_tries = null
 where ledger_id = %s and name = %s and building = %s;
 
 -- name: lock_all_checkpoints

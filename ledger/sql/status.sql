@@ -3,7 +3,14 @@ select ledger.ledger_id, ledger.name, tail.epoch, tail.position, tail.hash, tail
 from ledger.ledgers as ledger left join ledger.tails as tail using (ledger_id) order by ledger.name;
 
 -- name: projections
-select ledger_id, name, version, building, position from ledger.projections order by ledger_id, name, building;
+select
+    ledger_id, name, position, version, building, failed_position, failed_error, failing_since,
+    extract(epoch from clock_timestamp() - failing_since)::float8, failed_tries,
+    (
+        select count(*) from ledger.skips as skip
+        where skip.ledger_id = view.ledger_id and skip.name = view.name and skip.retried is null
+    )::int
+from ledger.projections as view order by ledger_id, name, building;
 
 -- name: subscriptions
 select ledger_id, name, position from ledger.subscriptions order by ledger_id, name;

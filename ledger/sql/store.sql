@@ -15,6 +15,18 @@ select position, hash, recorded_at from ledger.tails where ledger_id = %s;
 update ledger.tails set fence = fence + 1 where ledger_id = %s
 returning position, hash, recorded_at, clock_timestamp();
 
+-- name: limit_wait
+-- How long the next statement may take, in ms. A role or database may have a limit of its own, which comes back after it.
+select
+    set_config('ledger.own_limit', current_setting('statement_timeout'), true),
+    set_config('statement_timeout', %s, true);
+
+-- name: lock_tail_in_time
+update ledger.tails set fence = fence + 1 where ledger_id = %s
+returning
+    position, hash, recorded_at, clock_timestamp(),
+    set_config('statement_timeout', current_setting('ledger.own_limit'), true);
+
 -- name: insert
 insert into ledger.audit_logs (
     id, occurred_at, actor, actor_type, action, resource_type, resource_id, before, after, metadata,
@@ -88,9 +100,10 @@ select position, hash from ledger.entries where ledger_id = %s and position = an
 update ledger.tails set epoch = epoch + 1 where ledger_id = %s returning epoch;
 
 -- name: slowest_reader
--- Trimming never passes what a projection or a consumer group has still to see.
+-- Trimming never passes what a projection or a consumer group has still to see. But for a projection that stands still
+-- a stream would grow for ever: once it goes on, it reads from Postgres.
 select least(
-    (select min(position) from ledger.projections where ledger_id = %s and not building),
+    (select min(position) from ledger.projections where ledger_id = %s and not building and failed_position is null),
     (select min(position) from ledger.subscriptions where ledger_id = %s)
 );
 

@@ -41,31 +41,50 @@ select resource_id, max(position) from {}
 where ledger_id = %s and resource_type = %s and resource_id = any(%s::text[]) and action = %s
 group by resource_id;
 
--- name: false_holds
--- What stands in the table of legal holds, and no entries say.
-select hold.placed from ledger.holds as hold
-where hold.ledger_id = %s and not (
+-- name: false_marks
+-- What stands in the tables of legal holds and of skips, and no entries say.
+with kept (what, resource_type, resource_id, began, ended, begins, ends) as (
+    select 'ledger.holds', resource_type, resource_id, placed, released, 'ledger.hold_placed', 'ledger.hold_released'
+    from ledger.holds where ledger_id = %s
+    union all
+    select 'ledger.skips', 'ledger.skip', name || ':' || position, skipped, retried,
+        'ledger.entry_skipped', 'ledger.entry_retried'
+    from ledger.skips where ledger_id = %s
+)
+select kept.what, kept.began from kept
+where not (
     exists (
         select from {} as entry
-        where entry.ledger_id = hold.ledger_id and entry.position = hold.placed and entry.action = %s
-            and entry.resource_type = hold.resource_type and entry.resource_id = hold.resource_id
+        where entry.ledger_id = %s and entry.position = kept.began and entry.action = kept.begins
+            and entry.resource_type = kept.resource_type and entry.resource_id = kept.resource_id
     )
-    and (hold.released is null or exists (
+    and (kept.ended is null or exists (
         select from {} as entry
-        where entry.ledger_id = hold.ledger_id and entry.position = hold.released and entry.action = %s
-            and entry.resource_type = hold.resource_type and entry.resource_id = hold.resource_id
+        where entry.ledger_id = %s and entry.position = kept.ended and entry.action = kept.ends
+            and entry.resource_type = kept.resource_type and entry.resource_id = kept.resource_id
     ))
 )
-order by hold.placed limit %s;
+order by kept.began limit %s;
 
--- name: lost_holds
--- What these entries say of legal holds, and the table does not.
-select said.position
-from unnest(%s::bigint[], %s::boolean[], %s::text[], %s::text[]) as said (position, placed, resource_type, resource_id)
+-- name: lost_marks
+-- What these entries say of legal holds and of skips, and the tables do not.
+select said.position, case when said.action ^@ 'ledger.hold_' then 'ledger.holds' else 'ledger.skips' end
+from unnest(%s::bigint[], %s::text[], %s::text[], %s::text[]) as said (position, action, resource_type, resource_id)
 where not exists (
     select from ledger.holds as hold
     where hold.ledger_id = %s and hold.resource_type = said.resource_type and hold.resource_id = said.resource_id
-        and case when said.placed then hold.placed else hold.released end = said.position
+        and said.position = case said.action
+            when 'ledger.hold_placed' then hold.placed
+            when 'ledger.hold_released' then hold.released
+        end
+) and not exists (
+    select from ledger.skips as skip
+    where skip.ledger_id = %s and said.resource_type = 'ledger.skip'
+        and said.resource_id = skip.name || ':' || skip.position
+        and said.position = case said.action
+            when 'ledger.entry_skipped' then skip.skipped
+            when 'ledger.entry_retried' then skip.retried
+        end
 );
 
 -- name: misplaced
@@ -98,8 +117,8 @@ on conflict do nothing;
 -- are as Postgres prints them with the search_path that `begin` sets.
 with tables (name) as (
     values
-        ('ledger.audit_logs'), ('ledger.tails'), ('ledger.ledgers'), ('ledger.holds'), ('ledger.tiles'),
-        ('ledger.checkpoints')
+        ('ledger.audit_logs'), ('ledger.tails'), ('ledger.ledgers'), ('ledger.holds'), ('ledger.skips'),
+        ('ledger.tiles'), ('ledger.checkpoints')
 ),
 triggers (tablename, name, definition) as (
     values
@@ -126,6 +145,16 @@ triggers (tablename, name, definition) as (
         ('ledger.holds', 'released_by_entries',
             'CREATE TRIGGER released_by_entries BEFORE UPDATE ON ledger.holds'
             ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change(''ledger.hold_released'')'),
+        ('ledger.skips', 'append_only',
+            'CREATE TRIGGER append_only'
+            ' BEFORE DELETE OR UPDATE OF ledger_id, name, "position", skipped OR TRUNCATE ON ledger.skips'
+            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()'),
+        ('ledger.skips', 'skipped_by_entries',
+            'CREATE TRIGGER skipped_by_entries BEFORE INSERT ON ledger.skips'
+            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change(''ledger.entry_skipped'')'),
+        ('ledger.skips', 'retried_by_entries',
+            'CREATE TRIGGER retried_by_entries BEFORE UPDATE ON ledger.skips'
+            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change(''ledger.entry_retried'')'),
         ('ledger.ledgers', 'append_only',
             'CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON ledger.ledgers'
             ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()'),
@@ -159,6 +188,8 @@ constraints (tablename, name, definition) as (
             ' AND (COALESCE(octet_length(salt), (16 + num_nonnulls(before, after, metadata))) = 16)))'),
         ('ledger.holds', 'holds_pkey', 'PRIMARY KEY (ledger_id, placed)'),
         ('ledger.holds', 'released_after_placed', 'CHECK ((released > placed))'),
+        ('ledger.skips', 'skips_pkey', 'PRIMARY KEY (ledger_id, skipped)'),
+        ('ledger.skips', 'skip_order', 'CHECK (((skipped > "position") AND (retried > skipped)))'),
         ('ledger.tiles', 'tiles_pkey', 'PRIMARY KEY (ledger_id, level, index)'),
         ('ledger.tiles', 'tile_format',
             'CHECK ((((level >= 0) AND (level <= 7)) AND (index >= 0) AND ((octet_length(hashes) >= 32)'

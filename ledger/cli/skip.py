@@ -1,0 +1,64 @@
+"""skip, retry: entries that a projection leaves out."""
+
+from __future__ import annotations
+
+import click
+
+from ledger.cli.app import Command
+from ledger.cli.connect import opened, ready
+from ledger.cli.erase import who_and_why
+from ledger.cli.output import counted, line, print_receipt, progress, write_json
+from ledger.cli.shared import Shared, pass_shared
+from ledger.cli.text import note
+from ledger.cli.types import POSITION
+from ledger.cli.work import find
+from ledger.erasure import retrying, skipping
+from ledger.opening import open_ledger
+from ledger.standstill import take_back
+from ledger.writer import prepare
+
+_what = click.argument("name"), click.argument("position", type=POSITION)
+
+
+@click.command("skip", cls=Command)
+@_what[0]
+@_what[1]
+@who_and_why()
+@pass_shared
+def skip_command(shared: Shared, name: str, position: int, actor: str, reason: str, actor_type: str) -> None:
+    """Leave the entry at POSITION out of projection NAME, which stands still there; record who did it and why.
+
+    The projection goes on behind it, and replays leave it out too. The entry itself stays as it is.
+    """
+    name = _own_name(name)
+    prepare(skipping(name, position, actor, reason, actor_type), "main", own=True)  # before any server is asked
+    with opened(shared) as ledger:
+        receipt = ledger.skip(name, position, actor, reason, actor_type=actor_type)
+    print_receipt(receipt, as_json=shared.json)
+    note(f"Projection {name} leaves out entry {position}; 'auditledger retry {name} {position}' takes that back")
+
+
+@click.command("retry", cls=Command)
+@_what[0]
+@_what[1]
+@who_and_why("to be applied after all")
+@pass_shared
+def retry_command(shared: Shared, name: str, position: int, actor: str, reason: str, actor_type: str) -> None:
+    """Take the skip of the entry at POSITION back: rebuild projection NAME with it, and record who did it and why.
+
+    Beside the live view, as replay does it. If the entry still cannot be applied, nothing changes.
+    """
+    [projection] = find((name,))
+    prepare(retrying(projection.name, position, actor, reason, actor_type), "main", own=True)
+    with ready(shared, redis=False) as servers, progress(f"Replaying {projection.name}") as advance:
+        ledger = servers.run(open_ledger(servers.settings.name))
+        count = take_back(servers, projection, ledger, position, actor, reason, actor_type=actor_type, progress=advance)
+    if shared.json:
+        write_json({"projection": projection.name, "position": position, "entries": count})
+    else:
+        line(f"Rebuilt {projection.name} with entry {position}, from {counted(count, 'entry')}")
+
+
+def _own_name(name: str) -> str:
+    """What a projection is called in the database, where it was given as module:Class."""
+    return find((name,))[0].name if ":" in name else name

@@ -1,0 +1,158 @@
+"""Projections that stand still before an entry: tried again after growing pauses, or the entry is skipped by policy.
+
+And skipped entries that are taken back.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ledger import trouble
+from ledger.canonical import OWN_ACTIONS
+from ledger.effects import Plan
+from ledger.erasure import record_own, retrying, skipping
+from ledger.errors import ProjectionFailed, SkipRefused
+from ledger.events import Entry
+from ledger.projection import Checkpoint, Projection, Retry
+from ledger.replay import rebuild
+from ledger.servers import Servers
+from ledger.store import Appender, LedgerRef
+from ledger.telemetry import COUNTERS, FAILURES
+from ledger.writer import prepare
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+"""Seconds before an entry is tried again: after the first try, and at most."""
+ACTOR, ACTOR_TYPE = "system:projector", "system"
+"""Who skips an entry by policy."""
+SWAP_PATIENCE = 1.0
+"""Seconds to wait for the tail while readers wait for a view that is put in place."""
+
+
+class _Still(NamedTuple):
+    """error: why. attempts: of this worker, in vain. due: when it tries again, on the monotonic clock; None: never."""
+
+    error: ProjectionFailed
+    attempts: int
+    due: float | None
+
+
+class Standstills:
+    """What stands still in one worker. Others may stand still, go on or skip the same meanwhile: checkpoints say so.
+
+    park_after: after so many tries an entry is skipped, on the record; None for never. The ledger's own entries never
+    are, nor is any while trouble.ROW skipped ones stand before it.
+    """
+
+    def __init__(self, servers: Servers, park_after: int | None) -> None:
+        self._servers = servers
+        self._park_after = park_after
+        self._still: dict[tuple[int, str], _Still] = {}
+
+    @property
+    def errors(self) -> list[ProjectionFailed]:
+        return [still.error for still in self._still.values()]
+
+    def goes(self, ledger: LedgerRef, checkpoint: Checkpoint, projection: Projection) -> bool:
+        """Does the projection go on, or is it time to try again? A view of another version is left as it is."""
+        if checkpoint.version != projection.version:
+            return False
+        still = self._still.get((ledger.ledger_id, projection.name))
+        if still is None:
+            return True
+        if checkpoint.failed_position != still.error.position:  # skipped, or another worker was luckier
+            self.moved(ledger, projection.name)
+            return True
+        return still.due is not None and still.due <= time.monotonic()
+
+    def moved(self, ledger: LedgerRef, name: str) -> None:
+        """The projection has come past what it stood still at, if it did."""
+        still = self._still.pop((ledger.ledger_id, name), None)
+        if still is not None:
+            log.info("projection %r goes on in ledger %r", name, ledger.name)
+
+    def failed(self, ledger: LedgerRef, projection: Projection, error: ProjectionFailed, entry: Entry) -> None:
+        """Notes an entry that could not be applied, for `status`; skips it where that is the policy."""
+        noted = self._servers.run(trouble.note(ledger.ledger_id, error, projection.version))
+        if noted is None:
+            return  # another worker has applied it meanwhile
+        before = self._stand(ledger, error)
+        if self._is_to_be_parked(error, noted, entry) and self._park(ledger, error, noted.tries):
+            return
+        attempts = before.attempts + 1 if before is not None and before.error.position == error.position else 1
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempts - 1))
+        self._still[ledger.ledger_id, error.name] = _Still(error, attempts, time.monotonic() + pause)
+
+    def failed_to_rebuild(self, ledger: LedgerRef, projection: Projection, error: ProjectionFailed) -> None:
+        """Notes why a new version is not in place. It is not tried again before a restart: that may take hours."""
+        self._servers.run(trouble.note(ledger.ledger_id, error, projection.version))
+        self._stand(ledger, error)
+
+    def _stand(self, ledger: LedgerRef, error: ProjectionFailed) -> _Still | None:
+        """Counts and logs it, once a change, not once a try. What stood still before."""
+        COUNTERS.add(FAILURES, "project", type(error).__name__, error.name)
+        before = self._still.get((ledger.ledger_id, error.name))
+        if before is None or (before.error.position, before.error.error) != (error.position, error.error):
+            what = (error.name, error.position, ledger.name, error.error)
+            said = {"projection": error.name, "position": error.position}
+            log.error("projection %r stands still at entry %d of ledger %r: %s", *what, extra=said)
+        self._still[ledger.ledger_id, error.name] = _Still(error, 1, None)
+        return before
+
+    def _is_to_be_parked(self, error: ProjectionFailed, noted: trouble.Noted, entry: Entry) -> bool:
+        if self._park_after is None or noted.tries < self._park_after or not error.from_entry:
+            return False
+        return noted.row < trouble.ROW and not entry.action.startswith(OWN_ACTIONS)
+
+    def _park(self, ledger: LedgerRef, error: ProjectionFailed, tries: int) -> bool:
+        """Skips the entry on the record. False where that is refused."""
+        event = skipping(error.name, error.position, ACTOR, f"failed {tries} times: {error.error}", ACTOR_TYPE)
+        appender = Appender(ledger, self._servers.settings.lock_timeout)
+        try:
+            self._servers.run(record_own(appender, prepare(event, ledger.name, own=True)))
+        except SkipRefused as refused:  # another worker was faster; then the checkpoint says so
+            log.warning("%s", refused)
+            return False
+        del self._still[ledger.ledger_id, error.name]
+        what = (error.name, error.position, ledger.name, tries)
+        said = {"projection": error.name, "position": error.position}
+        log.warning("projection %r leaves out entry %d of ledger %r after %d tries", *what, extra=said)
+        return True
+
+
+def take_back(
+    servers: Servers,
+    projection: Projection,
+    ledger: LedgerRef,
+    position: int,
+    actor: str,
+    reason: str,
+    *,
+    actor_type: str = "user",
+    progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Rebuilds a projection with an entry that it skips, and records that, in the transaction that puts it in place.
+
+    Never applied after the entries behind it, because their order matters. Where it still cannot be applied, nothing
+    has changed. Returns how many entries were replayed. Raises SkipRefused, InvalidEvent, and what `rebuild` raises.
+    """
+    event = retrying(projection.name, position, actor, reason, actor_type)
+    draft = prepare(event, ledger.name, own=True)
+    skipped = dict(servers.run(_skips(ledger, projection.name)))
+    if position not in skipped.get(projection.name, []):
+        raise SkipRefused(f"entry {position} is not skipped by projection {projection.name!r}: nothing was recorded")
+
+    def record() -> Plan[Any]:
+        appender = Appender(ledger, servers.settings.lock_timeout)
+        return record_own(appender, draft, SWAP_PATIENCE, begun=True)
+
+    return rebuild(servers.settings, projection, progress, retry=Retry(ledger.ledger_id, position, record))
+
+
+def _skips(ledger: LedgerRef, name: str) -> Plan[list[Any]]:
+    rows: list[Any] = yield trouble.skips(ledger.ledger_id, [name])
+    return rows

@@ -1,0 +1,74 @@
+"""What a projection could not apply: how that is told, noted beside its checkpoint, and left out once it is skipped.
+
+An exception's message may quote what stood in a body, which somebody may erase later. So what is noted, logged and
+recorded of it is its type, what the database says by names and codes, and where it was raised: `described`.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ledger.effects import Plan, Query, sql
+from ledger.errors import ProjectionFailed
+
+SQL = sql("trouble")
+LONGEST = 500
+"""Bytes of a description."""
+ROW = 10
+"""So many skipped entries in a row say that it is the projection that is broken, not the entries."""
+
+# Of Postgres' errors those that lie in what was to be written: cardinality, data, integrity, limits, RAISE. The others
+# say that a table or a right is missing, or that the server is busy, full or going down.
+_OF_ENTRY = ("21", "22", "23", "54", "P0")
+
+
+class Noted(NamedTuple):
+    """tries: how often the entry failed for a reason that lies in it. row: how many skipped ones stand before it."""
+
+    tries: int
+    row: int
+
+
+def failure(name: str, ledger: str, position: int, error: BaseException, source: type) -> ProjectionFailed:
+    """The error for an `apply` that raised. source: the projection's class."""
+    sqlstate = getattr(error, "sqlstate", None)
+    from_entry = sqlstate.startswith(_OF_ENTRY) if sqlstate else not isinstance(error, OSError | MemoryError)
+    problem = " ".join(f"{type(error).__name__}: {error}".split())
+    failed = ProjectionFailed(name, ledger, position, problem, error=described(error, source), from_entry=from_entry)
+    failed.__cause__ = error
+    return failed
+
+
+def described(error: BaseException, source: type) -> str:
+    """`ValueError in apply, views.py:31`: no part of it comes from an entry."""
+    diagnosis = getattr(error, "diag", None)
+    names = [
+        f"SQLSTATE {error.sqlstate}" if getattr(error, "sqlstate", None) else "",  # type: ignore[attr-defined]
+        *(f"{what} {getattr(diagnosis, f'{what}_name', None) or ''}" for what in ("constraint", "table", "column")),
+    ]
+    more = ", ".join(name for name in names if name and not name.endswith(" "))
+    frames = traceback.extract_tb(error.__traceback__)
+    files = {getattr(sys.modules.get(each.__module__), "__file__", None) for each in source.__mro__}
+    own = [frame for frame in frames if frame.filename in files] or frames
+    place = f" in {own[-1].name}, {Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
+    text = f"{type(error).__name__}{f' ({more})' if more else ''}{place}"
+    return text.encode(errors="replace")[:LONGEST].decode(errors="ignore")
+
+
+def note(ledger_id: int, failed: ProjectionFailed, version: int) -> Plan[Noted | None]:
+    """Notes beside the live checkpoint what could not be applied; None where that has moved on meanwhile.
+
+    version: of the projection that failed: it may have been a rebuild, of another version than the live view.
+    """
+    said = (failed.position, failed.error, int(failed.from_entry))
+    rows = yield Query(SQL["note"], (*said, ledger_id, failed.name, version, ROW))
+    return Noted(*rows[0]) if rows else None
+
+
+def skips(ledger_id: int, names: Sequence[str]) -> Query:
+    """Asks which entries these projections leave out: (name, positions) for each that does."""
+    return Query(SQL["skips"], (ledger_id, list(names)))
