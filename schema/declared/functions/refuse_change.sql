@@ -10,6 +10,7 @@ begin
     raise exception '% on %.% is refused: %', tg_op, tg_table_schema, tg_table_name,
         case tg_table_name
             when 'holds' then 'only ledger.place_hold and ledger.release_hold change what is held'
+            when 'skips' then 'only ledger.skip_entry and ledger.retry_entry change what is skipped'
             else 'entries of an audit ledger are never changed or removed'
         end
         using errcode = 'LE004';

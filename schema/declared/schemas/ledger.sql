@@ -8,6 +8,7 @@
 --   LE007  an entry that cannot be erased
 --   LE008  a legal hold forbids it
 --   LE009  nothing is held that could be released
+--   LE010  an entry that cannot be skipped, or is not skipped
 --
 -- The functions that record `ledger.*` run as the owner of the tables and say in the setting `ledger.own`, for as long
 -- as they run, which action is theirs. Anybody may give that setting a value, but only they have it as the owner.

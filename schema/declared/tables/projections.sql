@@ -10,8 +10,22 @@ create table ledger.projections (
     hash bytea not null default decode(repeat('00', 32), 'hex'),
     recorded_at timestamptz not null default '0001-01-01 00:00:00+00',
     updated_at timestamptz not null default now(),
-    primary key (ledger_id, name, building)
+    -- Of the live view: where it stands still and why. failed_error names the exception's type and where it was raised,
+    -- but not its message, which may hold what stood in a body and has to go when that is erased.
+    failed_position bigint,
+    failed_error text,
+    failing_since timestamptz,
+    failed_tries int,
+    primary key (ledger_id, name, building),
+    constraint failure_format check (
+        num_nulls(failed_position, failed_error, failing_since, failed_tries) in (0, 4)
+        and octet_length(failed_error) <= 500
+    )
 ) with (fillfactor = 50);
+comment on column ledger.projections.failed_position is
+    'The entry that could not be applied; null while nothing is wrong. Cleared when the projection moves past it.';
+comment on column ledger.projections.failed_tries is
+    'How often it failed for a reason that lies in the entry or in the projection, not in the servers.';
 
 select ledger.restrict_readers('ledger.projections', 'ledger_projector');
 grant select on ledger.projections to ledger_reader;
