@@ -54,8 +54,8 @@ AsyncRedis: TypeAlias = "redis.asyncio.Redis"
 IN_TRANSACTION = (TransactionStatus.INTRANS, TransactionStatus.INERROR, TransactionStatus.ACTIVE)
 _CHUNK = 200 if psycopg.capabilities.has_stream_chunked() else 1
 """Rows that a long result brings at a time: at most some 50 MB, should every body have its 256 KiB."""
-# The server is going away: the connection is as good as lost.
-_SHUTDOWN = ("57P01", "57P02", "57P03", "57P05")
+# The server is going away, or has ended a session that it found silent: the connection is as good as lost.
+_SHUTDOWN = ("57P01", "57P02", "57P03", "57P05", "25P03", "25P04")
 
 
 def drive(

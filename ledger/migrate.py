@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.connections import connect
+from ledger.connections import ALONE, connect
 from ledger.drive import drive
 from ledger.effects import Plan, Query, SqlScript, sql
 from ledger.errors import MigrationTampered, SchemaMismatch
@@ -78,7 +78,7 @@ def migrate(settings: Settings, *, dry_run: bool = False, folder: Path | None = 
     Raises MigrationTampered, Unavailable, and SchemaMismatch for a database newer than this package or unfit for it.
     """
     migrations = load(folder)
-    connection = connect(settings)
+    connection = connect(settings, ALONE)
     try:
         return drive(_bring_up(migrations, dry_run), lambda: connection)
     finally:

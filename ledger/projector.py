@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from ledger import projection as plans
-from ledger.consumer import Reader, next_entries, set_back
+from ledger.consumer import Reader, Streams, next_entries, set_back
 from ledger.drive import Redis
 from ledger.errors import ProjectionFailed, Unavailable
 from ledger.events import Entry
@@ -45,6 +45,7 @@ class Projector:
         self._names = names
         self._going = list(projections)
         self._redis: Redis | None = None
+        self._streams = Streams(servers.settings.redis_url is not None)
         self._readers: dict[int, Reader] = {}
         self.failed: list[ProjectionFailed] = []
 
@@ -124,10 +125,9 @@ class Projector:
         if not readers:
             time.sleep(wait or 0)
             return 0
-        has_stream = self._servers.settings.redis_url is not None
-        if has_stream and self._redis is None:
+        if self._streams.there and self._redis is None:
             self._redis = self._servers.new_redis()
-        found = self._servers.run(next_entries(readers, has_stream=has_stream, wait=wait), self._redis)
+        found = self._servers.run(next_entries(readers, self._streams, wait=wait), self._redis)
         for ledger_id, entries in found.items():
             reader = self._readers[ledger_id]
             try:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from ledger import projection as plans
 from ledger.chain import check_continues
-from ledger.connections import connect
+from ledger.connections import ALONE, connect
 from ledger.drive import Connection, drive
 from ledger.effects import Plan
 from ledger.errors import ChainBroken, InvalidSetting, ProjectionFailed, TailBusy, UnknownProjection
@@ -58,7 +58,7 @@ def rebuild(settings: Settings, projection: Projection, progress: Progress | Non
     Raises ChainBroken at an entry that does not continue the one before, ProjectionFailed, TailBusy where readers hold
     the live tables for minutes, InvalidSetting where another rebuild of the same projection runs.
     """
-    connection = connect(settings)
+    connection = connect(settings, ALONE)
     try:
         return _Rebuild(connection, projection, progress or (lambda done, to_do: None)).run()
     except (ChainBroken, ProjectionFailed, TailBusy):
