@@ -183,7 +183,8 @@ def _perform(effect: Effect, connection: Callable[[], Connection] | None, client
         case Query():
             return _rows(_cursor(postgres).execute(effect.sql, effect.params))
         case Pipeline():
-            with postgres.pipeline():
+            with postgres.pipeline() as pipeline:
+                _never_flush(pipeline)
                 cursors = [_cursor(postgres).execute(query.sql, query.params) for query in effect.queries]
             return [_rows(cursor) for cursor in cursors]
         case CopyIn():
@@ -219,7 +220,8 @@ async def _aperform(
         case Query():
             return await _arows(await _acursor(postgres).execute(effect.sql, effect.params))
         case Pipeline():
-            async with postgres.pipeline():
+            async with postgres.pipeline() as pipeline:
+                _never_flush(pipeline)
                 cursors = [await _acursor(postgres).execute(query.sql, query.params) for query in effect.queries]
             return [await _arows(cursor) for cursor in cursors]
         case CopyIn():
@@ -248,7 +250,9 @@ class Transaction:
 
     def execute_many(self, sql: str, params: Iterable[Sequence[Any]]) -> None:
         """One statement for each set of parameters, in few round trips."""
-        _cursor(self._connection).executemany(sql, params)
+        with self._connection.pipeline() as pipeline:
+            _never_flush(pipeline)
+            _cursor(self._connection).executemany(sql, params)
 
     def copy(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Many rows into one table: the fastest way in."""
@@ -272,6 +276,14 @@ def _acursor(connection: AsyncConnection) -> psycopg.AsyncCursor[Row]:
     cursor = psycopg.AsyncCursor(connection, row_factory=psycopg.rows.tuple_row)
     cursor.format = psycopg.pq.Format.BINARY
     return cursor
+
+
+def _never_flush(pipeline: psycopg.Pipeline | psycopg.AsyncPipeline) -> None:
+    """psycopg ends a pipeline with a Sync, which brings all results, and a Flush behind it. At that Postgres (18) drops
+    idle_in_transaction_session_timeout: a process that stopped there would hold its locks for ever.
+    """
+    fetch = pipeline._fetch_gen
+    pipeline._fetch_gen = lambda *, flush: fetch(flush=False)  # type: ignore[method-assign]
 
 
 def _stored_cursor(connection: Connection) -> psycopg.Cursor[Row]:

@@ -13,9 +13,10 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 from ledger.chain import check_continues
 from ledger.effects import Apply, Pipeline, Plan, Query, Refused, Row, SqlScript, sql
-from ledger.errors import ChainBroken, ProjectionFailed, UnknownProjection, UsageError
+from ledger.errors import ChainBroken, ProjectionFailed, Unavailable, UnknownProjection, UsageError
 from ledger.events import Entry, Tail
 from ledger.findings import erased_by
+from ledger.silence import end_silent_copies
 from ledger.store import LOCK_TIMEOUT, PAGE, LedgerRef, read
 
 SQL = sql("projection")
@@ -133,13 +134,20 @@ def advance(
     """
     schema = building_schema(projections[0]) if building else LIVE_SCHEMA
     names = [projection.name for projection in projections]
-    *_, rows = yield Pipeline(
-        (
-            _BEGIN,
-            Query(SQL["set_path"], (schema,)),
-            Query(SQL["lock_checkpoints"], (ledger.ledger_id, names, building)),
+    try:
+        *_, rows = yield Pipeline(
+            (
+                _BEGIN,
+                Query(SQL["set_path"], (schema,)),
+                Query(SQL["lock_checkpoints"], (ledger.ledger_id, names, building)),
+            )
         )
-    )
+    except Refused as refused:
+        if refused.sqlstate != LOCK_TIMEOUT:
+            raise
+        yield _ROLLBACK
+        yield from end_silent_copies()
+        raise Unavailable(f"another worker holds the checkpoint of {', '.join(names)} for too long") from refused
     held = {row[0]: Checkpoint(*row) for row in rows}
     moves, moved_by = [], {}
     for projection in projections:
@@ -248,6 +256,7 @@ def begin_rebuild(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[
     """
     [(locked,)] = yield Query(SQL["try_lock_rebuild"], (projection.name,))
     if not locked:
+        yield from end_silent_copies()
         return False
     yield from drop_rebuild(projection)
     schema = building_schema(projection)
