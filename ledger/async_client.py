@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
 from ledger import proving, store
-from ledger.consumer import POLL, next_entries, reader_after
+from ledger.consumer import POLL, Streams, next_entries, reader_after
 from ledger.drive import AsyncConnection, adrive
 from ledger.effects import Plan
 from ledger.erasure import erasing, holding, releasing, skipping
@@ -80,7 +80,7 @@ class AsyncLedger:
 
     async def run(self, plan: Plan[T]) -> T:
         """Runs a plan (see effects.py), such as a view's query, on a pooled connection."""
-        return await self._servers.run(plan)
+        return await self._servers.run(plan, patient=True)
 
     async def append(
         self, event: Event, *, connection: AsyncConnection | None = None, expect: Condition | None = None
@@ -143,14 +143,14 @@ class AsyncLedger:
 
     async def tail(self) -> Tail:
         """Position, hash and time of the newest entry."""
-        return await self.run(store.tail_of(await self.ref()))
+        return await self._servers.run(store.tail_of(await self.ref()))
 
     async def read(self, after: int = 0, limit: int | None = None) -> AsyncIterator[Entry]:
         """The entries after position `after` in order, from Postgres, page by page."""
         ref = await self.ref()
         left = store.FAR if limit is None else limit
         while left > 0:
-            page = await self.run(store.read(ref, after, min(left, store.PAGE)))
+            page = await self._servers.run(store.read(ref, after, min(left, store.PAGE)))
             for entry in page:
                 yield entry
             if len(page) < min(left, store.PAGE):
@@ -161,12 +161,12 @@ class AsyncLedger:
     async def follow(self, after: int | None = None, *, idle: float | None = None) -> AsyncIterator[Entry]:
         """As Ledger.follow."""
         ref = await self.ref()
-        reader = await self.run(reader_after(ref, (await self.tail()).position if after is None else after))
+        reader = await self._servers.run(reader_after(ref, (await self.tail()).position if after is None else after))
         redis_client = self._servers.new_redis() if self.settings.redis_url is not None else None
-        quiet = Quiet(idle)
+        quiet, streams = Quiet(idle), Streams(redis_client is not None)
         try:
             while not quiet.over:
-                plan = next_entries([reader], has_stream=redis_client is not None, wait=quiet.wait)
+                plan = next_entries([reader], streams, wait=quiet.wait)
                 for entry in (await self._servers.run(plan, redis_client)).get(ref.ledger_id, ()):
                     reader.tail = entry.tail
                     yield entry
@@ -209,7 +209,7 @@ class AsyncLedger:
         """As Ledger.wait_for."""
         patience = Patience(receipt, projection, timeout)
         ref = await self.ref()
-        while patience.short_of(await self.run(reached(ref, projection))):
+        while patience.short_of(await self._servers.run(reached(ref, projection))):
             await asyncio.sleep(POLL)
 
     async def verify(
@@ -236,11 +236,11 @@ class AsyncLedger:
 
     async def prove(self, entry: int | UUID, *, with_body: bool = False) -> Proof:
         """As Ledger.prove."""
-        return await self.run(proving.prove(await self.ref(), entry, with_body))
+        return await self._servers.run(proving.prove(await self.ref(), entry, with_body))
 
     async def prove_between(self, old: int | bytes, new: int | bytes) -> Consistency:
         """As Ledger.prove_between."""
-        return await self.run(proving.prove_between(await self.ref(), old, new))
+        return await self._servers.run(proving.prove_between(await self.ref(), old, new))
 
     async def checkpoint(
         self,
@@ -273,7 +273,7 @@ class AsyncLedger:
         return receipt_of(await writer.write_own(prepare(event, ref.name, own=True)))
 
     async def _acknowledge(self, subscription: Subscription, claim: Claim) -> None:
-        await self.run(subscription.acknowledge(claim))
+        await self._servers.run(subscription.acknowledge(claim))
 
     async def _open(self) -> tuple[LedgerRef, AsyncWriter, Appender]:
         """The ledger; who appends on our own connections; who appends in callers' transactions."""

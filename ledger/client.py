@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
 from ledger import proving, store
-from ledger.consumer import POLL, next_entries, reader_after
+from ledger.consumer import POLL, Streams, next_entries, reader_after
 from ledger.drive import Connection, drive
 from ledger.effects import Plan
 from ledger.erasure import erasing, holding, releasing, skipping
@@ -84,7 +84,7 @@ class Ledger:
 
     def run(self, plan: Plan[T]) -> T:
         """Runs a plan (see effects.py), such as a view's query, on a pooled connection."""
-        return self._servers.run(plan)
+        return self._servers.run(plan, patient=True)
 
     def append(self, event: Event, *, connection: Connection | None = None, expect: Condition | None = None) -> Receipt:
         """Records one event and returns its receipt once it is durable.
@@ -161,14 +161,14 @@ class Ledger:
 
     def tail(self) -> Tail:
         """Position, hash and time of the newest entry."""
-        return self.run(store.tail_of(self.ref))
+        return self._servers.run(store.tail_of(self.ref))
 
     def read(self, after: int = 0, limit: int | None = None) -> Iterator[Entry]:
         """The entries after position `after` in order, from Postgres, page by page."""
         ref = self.ref
         left = store.FAR if limit is None else limit
         while left > 0:
-            page = self.run(store.read(ref, after, min(left, store.PAGE)))
+            page = self._servers.run(store.read(ref, after, min(left, store.PAGE)))
             yield from page
             if len(page) < min(left, store.PAGE):
                 return
@@ -181,12 +181,12 @@ class Ledger:
         Each is checked on arrival. idle: end after so many seconds without one; None goes on for ever.
         Raises ChainBroken, StreamDiverged, Unavailable.
         """
-        reader = self.run(reader_after(self.ref, self.tail().position if after is None else after))
+        reader = self._servers.run(reader_after(self.ref, self.tail().position if after is None else after))
         redis_client = self._servers.new_redis() if self.settings.redis_url is not None else None
-        quiet = Quiet(idle)
+        quiet, streams = Quiet(idle), Streams(redis_client is not None)
         try:
             while not quiet.over:
-                plan = next_entries([reader], has_stream=redis_client is not None, wait=quiet.wait)
+                plan = next_entries([reader], streams, wait=quiet.wait)
                 for entry in self._servers.run(plan, redis_client).get(self.ref.ledger_id, ()):
                     reader.tail = entry.tail
                     yield entry
@@ -231,7 +231,7 @@ class Ledger:
         timeout: in seconds. Raises WaitTimeout, UnknownProjection.
         """
         patience = Patience(receipt, projection, timeout)
-        while patience.short_of(self.run(reached(self.ref, projection))):
+        while patience.short_of(self._servers.run(reached(self.ref, projection))):
             time.sleep(POLL)
 
     def verify(
@@ -267,14 +267,14 @@ class Ledger:
         with_body: it holds the body too. Raises UsageError where there is no such entry or body, or no checkpoint that
         has it yet; ProofRefused where the ledger is not what was signed.
         """
-        return self.run(proving.prove(self.ref, entry, with_body))
+        return self._servers.run(proving.prove(self.ref, entry, with_body))
 
     def prove_between(self, old: int | bytes, new: int | bytes) -> Consistency:
         """Proves that a newer checkpoint continues an older one. Each is a size that is kept, or a signed note.
 
         Raises UsageError where none of that size is kept, NoteRefused, and ProofRefused where it does not.
         """
-        return self.run(proving.prove_between(self.ref, old, new))
+        return self._servers.run(proving.prove_between(self.ref, old, new))
 
     def checkpoint(
         self,
@@ -317,7 +317,7 @@ class Ledger:
         return receipt_of(writer.write_own(prepare(event, ref.name, own=True)))
 
     def _acknowledge(self, subscription: Subscription, claim: Claim) -> None:
-        self.run(subscription.acknowledge(claim))
+        self._servers.run(subscription.acknowledge(claim))
 
     def _open(self) -> tuple[LedgerRef, Writer, Appender]:
         """The ledger; who appends on our own connections; who appends in callers' transactions."""

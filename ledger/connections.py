@@ -1,4 +1,7 @@
-"""Opens connections to Postgres and clients of Redis, and says why where one cannot be had."""
+"""Opens connections to Postgres and clients of Redis, and says why where one cannot be had.
+
+What bounds each wait on them is in docs/decisions/0006-waits.md.
+"""
 
 from __future__ import annotations
 
@@ -8,46 +11,66 @@ from typing import Any, TypeVar, cast
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from ledger.drive import AsyncConnection, AsyncRedis, Connection, Redis
+from ledger.answering import AnsweringConnection, AsyncAnsweringConnection
+from ledger.drive import AsyncRedis, Redis
 from ledger.errors import InvalidSetting, Unavailable
 from ledger.settings import Settings
+from ledger.stream import LONGEST_BLOCK
 
 T = TypeVar("T")
 
+# Both kernels notice a network that was cut without a word after about ten seconds. macOS has no tcp_user_timeout.
+_LINK = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
+_SERVERS_LINK = "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3"
 
-def conninfo(settings: Settings) -> str:
+# What a session asks Postgres to do should its own process fall silent: stopped, hung, or out of reach.
+READS = ""
+"""It holds nothing that others wait for, so it may be silent for as long as it likes."""
+WORKS = "-c idle_in_transaction_session_timeout=8s -c tcp_user_timeout=10s"
+"""Its transactions hold what others wait for. 8 s: less than those wait by default (lock_timeout)."""
+ALONE = f"{WORKS} -c idle_session_timeout=30s"
+"""The session itself holds a lock, also between its transactions."""
+
+
+def conninfo(settings: Settings, session: str = READS) -> str:
+    """Of the URL, with our own settings where it has none. session: READS, WORKS or ALONE."""
     if settings.database_url is None:
         raise InvalidSetting(
             "no database is set: give database_url or LEDGER_DATABASE_URL "
             "(or home= or LEDGER_HOME for the embedded servers)"
         )
     try:
-        # Options of the caller's own stay; ours come after them.
-        options = conninfo_to_dict(settings.database_url).get("options") or ""
+        given = conninfo_to_dict(settings.database_url)
+        wanted = {"connect_timeout": max(2, round(settings.connect_timeout)), **_LINK}
+        # Of two settings of one name Postgres takes the later: the URL's own come after those that they may replace.
+        options = (
+            *(_SERVERS_LINK, session, str(given.get("options", ""))),
+            f"-c timezone=UTC -c lock_timeout={round(settings.lock_timeout * 1000)}",
+        )
         return make_conninfo(
             settings.database_url,
-            connect_timeout=max(2, round(settings.connect_timeout)),
+            **{name: value for name, value in wanted.items() if name not in given},
             client_encoding="utf8",
             application_name="auditledger",
-            options=f"{options} -c timezone=UTC -c lock_timeout={round(settings.lock_timeout * 1000)}".strip(),
+            options=" ".join(filter(None, options)),
         )
     except psycopg.ProgrammingError:
         # libpq's own message may repeat parts of the URL, the password among them.
         raise InvalidSetting("the database URL cannot be read: check its form") from None
 
 
-def connect(settings: Settings) -> Connection:
-    """A connection of one's own, autocommit. Raises Unavailable, saying why."""
+def connect(settings: Settings, session: str = READS) -> AnsweringConnection:
+    """A connection of one's own, autocommit, that waits for ever. Raises Unavailable, saying why."""
     try:
-        return psycopg.connect(conninfo(settings), autocommit=True)
+        return AnsweringConnection.connect(conninfo(settings, session), autocommit=True)
     except psycopg.Error as error:
         raise Unavailable(_why_not_connected(error)) from None
 
 
-async def aconnect(settings: Settings) -> AsyncConnection:
+async def aconnect(settings: Settings, session: str = READS) -> AsyncAnsweringConnection:
     """`connect`, awaited."""
     try:
-        return await psycopg.AsyncConnection.connect(conninfo(settings), autocommit=True)
+        return await AsyncAnsweringConnection.connect(conninfo(settings, session), autocommit=True)
     except psycopg.Error as error:
         raise Unavailable(_why_not_connected(error)) from None
 
@@ -61,9 +84,10 @@ def create_redis_connection(
 ) -> Redis:
     """A Redis client for one worker, fit for blocking reads: no socket timeout, no hidden retries.
 
-    redis-py's defaults (a socket timeout of 5 s, ten retries) would cut a blocking XREADGROUP and repeat commands
+    redis-py's defaults (a socket timeout of 5 s, ten retries) would cut a long blocking read and repeat commands
     behind the caller's back. read_timeout: seconds in which a reply must come, for those who must not hang with a
-    server. Raises InvalidSetting for a malformed URL; connects when first used.
+    server; longer than any blocking read. `socket_timeout` and the like in the URL itself count more than these.
+    Raises InvalidSetting for a malformed URL; connects when first used.
     """
     import redis  # noqa: PLC0415 - takes long to load
     from redis.backoff import NoBackoff  # noqa: PLC0415
@@ -73,28 +97,35 @@ def create_redis_connection(
     return cast(Redis, _redis_from_url(redis.Redis, redis_url, connect_timeout, retry, read_timeout))
 
 
-def create_async_redis_connection(redis_url: str, *, connect_timeout: float = 5.0) -> AsyncRedis:
+def create_async_redis_connection(
+    redis_url: str, *, connect_timeout: float = 5.0, read_timeout: float | None = None
+) -> AsyncRedis:
     """`create_redis_connection` for asyncio."""
     from redis import asyncio  # noqa: PLC0415 - takes long to load
     from redis.asyncio.retry import Retry  # noqa: PLC0415
     from redis.backoff import NoBackoff  # noqa: PLC0415
 
     retry = Retry(NoBackoff(), 0)
-    return cast(AsyncRedis, _redis_from_url(asyncio.Redis, redis_url, connect_timeout, retry))
+    return cast(AsyncRedis, _redis_from_url(asyncio.Redis, redis_url, connect_timeout, retry, read_timeout))
 
 
 def redis_for_plans(create: Callable[..., T], settings: Settings, **options: Any) -> T:
-    """A client whose replies come as Redis sends them: plans read those, whatever redis-py makes of them by default."""
+    """A client whose replies come as Redis sends them: plans read those, whatever redis-py makes of them by default.
+
+    One that stays silent for longer than any plan blocks is as good as away.
+    """
     if settings.redis_url is None:
         raise InvalidSetting("this needs Redis, and none is set: give redis_url or LEDGER_REDIS_URL")
-    client = create(settings.redis_url, **({"connect_timeout": settings.connect_timeout} | options))
+    timeouts = {
+        "connect_timeout": settings.connect_timeout,
+        "read_timeout": LONGEST_BLOCK + settings.answer_timeout,
+    }
+    client = create(settings.redis_url, **(timeouts | options))
     cast(Any, client).response_callbacks.clear()
     return client
 
 
-def _redis_from_url(
-    client: Any, url: str, connect_timeout: float, retry: Any, read_timeout: float | None = None
-) -> Any:
+def _redis_from_url(client: Any, url: str, connect_timeout: float, retry: Any, read_timeout: float | None) -> Any:
     import redis  # noqa: PLC0415
 
     try:

@@ -6,6 +6,7 @@ Postgres; what Postgres says falsely ends the reading with ChainBroken.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +21,8 @@ from ledger.stream import StreamId
 
 POLL = 0.02
 """Seconds between looks at Postgres while there is no stream to wait on."""
+AWAY = 5.0
+"""Seconds for which a Redis that was away is not asked again: to learn that it still is can take as long."""
 BEGINNING = Tail(0, GENESIS, datetime.min.replace(tzinfo=UTC))
 
 
@@ -36,6 +39,24 @@ class Reader:
         return StreamId(self.epoch, self.tail.position)
 
 
+class Streams:
+    """Are there streams to read from? Without them Postgres has everything, a little later. redis: is one set?"""
+
+    def __init__(self, redis: bool) -> None:
+        self._redis = redis
+        self._back_at = 0.0
+
+    @property
+    def there(self) -> bool:
+        return self._redis and time.monotonic() >= self._back_at
+
+    def away(self) -> None:
+        self._back_at = time.monotonic() + AWAY
+
+
+NO_STREAMS = Streams(redis=False)
+
+
 def reader_after(ledger: LedgerRef, position: int) -> Plan[Reader]:
     """A reader that continues after the entry at `position` (0: from the beginning). Raises StreamDiverged."""
     [(_, epoch, _)] = yield Query(SQL["tails"], ([ledger.ledger_id],))
@@ -48,7 +69,7 @@ def reader_after(ledger: LedgerRef, position: int) -> Plan[Reader]:
 
 
 def next_entries(
-    readers: Sequence[Reader], *, has_stream: bool, wait: float | None, limit: int = PAGE
+    readers: Sequence[Reader], streams: Streams, *, wait: float | None, limit: int = PAGE
 ) -> Plan[dict[int, list[Entry]]]:
     """The next checked entries of each reader, by ledger_id; only readers that have some. Does not move the readers.
 
@@ -56,6 +77,7 @@ def next_entries(
     Raises ChainBroken; StreamDiverged where a reader is ahead of its ledger (a restored database).
     """
     streamed: dict[str, list[Entry | None]] = {}
+    has_stream = streams.there
     if has_stream:
         try:
             streamed = yield from stream.read([(each.ledger.name, each.stream_id) for each in readers], limit, wait)
@@ -63,6 +85,7 @@ def next_entries(
             if not refused.away:
                 raise
             has_stream = False
+            streams.away()
     found: dict[int, list[Entry]] = {}
     misled: list[Reader] = []
     for reader in readers:

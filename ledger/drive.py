@@ -54,8 +54,8 @@ AsyncRedis: TypeAlias = "redis.asyncio.Redis"
 IN_TRANSACTION = (TransactionStatus.INTRANS, TransactionStatus.INERROR, TransactionStatus.ACTIVE)
 _CHUNK = 200 if psycopg.capabilities.has_stream_chunked() else 1
 """Rows that a long result brings at a time: at most some 50 MB, should every body have its 256 KiB."""
-# The server is going away: the connection is as good as lost.
-_SHUTDOWN = ("57P01", "57P02", "57P03", "57P05")
+# The server is going away, or has ended a session that it found silent: the connection is as good as lost.
+_SHUTDOWN = ("57P01", "57P02", "57P03", "57P05", "25P03", "25P04")
 _UNWILLING = {
     "ReadOnlyError": "is a replica and takes no writes: give the master's URL, or promote it",
     "OutOfMemoryError": "is out of memory and takes no writes: raise its maxmemory, or keep less (LEDGER_STREAM_KEEP)",
@@ -208,7 +208,8 @@ def _perform(effect: Effect, connection: Callable[[], Connection] | None, client
         case Query():
             return _rows(_cursor(postgres).execute(effect.sql, effect.params))
         case Pipeline():
-            with postgres.pipeline():
+            with postgres.pipeline() as pipeline:
+                _never_flush(pipeline)
                 cursors = [_cursor(postgres).execute(query.sql, query.params) for query in effect.queries]
             return [_rows(cursor) for cursor in cursors]
         case CopyIn():
@@ -255,7 +256,8 @@ async def _aperform(
         case Query():
             return await _arows(await _acursor(postgres).execute(effect.sql, effect.params))
         case Pipeline():
-            async with postgres.pipeline():
+            async with postgres.pipeline() as pipeline:
+                _never_flush(pipeline)
                 cursors = [await _acursor(postgres).execute(query.sql, query.params) for query in effect.queries]
             return [await _arows(cursor) for cursor in cursors]
         case CopyIn():
@@ -284,7 +286,9 @@ class Transaction:
 
     def execute_many(self, sql: str, params: Iterable[Sequence[Any]]) -> None:
         """One statement for each set of parameters, in few round trips."""
-        _cursor(self._connection).executemany(sql, params)
+        with self._connection.pipeline() as pipeline:
+            _never_flush(pipeline)
+            _cursor(self._connection).executemany(sql, params)
 
     def copy(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Many rows into one table: the fastest way in."""
@@ -308,6 +312,14 @@ def _acursor(connection: AsyncConnection) -> psycopg.AsyncCursor[Row]:
     cursor = psycopg.AsyncCursor(connection, row_factory=psycopg.rows.tuple_row)
     cursor.format = psycopg.pq.Format.BINARY
     return cursor
+
+
+def _never_flush(pipeline: psycopg.Pipeline | psycopg.AsyncPipeline) -> None:
+    """psycopg ends a pipeline with a Sync, which brings all results, and a Flush behind it. At that Postgres (18) drops
+    idle_in_transaction_session_timeout: a process that stopped there would hold its locks for ever.
+    """
+    fetch = pipeline._fetch_gen
+    pipeline._fetch_gen = lambda *, flush: fetch(flush=False)  # type: ignore[method-assign]
 
 
 def _stored_cursor(connection: Connection) -> psycopg.Cursor[Row]:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.connections import connect
+from ledger.connections import ALONE, connect
 from ledger.drive import drive
 from ledger.effects import Plan, Query, SqlScript, sql
 from ledger.errors import MigrationTampered, SchemaMismatch
@@ -82,7 +82,7 @@ def migrate(settings: Settings, *, dry_run: bool = False, folder: Path | None = 
     Raises MigrationTampered, Unavailable, and SchemaMismatch for a database that needs a newer package or is unfit.
     """
     migrations = load(folder)
-    connection = connect(settings)
+    connection = connect(settings, ALONE)
     try:
         return drive(_bring_up(migrations, dry_run), lambda: connection)
     finally:

@@ -14,9 +14,17 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 from ledger import trouble
 from ledger.chain import check_continues
 from ledger.effects import Apply, Pipeline, Plan, Query, Refused, Row, SqlScript, sql
-from ledger.errors import ChainBroken, ProjectionFailed, StreamDiverged, UnknownProjection, UsageError
+from ledger.errors import (
+    ChainBroken,
+    ProjectionFailed,
+    StreamDiverged,
+    Unavailable,
+    UnknownProjection,
+    UsageError,
+)
 from ledger.events import Entry, Tail
 from ledger.findings import erased_by
+from ledger.silence import end_silent_copies
 from ledger.store import BEGIN, LOCK_TIMEOUT, PAGE, LedgerRef, read
 
 SQL = sql("projection")
@@ -155,15 +163,22 @@ def advance(
     schema = building_schema(projections[0]) if building else LIVE_SCHEMA
     names = [projection.name for projection in projections]
     last = entries[-1]
-    *_, rows, skipped, there = yield Pipeline(
-        (
-            BEGIN,
-            Query(SQL["set_path"], (schema,)),
-            Query(SQL["lock_checkpoints"], (ledger.ledger_id, names, building)),
-            trouble.skips(ledger.ledger_id, names),
-            Query(SQL["hash_at"], (ledger.ledger_id, last.position)),
+    try:
+        *_, rows, skipped, there = yield Pipeline(
+            (
+                BEGIN,
+                Query(SQL["set_path"], (schema,)),
+                Query(SQL["lock_checkpoints"], (ledger.ledger_id, names, building)),
+                trouble.skips(ledger.ledger_id, names),
+                Query(SQL["hash_at"], (ledger.ledger_id, last.position)),
+            )
         )
-    )
+    except Refused as refused:
+        if refused.sqlstate != LOCK_TIMEOUT:
+            raise
+        yield _ROLLBACK
+        yield from end_silent_copies()
+        raise Unavailable(f"another worker holds the checkpoint of {', '.join(names)} for too long") from refused
     if [tuple(row) for row in there] != [(last.hash,)]:
         yield _ROLLBACK
         raise StreamDiverged(f"entry {last.position} of the stream of ledger {ledger.name!r} is not the ledger's")
@@ -325,6 +340,7 @@ def begin_rebuild(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[
     """
     [(locked,)] = yield Query(SQL["try_lock_rebuild"], (projection.name,))
     if not locked:
+        yield from end_silent_copies()
         return False
     yield from drop_rebuild(projection)
     schema = building_schema(projection)

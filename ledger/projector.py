@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ledger import projection as plans
-from ledger.consumer import Reader, next_entries, set_back
+from ledger.consumer import NO_STREAMS, Reader, Streams, next_entries, set_back
 from ledger.drive import Redis
 from ledger.errors import ProjectionFailed, StreamDiverged, Unavailable
 from ledger.events import Entry
@@ -62,6 +62,7 @@ class Projector:
         self._standstills = Standstills(servers, park_after)
         self._projections = list(projections)
         self._redis: Redis | None = None
+        self._streams = Streams(servers.settings.redis_url is not None)
         self._believed = True  # the stream, until it is found to be ahead of a database that was set back
         self._front: dict[int, Lane] = {}
         self._behind: list[Lane] = []
@@ -169,15 +170,15 @@ class Projector:
         if not self._front:
             time.sleep(wait or 0)
             return 0
-        has_stream = self._servers.settings.redis_url is not None and self._believed
-        if has_stream and self._redis is None:
+        if self._streams.there and self._redis is None:
             self._redis = self._servers.new_redis()
         readers = [lane.reader for lane in self._front.values()]
+        streams = self._streams if self._believed else NO_STREAMS
         wait = None if self._behind else wait
-        found = self._servers.run(next_entries(readers, has_stream=has_stream, wait=wait), self._redis)
+        found = self._servers.run(next_entries(readers, streams, wait=wait), self._redis)
         work = [(self._front[ledger_id], entries) for ledger_id, entries in found.items()]
         for lane in self._behind:  # they read what is long out of the stream
-            found = self._servers.run(next_entries([lane.reader], has_stream=False, wait=None))
+            found = self._servers.run(next_entries([lane.reader], NO_STREAMS, wait=None))
             work += [(lane, entries) for entries in found.values()]
         for lane, entries in work:
             ledger = lane.reader.ledger

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from ledger import projection as plans
 from ledger.chain import check_continues
-from ledger.connections import connect
+from ledger.connections import ALONE, connect
 from ledger.drive import Connection, drive
 from ledger.effects import Plan
 from ledger.errors import (
@@ -68,7 +68,7 @@ def rebuild(
     be applied, TailBusy where readers hold the live tables for minutes, InvalidSetting where another rebuild of the
     same projection runs, SkipRefused where there is nothing to take back.
     """
-    connection = connect(settings)
+    connection = connect(settings, ALONE)
     try:
         return _Rebuild(connection, projection, progress or (lambda done, to_do: None), retry).run()
     except (ChainBroken, ProjectionFailed, SkipRefused, TailBusy):

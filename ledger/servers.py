@@ -6,14 +6,17 @@ import asyncio
 import logging
 import select
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
+from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed, PoolTimeout
 
+from ledger.answering import AnsweringConnection, AsyncAnsweringConnection
 from ledger.connections import (
+    WORKS,
     aconnect,
     connect,
     conninfo,
@@ -23,7 +26,7 @@ from ledger.connections import (
 )
 from ledger.drive import IN_TRANSACTION, AsyncConnection, AsyncRedis, Connection, Redis, adrive, drive
 from ledger.effects import Plan
-from ledger.errors import Unavailable
+from ledger.errors import Unavailable, UsageError
 from ledger.settings import Settings
 
 T = TypeVar("T")
@@ -51,8 +54,17 @@ def _all_busy(settings: Settings) -> Unavailable:
     )
 
 
-def _is_dead(connection: Connection | AsyncConnection) -> bool:
-    """Has an idle connection something to say? Then the server ended it while nobody looked, as in a restart."""
+def _closed() -> UsageError:
+    return UsageError("it was closed: open another")
+
+
+def _is_dead(connection: AnsweringConnection | AsyncAnsweringConnection, lost: float) -> bool:
+    """Has an idle connection something to say? Then the server ended it while nobody looked, as in a restart.
+
+    Nor is one used that was well last before another was lost: what hit that one may have hit all.
+    """
+    if connection.well < lost:
+        return True
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
     return bool(poll.poll(0))
@@ -63,7 +75,8 @@ class Servers:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._pool: ConnectionPool[Connection] | None = None
+        self._pool: ConnectionPool[AnsweringConnection] | None = None
+        self._lost = 0.0  # when a connection was lost last
         self._redis: Redis | None = None
         self._lock = threading.Lock()
 
@@ -82,18 +95,32 @@ class Servers:
             return redis_for_plans(create_redis_connection, self.settings)
         return redis_for_plans(create_redis_connection, self.settings, connect_timeout=patience, read_timeout=patience)
 
-    def run(self, plan: Plan[T], redis_client: Redis | None = None) -> T:
-        """Drives a plan; a pooled connection is taken when the plan first needs one, and given back at its end."""
-        with self._borrowed() as connection:
+    def run(self, plan: Plan[T], redis_client: Redis | None = None, *, patient: bool = False) -> T:
+        """Drives a plan; a pooled connection is taken when the plan first needs one, and given back at its end.
+
+        A server that stays silent for longer than `settings.patience` ends it with ConnectionLost. patient: wait for
+        as long as it takes, for statements of the caller's own.
+        """
+        with self._borrowed(None if patient else self.settings.patience) as connection:
             return drive(plan, connection, redis_client or self.redis)
 
+    def run_anew(self, plan: Plan[T]) -> T:
+        """Drives a plan on a connection of its own, as long as the pool's may all be dying. Postgres alone."""
+        connection = connect(self.settings, WORKS)
+        connection.patience = self.settings.patience
+        try:
+            return drive(plan, lambda: connection)
+        finally:
+            connection.close()
+
     @contextmanager
-    def _borrowed(self) -> Iterator[Callable[[], Connection]]:
-        taken: list[Connection] = []
+    def _borrowed(self, patience: float | None) -> Iterator[Callable[[], Connection]]:
+        taken: list[AnsweringConnection] = []
 
         def connection() -> Connection:
             if not taken:
                 taken.append(self._get())
+                taken[0].patience = patience
             return taken[0]
 
         try:
@@ -103,9 +130,13 @@ class Servers:
                 # A plan that ended early left its transaction open: the pool rolls back what it is given so.
                 if not taken[0].closed and taken[0].info.transaction_status in IN_TRANSACTION:
                     _quietly(taken[0].rollback)
+                if taken[0].closed:
+                    self._lost = time.monotonic()
+                else:
+                    taken[0].well = time.monotonic()
                 self._pool.putconn(taken[0])
 
-    def _get(self) -> Connection:
+    def _get(self) -> AnsweringConnection:
         if self._pool is None:
             with self._lock:
                 if self._pool is None:
@@ -116,15 +147,22 @@ class Servers:
             except PoolTimeout:
                 connect(self.settings).close()  # says why, where it cannot be reached
                 raise _all_busy(self.settings) from None
-            if not _is_dead(connection):
+            except PoolClosed:
+                raise _closed() from None
+            if not _is_dead(connection, self._lost):
                 return connection
             connection.close()
             self._pool.putconn(connection)
 
-    def _open(self) -> ConnectionPool[Connection]:
+    def _open(self) -> ConnectionPool[AnsweringConnection]:
         # The first connection is made by hand: the pool itself cannot say why one fails.
         connect(self.settings).close()
-        return ConnectionPool(conninfo(self.settings), open=True, **_pool_options(self.settings))
+        return ConnectionPool(
+            conninfo(self.settings, WORKS),
+            connection_class=AnsweringConnection,
+            open=True,
+            **_pool_options(self.settings),
+        )
 
     def close(self) -> None:
         if self._pool is not None:
@@ -138,7 +176,8 @@ class AsyncServers:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._pool: AsyncConnectionPool[AsyncConnection] | None = None
+        self._pool: AsyncConnectionPool[AsyncAnsweringConnection] | None = None
+        self._lost = 0.0
         self._redis: AsyncRedis | None = None
         self._lock = asyncio.Lock()
 
@@ -152,17 +191,32 @@ class AsyncServers:
         """A client of one's own, for plans that block. Raises InvalidSetting where no Redis is set."""
         return redis_for_plans(create_async_redis_connection, self.settings)
 
-    async def run(self, plan: Plan[T], redis_client: AsyncRedis | None = None) -> T:
-        async with self._borrowed() as connection:
+    async def run(self, plan: Plan[T], redis_client: AsyncRedis | None = None, *, patient: bool = False) -> T:
+        """`Servers.run`, awaited."""
+        async with self._borrowed(None if patient else self.settings.patience) as connection:
             return await adrive(plan, connection, redis_client or self.redis)
 
+    async def run_anew(self, plan: Plan[T]) -> T:
+        """`Servers.run_anew`, awaited."""
+        connection = await aconnect(self.settings, WORKS)
+        connection.patience = self.settings.patience
+
+        async def made() -> AsyncConnection:
+            return connection
+
+        try:
+            return await adrive(plan, made)
+        finally:
+            await connection.close()
+
     @asynccontextmanager
-    async def _borrowed(self) -> AsyncIterator[Callable[[], Awaitable[AsyncConnection]]]:
-        taken: list[AsyncConnection] = []
+    async def _borrowed(self, patience: float | None) -> AsyncIterator[Callable[[], Awaitable[AsyncConnection]]]:
+        taken: list[AsyncAnsweringConnection] = []
 
         async def connection() -> AsyncConnection:
             if not taken:
                 taken.append(await self._get())
+                taken[0].patience = patience
             return taken[0]
 
         try:
@@ -174,9 +228,13 @@ class AsyncServers:
                         await taken[0].rollback()
                     except psycopg.Error:
                         await taken[0].close()
+                if taken[0].closed:
+                    self._lost = time.monotonic()
+                else:
+                    taken[0].well = time.monotonic()
                 await self._pool.putconn(taken[0])
 
-    async def _get(self) -> AsyncConnection:
+    async def _get(self) -> AsyncAnsweringConnection:
         async with self._lock:
             if self._pool is None:
                 self._pool = await self._open()
@@ -186,15 +244,20 @@ class AsyncServers:
             except PoolTimeout:
                 await (await aconnect(self.settings)).close()
                 raise _all_busy(self.settings) from None
-            if not _is_dead(connection):
+            except PoolClosed:
+                raise _closed() from None
+            if not _is_dead(connection, self._lost):
                 return connection
             await connection.close()
             await self._pool.putconn(connection)
 
-    async def _open(self) -> AsyncConnectionPool[AsyncConnection]:
+    async def _open(self) -> AsyncConnectionPool[AsyncAnsweringConnection]:
         await (await aconnect(self.settings)).close()
-        pool: AsyncConnectionPool[AsyncConnection] = AsyncConnectionPool(
-            conninfo(self.settings), open=False, **_pool_options(self.settings)
+        pool = AsyncConnectionPool(
+            conninfo(self.settings, WORKS),
+            connection_class=AsyncAnsweringConnection,
+            open=False,
+            **_pool_options(self.settings),
         )
         await pool.open()
         return pool

@@ -27,7 +27,13 @@ class Settings:
     pool_max_idle: float = 30.0
     connect_timeout: float = 5.0
     lock_timeout: float = 10.0
+    answer_timeout: float = 5.0
     stream_keep: int = 1_000_000
+
+    @property
+    def patience(self) -> float:
+        """How long Postgres may be silent: it waits for a lock, and then has to do what it was asked for."""
+        return self.lock_timeout + self.answer_timeout
 
     @classmethod
     def load(
@@ -58,6 +64,7 @@ class Settings:
             pool_max_idle=_number(env, "LEDGER_POOL_MAX_IDLE", "30", 0),
             connect_timeout=_number(env, "LEDGER_CONNECT_TIMEOUT", "5", 1),
             lock_timeout=_number(env, "LEDGER_LOCK_TIMEOUT", "10", 0.001),
+            answer_timeout=_number(env, "LEDGER_ANSWER_TIMEOUT", "5", 1),
             stream_keep=int(_number(env, "LEDGER_STREAM_KEEP", "1000000", 1)),
         )
 

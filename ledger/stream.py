@@ -34,6 +34,9 @@ class StreamId(NamedTuple):
         return cls(int(epoch), int(position))
 
 
+LONGEST_BLOCK = 1.0
+"""Seconds that one read blocks at most: a client of Redis counts on it when it judges whether Redis is silent."""
+
 NOTHING = StreamId(0, 0)
 """The last id of a stream that is empty or lost."""
 
@@ -121,15 +124,20 @@ def trim(ledger: str, below: StreamId, *, exactly: bool) -> Plan[None]:
 def read(after: Sequence[tuple[str, StreamId]], count: int, wait: float | None) -> Plan[dict[str, list[Entry | None]]]:
     """The next entries of several ledgers, as (name, last seen id); at most `count` of each.
 
-    wait: seconds to wait for the first; None does not wait. An entry that `parse` refuses stands as None: it was
-    not written by `publish`, or was changed since.
+    wait: seconds to wait for the first, at most LONGEST_BLOCK; None does not wait. An entry that `parse` refuses stands
+    as None: it was not written by `publish`, or was changed since.
     """
-    block = () if wait is None else ("BLOCK", max(1, round(wait * 1000)))
+    block = () if wait is None else ("BLOCK", milliseconds(wait))
     names = {key(name).encode(): name for name, _ in after}
     reply = yield Command(
         ("XREAD", "COUNT", count, *block, "STREAMS", *(key(name) for name, _ in after), *(str(id_) for _, id_ in after))
     )
     return {names[stream_key]: [parse(fields) for _, fields in rows] for stream_key, rows in reply or ()}
+
+
+def milliseconds(wait: float) -> int:
+    """For BLOCK: 0 would mean for ever."""
+    return max(1, round(min(wait, LONGEST_BLOCK) * 1000))
 
 
 # ------------------------------------------------------------------------------------------------------- wire form

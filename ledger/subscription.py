@@ -160,7 +160,7 @@ class Subscription:
         reply = yield Command(
             (
                 *("XREADGROUP", "GROUP", self._group, self._consumer, "COUNT", count),
-                *("BLOCK", max(1, round(wait * 1000)), "STREAMS", self._key, ">"),
+                *("BLOCK", stream.milliseconds(wait), "STREAMS", self._key, ">"),
             )
         )
         rows: list[_Row] = [(StreamId.parse(id_), fields, 1) for id_, fields in reply[0][1]] if reply else []

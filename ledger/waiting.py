@@ -6,9 +6,7 @@ import time
 
 from ledger.errors import WaitTimeout
 from ledger.events import Receipt
-
-LONGEST = 1.0
-"""Seconds that one blocking read lasts at most."""
+from ledger.stream import LONGEST_BLOCK
 
 
 class Quiet:
@@ -29,8 +27,8 @@ class Quiet:
     def wait(self) -> float:
         """How long the next read may block, in seconds."""
         if self._idle is None:
-            return LONGEST
-        return min(LONGEST, max(0.001, self._idle - (time.monotonic() - self._since)))
+            return LONGEST_BLOCK
+        return min(LONGEST_BLOCK, max(0.001, self._idle - (time.monotonic() - self._since)))
 
 
 class Patience:

@@ -26,6 +26,8 @@ from ledger.telemetry import span
 
 MAX_TURN = 1000
 """Entries that waiting appends may bring into one commit."""
+SETTLING = 2.0
+"""Seconds in which a connection that was lost again while an append was being settled is replaced by another."""
 
 
 def prepare(event: Event, ledger: str, *, own: bool = False) -> Draft:
@@ -277,16 +279,17 @@ class Writer:
     ) -> list[Outcome]:
         """A connection lost during COMMIT tells nothing: look the ids up, record what is missing.
 
-        The pool's other connections may be dying too, as in a restart: each is tried once, then it is given up.
+        Lost at once again it may be in a restart; lost after a silence, somebody has waited for long enough.
         """
-        for _ in range(self._servers.settings.pool_max_size):
+        end = time.monotonic() + SETTLING
+        while True:
             try:
-                return self._servers.run(plan(True))
+                return self._servers.run_anew(plan(True))
             except ConnectionLost as error:
-                lost = error
+                if time.monotonic() > end:
+                    raise _unknown(turn, error) from lost
             except Unavailable as error:
                 raise _unknown(turn, error) from lost
-        raise _unknown(turn, lost) from lost
 
 
 class AsyncWriter:
@@ -365,11 +368,12 @@ class AsyncWriter:
     async def _settle(
         self, turn: list[_Slot], plan: Callable[[bool], Plan[list[Outcome]]], lost: ConnectionLost
     ) -> list[Outcome]:
-        for _ in range(self._servers.settings.pool_max_size):
+        end = time.monotonic() + SETTLING
+        while True:
             try:
-                return await self._servers.run(plan(True))
+                return await self._servers.run_anew(plan(True))
             except ConnectionLost as error:
-                lost = error
+                if time.monotonic() > end:
+                    raise _unknown(turn, error) from lost
             except Unavailable as error:
                 raise _unknown(turn, error) from lost
-        raise _unknown(turn, lost) from lost

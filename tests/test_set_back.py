@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 from ledger import Ledger, create_redis_connection, stream, testing
-from ledger.consumer import next_entries, reader_after
+from ledger.consumer import Streams, next_entries, reader_after
 from ledger.effects import Effect, Plan, Wait
 from ledger.errors import StreamDiverged
 from ledger.relay import Relay, open_epoch
@@ -190,7 +190,7 @@ def test_a_reader_of_a_stream_that_lies_waits_between_its_looks(ledger: Ledger, 
         performed: list[Effect] = []
 
         def recorded() -> Plan[object]:
-            plan = next_entries([reader], has_stream=True, wait=0.2)
+            plan = next_entries([reader], Streams(True), wait=0.2)
             try:
                 effect = next(plan)
                 while True:

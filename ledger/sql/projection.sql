@@ -5,7 +5,15 @@ select pg_advisory_xact_lock(hashtextextended('auditledger projection ' || %s, 0
 select pg_try_advisory_lock(hashtextextended('auditledger rebuild ' || %s, 0));
 
 -- name: set_path
-select set_config('search_path', quote_ident(%s) || ', pg_catalog', true);
+-- A view may think for longer between two statements than an append, before it is taken for one whose process fell
+-- silent. 8 s is what connections.py asks for; a user's own setting stays.
+select
+    set_config('search_path', quote_ident(%s) || ', pg_catalog', true),
+    set_config(
+        'idle_in_transaction_session_timeout',
+        regexp_replace(current_setting('idle_in_transaction_session_timeout'), '^8s$', '20s'),
+        true
+    );
 
 -- name: as_projector
 -- Read views belong to the group, so that any of its members can fill, rebuild and drop them.

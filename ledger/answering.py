@@ -1,0 +1,66 @@
+"""Connections that are given up once Postgres has been silent for too long, whatever it is that hangs.
+
+A kernel notices a dead network (connections.py). It does not notice a server that is stopped, nor something on the way
+that takes bytes and delivers none: to TCP, all is well. psycopg waits in short turns, so a wait can be ended in any.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg.abc import PQGen
+
+T = TypeVar("T")
+
+
+class AnsweringConnection(psycopg.Connection[Any]):
+    """patience: seconds of silence after which it is closed and an OperationalError raised; None waits for ever.
+
+    well: when it was known to work last, by the monotonic clock.
+    """
+
+    patience: float | None = None
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.well = time.monotonic()
+
+    def wait(self, gen: PQGen[T], *args: Any, **options: Any) -> T:
+        if self.patience is not None:
+            gen = _answered(self, gen, self.patience)
+        return super().wait(gen, *args, **options)
+
+
+class AsyncAnsweringConnection(psycopg.AsyncConnection[Any]):
+    """`AnsweringConnection` for asyncio."""
+
+    patience: float | None = None
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.well = time.monotonic()
+
+    async def wait(self, gen: PQGen[T], *args: Any, **options: Any) -> T:
+        if self.patience is not None:
+            gen = _answered(self, gen, self.patience)
+        return await super().wait(gen, *args, **options)
+
+
+def _answered(connection: AnsweringConnection | AsyncAnsweringConnection, gen: PQGen[T], patience: float) -> PQGen[T]:
+    """The conversation `gen`, broken off once nothing could be sent or received for so many seconds."""
+    try:
+        wanted = next(gen)
+        heard = time.monotonic()
+        while True:
+            ready = yield wanted
+            if ready:
+                heard = time.monotonic()
+            elif time.monotonic() - heard > patience:
+                connection.pgconn.finish()
+                raise psycopg.OperationalError(f"no answer for {patience:g} s")
+            wanted = gen.send(ready)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
