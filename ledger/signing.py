@@ -21,6 +21,7 @@ from typing import Annotated, NamedTuple, TypeAlias
 import msgspec
 
 from ledger.embedded.files import open_private, write_private
+from ledger.envelopes import Hash
 from ledger.erasure import KEY_ROTATED
 from ledger.errors import InvalidSetting, LedgerError, ProofRefused, SigningRefused, Unavailable, UsageError
 from ledger.events import Event
@@ -194,17 +195,13 @@ def hand_over(old: Key, new: Key, timeout: float) -> None:
 # ------------------------------------------------------------------------------------------------------------ states
 
 
-_Size = Annotated[int, msgspec.Meta(ge=0, le=MAX_SIZE)]
-_Hash = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-
-
 class _Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A state file: JSON. root, hash: 64 hex."""
 
     origin: str
-    size: _Size
-    root: _Hash
-    hash: _Hash
+    size: Annotated[int, msgspec.Meta(ge=0, le=MAX_SIZE)]
+    root: Hash
+    hash: Hash
 
 
 class State:

@@ -6,20 +6,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ledger import canonical
-from ledger.bundle import BODIES, ENVELOPES, MANIFEST, Manifest, verify_bundle
-from ledger.errors import EvidenceRefused
+from ledger.bundle import BODIES, ENVELOPES, MANIFEST, Manifest
 from ledger.events import GENESIS
 from ledger.layout import CHECKPOINT, LayoutWriter
-from ledger.note import sign
 from tests.fuzz import seeds
 from tests.fuzz.json_texts import DEEP, strained
 from tests.fuzz.mutations import mutated
@@ -82,7 +82,7 @@ def test_a_change_of_any_file_is_exit_1(sound: Path, bundle: Path) -> None:
     everything = list(contents.values())
     manifest = contents[Path(MANIFEST)]
 
-    @fuzz(100)
+    @fuzz(40)
     @given(
         name=st.sampled_from(sorted(contents)),
         data=mutated(everything) | strained([manifest]) | strained(contents[Path(ENVELOPES)].splitlines()),
@@ -91,6 +91,7 @@ def test_a_change_of_any_file_is_exit_1(sound: Path, bundle: Path) -> None:
     @example(Path(MANIFEST), manifest.replace(b'"first": 1', b'"first": 2'), True)
     @example(Path(MANIFEST), manifest.replace(b'"last": 11', b'"last": ' + b"9" * 4300), False)
     @example(Path(MANIFEST), manifest.replace(b'"version": 1', b'"version": 2'), False)
+    @example(Path(MANIFEST), manifest.replace(b'",\n "head"', b'\\n",\n "head"'), False)
     @example(Path(MANIFEST), b"[" * 100_000, False)
     @example(Path(MANIFEST), manifest.replace(b'"main"', b'"\xff"'), False)
     @example(Path(ENVELOPES), DEEP[0].encode(), False)
@@ -150,7 +151,7 @@ PLACES = (MANIFEST, ENVELOPES, BODIES, CHECKPOINT, "tile/0/000.p/11", "tile/entr
 def test_what_is_no_file(bundle: Path, name: str, change: Callable[[Path], Any]) -> None:
     change(bundle / name)
     ran = verified(bundle, *keys())
-    no_bundle = name == MANIFEST and change is Path.unlink
+    no_bundle = name == MANIFEST and change in (Path.unlink, _loop)
     assert ran.code == (2 if no_bundle else 1), ran
 
 
@@ -169,20 +170,7 @@ def test_folders_within_folders(bundle: Path) -> None:
     try:
         assert verified(bundle).code == 1
     finally:
-        shutil.rmtree(bundle, ignore_errors=True)
-        _remove_deep(bundle / "tile")
-
-
-def _remove_deep(folder: Path) -> None:
-    """What a path is too short for: the inner folders are moved up, piece by piece."""
-    while (folder / "d").exists():
-        inner = Path(*["d"] * 500)
-        if not (folder / inner).exists():
-            break
-        (folder / inner).rename(folder / "moved")
-        shutil.rmtree(folder / "d", ignore_errors=True)
-        (folder / "moved").rename(folder / "d")
-    shutil.rmtree(folder, ignore_errors=True)
+        subprocess.run(["rm", "-rf", bundle], check=True)  # Python's own ways call themselves for each folder
 
 
 @pytest.mark.parametrize("name", [b"\xff", b"\xed\xa0\x80", b"a\nb", b"\x1b[2J", b"x" * 255, b"000", b"..."])
@@ -222,40 +210,37 @@ def forged_logs(draw: st.DrawFn) -> tuple[Log, list[bytes], bool]:
     return forged, [log.body(0), log.body(1), body], changed == envelope and body == log.body(2)
 
 
-def _is_format(log: Log, bodies: list[bytes]) -> bool:
-    """By the golden rule of docs/format.md, with Python's own JSON."""
+def _is_format(envelope: bytes, body: bytes) -> bool:
+    """As docs/format.md says it, with Python's own JSON."""
     try:
-        said, body = json.loads(log.envelopes[2]), json.loads(bodies[2])
-        text = json.dumps(said, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
-        return text == log.envelopes[2] and list(body) == ["after", "before", "metadata", "salt"]
+        said = json.dumps(json.loads(envelope), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+        return said.encode() == envelope and list(json.loads(body)) == ["after", "before", "metadata", "salt"]
     except (ValueError, RecursionError):
         return False
 
 
-@fuzz(60)
+@fuzz(25)
 @given(forged_logs())
-@example((Log(3), [Log(3).body(0), Log(3).body(1), Log(3).body(2)], True))
 def test_a_log_that_signs_anything(forged: tuple[Log, list[bytes], bool]) -> None:
-    """Bundles and proofs of it hold only where the entry is one of the format, however well it is hashed and signed."""
+    """A proof holds only where the entry is one of the format, however well it is hashed and signed."""
     log, bodies, sound = forged
-    note = log.note()
-    with bounded():
-        data = log.proof(2).encode()
-        for body in (None, bodies[2]):
-            file = msgspec_replace(log.proof(2), body)
+    for body in (None, bodies[2]):
+        file = msgspec.structs.replace(log.proof(2), body=body).encode()
+        with bounded():
             ran = run("--json", "check", "-", *keys(), stdin=file)
-            assert ran.code in (0, 1), ran
-            if ran.code == 0:
-                assert _is_format(log, bodies)
-                assert (ran.json["position"], ran.json["ledger"], ran.out.count("\n")) == (3, "main", 1)
-            elif sound:
-                raise AssertionError(ran)
             assert run("check", "-", *keys(), stdin=file).code == ran.code
-    assert data and note
+        assert ran.code in ((0,) if sound else (0, 1)), ran
+        if ran.code == 0:
+            assert _is_format(log.envelopes[2], body or log.body(2))
+            assert (ran.json["position"], ran.json["ledger"], ran.out.count("\n")) == (3, "main", 1)
 
 
-def msgspec_replace(proof: Any, body: bytes | None) -> bytes:
-    import msgspec
-
-    encoded: bytes = msgspec.structs.replace(proof, body=body).encode()
-    return encoded
+def test_a_body_that_is_more_than_a_body() -> None:
+    """Its hash is signed, so only its form says that it would write other members of `check --json` anew."""
+    for body in (b'null,"position":7,"ledger":"other"', b"\xff", b"", b"nonsense", DEEP[0].encode(), b"{}", b"null"):
+        log = Log(2)
+        said = Log(3).envelopes[2]
+        log.grow([said.replace(canonical.digest(log.body(2)).hex().encode(), canonical.digest(body).hex().encode())])
+        file = msgspec.structs.replace(log.proof(2), body=body).encode()
+        for options in (["--json"], []):
+            assert run(*options, "check", "-", *keys(), stdin=file).code == 1, body[:80]
