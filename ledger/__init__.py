@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ledger.connections import create_async_redis_connection, create_redis_connection
     from ledger.effects import Plan, Query
     from ledger.errors import (
+        BodyUnreadable,
         ChainBroken,
         ConditionFailed,
         CosignaturesMissing,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Appended": "ledger.events",
     "AsyncLedger": "ledger.async_client",
+    "BodyUnreadable": "ledger.errors",
     "ChainBroken": "ledger.errors",
     "Checkpointed": "ledger.checkpointing",
     "ConditionFailed": "ledger.errors",
@@ -105,6 +107,7 @@ _HOMES = {
 __all__ = [
     "Appended",
     "AsyncLedger",
+    "BodyUnreadable",
     "ChainBroken",
     "Checkpointed",
     "ConditionFailed",

@@ -22,7 +22,7 @@ from msgspec import Meta
 
 from ledger.canonical import digest
 from ledger.envelopes import Envelope, Hash, Name, Position, parse_envelope
-from ledger.errors import NoteRefused, UsageError
+from ledger.errors import EvidenceRefused, NoteRefused, UsageError
 from ledger.events import GENESIS
 from ledger.evidence import Claim, Trust, given_claims, kept_claim
 from ledger.findings import (
@@ -36,7 +36,7 @@ from ledger.findings import (
     body_missing,
     check_tail,
 )
-from ledger.layout import CHECKPOINT, TILES, LayoutCheck
+from ledger.layout import CHECKPOINT, TILES, LayoutCheck, open_file
 from ledger.note import MAX_NOTE
 
 ENVELOPES, BODIES, MANIFEST = "envelopes.jsonl", "bodies.jsonl", "manifest.json"
@@ -47,7 +47,7 @@ _STEP = 1_000
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
-_Count = Annotated[int, Meta(ge=0)]
+_Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -94,20 +94,24 @@ def verify_bundle(
     Where the bundle has a checkpoint and tiles, they must be those of its envelopes; with keys, signed as demanded.
     progress: called with how many entries are done, and how many the manifest names.
     checkpoints, trust: as verify.verify takes them.
-    Raises UsageError where the folder is no bundle: a file missing or unreadable, or a manifest that is not one; where
-    there is nothing that the keys could have signed; NoteRefused for a given checkpoint.
+    What is wrong with what lies in the folder is a finding, or, where it is no bundle any more (no manifest that can be
+    read, a file missing, nothing that the keys could have signed), EvidenceRefused.
+    Raises UsageError where the folder has no manifest at all, or a file cannot be read, and for given checkpoints where
+    a sound bundle does not begin with the first entry; NoteRefused for a given checkpoint.
     """
     started = time.perf_counter()
     try:
-        content = (folder / MANIFEST).read_bytes()
-        manifest = _manifest_of(content)
+        if not (folder / MANIFEST).exists():
+            raise UsageError(f"{folder} is no bundle: it has no {MANIFEST}")
+        manifest, as_exported = _manifest(folder / MANIFEST)
         check = _Check(manifest)
         tree = _tree(folder, manifest, checkpoints, trust or Trust(), check.findings)
-        if content != manifest.encode():
+        if not as_exported:
             check.findings.add(manifest.last, "tail_mismatch", f"{MANIFEST} is not as an export writes it")
         with ExitStack() as stack:
-            files = [stack.enter_context((folder / name).open("rb")) for name in (ENVELOPES, BODIES)]
-            for line, body in zip_longest(*(_lines(file, Path(file.name)) for file in files)):
+            paths = [folder / name for name in (ENVELOPES, BODIES)]
+            lines = [_lines(stack.enter_context(open_file(path)), path) for path in paths]
+            for line, body in zip_longest(*lines):
                 check.take(line, body)
                 if tree is not None and line is not None:
                     tree.take(line.text)
@@ -117,11 +121,11 @@ def verify_bundle(
             tree.end()
     except OSError as error:
         raise unusable(Path(error.filename or folder), error) from error
-    except ValueError as error:
-        raise UsageError(f"{folder / MANIFEST} is not a manifest of format version 1: {error}") from error
     check.end()
     last = check.walk.last
     findings = check.findings.in_order()
+    if checkpoints and manifest.first != 1 and not findings:
+        raise UsageError("checkpoints are compared with all entries from the first, and this bundle begins later")
     return Report(
         ledger=manifest.ledger,
         ok=not findings,
@@ -132,6 +136,17 @@ def verify_bundle(
         findings=findings,
         seconds=time.perf_counter() - started,
     )
+
+
+def _manifest(path: Path) -> tuple[Manifest, bool]:
+    """The manifest, and whether it is byte for byte as an export writes it. Raises EvidenceRefused, OSError."""
+    with open_file(path) as file:
+        content = file.read(_LONGEST)
+    try:
+        manifest = _manifest_of(content)
+    except ValueError as error:
+        raise EvidenceRefused(f"{path} is not a manifest of format version 1: {error}") from None
+    return manifest, content == manifest.encode()
 
 
 def _tree(
@@ -145,17 +160,19 @@ def _tree(
     elif (folder / TILES).exists():
         findings.add(None, "tree_mismatch", f"there are tiles, but no {CHECKPOINT} that signs them")
     elif trust.keys and not claims:
-        raise UsageError(f"{folder} has no {CHECKPOINT}: there is nothing that a key could have signed; give one")
+        raise EvidenceRefused(f"{folder} has no {CHECKPOINT}: there is nothing that a key could have signed; give one")
+    if manifest.first != 1:
+        if own is not None:
+            findings.add(None, "tree_mismatch", f"{MANIFEST} begins later than {CHECKPOINT}")
+        return None
     if own is not None:
         claims.append(own)
-    if claims and manifest.first != 1:
-        raise UsageError("checkpoints are compared with all entries from the first, and this bundle begins later")
     return LayoutCheck(folder, own.size if own else None, claims, findings) if claims else None
 
 
 def _own_claim(folder: Path, manifest: Manifest, trust: Trust, findings: Findings) -> Claim | None:
     """The bundle's own checkpoint. One that is not signed as demanded is a finding, and there is none."""
-    with (folder / CHECKPOINT).open("rb") as file:
+    with open_file(folder / CHECKPOINT) as file:
         note = file.read(MAX_NOTE + 1)
     try:
         checkpoint = kept_claim(note, (), manifest.ledger).checkpoint
@@ -174,7 +191,7 @@ def unusable(path: Path, error: OSError) -> UsageError:
 def _lines(file: BinaryIO, path: Path) -> Iterator[_Line]:
     while text := file.readline(_LONGEST):
         if len(text) == _LONGEST:
-            raise UsageError(f"{path} has a line of more than {_LONGEST} bytes: no bundle has")
+            raise EvidenceRefused(f"{path} has a line of more than {_LONGEST} bytes: no bundle has")
         yield _Line(text.removesuffix(b"\n"), text.endswith(b"\n"))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
+from urllib.parse import parse_qsl, urlsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -54,17 +55,22 @@ def conninfo(settings: Settings, session: str = READS) -> str:
             application_name="auditledger",
             options=" ".join(filter(None, options)),
         )
-    except psycopg.ProgrammingError:
+    except (psycopg.ProgrammingError, UnicodeError):
         # libpq's own message may repeat parts of the URL, the password among them.
         raise InvalidSetting("the database URL cannot be read: check its form") from None
 
 
 def connect(settings: Settings, session: str = READS) -> AnsweringConnection:
-    """A connection of one's own, autocommit, that waits for ever. Raises Unavailable, saying why."""
+    """A connection of one's own, autocommit, that waits for ever.
+
+    Raises Unavailable, saying why; InvalidSetting for a malformed URL.
+    """
     try:
         return AnsweringConnection.connect(conninfo(settings, session), autocommit=True)
     except psycopg.Error as error:
         raise Unavailable(_why_not_connected(error)) from None
+    except UnicodeError:
+        raise InvalidSetting(_NO_HOST) from None
 
 
 async def aconnect(settings: Settings, session: str = READS) -> AsyncAnsweringConnection:
@@ -73,6 +79,11 @@ async def aconnect(settings: Settings, session: str = READS) -> AsyncAnsweringCo
         return await AsyncAnsweringConnection.connect(conninfo(settings, session), autocommit=True)
     except psycopg.Error as error:
         raise Unavailable(_why_not_connected(error)) from None
+    except UnicodeError:
+        raise InvalidSetting(_NO_HOST) from None
+
+
+_NO_HOST = "the database URL names a host that no name service can know: a part of it is empty or too long"
 
 
 def _why_not_connected(error: psycopg.Error) -> str:
@@ -125,18 +136,29 @@ def redis_for_plans(create: Callable[..., T], settings: Settings, **options: Any
     return client
 
 
+_REDIS_OPTIONS = frozenset((
+    *("db", "username", "password", "client_name", "max_connections", "health_check_interval", "retry_on_timeout"),
+    *("socket_timeout", "socket_connect_timeout", "socket_keepalive", "socket_read_size"),
+    *("ssl_cert_reqs", "ssl_check_hostname", "ssl_ca_certs", "ssl_ca_path", "ssl_ca_data", "ssl_certfile"),
+    *("ssl_keyfile", "ssl_password", "ssl_min_version", "ssl_ciphers"),
+))  # fmt: skip
+"""What a URL may ask for. redis-py takes more, which would change replies (`decode_responses`) or call a text."""
+
+
 def _redis_from_url(client: Any, url: str, connect_timeout: float, retry: Any, read_timeout: float | None) -> Any:
     import redis  # noqa: PLC0415
 
+    options = {"socket_timeout": read_timeout, "socket_connect_timeout": connect_timeout, "retry": retry}
+    options |= {"protocol": 2, "client_name": "auditledger"}
+    if not url.startswith("unix:"):
+        options["socket_keepalive"] = True
     try:
-        return client.from_url(
-            url,
-            socket_timeout=read_timeout,
-            socket_connect_timeout=connect_timeout,
-            socket_keepalive=True,
-            retry=retry,
-            protocol=2,
-            client_name="auditledger",
-        )
-    except (ValueError, redis.RedisError) as error:
+        if {name for name, _ in parse_qsl(urlsplit(url).query)} - _REDIS_OPTIONS:
+            raise InvalidSetting(f"the Redis URL has options other than {', '.join(sorted(_REDIS_OPTIONS))}")
+        made = client.from_url(url, **options)
+        pool = made.connection_pool
+        pool.connection_class(**pool.connection_kwargs)  # else it would say only when first used what it does not take
+        str(pool.connection_kwargs.get("host", "")).encode("idna")
+    except (ValueError, TypeError, redis.RedisError) as error:
         raise InvalidSetting(f"the Redis URL cannot be used: {type(error).__name__}") from None
+    return made

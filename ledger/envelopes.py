@@ -1,4 +1,7 @@
-"""Envelopes read back from their bytes, as strictly as `canonical` writes them (format.md, "Envelope"). Pure."""
+"""Envelopes and bodies read back from their bytes, as strictly as `canonical` writes them. Pure.
+
+format.md, "Envelope" and "Body".
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,12 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from ledger.canonical import envelope
+from ledger.canonical import body_bytes, envelope
 from ledger.events import Entry
 
-Hash = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-Name = Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9._-]{0,63}$")]
-Position = Annotated[int, Meta(ge=1)]
+Hash = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}\Z")]
+Position = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 _Text64 = Annotated[str, Meta(min_length=1, max_length=64)]
 _Text128 = Annotated[str, Meta(min_length=1, max_length=128)]
 _Text255 = Annotated[str, Meta(min_length=1, max_length=255)]
@@ -65,3 +68,49 @@ def parse_envelope(text: bytes) -> Envelope:
     if canonical != text:
         raise ValueError("it is not in canonical form")
     return said
+
+
+class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    after: msgspec.Raw
+    before: msgspec.Raw
+    metadata: msgspec.Raw
+    salt: str
+
+
+_body_of = msgspec.json.Decoder(_Body).decode
+_BLANKS = b" \t\n\r"
+
+
+def parse_body(text: bytes) -> tuple[str | None, str | None, str | None, bytes]:
+    """before, after and metadata as stored, None for `null`, and the salt, from a body's bytes.
+
+    Raises ValueError for all but the form that is hashed, and for what nests too deeply to be looked at.
+    """
+    try:
+        said = _body_of(text)
+    except RecursionError:
+        raise ValueError("it is too deeply nested to be looked at") from None
+    before, after, metadata, salt = bytes(said.before), bytes(said.after), bytes(said.metadata), bytes.fromhex(said.salt)
+    if body_bytes(before, after, metadata, salt) != text or len(salt) != 16:
+        before, after, metadata = _with_blanks(text, before, after, metadata)
+        if body_bytes(before, after, metadata, salt) != text or len(salt) != 16:
+            raise ValueError("it is not in the form that is hashed")
+    return (
+        None if before == b"null" else before.decode(),
+        None if after == b"null" else after.decode(),
+        None if metadata == b"null" else metadata.decode(),
+        salt,
+    )
+
+
+def _with_blanks(text: bytes, before: bytes, after: bytes, metadata: bytes) -> tuple[bytes, bytes, bytes]:
+    """The texts as another writer may have stored them, with the blanks around each that the decoder leaves out."""
+    parts = []
+    end = 0
+    for head, value in ((b'{"after":', after), (b',"before":', before), (b',"metadata":', metadata)):
+        start = end + len(head)
+        end = text.index(value, start) + len(value)
+        while text[end : end + 1] and text[end] in _BLANKS:
+            end += 1
+        parts.append(text[start:end])
+    return parts[1], parts[0], parts[2]

@@ -17,6 +17,7 @@
     │   ├── ChainBroken             entries that do not continue each other
     │   ├── StreamDiverged          the stream holds what the database does not
     │   ├── RecordRefused           the database refused a record as false
+    │   ├── BodyUnreadable          a body that no value of Python can hold; only another writer could have stored it
     │   ├── SigningRefused          the ledger does not continue what was signed of it before
     │   ├── EvidenceRefused         evidence handed in does not hold
     │   │   ├── NoteRefused         a signed note or checkpoint: its form or its signatures
@@ -115,6 +116,14 @@ class StreamDiverged(IntegrityError):
 
 class RecordRefused(IntegrityError):
     """The database refused a record: it was not what it said it was."""
+
+
+class BodyUnreadable(IntegrityError):
+    """JSON of a body that no value of Python can hold: 1e400, a thousand levels, a lone surrogate.
+
+    This package writes none of it, so another writer did. Whether it is what was hashed is for `verify` to say; the
+    text itself is in `before_json`, `after_json` or `metadata_json`.
+    """
 
 
 class SigningRefused(IntegrityError):

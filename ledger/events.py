@@ -9,6 +9,8 @@ from uuid import UUID
 
 import msgspec
 
+from ledger.errors import BodyUnreadable
+
 GENESIS = bytes(32)
 """The `prev` of the first entry, and the hash of an empty ledger's tail (format.md, "Terms")."""
 
@@ -82,7 +84,8 @@ class Unchanged(NamedTuple):
 class Entry(msgspec.Struct, frozen=True):
     """An event as recorded at one position of one ledger. Field for field a row of `ledger.audit_logs`.
 
-    The JSON texts are kept as stored, because they are what was hashed; `before`, `after` and `metadata` decode them.
+    The JSON texts are kept as stored, because they are what was hashed; `before`, `after` and `metadata` decode them,
+    and raise BodyUnreadable for what only another writer could have stored.
     salt is None where the body was erased.
     """
 
@@ -106,15 +109,15 @@ class Entry(msgspec.Struct, frozen=True):
 
     @property
     def before(self) -> Any:
-        return _decoded(self.before_json)
+        return self._decoded("before", self.before_json)
 
     @property
     def after(self) -> Any:
-        return _decoded(self.after_json)
+        return self._decoded("after", self.after_json)
 
     @property
     def metadata(self) -> Any:
-        return _decoded(self.metadata_json)
+        return self._decoded("metadata", self.metadata_json)
 
     @property
     def erased(self) -> bool:
@@ -126,6 +129,8 @@ class Entry(msgspec.Struct, frozen=True):
         """The tail that the entry after this one continues."""
         return Tail(self.position, self.hash, self.recorded_at)
 
-
-def _decoded(text: str | None) -> Any:
-    return None if text is None else msgspec.json.decode(text)
+    def _decoded(self, name: str, text: str | None) -> Any:
+        try:
+            return None if text is None else msgspec.json.decode(text)
+        except (ValueError, RecursionError) as error:
+            raise BodyUnreadable(f"entry {self.position}: {name} cannot be read ({error}); its text can") from None

@@ -10,10 +10,14 @@ by one, in order, and keep no more of them than a tile has.
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
-from ledger.errors import ChainBroken, ProofRefused
+from ledger.errors import ChainBroken, EvidenceRefused, ProofRefused
 from ledger.evidence import Claim, Comparison
 from ledger.findings import Findings
 from ledger.merkle import EMPTY_ROOT, HASH_SIZE, leaf_hash
@@ -22,6 +26,7 @@ from ledger.tiles import ENTRIES, FULL, HEIGHT, MAX_ENTRY, Extended, Tile, encod
 CHECKPOINT, TILES = "checkpoint", "tile"
 _LARGEST = FULL * (MAX_ENTRY + 2)
 """Bytes of the largest file below `tile/`."""
+_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO)
 
 
 class _Growing:
@@ -138,9 +143,9 @@ class LayoutCheck(_Growing):
 
     def _problem(self, tile: Tile, content: bytes | None) -> str | None:
         try:
-            with (self._folder / tile.path).open("rb") as file:
+            with open_file(self._folder / tile.path) as file:
                 there = file.read(_LARGEST + 1)
-        except (FileNotFoundError, NotADirectoryError):
+        except EvidenceRefused:
             return "is missing"
         return None if there == content else "is not what the envelopes make it"
 
@@ -157,13 +162,38 @@ class LayoutCheck(_Growing):
                 yield name
 
 
+def open_file(path: Path) -> BinaryIO:
+    """A file of a bundle, to be read. Raises EvidenceRefused where there is none; OSError where it cannot be read.
+
+    What is there may be anything: to open a pipe as usual would wait for somebody who writes to it.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            raise EvidenceRefused(f"{path}: {error.strerror}") from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise EvidenceRefused(f"{path} is not a file")
+    return os.fdopen(descriptor, "rb")
+
+
 def sorted_files(folder: Path) -> Iterator[Path]:
-    """All that is below a folder and is no folder itself, folder by folder."""
-    if folder.is_dir() and not folder.is_symlink():
-        for path in sorted(folder.iterdir()):
-            yield from sorted_files(path)
-    elif folder.exists() or folder.is_symlink():
-        yield folder
+    """All that is below a folder and is no folder itself, and folders too deep down to be entered."""
+    waiting = [folder] if folder.exists() or folder.is_symlink() else []
+    while waiting:
+        path = waiting.pop()
+        try:
+            inner = sorted(path.iterdir(), reverse=True) if path.is_dir() and not path.is_symlink() else None
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            inner = None
+        if inner is None:
+            yield path
+        else:
+            waiting += inner
 
 
 def _entries(envelopes: Sequence[bytes]) -> bytes | None:

@@ -68,7 +68,7 @@ def load(folder: Path | None = None) -> list[Migration]:
 def _journal(folder: Path) -> list[dict[str, str]]:
     try:
         lines = msgspec.json.decode((folder / "journal.json").read_bytes(), type=list[dict[str, str]])
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, ValueError) as error:
         raise MigrationTampered(f"journal.json is missing or damaged: {error}") from None
     if any(line.keys() != {"file", "sha256", "previous"} for line in lines):
         raise MigrationTampered("journal.json is damaged: each line has file, sha256 and previous")

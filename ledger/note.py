@@ -112,6 +112,8 @@ class Verifier(msgspec.Struct, frozen=True):
     @classmethod
     def parse(cls, vkey: str) -> Verifier:
         """The key of a vkey. Raises InvalidSetting where the text is none, or of a type that is not known here."""
+        if _PRIVATE in vkey:
+            raise InvalidSetting("this is a private key: give its public half, and keep this one to yourself")
         name, _, rest = vkey.partition("+")
         key_id, _, key = rest.partition("+")
         data = base64_bytes(key)
@@ -119,12 +121,12 @@ class Verifier(msgspec.Struct, frozen=True):
             raise InvalidSetting(f"{_shown(vkey)} is not a public key: it should be <name>+<8 hex digits>+<base64>")
         if data[:1] not in (b"\x01", b"\x04") or len(data) != 33:
             raise InvalidSetting(
-                f"the key {_shown(vkey)} is of a type other than 0x01 and 0x04, which alone are known here"
+                f"the key {_shown(name)} is of a type other than 0x01 and 0x04, which alone are known here"
             )
         verifier = cls(name, data[0], data[1:])
         if int(key_id, 16) != verifier.key_id:
             raise InvalidSetting(
-                f"the key {_shown(vkey)} does not fit its own id, {key_id}: it was changed or miscopied"
+                f"the key {_shown(name)} does not fit its own id, {key_id}: it was changed or miscopied"
             )
         return verifier
 
@@ -170,12 +172,10 @@ class FileSigner:
         if not line.startswith(_PRIVATE) or not is_name(name) or not _HEX.fullmatch(key_id) or data is None:
             raise InvalidSetting(f"not a private key: it should be {_PRIVATE}<name>+<8 hex digits>+<base64>")
         if data[:1] != b"\x01" or len(data) != 33:
-            raise InvalidSetting(f"the private key of {_shown(name)} is not of type 0x01 (Ed25519)")
+            raise InvalidSetting("the private key is not of type 0x01 (Ed25519)")
         signer = cls(name, data[1:])
         if int(key_id, 16) != signer.verifier.key_id:
-            raise InvalidSetting(
-                f"the private key of {_shown(name)} does not fit its own id: it was changed or miscopied"
-            )
+            raise InvalidSetting("the private key does not fit its own id: it was changed or miscopied")
         return signer
 
     @property

@@ -16,7 +16,7 @@ import msgspec
 
 from ledger.canonical import digest
 from ledger.checkpoint import Checkpoint, cosigned_by, open_checkpoint
-from ledger.envelopes import Envelope, parse_envelope
+from ledger.envelopes import Envelope, parse_body, parse_envelope
 from ledger.errors import ProofRefused
 from ledger.merkle import HASH_SIZE, check_consistency, check_inclusion, leaf_hash
 from ledger.note import Verifier, base64_bytes, base64_text, decimal, parse_note
@@ -90,7 +90,7 @@ class Consistency(msgspec.Struct, frozen=True):
 class Proven(msgspec.Struct, frozen=True):
     """What a proof of an entry proves: that the ledger which signed this checkpoint has this entry.
 
-    raw: the envelope's bytes, which are JSON. body: its bytes, which are JSON, where the proof holds them.
+    raw: the envelope's bytes. body: its bytes, where the proof holds them. Both are one line of JSON.
     witnesses: those of the keys given that cosigned the checkpoint.
     """
 
@@ -124,10 +124,22 @@ def check_proof(
     if envelope.ledger != checkpoint.origin.rpartition("/")[2]:
         raise ProofRefused(f"the entry is of ledger {envelope.ledger!r}, the checkpoint of {checkpoint.origin!r}")
     check_inclusion(proof.index, checkpoint.size, leaf_hash(proof.envelope), proof.path, checkpoint.root)
-    if proof.body is not None and digest(proof.body).hex() != envelope.body:
-        raise ProofRefused(f"the body is not the one that entry {envelope.position} names")
+    if proof.body is not None:
+        _check_body(proof.body, envelope)
     cosigned = cosigned_by(parse_note(proof.note), witnesses, quorum)
     return Proven(envelope, proof.envelope, proof.body, checkpoint, tuple(cosigned))
+
+
+def _check_body(body: bytes, envelope: Envelope) -> None:
+    """Is it the one that the envelope names, and a line of JSON? Whoever signs a log may hash anything."""
+    if digest(body).hex() != envelope.body:
+        raise ProofRefused(f"the body is not the one that entry {envelope.position} names")
+    try:
+        parse_body(body)
+    except ValueError as error:
+        raise ProofRefused(f"the body of entry {envelope.position} is not one of the format: {error}") from None
+    if b"\n" in body or b"\r" in body:
+        raise ProofRefused(f"the body of entry {envelope.position} holds line breaks, which the format does not allow")
 
 
 def check_consistency_proof(

@@ -10,12 +10,13 @@ import secrets
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from ledger import stream
+from ledger.answers import connection_to
 from ledger.checkpoint import Checkpoint
 from ledger.effects import Plan
 from ledger.embedded.files import sync_folder
@@ -23,9 +24,10 @@ from ledger.errors import InvalidSetting, LedgerError, NoteRefused, PublishingFa
 from ledger.note import parse_note
 
 TIMEOUT = 10.0
-"""Seconds that an HTTP endpoint has for each step of an answer."""
+"""Seconds that an HTTP endpoint has to take a checkpoint, and then for its answer."""
 REDIS = "redis"
 """How the stream of checkpoints in the ledger's Redis is named on the command line."""
+_MAX_ANSWER = 131_072
 _LATEST = "checkpoint"
 _ALL = "checkpoints"
 
@@ -96,8 +98,7 @@ class Endpoint:
         if parts.username is not None:
             user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             headers["Authorization"] = f"Basic {b64encode(user.encode()).decode()}"
-        kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-        with closing(kind(parts.hostname or "", parts.port, timeout=self._timeout)) as connection:
+        with closing(connection_to(parts, self._timeout, _MAX_ANSWER)) as connection:
             connection.request("POST", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""), note, headers)
             response = connection.getresponse()
             if not 200 <= response.status < 300:

@@ -65,7 +65,7 @@ class Settings:
             connect_timeout=_number(env, "LEDGER_CONNECT_TIMEOUT", "5", 1),
             lock_timeout=_number(env, "LEDGER_LOCK_TIMEOUT", "10", 0.001),
             answer_timeout=_number(env, "LEDGER_ANSWER_TIMEOUT", "5", 1),
-            stream_keep=int(_number(env, "LEDGER_STREAM_KEEP", "1000000", 1)),
+            stream_keep=int(_number(env, "LEDGER_STREAM_KEEP", "1000000", 1, 1e12)),
         )
 
 
@@ -80,24 +80,29 @@ def check_url(url: str | None, what: str, schemes: tuple[str, ...]) -> str | Non
     """The URL itself, or InvalidSetting. The message never repeats the URL: it may hold a password."""
     if url is None:
         return None
-    scheme, separator, rest = url.partition("://")
-    if not separator or scheme not in schemes:
-        raise InvalidSetting(f"the {what} must begin with {schemes[0]}://")
     try:
-        # libpq takes several hosts, which urlsplit does not know.
-        for host in re.split("[/?#]", rest, maxsplit=1)[0].rpartition("@")[2].split(","):
+        parts = urlsplit(url)
+        for host in parts.netloc.rpartition("@")[2].split(","):  # libpq takes several
             _ = urlsplit(f"//{host}").port
     except ValueError as error:
         raise InvalidSetting(f"the {what} is malformed: its host or port cannot be read") from error
+    if parts.scheme not in schemes:
+        raise InvalidSetting(f"the {what} must begin with {schemes[0]}://")
     return url
 
 
-def _number(env: Mapping[str, str], variable: str, default: str, least: float) -> float:
+_MOST = 1_000_000
+"""Seconds of any time, connections of a pool. Postgres' own limit for times is 2 ** 31 milliseconds."""
+
+
+def _number(env: Mapping[str, str], variable: str, default: str, least: float, most: float = _MOST) -> float:
     text = env.get(variable) or default
     try:
         number = float(text)
     except ValueError as error:
         raise InvalidSetting(f"{variable} must be a number, not {text!r}") from error
-    if not least <= number < 1e12:
+    if number > most:
+        raise InvalidSetting(f"{variable} must be at most {most:,.0f}, not {text!r}")
+    if not number >= least:  # not a number is neither
         raise InvalidSetting(f"{variable} must be at least {least:g}, not {text!r}")
     return number

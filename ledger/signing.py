@@ -16,15 +16,16 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Annotated, NamedTuple, TypeAlias
 
 import msgspec
 
 from ledger.embedded.files import open_private, write_private
+from ledger.envelopes import Hash
 from ledger.erasure import KEY_ROTATED
 from ledger.errors import InvalidSetting, LedgerError, ProofRefused, SigningRefused, Unavailable, UsageError
 from ledger.events import Event
-from ledger.merkle import check_consistency
+from ledger.merkle import MAX_SIZE, check_consistency
 from ledger.note import ED25519, FileSigner, Signer, Verifier, new_key
 from ledger.tree import NOTHING, Head
 
@@ -198,9 +199,9 @@ class _Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A state file: JSON. root, hash: 64 hex."""
 
     origin: str
-    size: int
-    root: str
-    hash: str
+    size: Annotated[int, msgspec.Meta(ge=0, le=MAX_SIZE)]
+    root: Hash
+    hash: Hash
 
 
 class State:
@@ -284,13 +285,13 @@ def _lock(path: Path, deadline: float) -> int:
 
 def _read_state(path: Path, origin: str) -> Head:
     try:
-        stored = msgspec.json.decode(path.read_bytes()[:_LONGEST], type=_Stored)
-        root, entry_hash = bytes.fromhex(stored.root), bytes.fromhex(stored.hash)
-        head = Head(stored.size, root, entry_hash)
-        whole = stored.size >= 0 and len(root) == len(entry_hash) == 32
-    except (OSError, ValueError, msgspec.DecodeError):
+        with path.open("rb") as file:
+            stored = msgspec.json.decode(file.read(_LONGEST), type=_Stored)
+        head = Head(stored.size, bytes.fromhex(stored.root), bytes.fromhex(stored.hash))
+        whole = head.size > 0 or head == NOTHING
+    except (OSError, ValueError):
         whole = False
-    if not whole or (head.size == 0 and head != NOTHING):
+    if not whole:
         raise InvalidSetting(f"{path} is not a signer's state file: bring back the one that was there")
     if stored.origin != origin:
         raise InvalidSetting(f"{path} is the state of {stored.origin!r}, not of {origin!r}")

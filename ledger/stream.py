@@ -7,7 +7,7 @@ first: duplicates and holes are impossible, whoever runs it and however often.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -16,6 +16,7 @@ import msgspec
 
 from ledger.canonical import digest
 from ledger.effects import Command, LuaScript, Plan
+from ledger.envelopes import Position, parse_body
 from ledger.events import Entry
 
 
@@ -151,7 +152,7 @@ class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: UUID
     ledger: str
     occurred_at: datetime
-    position: int
+    position: Position
     prev: str
     recorded_at: datetime
     resource_id: str | None
@@ -159,15 +160,8 @@ class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     v: int
 
 
-class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    after: msgspec.Raw
-    before: msgspec.Raw
-    metadata: msgspec.Raw
-    salt: str
-
-
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
-_decode_body = msgspec.json.Decoder(_Body).decode
+_ERASED = (None, None, None, None)
 
 
 def parse(fields: Any) -> Entry | None:
@@ -179,16 +173,18 @@ def parse(fields: Any) -> Entry | None:
         named = dict(zip(fields[::2], fields[1::2], strict=True))
         envelope, body = named[b"envelope"], named[b"body"]
         entry = parse_parts(envelope, body, named[b"hash"])
-    except (KeyError, TypeError, ValueError, msgspec.DecodeError):
+    except (KeyError, TypeError, ValueError):
         return None
     true = digest(envelope) == entry.hash and (not body or digest(body) == entry.body_hash)
     return entry if true else None
 
 
 def parse_parts(envelope_bytes: bytes, body_bytes: bytes, hash_hex: bytes) -> Entry:
-    """An Entry from its published parts; body empty where erased. Raises ValueError, msgspec.DecodeError."""
+    """An Entry from its published parts; body empty where erased. Raises ValueError."""
     said = _decode_envelope(envelope_bytes)
-    kept = _decode_body(body_bytes) if body_bytes else None
+    if said.recorded_at.tzinfo is not UTC or said.occurred_at.tzinfo is not UTC:
+        raise ValueError("a time is not in UTC")
+    before, after, metadata, salt = parse_body(body_bytes) if body_bytes else _ERASED
     return Entry(
         said.ledger,
         said.position,
@@ -200,16 +196,11 @@ def parse_parts(envelope_bytes: bytes, body_bytes: bytes, hash_hex: bytes) -> En
         said.action,
         said.resource_type,
         said.resource_id,
-        _text(kept.before) if kept else None,
-        _text(kept.after) if kept else None,
-        _text(kept.metadata) if kept else None,
-        bytes.fromhex(kept.salt) if kept else None,
+        before,
+        after,
+        metadata,
+        salt,
         bytes.fromhex(said.body),
         bytes.fromhex(said.prev),
         bytes.fromhex(hash_hex.decode()),
     )
-
-
-def _text(raw: msgspec.Raw) -> str | None:
-    text = bytes(raw).decode()
-    return None if text == "null" else text

@@ -18,12 +18,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import HTTPException
 from typing import Literal
 from urllib.parse import urlsplit
 
 import msgspec
 
+from ledger.answers import connection_to
 from ledger.checkpoint import Checkpoint, cosigned_by
 from ledger.errors import CosignaturesMissing, InvalidSetting, NoteRefused, ProofRefused, WitnessRefused
 from ledger.merkle import HASH_SIZE
@@ -300,8 +301,7 @@ class _Call(threading.Thread):
 
     def _post(self) -> Answer:
         parts = urlsplit(self._url)
-        kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-        connection = kind(parts.hostname or "", parts.port, timeout=self._timeout)
+        connection = connection_to(parts, self._timeout, 2 * _MAX_ANSWER)
         with closing(connection):
             connection.connect()
             self._socket = connection.sock

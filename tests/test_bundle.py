@@ -18,7 +18,7 @@ from blake3 import blake3
 
 from ledger import Event, Ledger
 from ledger.bundle import BODIES, ENVELOPES, MANIFEST, Manifest, verify_bundle
-from ledger.errors import ChainBroken, InvalidSetting, UnknownLedger, UsageError
+from ledger.errors import ChainBroken, EvidenceRefused, InvalidSetting, LedgerError, UnknownLedger, UsageError
 from ledger.events import GENESIS
 from ledger.export import export
 from ledger.findings import Report
@@ -285,7 +285,7 @@ def test_every_changed_byte_is_found(copy: Path) -> None:
             (copy / name).write_bytes(forged)
             try:
                 assert not verify_bundle(copy).ok, f"byte {offset} of {name}: {byte} became {forged[offset]}"
-            except UsageError as error:
+            except EvidenceRefused as error:
                 assert name == MANIFEST
                 assert "\n" not in str(error)
         (copy / name).write_bytes(content)
@@ -293,20 +293,23 @@ def test_every_changed_byte_is_found(copy: Path) -> None:
 
 
 def test_no_bundle_at_all(copy: Path, tmp_path: Path) -> None:
-    """One clear line, whatever is wrong with the folder."""
+    """One clear line, whatever is wrong with the folder.
 
-    def refused(folder: Path) -> str:
-        with pytest.raises(UsageError) as caught:
+    No manifest at all is a wrong folder (exit 2). What lies in a bundle and is none any more does not verify (exit 1).
+    """
+
+    def refused(folder: Path, error: type[LedgerError] = EvidenceRefused) -> str:
+        with pytest.raises(error) as caught:
             verify_bundle(folder)
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
-    assert "No such file" in refused(tmp_path / "nowhere")
-    assert "Not a directory" in refused(copy / MANIFEST)
+    for folder in (tmp_path / "nowhere", tmp_path, copy / MANIFEST):
+        assert "is no bundle: it has no manifest.json" in refused(folder, UsageError)
     for name in (ENVELOPES, BODIES, MANIFEST):
         content = (copy / name).read_bytes()
         (copy / name).unlink()
-        assert name in refused(copy)
+        assert name in refused(copy, UsageError if name == MANIFEST else EvidenceRefused)
         (copy / name).mkdir()
         assert name in refused(copy)
         (copy / name).rmdir()

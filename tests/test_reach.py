@@ -149,7 +149,7 @@ def test_a_url_that_libpq_cannot_read_is_refused(query: str) -> None:
         ("LEDGER_POOL_MAX_SIZE", "0", "LEDGER_POOL_MAX_SIZE must be at least 1, not '0'"),
         ("LEDGER_POOL_MAX_IDLE", "-1", "LEDGER_POOL_MAX_IDLE must be at least 0, not '-1'"),
         ("LEDGER_CONNECT_TIMEOUT", "nan", "LEDGER_CONNECT_TIMEOUT must be at least 1, not 'nan'"),
-        ("LEDGER_STREAM_KEEP", "inf", "LEDGER_STREAM_KEEP must be at least 1, not 'inf'"),
+        ("LEDGER_STREAM_KEEP", "inf", "LEDGER_STREAM_KEEP must be at most 1,000,000,000,000, not 'inf'"),
         ("LEDGER_NAME", "no name", "not a ledger name: 'no name'"),
         ("LEDGER_REDIS_URL", f"http://:{SECRET}@h", "the Redis URL must begin with redis://"),
     ],

@@ -46,11 +46,26 @@ class _EntryObject(msgspec.Struct):
 
 
 def write_json(value: Any) -> None:
-    """One JSON object on a line of stdout."""
-    text = (value if isinstance(value, bytes) else msgspec.json.encode(value)).decode()
+    """One JSON object on a line of stdout. In names of files, what is no UTF-8 is escaped."""
+    try:
+        text = (value if isinstance(value, bytes) else msgspec.json.encode(value)).decode()
+    except UnicodeEncodeError:
+        text = msgspec.json.encode(_escaped(value)).decode()
     if sys.stdout.isatty():
         text = _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
     sys.stdout.write(text + "\n")
+
+
+def _escaped(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode(errors="backslashreplace").decode()
+        case dict():
+            return {_escaped(key): _escaped(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_escaped(item) for item in value]
+        case _:
+            return value
 
 
 def entry_json(entry: Entry) -> bytes:

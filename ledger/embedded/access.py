@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import socket
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+import msgspec
 
 from ledger.embedded.files import write_private
 from ledger.errors import InvalidSetting
@@ -20,7 +22,7 @@ PORT_SECONDS = 2.0
 class Access:
     """How to reach one server on 127.0.0.1. Port 0: none was chosen yet."""
 
-    port: int
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)]
     password: str = field(repr=False)
 
 
@@ -36,11 +38,11 @@ class Keyring:
         """What is kept, None if there is nothing. Raises InvalidSetting for a damaged file, OSError."""
         path = home / "servers.json"
         try:
-            kept = json.loads(path.read_bytes())
-            return cls(path, {name: Access(int(kept[name]["port"]), str(kept[name]["password"])) for name in NAMES})
+            kept = msgspec.json.decode(path.read_bytes(), type=dict[str, Access])
+            return cls(path, {name: kept[name] for name in NAMES})
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError):
             # Not chained: the decoder's error holds the text of the file, passwords and all.
             raise InvalidSetting(f"{path} is damaged") from None
 
@@ -67,7 +69,7 @@ class Keyring:
         return access
 
     def _save(self) -> None:
-        write_private(self._path, json.dumps({name: asdict(access) for name, access in self._entries.items()}))
+        write_private(self._path, msgspec.json.encode(self._entries).decode())
 
 
 def _becomes_free(port: int) -> bool:

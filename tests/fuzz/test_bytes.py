@@ -1,0 +1,48 @@
+"""Every parser of bytes and texts under mutations of sound ones, and under what once broke it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ledger.errors import LedgerError
+from tests.fuzz.mutations import mutated
+from tests.fuzz.profile import bounded, fuzz
+from tests.fuzz.targets import TARGETS, try_out
+
+CORPUS = Path(__file__).parent / "corpus"
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_what_is_sound_is_accepted(name: str) -> None:
+    """Else the mutations would start from nothing."""
+    accepted = 0
+    for seed in TARGETS[name].seeds():
+        try:
+            TARGETS[name].check(seed)
+            accepted += 1
+        except LedgerError:
+            continue
+    assert accepted
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_what_is_changed_is_refused_or_true(name: str) -> None:
+    sound = [*TARGETS[name].seeds(), *(path.read_bytes() for path in sorted((CORPUS / name).glob("*")))]
+
+    @fuzz(120)
+    @given(mutated(sound) | st.binary(max_size=80))
+    def check(data: bytes) -> None:
+        with bounded():
+            try_out(name, data)
+
+    check()
+
+
+@pytest.mark.parametrize("path", sorted(CORPUS.glob("*/*")), ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_what_broke_it_once(path: Path) -> None:
+    with bounded():
+        try_out(path.parent.name, path.read_bytes())
