@@ -178,7 +178,8 @@ def _translate_postgres(error: psycopg.Error) -> LedgerError:
     if state.startswith("LE"):
         hint = f" ({error.diag.message_hint})" if error.diag.message_hint else ""
         return RecordRefused(f"the database refused it: {text}{hint}")
-    if state == "25006" or error.diag.source_function == "check_transaction_read_only":
+    # A standby refuses `begin … read write` as a setting that is not supported.
+    if state == "25006" or (state == "0A000" and error.diag.source_function == "call_bool_check_hook"):
         return Unavailable(
             f"this Postgres takes no writes ({text}): it is a standby, or default_transaction_read_only is on. Give "
             "the primary's URL, or one that names both hosts and ends with ?target_session_attrs=read-write"
