@@ -184,6 +184,8 @@ def _translate_postgres(error: psycopg.Error) -> LedgerError:
             f"this Postgres takes no writes ({text}): it is a standby, or default_transaction_read_only is on. Give "
             "the primary's URL, or one that names both hosts and ends with ?target_session_attrs=read-write"
         )
+    if state == "40001":  # our own transactions cannot fail so on a primary
+        return Unavailable(f"Postgres: {text}. On a standby set hot_standby_feedback = on; then try again")
     if state == "55P03":
         return Unavailable(f"Postgres: {text}: another transaction holds what this one needs")
     if state in ("42P01", "3F000", "42883", "42703"):

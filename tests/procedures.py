@@ -8,13 +8,16 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from tests.clusters import Clusters
+from tests.test_cli_main import Cli
 
-DOCUMENT = Path(__file__).parent.parent / "docs/operations.md"
+ROOT = Path(__file__).parent.parent
+DOCUMENT = ROOT / "docs/operations.md"
 AS_POSTGRES = "# as postgres"
 _FENCE = re.compile(r"^( *)```(\w+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
@@ -106,7 +109,7 @@ class Perform:
             options = self._clusters.options()
             options["env"] = options["env"] | self.env
         else:
-            kept = {name: os.environ[name] for name in ("HOME", "LD_LIBRARY_PATH") if name in os.environ}
+            kept = {name: os.environ[name] for name in ("HOME", "LD_LIBRARY_PATH", "PYTHONPATH") if name in os.environ}
             options = {"cwd": self.folder, "env": kept | {"PATH": ":".join(self._path), "LC_ALL": "C"} | self.env}
         # Servers that it starts must not hold our pipes.
         with (self.folder / "out").open("w+") as out, (self.folder / "err").open("w+") as err:
@@ -118,3 +121,28 @@ class Perform:
         )
         assert code == 0, (block.text, done.stdout, done.stderr)
         return done
+
+
+def main_of(cli: Cli) -> Any:
+    """What status says of the ledger."""
+    [found] = cli("status", "--json").json["ledgers"]
+    return found
+
+
+@contextmanager
+def appender(database_url: str, promises: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that appends, again and again, and notes each receipt that it was handed."""
+    environment = os.environ | {"LEDGER_DATABASE_URL": database_url, "PYTHONPATH": f"{ROOT}:{ROOT / 'projections'}"}
+    command = [sys.executable, "-m", "tests.parts", "append", "a", str(promises)]
+    with subprocess.Popen(command, env=environment, cwd=ROOT) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def promised(promises: Path) -> list[tuple[int, str]]:
+    """Position and hash of each receipt."""
+    text = promises.read_text() if promises.exists() else ""
+    lines = text[: text.rfind("\n") + 1].splitlines()  # the last one may still be being written
+    return [(int(position), digest) for _, position, digest in (line.split() for line in lines)]
