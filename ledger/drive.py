@@ -178,11 +178,14 @@ def _translate_postgres(error: psycopg.Error) -> LedgerError:
     if state.startswith("LE"):
         hint = f" ({error.diag.message_hint})" if error.diag.message_hint else ""
         return RecordRefused(f"the database refused it: {text}{hint}")
-    if state == "25006" or error.diag.source_function == "check_transaction_read_only":
+    # A standby refuses `begin … read write` as a setting that is not supported.
+    if state == "25006" or (state == "0A000" and error.diag.source_function == "call_bool_check_hook"):
         return Unavailable(
             f"this Postgres takes no writes ({text}): it is a standby, or default_transaction_read_only is on. Give "
             "the primary's URL, or one that names both hosts and ends with ?target_session_attrs=read-write"
         )
+    if state == "40001":  # our own transactions cannot fail so on a primary
+        return Unavailable(f"Postgres: {text}. On a standby set hot_standby_feedback = on; then try again")
     if state == "55P03":
         return Unavailable(f"Postgres: {text}: another transaction holds what this one needs")
     if state in ("42P01", "3F000", "42883", "42703"):

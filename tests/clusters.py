@@ -143,7 +143,7 @@ def _tools(account: Account | None) -> Path:
 
 
 @contextmanager
-def clusters() -> Iterator[Clusters]:
+def clusters_folder() -> Iterator[Clusters]:
     """A folder of clusters that the servers' account may enter, removed at the end."""
     folder = Path(tempfile.mkdtemp(prefix="auditledger-clusters-", dir="/tmp"))
     try:

@@ -25,6 +25,8 @@ from ledger.errors import InvalidSetting
 from ledger.migrate import migrate
 from ledger.settings import Settings
 from tests.api import Api, AsyncApi, Opener, SyncApi
+from tests.clusters import Cluster, Clusters, clusters_folder
+from tests.procedures import Perform
 from tests.roles import Logins, logins
 from tests.support import OwnServers, copy_home
 
@@ -187,3 +189,32 @@ def own_servers(_own_pattern: Path, tmp_path: Path) -> Iterator[OwnServers]:
     finally:
         own.stop()
         shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def _clusters() -> Iterator[Clusters]:
+    with clusters_folder() as made:
+        yield made
+
+
+@pytest.fixture
+def clusters(_clusters: Clusters) -> Iterator[Clusters]:
+    """Makes Postgres servers of the test's own, with all of Postgres' tools: see tests/clusters.py."""
+    yield _clusters
+    _clusters.end()
+
+
+@pytest.fixture
+def perform(request: pytest.FixtureRequest, tmp_path: Path, clusters: Clusters) -> Iterator[Perform]:
+    """Runs the commands of docs/operations.md that the test is marked with."""
+    performing = Perform(request.function.headings, tmp_path, clusters)
+    yield performing
+    assert performing.left() == [], "commands under the test's headings that it did not run"
+
+
+@pytest.fixture
+def primary(clusters: Clusters) -> Cluster:
+    """With a migrated database `ledger`."""
+    cluster = clusters.new("primary")
+    migrate(Settings(database_url=cluster.create()))
+    return cluster

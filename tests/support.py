@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 import psycopg
 
-from ledger import Entry, Event, embedded
+from ledger import Entry, Event, Ledger, embedded
 from ledger.chain import check_continues
 from ledger.drive import drive
 from ledger.erasure import erasing, record_own
@@ -126,3 +127,20 @@ def erase(connection: psycopg.Connection, position: int) -> Receipt:
     draft = prepare(erasing(position, "system", "asked for"), "main", own=True)
     [outcome] = drive(record_own(Appender(ref), draft), lambda: connection)
     return outcome_receipt(outcome)
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    """Returns once it holds; within a time that is generous however busy the machine is."""
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def handed_out(ledger: Ledger, group: str = "mailer") -> list[int]:
+    """The positions that a consumer of the group is given until there is no more; all acknowledged."""
+    found = []
+    for delivery in ledger.subscribe(group, idle=0.5):
+        delivery.ack()
+        found.append(delivery.entry.position)
+    return found

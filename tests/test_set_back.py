@@ -10,7 +10,7 @@ import shlex
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from ledger.effects import Effect, Plan, Wait
 from ledger.errors import StreamDiverged
 from ledger.relay import Relay, open_epoch
 from ledger.servers import Servers
-from tests.support import checked, event, events, numbers, receipt_of
+from tests.support import checked, event, events, eventually, handed_out, numbers, receipt_of
 from tests.test_cli_main import cli_of
 from tests.views import project, projector, rows, some_events
 
@@ -72,13 +72,6 @@ def backup_of(ledger: Ledger, servers: testing.Servers) -> Iterator[Backup]:
         backup.admin.close()
 
 
-def eventually(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def checkpoint(ledger: Ledger, view: str = "timeline") -> int:
     with psycopg.connect(ledger.settings.database_url or "") as connection:
         [(position,)] = connection.execute("select position from ledger.projections where name = %s", (view,))
@@ -90,15 +83,6 @@ def noted(ledger: Ledger, group: str = "mailer") -> int:
     with psycopg.connect(ledger.settings.database_url or "") as connection:
         [(position,)] = connection.execute("select position from ledger.subscriptions where name = %s", (group,))
     return int(position)
-
-
-def handed_out(ledger: Ledger) -> list[int]:
-    """What a consumer of the group `mailer` is given until there is no more; all acknowledged."""
-    found = []
-    for delivery in ledger.subscribe("mailer", idle=0.4):
-        delivery.ack()
-        found.append(delivery.entry.position)
-    return found
 
 
 def test_views_take_nothing_from_a_stream_that_is_ahead(ledger: Ledger, servers: testing.Servers) -> None:

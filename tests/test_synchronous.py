@@ -13,9 +13,8 @@ import pytest
 from ledger import Ledger
 from ledger.migrate import migrate
 from ledger.settings import Settings
-from tests.support import OwnServers, checked, event
+from tests.support import OwnServers, checked, event, eventually
 from tests.test_cli_main import Cli
-from tests.test_set_back import eventually
 
 STUCK = "select pid from pg_stat_activity where wait_event = 'SyncRep' and application_name = 'auditledger'"
 
@@ -75,6 +74,19 @@ def test_no_receipt_without_the_standby_whatever_is_terminated(settings: Setting
             assert not under_way.done()
         assert under_way.result(20) == receipt
         assert len(checked(ledger)) == 3
+
+
+def test_to_cancel_what_waits_acknowledges_it(settings: Settings, admin: psycopg.Connection) -> None:
+    """That is Postgres' own; docs/operations.md says not to do it. A statement's timeout does not do it."""
+    admin.execute("alter role ledger set statement_timeout = '200ms'")
+    with Ledger(settings) as ledger, ThreadPoolExecutor(1) as executor:
+        ledger.append(event(0))
+        with without_standby(admin):
+            under_way = executor.submit(ledger.append, event(1))
+            eventually(lambda: admin.execute(STUCK + " and clock_timestamp() - xact_start > '1 s'").rowcount == 1)
+            assert not under_way.done()
+            admin.execute("select pg_cancel_backend(pid) from pg_stat_activity where wait_event = 'SyncRep'")
+            assert under_way.result(20).position == 2
 
 
 def test_doctor_says_what_is_waited_for(settings: Settings, admin: psycopg.Connection) -> None:

@@ -1,0 +1,228 @@
+"""docs/operations.md does what it says: its commands are run on real servers, as they stand. More: test_recovery.py."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from urllib.request import urlopen
+
+import psycopg
+import pytest
+
+from ledger import Event, Ledger, doctor, errors
+from ledger.findings import KINDS
+from ledger.migrate import migrate, schema_folder
+from ledger.settings import Settings
+from tests import test_recovery
+from tests.clusters import Cluster, Clusters
+from tests.procedures import DOCUMENT, ROOT, Perform, appender, blocks, main_of, performed, performs, promised
+from tests.support import OwnServers, checked, event, events, eventually, handed_out, numbers
+from tests.test_cli_main import AUDITLEDGER, Cli
+from tests.test_telemetry import worker
+from tests.views import some_events
+
+# ---------------------------------------------------------------------------------------------------------- the tables
+
+
+def table_under(heading: str) -> set[str]:
+    """What stands in code in the first column of the table under a heading."""
+    section = DOCUMENT.read_text(encoding="utf-8").partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    first = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    return {name for cell in first for name in re.findall(r"`([^`]+)`", cell)}
+
+
+def test_every_error_is_explained() -> None:
+    classes = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
+    assert table_under("What each error means") == classes
+
+
+def test_every_finding_is_explained() -> None:
+    assert table_under("What verify finds") == set(KINDS)
+
+
+def test_every_check_of_doctor_is_explained() -> None:
+    """Its checks are made in doctor.py, by their names or `LEDGER: name`."""
+    named = {name for name, *_ in doctor._DURABLE}
+    for node in ast.walk(ast.parse(Path(doctor.__file__).read_text(encoding="utf-8"))):
+        match node:
+            case ast.Call(func=ast.Name(id="Check" | "check"), args=[ast.Constant(value=str(name)), *_]):
+                named.add(name)
+            case ast.JoinedStr(
+                values=[ast.FormattedValue(value=ast.Attribute(attr="name")), ast.Constant(value=str(name))]
+            ):
+                named.add(name.removeprefix(": "))
+    named |= {"projection", "group"}  # with the name of each after it
+    assert table_under("What doctor checks") == named
+
+
+def test_every_command_of_the_page_is_performed_by_a_test() -> None:
+    assert test_recovery  # its tests perform some
+    assert {block.heading for block in blocks() if block.language == "sh"} == set(performed)
+    assert {block.language for block in blocks()} == {"sh", "yaml"}
+
+
+def test_links_within_the_page_lead_somewhere() -> None:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+    assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= anchors
+    for file in re.findall(r"\]\(([^#)]+)\)", text):
+        assert (DOCUMENT.parent / file).exists(), file
+
+
+# ---------------------------------------------------------------------------------------------------------- setting up
+
+
+@performs("Operations", "Set it up", "Sizes")
+def test_users_with_no_more_than_they_need(perform: Perform, clusters: Clusters, redis_url: str) -> None:
+    cluster = clusters.new("primary")
+    admin_url = cluster.create()
+    as_user = {user: cluster.url(user=f"{user}:pass") for user in ("app", "worker", "auditor", "dpo", "oncall")}
+    perform("Set it up", ADMIN_URL=admin_url, PASSWORD="pass")
+    with Ledger.open(database_url=as_user["app"]) as app:
+        app.append_many(some_events(30))
+        with psycopg.connect(as_user["app"]) as connection:
+            assert connection.execute("show idle_in_transaction_session_timeout").fetchall() == [("10s",)]
+    perform.env.update(LEDGER_DATABASE_URL=admin_url, LEDGER_REDIS_URL=redis_url)
+    ran = perform("Set it up", WORKER_URL=as_user["worker"])
+    assert ran.stdout == "Published 30 entries; Projected 30 entries\n"
+    with Ledger.open(database_url=as_user["auditor"]) as auditor:
+        assert len(checked(auditor)) == 30
+        assert auditor.verify().ok
+    ran = perform("Operations")
+    assert "position 30" in ran.stdout and "checks are well" not in ran.stdout  # it was never verified by the owner
+    cli = Cli("--database-url", admin_url, "--redis-url", redis_url)
+    assert cli.well("verify", "--json").json["findings"] == []
+    Cli("--database-url", as_user["dpo"]).well("erase", "3", "--actor", "user:dpo", "--reason", "4711")
+    oncall = Cli("--database-url", as_user["oncall"], "--redis-url", redis_url)
+    oncall.well("relay", "--once", "--new-epoch")
+    oncall.well("salvage", str(perform.folder / "lost"))
+    oncall.well("append", "--actor", "user:oncall", "--action", "audit.restored")
+    ran = perform("Sizes")
+    assert re.search(r"ledger_views *\| *\d+ \| \d+ kB", ran.stdout), ran.stdout
+
+
+def test_the_alerts_are_about_metrics_that_there_are(own_servers: OwnServers) -> None:
+    [block] = [block for block in blocks() if block.language == "yaml"]
+    used = re.findall(r"\bauditledger_[a-z_]+", block.text)
+    labels = set(re.findall(r'(auditledger_\w+)\{(\w+)="(\w+)"\}', block.text))
+    assert len(set(used)) >= 12
+    migrate(Settings(database_url=own_servers.database_url))
+    cli = Cli("--database-url", own_servers.database_url, "--redis-url", own_servers.redis_url)
+    with Ledger.open(database_url=own_servers.database_url, redis_url=own_servers.redis_url) as ledger:
+        ledger.append_many(events(3))
+        cli.well("verify")
+        with worker(cli, "run", "timeline", "--metrics-port", "0") as running:
+            url = running.said(r"Metrics at (http://127\.0\.0\.1:\d+/metrics)")[1]
+            eventually(lambda: main_of(cli)["projections"][0]["position"] == 3)
+            assert handed_out(ledger) == [1, 2, 3]
+            own_servers.kill_redis()
+            running.said("trying again")
+            own_servers.start()
+            with urlopen(url, timeout=20) as reply:  # noqa: S310 - our own server
+                shown = reply.read().decode()
+    samples = {match[0] for match in re.findall(r"^(auditledger_\w+)(\{.*\})? ", shown, re.MULTILINE)}
+    assert set(used) <= samples, set(used) - samples
+    for name, label, value in labels:
+        assert f'{name}{{{label}="{value}"}}' in shown
+
+
+# -------------------------------------------------------------------------------------------------------- appends wait
+
+
+@performs("Appends wait")
+def test_whoever_holds_the_tail_is_found_and_ended(perform: Perform, primary: Cluster) -> None:
+    url = primary.url()
+    cli = Cli("--database-url", url)
+    perform.env.update(LEDGER_DATABASE_URL=url, ADMIN_URL=url)
+    settings = Settings(database_url=url, lock_timeout=0.5)
+    said = Event("user:1", "invoice.sent")
+    with Ledger(settings) as ledger, closing(psycopg.connect(url)) as holder:
+        ledger.append(event(0))
+        ledger.append(event(1), connection=holder)
+        with pytest.raises(errors.TailBusy):
+            ledger.append(said)
+        time.sleep(1.1)
+        assert f"TAIL HELD, appends wait:  pid {holder.info.backend_pid}" in perform("Appends wait").stdout
+        perform("Appends wait", PID=str(main_of(cli)["held_by"]["pid"]))
+        assert ledger.append(event(2)).position == 2
+
+    with Ledger(settings) as ledger, psycopg.connect(url, autocommit=True) as holder:
+        holder.execute("begin")
+        ledger.append(event(3), connection=holder)
+        holder.execute("prepare transaction 'of a coordinator'")
+        eventually(lambda: main_of(cli)["held_by"] is not None)
+        perform("Appends wait", NAME=main_of(cli)["held_by"]["prepared"])
+        assert ledger.append(event(4)).position == 3
+
+    with Ledger(settings) as ledger, psycopg.connect(url, autocommit=True) as admin, ThreadPoolExecutor(1) as executor:
+        ledger.append(event(5))
+        admin.execute("set synchronous_commit = local")
+        admin.execute("alter system set synchronous_standby_names = '*'")
+        admin.execute("select pg_reload_conf()")
+        eventually(lambda: admin.execute("show synchronous_standby_names").fetchall() == [("*",)])
+        waiting = executor.submit(ledger.append, event(6))
+        eventually(lambda: "waits for a synchronous standby" in cli.well("status").out)
+        assert not waiting.done()
+        perform("Appends wait")
+        assert waiting.result(20).position == 5
+        assert numbers(checked(ledger)) == [0, 2, 4, 5, 6]
+
+
+# ------------------------------------------------------------------------------------------------------------- upgrade
+
+
+@performs("Upgrade")
+def test_a_newer_package_migrates_while_older_clients_append(
+    perform: Perform, primary: Cluster, redis_url: str, tmp_path: Path
+) -> None:
+    """The newer package is this one with one migration more."""
+    url, promises = primary.url(), tmp_path / "promises"
+    older = Cli("--database-url", url, "--redis-url", redis_url)
+    newer = _newer_package(tmp_path / "newer")
+    with appender(url, promises), worker(older, "run") as running:
+        eventually(lambda: len(promised(promises)) > 20)
+        perform.env.update(ADMIN_URL=url, PATH=f"{newer}:{Path(AUDITLEDGER).parent}:{os.environ['PATH']}")
+        ran = perform("Upgrade")
+        assert ran.stdout.count("9001_more.sql") >= 2
+        before = len(promised(promises))
+        eventually(lambda: len(promised(promises)) > before + 50)
+        with appender(url, tmp_path / "restarted"):  # of the older release
+            eventually(lambda: len(promised(tmp_path / "restarted")) > 5)
+        assert running.stop()[0] == 0, running.lines
+    with Ledger.open(database_url=url) as ledger:
+        there = {entry.position: entry.hash.hex() for entry in checked(ledger)}
+    for position, digest in promised(promises) + promised(tmp_path / "restarted"):
+        assert there[position] == digest
+    done = subprocess.run(
+        [newer / "auditledger", "--database-url", url, "--redis-url", redis_url, "run", "--once"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def _newer_package(folder: Path) -> Path:
+    """A folder with a command `auditledger` of a package that knows a migration more."""
+    for part in ("ledger", "projections", "tools"):
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(schema_folder(), folder / "schema")
+    (folder / "schema/9001_more.sql").write_text(
+        "create table ledger.more (ledger_id int primary key);\n"
+        "alter table ledger.tails add column more bigint not null default 0;\n"
+    )
+    subprocess.run([sys.executable, folder / "tools/journal.py"], cwd=folder, check=True, capture_output=True)
+    command = folder / "auditledger"
+    command.write_text(
+        f"#!{sys.executable}\nimport sys\nsys.path[:0] = [{str(folder)!r}, {str(folder / 'projections')!r}]\n"
+        "from ledger.cli import main\nsys.exit(main())\n"
+    )
+    command.chmod(0o755)
+    return folder
