@@ -6,14 +6,14 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
 from ledger import chain
 from ledger.canonical import Draft
 from ledger.chain import Link
-from ledger.effects import CopyIn, InTransaction, Pipeline, Plan, Query, Refused, Row, sql
-from ledger.errors import ConditionFailed, IdempotencyConflict, TailBusy, UnknownLedger, UsageError
+from ledger.effects import CopyIn, Effect, InTransaction, Pipeline, Plan, Query, Refused, Row, sql
+from ledger.errors import ConditionFailed, IdempotencyConflict, TailBusy, Unavailable, UnknownLedger, UsageError
 from ledger.events import Entry, Receipt, Tail, Unchanged
 from ledger.repeats import Recorded, bodies, difference, twins
 from ledger.rows import copy_data, insert_params, row_params
@@ -30,6 +30,9 @@ BEGIN = Query("begin isolation level read committed read write")
 _COMMIT = Query("commit")
 _ROLLBACK = Query("rollback")
 LOCK_TIMEOUT = "55P03"
+_WRONG_TIME = "LE003"
+_LATE = timedelta(seconds=2)
+"""What is refused for its time after so long was true when it was made."""
 _CANCELLED = "57014"
 NEARLY = 0.95
 """Of lock_timeout: who has so much of it left is as good as new."""
@@ -160,7 +163,7 @@ class Appender:
         self._learn_clock(now)
         if not recorded:
             [link] = chain.extend(Tail(*tail_columns), [draft], self._now())
-            yield _write(self.ledger, [draft], [link])
+            yield from self._send(_write(self.ledger, [draft], [link]), link)
         self._recorded([link], tail)
         return [link]
 
@@ -175,7 +178,7 @@ class Appender:
         deadline = time.monotonic() + min(patience, self.lock_timeout)
         tail, _ = yield from self._locked([] if begun else [BEGIN], [], deadline)
         [link] = chain.extend(tail, [draft], self._now())
-        rows = yield Query(function, row_params(self.ledger.ledger_id, link))
+        rows = yield from self._send(Query(function, row_params(self.ledger.ledger_id, link)), link)
         yield _COMMIT
         entry = Entry(self.ledger.name, *rows[0])
         self._recorded([link] if entry.id == draft.id else [], tail)
@@ -214,9 +217,9 @@ class Appender:
             links = list(chain.extend(tail, fresh, self._now()))
             write = _write(self.ledger, fresh, links)
             if own and isinstance(write, Query):
-                yield Pipeline((write, _COMMIT))
+                yield from self._send(Pipeline((write, _COMMIT)), links[0])
             else:
-                yield write
+                yield from self._send(write, links[0])
                 if own:
                     yield _COMMIT
             recorded: dict[UUID, Link | Repeat] = {link.draft.id: link for link in links}
@@ -260,6 +263,22 @@ class Appender:
         position, hash_, recorded_at, now = _only(results[0], self.ledger)[:4]
         self._learn_clock(now)
         return Tail(position, hash_, recorded_at), results[1:]
+
+    def _send(self, effect: Effect, first: Link) -> Plan[Any]:
+        """Writes entries made for the locked tail, `first` the first of them.
+
+        Raises Unavailable where they came too late to be believed: this process stood still meanwhile, or the network.
+        """
+        try:
+            return (yield effect)
+        except Refused as refused:
+            late = self._now() - first.recorded_at
+            if refused.sqlstate != _WRONG_TIME or late < _LATE:
+                raise
+            raise Unavailable(
+                f"the entry reached Postgres {late.total_seconds():.1f} s after the tail was locked for it: "
+                "nothing was recorded, appending again is safe, in a new transaction"
+            ) from refused
 
     def _busy(self) -> TailBusy:
         return TailBusy(

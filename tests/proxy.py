@@ -250,12 +250,12 @@ class Proxy:
                 await asyncio.sleep(0.001)  # the part goes out before the cut
                 link.end(reset=link.chance.random() < 0.5)
                 return
+            sinks = [sink]
             if what == "request" and link.twin is not None:
-                with suppress(OSError):
-                    for writer in (sink, link.twin) if link.chance.random() < 0.5 else (link.twin, sink):
-                        writer.write(data)
-            else:
-                sink.write(data)
+                sinks.insert(link.chance.randrange(2), link.twin)
+            for each in sinks:
+                if not each.transport.is_closing():
+                    each.write(data)
             await sink.drain()
         if what == "reply":
             link.end(reset=False)  # the server has closed: nothing is left to say

@@ -34,7 +34,8 @@ insert into ledger.audit_logs (
 ) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);
 
 -- name: insert_after
--- Locks the tail, and where it is the one that the entry was made for, records the entry in the same round trip.
+-- Locks the tail, and where it is the one that the entry was made for, records the entry in the same round trip; but not
+-- one that came too late for the trigger, which would end the caller's transaction.
 with entry (
     id, occurred_at, actor, actor_type, action, resource_type, resource_id, before, after, metadata,
     salt, body_hash, ledger_id, position, recorded_at, prev_hash, hash
@@ -53,6 +54,7 @@ with entry (
     )
     select entry.* from entry, tail
     where entry.position = tail.position + 1 and entry.prev_hash = tail.hash and entry.recorded_at >= tail.recorded_at
+        and entry.recorded_at > statement_timestamp() - interval '4 seconds'
     returning 1
 )
 select position, hash, recorded_at, now, exists (select from added) from tail;

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,7 @@ class Played:
     violations: list[Violation] = field(default_factory=list)
     entries: int = 0
     caught_up: float = 0.0
+    left_out: list[str] = field(default_factory=list)
     trace: list[str] = field(default_factory=list)
 
 
@@ -52,12 +54,13 @@ def play(schedule: Schedule, home: Path, folder: Path, limit: int) -> Iterator[P
         world = stack.enter_context(World(home, str(schedule.seed)))
         prepare(world, folder)
         key = Key(folder, 0)
+        backups: list[Path] = []
         for episode in schedule.episodes[:limit]:
-            played = Played(episode)
+            played = Played(episode, left_out=world.left_out)
             team = crew(world, schedule, folder, key, episode.number)
             stage = Stage(world, team, folder)
             try:
-                key = _play(stage, episode, played, key)
+                key = _play(stage, episode, played, key, backups)
                 _check(stage, played, key)
             except Exception as error:
                 played.violations.append(Violation("other", f"{type(error).__name__}: {error}"))
@@ -69,22 +72,24 @@ def play(schedule: Schedule, home: Path, folder: Path, limit: int) -> Iterator[P
                 return
 
 
-def _play(stage: Stage, episode: Episode, played: Played, key: Key) -> Key:
-    """Works under faults, heals, lets all catch up. Returns the key that signs now."""
+def _play(stage: Stage, episode: Episode, played: Played, key: Key, backups: list[Path]) -> Key:
+    """Works under faults, heals, lets all catch up. Returns the key that signs now.
+
+    backups: of this seed so far. What is restored is the newest, or now and then one of an earlier episode.
+    """
     chance = random.Random(f"play {episode}")
     team = stage.crew
     team.start()
     played.began = time.monotonic()
-    backup = None
-    if episode.kind == "restore":
-        time.sleep(chance.uniform(1, 3))
-        backup = stage.world.back_up_postgres()
-        _note(played, "backed up")
-    _inject(stage, episode, played)
+    with ThreadPoolExecutor(1) as executor:
+        if episode.kind == "restore":
+            backup = executor.submit(_back_up, stage, played, chance.uniform(1, 3))
+        _inject(stage, episode, played)
     played.ended = time.monotonic()
     _heal(stage)
-    if backup is not None:
-        key = set_back(stage, backup, key)
+    if episode.kind == "restore":
+        backups.append(backup.result())
+        key = set_back(stage, backups[-1] if chance.random() < 0.7 else chance.choice(backups), key)
         team.instruct("signer1", key.path, key.published)
         stage.hit("postgres restored from an older backup")
         team.start()
@@ -97,6 +102,13 @@ def _play(stage: Stage, episode: Episode, played: Played, key: Key) -> Key:
     played.violations += [Violation("other", f"{name} did not come to an end") for name in late]
     played.violations += _failed(stage)
     return key
+
+
+def _back_up(stage: Stage, played: Played, after: float) -> Path:
+    time.sleep(after)
+    copy = stage.world.back_up_postgres(f"backup-{played.episode.number}")
+    _note(played, "backed up")
+    return copy
 
 
 def _inject(stage: Stage, episode: Episode, played: Played) -> None:

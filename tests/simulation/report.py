@@ -35,6 +35,7 @@ class Report:
         if seed not in self.seeds:
             self.seeds.append(seed)
         self.injected += played.counts
+        self.skipped.update(played.left_out)
         for violation in played.violations:
             if seed not in self.failed:
                 self.failed.append(seed)
@@ -52,8 +53,10 @@ class Report:
             row = f"{fault:<42}{self.injected[fault]:>9}"
             yield row + "".join(f"{wrong[kind]:>{width}}" for kind, width in zip(KINDS, (7, 9, 12, 7), strict=True))
         never = sorted(_all_faults() - set(self.injected))
-        yield f"{sum(self.injected.values())} faults in {self.episodes} episodes of {len(self.seeds)} seeds, "
-        yield f"{self.entries} entries; failed seeds: {self.failed or 'none'}"
+        yield (
+            f"{self.injected.total()} faults in {self.episodes} episodes of {len(self.seeds)} seeds, "
+            f"{self.entries} entries; failed seeds: {', '.join(map(str, self.failed)) or 'none'}"
+        )
         if never:
             yield f"never hit: {', '.join(never)}"
         yield from (f"left out: {each}" for each in sorted(self.skipped))

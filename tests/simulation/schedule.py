@@ -9,7 +9,7 @@ from tests.simulation.faults import POSTGRES, PROCESSES, REDIS, Fault
 
 SECONDS = 10.0
 """Of work in an episode, before everything heals."""
-EPISODES = 6
+EPISODES = 5
 KINDS: dict[str, dict[str, Fault]] = {
     "calm": {},
     "redis": REDIS,
@@ -19,6 +19,7 @@ KINDS: dict[str, dict[str, Fault]] = {
     "restore": PROCESSES | {name: fault for name, fault in REDIS.items() if name != "redis rolled back"},
 }
 """What may happen in an episode. restore: besides, Postgres is set back to an older backup at the end."""
+WEIGHTS = {"calm": 1, "redis": 2, "postgres": 2, "processes": 2, "mixed": 4, "restore": 2}
 
 
 class Step(NamedTuple):
@@ -47,7 +48,7 @@ class Schedule(NamedTuple):
 
 def schedule(seed: int) -> Schedule:
     chance = random.Random(f"schedule {seed}")
-    kinds = chance.sample(list(KINDS), EPISODES)
+    kinds = chance.choices(list(WEIGHTS), list(WEIGHTS.values()), k=EPISODES)
     return Schedule(
         seed,
         relays=chance.choice((1, 2)),
@@ -60,7 +61,7 @@ def schedule(seed: int) -> Schedule:
 def _episode(seed: int, number: int, kind: str) -> Episode:
     faults = sorted(KINDS[kind])
     chance = random.Random(f"episode {seed} {number}")
-    count = chance.randint(4, 9) if faults else 0
+    count = chance.randint(4, 12) if faults else 0
     times = sorted(chance.uniform(0.5, SECONDS - 1) for _ in range(count))
     names = [chance.choice(faults) for _ in times]
     return Episode(

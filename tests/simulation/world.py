@@ -86,6 +86,12 @@ class World:
         """By the kind of server behind them."""
         return {"postgres": [self.appending, self.working], "redis": [self.publishing, self.reading]}
 
+    @property
+    def left_out(self) -> list[str]:
+        """Faults that this machine does not let us inject, and why."""
+        disks = {"postgres": self.postgres_disk, "redis": self.valkey_disk}
+        return [f"{side} disk full: {disk.refused}" for side, disk in disks.items() if disk.refused]
+
     def settings(self, database: Proxy, redis: Proxy, **options: Any) -> Settings:
         """For those who reach the servers by way of these proxies."""
         return replace(
@@ -158,7 +164,8 @@ class World:
 
     def back_up_valkey(self) -> Path:
         """A copy of its files as they are now."""
-        return self._copied(self.valkey, "valkey-copy")
+        with self._locks["valkey"]:
+            return self._copied(self.valkey, "valkey-copy")
 
     def roll_back_valkey(self, copy: Path) -> None:
         """Kills it and brings it back with older files."""
@@ -167,11 +174,11 @@ class World:
             _replace(self.valkey.folder, copy)
             self.revive(self.valkey)
 
-    def back_up_postgres(self) -> Path:
+    def back_up_postgres(self, name: str) -> Path:
         """An online base backup: the files, then the write-ahead log that they need, and a label."""
         with self.database() as connection:
             connection.execute("select pg_backup_start('simulation', true)")
-            copy = self._copied(self.postgres, "postgres-copy")
+            copy = self._copied(self.postgres, name)
             [(label,)] = connection.execute("select labelfile from pg_backup_stop(false)").fetchall()
         shutil.rmtree(copy / "pg_wal")
         _copy(self.postgres.folder / "pg_wal", copy / "pg_wal")
