@@ -219,13 +219,18 @@ def _ledger(ledger: LedgerState) -> Iterator[Check]:
             elif place.standstill is not None:
                 still = place.standstill
                 advice = (
-                    "'auditledger project --once' says more; mend it and restart its worker, or leave the entry out: "
+                    "'LEDGER_DEBUG=1 auditledger project --once' says more; mend it, or leave the entry out: "
                     f"'auditledger --ledger {ledger.name} skip {place.name} {still.position}'"
                 )
                 yield check(name, "warning", f"stands still at entry {still.position}: {still.error}", advice)
             elif place.rebuilding:
                 yield check(f"{name} (rebuild)", "ok", f"at {place.position}")
             else:
+                if place.parked:
+                    advice = (
+                        f"'auditledger --ledger {ledger.name} parked {place.name}' lists them and hands them out again"
+                    )
+                    yield check(name, "warning", f"{place.parked} parked", advice)
                 worker = "'auditledger project' or 'run'" if kind == "projection" else "its subscriber"
                 yield _behind(f"{ledger.name}: {name}", place.lag, worker)
 

@@ -168,14 +168,12 @@ class MigrationTampered(IntegrityError):
 class ProjectionFailed(LedgerError):
     """A projection's `apply` raised; its view stands before the entry at `position`, which it could not apply.
 
-    error: the exception's type and where it was raised, without its message: that may quote a body, and stays with
-    whoever sees this error. from_entry: does the reason lie in the entry or in the projection, not in a server?
+    error: the type of what it raised and where. The whole is `__cause__`, whose message may quote the entry's body.
+    from_entry: does the reason lie in the entry or in the projection, not in a server?
     """
 
-    def __init__(
-        self, name: str, ledger: str, position: int, problem: str, *, error: str = "", from_entry: bool = True
-    ) -> None:
-        super().__init__(f"projection {name!r} failed at entry {position} of ledger {ledger!r}: {problem}")
+    def __init__(self, name: str, ledger: str, position: int, error: str, from_entry: bool = True) -> None:
+        super().__init__(f"projection {name!r} failed at entry {position} of ledger {ledger!r}: {error}")
         self.name = name
         self.ledger = ledger
         self.position = position

@@ -55,7 +55,7 @@ class Standstill(NamedTuple):
 class Place(NamedTuple):
     """How far a projection or a consumer group has come. ahead: further than the ledger, which was set back.
 
-    skipped: how many entries a projection leaves out.
+    skipped: how many entries a projection leaves out. parked: how many a group does; None where Redis is away.
     """
 
     name: str
@@ -66,6 +66,7 @@ class Place(NamedTuple):
     rebuilding: bool = False
     standstill: Standstill | None = None
     skipped: int = 0
+    parked: int | None = None
 
 
 class StreamPlace(NamedTuple):
@@ -283,6 +284,7 @@ def _with_streams(
             found = [LedgerState(name) for name in sorted(names or servers.run(_stream_names(), client))]
         for ledger in found:
             states[ledger.name] = servers.run(stream.state(ledger.name), client)
+        found = [servers.run(_with_parked(ledger), client) for ledger in found]
     except LedgerError as error:
         redis = str(error)
     for index, ledger in enumerate(found):
@@ -293,6 +295,13 @@ def _with_streams(
                     place = servers.run(_compared(ledger, states[ledger.name]))
             found[index] = ledger._replace(stream=place)
     return redis, found
+
+
+def _with_parked(ledger: LedgerState) -> Plan[LedgerState]:
+    groups = []
+    for group in ledger.subscriptions or ():
+        groups.append(group._replace(parked=(yield Command(("HLEN", stream.parked_key(ledger.name, group.name))))))
+    return ledger if ledger.subscriptions is None else ledger._replace(subscriptions=tuple(groups))
 
 
 def _stream_names() -> Plan[set[str]]:

@@ -56,6 +56,11 @@ def key(ledger: str) -> str:
     return f"ledger:{{{ledger}}}:entries"
 
 
+def parked_key(ledger: str, group: str) -> str:
+    """The key of the hash of what a consumer group has parked: position → tries."""
+    return f"ledger:{{{ledger}}}:parked:{group}"
+
+
 def _lua(stem: str) -> str:
     return (Path(__file__).parent / "lua" / f"{stem}.lua").read_text(encoding="utf-8")
 

@@ -86,8 +86,8 @@ class Subscription:
     """One consumer of one group. Its methods are plans.
 
     claim_after: seconds after which another consumer's unacknowledged entry is taken over.
-    max_tries: an entry handed out so often without being acknowledged is parked: noted in the hash
-    `ledger:{<name>}:parked:<group>` (position → tries) and not handed out again.
+    max_tries: an entry handed out so often without being acknowledged is parked, and not handed out again unless
+    somebody asks for that (parked.py).
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Subscription:
     ) -> None:
         self._ledger = ledger
         self._key = stream.key(ledger.name)
-        self._parked_key = f"ledger:{{{ledger.name}}}:parked:{group}"
+        self._parked_key = stream.parked_key(ledger.name, group)
         self._tries_key = f"ledger:{{{ledger.name}}}:tries:{group}"
         self._group = group
         self._consumer = consumer

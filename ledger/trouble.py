@@ -37,8 +37,7 @@ def failure(name: str, ledger: str, position: int, error: BaseException, source:
     """The error for an `apply` that raised. source: the projection's class."""
     sqlstate = getattr(error, "sqlstate", None)
     from_entry = sqlstate.startswith(_OF_ENTRY) if sqlstate else not isinstance(error, OSError | MemoryError)
-    problem = " ".join(f"{type(error).__name__}: {error}".split())
-    failed = ProjectionFailed(name, ledger, position, problem, error=described(error, source), from_entry=from_entry)
+    failed = ProjectionFailed(name, ledger, position, described(error, source), from_entry)
     failed.__cause__ = error
     return failed
 

@@ -132,7 +132,8 @@ def test_a_failing_projection_stops_alone(ledger: Ledger, admin: psycopg.Connect
         [failed] = running.failed
         assert isinstance(failed, ProjectionFailed)
         assert (failed.name, failed.position) == ("count", 16)
-        assert "ValueError: poisoned" in str(failed)
+        assert "ValueError in apply, test_projections.py:" in str(failed)
+        assert str(failed.__cause__) == "poisoned"
     assert len(rows(admin, "timeline")) == 21
     assert admin.execute("select entries from ledger_views.count").fetchall() == [(15,)]
     assert ledger.run(plans.reached(ledger.ref, "count")) == 15

@@ -8,9 +8,12 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
-from ledger import Event, Ledger
-from ledger.erasure import erasing, retrying, skipping
+from ledger import Event, Ledger, Plan
+from ledger.drive import drive
+from ledger.erasure import erasing, record_own, retrying, skipping
 from ledger.findings import SKIP_TYPE, SKIPPED
+from ledger.store import Appender, Outcome
+from ledger.writer import prepare
 from tests.poison import POISON, Picky, poisoned, retry
 from tests.support import checked
 from tests.test_erasure import CHANGE, call, refused
@@ -129,12 +132,6 @@ def test_verify_compares_them_with_the_chain(stuck: Ledger, admin: psycopg.Conne
 @pytest.mark.parametrize("effects", range(6))
 def test_a_crash_in_a_skip_leaves_both_or_nothing(stuck: Ledger, admin: psycopg.Connection, effects: int) -> None:
     """After each of its effects: the projection's lock, the tail's, the function, the commit."""
-    from ledger.drive import drive
-    from ledger.effects import Plan
-    from ledger.erasure import record_own
-    from ledger.store import Appender, Outcome
-    from ledger.writer import prepare
-
     draft = prepare(skipping("picky", 2, "user:ops", "x"), "main", own=True)
     done = []
 

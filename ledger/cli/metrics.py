@@ -153,6 +153,8 @@ def _of_ledger(ledger: LedgerState) -> Iterator[tuple[str, float | None, dict[st
                     yield "projection_standstill_seconds", 0.0 if still is None else max(0.001, still.seconds), labels
                     yield "projection_standstill_position", 0 if still is None else still.position, labels
                     yield "projection_skipped_entries", place.skipped, labels
+                elif place.parked is not None:
+                    yield "subscription_parked_entries", place.parked, labels
     if ledger.verified is not None:
         yield "verified_timestamp_seconds", ledger.verified.verified_at.timestamp(), {}
         yield "verified_position", ledger.verified.last, {}
@@ -178,6 +180,7 @@ _HELP = {
     "subscription_position": "The position up to which a consumer group has dealt with everything.",
     "subscription_lag_entries": "Entries not yet dealt with.",
     "subscription_lag_seconds": "Seconds since the first of those was recorded.",
+    "subscription_parked_entries": "Entries that a consumer group has parked.",
     "verified_timestamp_seconds": "When a ledger was verified last.",
     "verified_position": "The last position of that verification.",
     "verified_findings": "What that verification found.",

@@ -1,4 +1,4 @@
-"""skip, retry: entries that a projection leaves out."""
+"""skip, retry: entries that a projection leaves out. parked: those that a consumer group does."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ledger.cli.types import POSITION
 from ledger.cli.work import find
 from ledger.erasure import retrying, skipping
 from ledger.opening import open_ledger
+from ledger.parked import hand_out_again, parked
 from ledger.standstill import take_back
 from ledger.writer import prepare
 
@@ -57,6 +58,29 @@ def retry_command(shared: Shared, name: str, position: int, actor: str, reason: 
         write_json({"projection": projection.name, "position": position, "entries": count})
     else:
         line(f"Rebuilt {projection.name} with entry {position}, from {counted(count, 'entry')}")
+
+
+@click.command("parked", cls=Command)
+@click.argument("group")
+@click.option("--retry", "again", type=POSITION, multiple=True, metavar="POSITION", help="Hand this entry out again.")
+@pass_shared
+def parked_command(shared: Shared, group: str, again: tuple[int, ...]) -> None:
+    """The entries that consumer group GROUP was handed out too often, each with how often that was.
+
+    With --retry, which can be given more than once, those entries are handed out again.
+    """
+    with ready(shared, redis=True) as servers:
+        ledger = servers.run(open_ledger(servers.settings.name))
+        for position in again:
+            servers.run(hand_out_again(ledger, group, position))
+        found = servers.run(parked(ledger, group))
+    if shared.json:
+        write_json([{"position": position, "tries": tries} for position, tries in found.items()])
+        return
+    for position, tries in found.items():
+        line(f"entry {position}", f"handed out {counted(tries, 'time')}")
+    if not found:
+        line("Nothing is parked")
 
 
 def _own_name(name: str) -> str:

@@ -83,7 +83,7 @@ def _ledger_object(ledger: LedgerState) -> dict[str, Any]:
             for view in ledger.projections
         ],
         "subscriptions": None if ledger.subscriptions is None else [
-            {"name": group.name} | _place_object(group) for group in ledger.subscriptions
+            {"name": group.name} | _place_object(group) | {"parked": group.parked} for group in ledger.subscriptions
         ],
         "verified": None if ledger.verified is None else _verified_object(ledger.verified),
     }  # fmt: skip
@@ -211,7 +211,8 @@ def _place_row(place: Place, remedy: str) -> tuple[str, str]:
     if place.ahead:
         return (f"at {place.position}", f"AHEAD of the ledger, which was set back: {remedy}")
     skipped = f"; {counted(place.skipped, 'entry')} skipped" if place.skipped else ""
-    return (f"at {place.position}", _behind(place.lag) + skipped)
+    parked = f"; {counted(place.parked, 'entry')} parked" if place.parked else ""
+    return (f"at {place.position}", _behind(place.lag) + skipped + parked)
 
 
 def _verified_row(found: Verified | None, end: int, *, hidden: bool) -> tuple[str, str]:
