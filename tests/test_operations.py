@@ -25,7 +25,8 @@ from tests import test_recovery
 from tests.clusters import Cluster, Clusters
 from tests.procedures import DOCUMENT, ROOT, Perform, appender, blocks, main_of, performed, performs, promised
 from tests.support import OwnServers, checked, event, events, eventually, handed_out, numbers
-from tests.test_cli_main import AUDITLEDGER, Cli
+from tests.test_cli_main import AUDITLEDGER, Cli, cli_of
+from tests.test_cli_skip import OWN
 from tests.test_telemetry import worker
 from tests.views import some_events
 
@@ -175,6 +176,30 @@ def test_whoever_holds_the_tail_is_found_and_ended(perform: Perform, primary: Cl
         perform("Appends wait")
         assert waiting.result(20).position == 5
         assert numbers(checked(ledger)) == [0, 2, 4, 5, 6]
+
+
+# ------------------------------------------------------------------------------------------------------ poison entries
+
+
+@performs("Poison entries")
+def test_a_projection_that_stands_still(perform: Perform, ledger: Ledger) -> None:
+    """One of tests/test_cli_skip.py, which cannot count a certain entry until a file is there."""
+    (perform.folder / "my_views.py").write_text(OWN)
+    cli = cli_of(ledger)
+    perform.env.update(LEDGER_DATABASE_URL=cli.urls[1], LEDGER_REDIS_URL=cli.urls[3])
+    ledger.append_many([event(0), Event("user:1", "bad.action"), event(1)])
+    what = {"PROJECTION": "my_views:Counting", "VIEW": "counting", "POSITION": "2", "WHO": "user:oncall", "WHY": "12"}
+    cli.well("relay", "--once")
+    perform.env.update(what)
+    assert "what is None?" in perform("Poison entries").stderr
+    assert main_of(cli)["projections"][0]["standstill"]["position"] == 2
+    assert "STANDS STILL:  at entry 2" in cli.well("status").out
+    perform("Poison entries")
+    with worker(cli, "project", "my_views:Counting", cwd=perform.folder):
+        eventually(lambda: main_of(cli)["projections"][0]["position"] == 4)
+    (perform.folder / "mended").touch()
+    assert "Rebuilt counting with entry 2" in perform("Poison entries").stdout
+    assert main_of(cli)["projections"][0]["skipped"] == 0
 
 
 # ------------------------------------------------------------------------------------------------------------- upgrade

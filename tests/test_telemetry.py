@@ -72,8 +72,8 @@ class Worker:
 
 
 @contextmanager
-def worker(cli: Cli, *arguments: str) -> Iterator[Worker]:
-    with process(*cli.urls, *arguments, stdout=subprocess.DEVNULL) as popen:
+def worker(cli: Cli, *arguments: str, cwd: Path | None = None) -> Iterator[Worker]:
+    with process(*cli.urls, *arguments, stdout=subprocess.DEVNULL, cwd=cwd) as popen:
         yield Worker(popen)
 
 
