@@ -72,6 +72,15 @@ def project() -> None:
     raise SystemExit(f"projections failed: {projector.failed}")
 
 
+def subscribe(dealt_with: str) -> None:
+    """A consumer of group `mailer`: notes each position, then acknowledges it."""
+    with Ledger.open() as ledger, open(dealt_with, "a", buffering=1) as notes:  # noqa: PTH123
+        for delivery in ledger.subscribe("mailer", claim_after=2.0):
+            notes.write(f"{delivery.entry.position}\n")
+            time.sleep(0.01)
+            delivery.ack()
+
+
 def main() -> None:
     part, *args = sys.argv[1:]
     try:
@@ -82,6 +91,8 @@ def main() -> None:
                 relay()
             case "project":
                 project()
+            case "subscribe":
+                subscribe(*args)
     except LedgerError as error:
         print(f"{part}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
         os._exit(9)
