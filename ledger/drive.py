@@ -26,6 +26,7 @@ from ledger.effects import (
     Plan,
     Query,
     Refused,
+    Rollback,
     Row,
     SqlScript,
     Stored,
@@ -229,6 +230,8 @@ def _perform(effect: Effect, connection: Callable[[], Connection] | None, client
             return None
         case Apply():
             return _applied(effect, postgres)
+        case Rollback():
+            return postgres.rollback()
         case InTransaction():
             if not isinstance(postgres, psycopg.Connection):
                 raise UsageError(f"a Ledger takes a psycopg.Connection, not {type(postgres).__name__}")
@@ -271,6 +274,8 @@ async def _aperform(
         case SqlScript():
             await postgres.execute(effect.sql)
             return None
+        case Rollback():
+            return await postgres.rollback()
         case InTransaction():
             if not isinstance(postgres, psycopg.AsyncConnection):
                 raise UsageError(f"an AsyncLedger takes a psycopg.AsyncConnection, not {type(postgres).__name__}")

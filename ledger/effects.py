@@ -59,6 +59,14 @@ class InTransaction:
 
 
 @dataclass(frozen=True, slots=True)
+class Rollback:
+    """Ends the open transaction, if there is one, with nothing done. Brings None.
+
+    By the driver's own way: only so it forgets which statements it took for prepared in a pipeline that was given up.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class Command:
     """One Redis command. Brings its reply, bytes undecoded."""
 
@@ -98,7 +106,9 @@ class Apply:
     function: Callable[[Any], None]
 
 
-Effect: TypeAlias = Query | Pipeline | CopyIn | Stored | SqlScript | InTransaction | Command | LuaScript | Wait | Apply
+Effect: TypeAlias = (
+    Query | Pipeline | CopyIn | Stored | SqlScript | InTransaction | Rollback | Command | LuaScript | Wait | Apply
+)
 Plan: TypeAlias = Generator[Effect, Any, T]
 
 

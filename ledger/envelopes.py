@@ -90,7 +90,12 @@ def parse_body(text: bytes) -> tuple[str | None, str | None, str | None, bytes]:
         said = _body_of(text)
     except RecursionError:
         raise ValueError("it is too deeply nested to be looked at") from None
-    before, after, metadata, salt = bytes(said.before), bytes(said.after), bytes(said.metadata), bytes.fromhex(said.salt)
+    before, after, metadata, salt = (
+        bytes(said.before),
+        bytes(said.after),
+        bytes(said.metadata),
+        bytes.fromhex(said.salt),
+    )
     if body_bytes(before, after, metadata, salt) != text or len(salt) != 16:
         before, after, metadata = _with_blanks(text, before, after, metadata)
         if body_bytes(before, after, metadata, salt) != text or len(salt) != 16:

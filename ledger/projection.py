@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 from ledger import trouble
 from ledger.chain import check_continues
-from ledger.effects import Apply, Pipeline, Plan, Query, Refused, Row, SqlScript, sql
+from ledger.effects import Apply, Pipeline, Plan, Query, Refused, Rollback, Row, SqlScript, sql
 from ledger.errors import (
     ChainBroken,
     ProjectionFailed,
@@ -33,7 +33,6 @@ ABOUT = 100
 """Entries about one resource that are read at a time: 25 MB where each has the largest body."""
 
 _COMMIT = Query("commit")
-_ROLLBACK = Query("rollback")
 _FORBIDDEN = "42501"
 _DEFERRED = "23"
 """Constraints, which may be checked only at the commit."""
@@ -176,11 +175,11 @@ def advance(
     except Refused as refused:
         if refused.sqlstate != LOCK_TIMEOUT:
             raise
-        yield _ROLLBACK
+        yield Rollback()
         yield from end_silent_copies()
         raise Unavailable(f"another worker holds the checkpoint of {', '.join(names)} for too long") from refused
     if [tuple(row) for row in there] != [(last.hash,)]:
-        yield _ROLLBACK
+        yield Rollback()
         raise StreamDiverged(f"entry {last.position} of the stream of ledger {ledger.name!r} is not the ledger's")
     held = {row[0]: Checkpoint(*row) for row in rows}
     skips = _skips(ledger, skipped, retry)
@@ -194,7 +193,7 @@ def advance(
                 moved_by[projection.name] = moved.position - checkpoint.position
                 moves.append(_move(ledger.ledger_id, moved, building))
     try:
-        yield Pipeline((*moves, _COMMIT)) if moves else _ROLLBACK
+        yield Pipeline((*moves, _COMMIT)) if moves else _COMMIT
     except Refused as refused:
         if not refused.sqlstate.startswith(_DEFERRED):
             raise
@@ -226,7 +225,7 @@ def advance_exactly(
     try:
         return (yield from advance(ledger, [projection], start, entries, **options))
     except ProjectionFailed:
-        yield _ROLLBACK
+        yield Rollback()
         if len(entries) == 1:
             raise
     half = len(entries) // 2
@@ -402,7 +401,7 @@ def swap(projection: Projection, ledgers: Sequence[LedgerRef], retry: Retry | No
     except Refused as refused:
         if refused.sqlstate != LOCK_TIMEOUT:
             raise
-        yield _ROLLBACK
+        yield Rollback()
         return False
     yield SqlScript(f'drop schema "{schema}" cascade')
     if retry is None:

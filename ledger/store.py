@@ -12,7 +12,7 @@ from uuid import UUID
 from ledger import chain
 from ledger.canonical import Draft
 from ledger.chain import Link
-from ledger.effects import CopyIn, Effect, InTransaction, Pipeline, Plan, Query, Refused, Row, sql
+from ledger.effects import CopyIn, Effect, InTransaction, Pipeline, Plan, Query, Refused, Rollback, Row, sql
 from ledger.errors import ConditionFailed, IdempotencyConflict, TailBusy, Unavailable, UnknownLedger, UsageError
 from ledger.events import Entry, Receipt, Tail, Unchanged
 from ledger.repeats import Recorded, bodies, difference, twins
@@ -28,7 +28,6 @@ Condition: TypeAlias = int | Unchanged
 
 BEGIN = Query("begin isolation level read committed read write")
 _COMMIT = Query("commit")
-_ROLLBACK = Query("rollback")
 LOCK_TIMEOUT = "55P03"
 _WRONG_TIME = "LE003"
 _LATE = timedelta(seconds=2)
@@ -255,7 +254,7 @@ class Appender:
             results = (yield Pipeline(queries)) if len(queries) > 1 else [(yield lock)]
         except Refused as refused:
             if deadline is not None and refused.sqlstate in (LOCK_TIMEOUT, _CANCELLED):
-                yield _ROLLBACK
+                yield Rollback()
                 yield from end_silent_copies()
                 raise self._busy() from refused
             raise

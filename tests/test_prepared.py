@@ -1,0 +1,42 @@
+"""psycopg prepares a statement on its sixth use, and believes so also where the pipeline that would have was given up."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from ledger import Ledger
+from ledger.connections import connect
+from ledger.drive import drive
+from ledger.errors import TailBusy
+from ledger.store import Appender
+from ledger.writer import prepare
+from tests.support import checked, event, numbers
+
+
+@pytest.mark.parametrize("before", range(8))
+def test_a_connection_that_waited_in_vain_for_the_tail_goes_on(
+    ledger: Ledger, admin: psycopg.Connection, before: int
+) -> None:
+    """So often it had locked the tail before, and had to look an id up each time."""
+    appender = Appender(ledger.ref, lock_timeout=0.2)
+    connection = connect(ledger.settings)
+
+    def append(number: int) -> None:
+        draft = prepare(event(number, idempotency_key=str(number)), "main")
+        drive(appender.append_if(draft, None), lambda: connection)
+
+    def wait_in_vain(number: int) -> None:
+        with admin.transaction():
+            admin.execute("update ledger.tails set fence = fence + 1")
+            with pytest.raises(TailBusy):
+                append(number)
+
+    wait_in_vain(0)
+    for number in range(before):
+        append(number)
+    wait_in_vain(before)
+    for number in range(before, before + 3):
+        append(number)
+    connection.close()
+    assert numbers(checked(ledger)) == list(range(before + 3))
