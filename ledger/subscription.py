@@ -129,7 +129,15 @@ class Subscription:
         """Notes in Postgres up to where every entry was acknowledged or parked, as far as the ledger has that.
 
         What was handed out from a stream that is ahead of a database that was set back is no progress in this ledger.
+        Of a group that Redis has forgotten there is none to note.
         """
+        try:
+            yield from self._save()
+        except Refused as refused:
+            if not str(refused).startswith(("NOGROUP", "ERR no such key")):
+                raise
+
+    def _save(self) -> Plan[None]:
         pending, first, _, _ = yield Command(("XPENDING", self._key, self._group))
         if pending:
             first_id = StreamId.parse(first)

@@ -141,3 +141,16 @@ def test_an_erased_entry_that_nobody_acknowledges_is_parked(ledger: Ledger, own:
         assert client.hgetall("ledger:{main}:parked:mailer") == {b"2": b"4"}
         assert client.xpending(key("main"), "mailer")["pending"] == 0
         assert not client.exists("ledger:{main}:tries:mailer")
+
+
+def test_progress_of_a_group_that_redis_has_forgotten(ledger: Ledger, own: Servers) -> None:
+    """There is none to note; a consumer that ends just then ends quietly."""
+    group(ledger, own)
+    one = consumer(ledger, "one")
+    assert len(own.run(one.next_claims(10, 0.1))) == 6
+    with create_redis_connection(str(ledger.settings.redis_url)) as client:
+        client.delete(key("main"))
+    own.run(one.save())
+    Relay(own).publish()
+    own.run(one.save())
+    assert [position for position, _ in received(own, one)] == list(range(1, 7))

@@ -96,7 +96,7 @@ class Crew:
         """Who ended as nobody should, and how."""
         return {
             name: f"{'an IntegrityError' if process.exitcode == DIVERGED else 'exit code'} {process.exitcode}"
-            for name, process in self._processes.items()
+            for name, process in list(self._processes.items())
             if process.exitcode not in (None, 0)
         }
 
