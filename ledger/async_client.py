@@ -153,7 +153,7 @@ class AsyncLedger:
             page = await self._servers.run(store.read(ref, after, min(left, store.PAGE)))
             for entry in page:
                 yield entry
-            if len(page) < min(left, store.PAGE):
+            if not page:
                 return
             left -= len(page)
             after = page[-1].position

@@ -170,7 +170,7 @@ class Ledger:
         while left > 0:
             page = self._servers.run(store.read(ref, after, min(left, store.PAGE)))
             yield from page
-            if len(page) < min(left, store.PAGE):
+            if not page:
                 return
             left -= len(page)
             after = page[-1].position

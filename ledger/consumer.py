@@ -6,6 +6,7 @@ Postgres; what Postgres says falsely ends the reading with ChainBroken.
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from ledger.chain import check_continues, check_link
 from ledger.effects import Plan, Query, Refused, Wait
 from ledger.errors import ChainBroken, StreamDiverged
 from ledger.events import GENESIS, Entry, Tail
-from ledger.store import PAGE, SQL, LedgerRef, read
+from ledger.store import PAGE, PAGE_BYTES, SQL, LedgerRef, read, size_of
 from ledger.stream import StreamId
 
 POLL = 0.02
@@ -119,16 +120,18 @@ def _continues(reader: Reader, streamed: Sequence[Entry | None]) -> bool:
 def _from_postgres(readers: Sequence[Reader], limit: int) -> Plan[dict[int, list[Entry]]]:
     tails = yield Query(SQL["tails"], ([reader.ledger.ledger_id for reader in readers],))
     standing = {ledger_id: (epoch, position) for ledger_id, epoch, position in tails}
-    found = {}
-    for reader in readers:
+    found: dict[int, list[Entry]] = {}
+    size = 0
+    for reader in random.sample(readers, len(readers)):  # each has its turn to be among the first
         ledger = reader.ledger
         reader.epoch, position = standing[ledger.ledger_id]
         if position < reader.tail.position:
             raise set_back(ledger, reader.tail.position, position)
-        if position > reader.tail.position:
+        if position > reader.tail.position and size < PAGE_BYTES:
             entries = yield from read(ledger, reader.tail.position, limit, last=position)
             check_continues(reader.tail, entries)
             found[ledger.ledger_id] = entries
+            size += size_of(entries)
     return found
 
 

@@ -53,8 +53,8 @@ Redis: TypeAlias = "redis.Redis"
 AsyncRedis: TypeAlias = "redis.asyncio.Redis"
 
 IN_TRANSACTION = (TransactionStatus.INTRANS, TransactionStatus.INERROR, TransactionStatus.ACTIVE)
-_CHUNK = 200 if psycopg.capabilities.has_stream_chunked() else 1
-"""Rows that a long result brings at a time: at most some 50 MB, should every body have its 256 KiB."""
+_CHUNK = 100 if psycopg.capabilities.has_stream_chunked() else 1
+"""Rows that a long result brings at a time: at most some 25 MB, should every body have its 256 KiB."""
 # The server is going away, or has ended a session that it found silent: the connection is as good as lost.
 _SHUTDOWN = ("57P01", "57P02", "57P03", "57P05", "25P03", "25P04")
 _UNWILLING = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -21,8 +21,8 @@ from ledger.telemetry import COUNTERS, FAILURES, PUBLISHED, span
 
 log = logging.getLogger(__name__)
 
-BATCH = 500
-"""Entries in one script."""
+BATCH, BATCH_BYTES = 500, 4 * 1024 * 1024
+"""Entries in one script, and about how many bytes, whichever comes first."""
 POLL = 0.005
 """Seconds between looks at the tails while there was something new; grows to IDLE while there is not."""
 IDLE = 0.02
@@ -98,7 +98,7 @@ class Relay:
                 entries = ahead.result() if ahead else self._read(standing, at.next)
                 wanted = StreamId(epoch, entries[-1].position)
                 more = wanted.position < standing.position
-                ahead = executor.submit(self._read, standing, wanted.position + 1) if more else None
+                ahead = executor.submit(self._read, standing, wanted.position + 1, _like(entries)) if more else None
                 with span("ledger.publish", name=ledger.name, last=wanted.position, entries=len(entries)):
                     last = self._servers.run(stream.publish(ledger.name, at.last, epoch, entries))
                 if last == wanted:
@@ -113,8 +113,8 @@ class Relay:
         self._published[ledger.ledger_id] = StreamId(epoch, standing.position)
         return published
 
-    def _read(self, standing: Standing, first: int) -> list[Wire]:
-        return self._servers.run(_wire(standing.ledger, first, min(standing.position, first + BATCH - 1)))
+    def _read(self, standing: Standing, first: int, most: int = BATCH) -> list[Wire]:
+        return self._servers.run(_wire(standing.ledger, first, min(standing.position, first + most - 1)))
 
 
 class GoOn(NamedTuple):
@@ -177,20 +177,35 @@ def _carry_groups_over(standing: Standing) -> Plan[None]:
 
 
 def _wire(ledger: LedgerRef, first: int, last: int) -> Plan[list[Wire]]:
-    """The entries first … last, from stored columns straight to the bytes of the stream. Raises ChainBroken."""
+    """The entries first … last, from stored columns straight to the bytes of the stream. Raises ChainBroken.
+
+    Fewer, where they come to BATCH_BYTES: the rest is read, but not kept.
+    """
     entries: list[Wire] = []
+    size = 0
 
     def take(record: Record) -> None:
+        nonlocal size
+        if size >= BATCH_BYTES:
+            return
         envelope = record.envelope(ledger.name)
         if envelope is None or record.hash is None or record.position != first + len(entries):
             raise _broken(first + len(entries))
         erases = erased_by(record.action, record.resource_type, record.resource_id, record.position)
-        entries.append(Wire(record.position, envelope, record.body() or b"", record.hash.hex(), str(erases or "")))
+        wire = Wire(record.position, envelope, record.body() or b"", record.hash.hex(), str(erases or ""))
+        entries.append(wire)
+        size += len(wire.envelope) + len(wire.body)
 
     yield from records(Source(*ledger), first, take, last)
-    if len(entries) != last - first + 1:
+    if len(entries) != last - first + 1 and size < BATCH_BYTES:
         raise _broken(first + len(entries))
     return entries
+
+
+def _like(entries: Sequence[Wire]) -> int:
+    """How many entries to ask for next, should they be as large as these: little is to be read in vain."""
+    size = sum(len(entry.envelope) + len(entry.body) for entry in entries)
+    return min(BATCH, max(1, BATCH_BYTES * len(entries) // size))
 
 
 def _broken(position: int) -> ChainBroken:

@@ -15,7 +15,7 @@ from ledger.events import Entry
 from ledger.store import SQL, LedgerRef
 from ledger.stream import StreamId
 
-PAGE = 500
+PAGE = 100
 
 
 class Lost(NamedTuple):

@@ -20,8 +20,10 @@ from ledger.rows import copy_data, insert_params, row_params
 from ledger.silence import end_silent_copies
 
 SQL = sql("store")
-PAGE = 1000
-"""Entries in one read."""
+PAGE, PAGE_BYTES = 1000, 8 * 1024 * 1024
+"""Entries in one read, and about how many bytes of bodies, whichever comes first."""
+STEP = 100
+"""Entries that a server is asked for at a time: 25 MB where each body is as large as it may be."""
 FAR = 2**63 - 1
 
 Condition: TypeAlias = int | Unchanged
@@ -81,16 +83,33 @@ def tail_of(ledger: LedgerRef) -> Plan[Tail]:
 
 
 def read(ledger: LedgerRef, after: int, limit: int = PAGE, last: int = FAR) -> Plan[list[Entry]]:
-    """Up to `limit` entries at positions after < position <= last, in order.
+    """The next entries at positions after < position <= last, in order; none at their end.
 
-    Asks for no more positions than entries: a view with a barrier is planned as if all its rows were wanted, and what
-    is left of a long ledger might be sorted for each page.
+    At most `limit`, and fewer where they come to PAGE_BYTES. Asks for no more positions than entries: a view with a
+    barrier is planned as if all its rows were wanted, and what is left of a long ledger might be sorted for each page.
     """
-    near = min(last, after + limit)
-    rows = yield Query(SQL["read"], (ledger.ledger_id, after, near, limit))
-    if len(rows) < limit and near < last:  # the end of the ledger, or a hole in a forged one
-        rows += yield Query(SQL["read"], (ledger.ledger_id, near, last, limit - len(rows)))
-    return [Entry(ledger.name, *row) for row in rows]
+    entries: list[Entry] = []
+    size = 0
+    while len(entries) < limit and size < PAGE_BYTES:
+        step = min(STEP, limit - len(entries))
+        near = min(last, after + step)
+        rows = yield Query(SQL["read"], (ledger.ledger_id, after, near, step))
+        if len(rows) < step and near < last:  # the end of the ledger, or a hole in a forged one
+            rows += yield Query(SQL["read"], (ledger.ledger_id, near, last, step - len(rows)))
+        some = [Entry(ledger.name, *row) for row in rows]
+        entries += some
+        size += size_of(some)
+        if len(some) < step:
+            break
+        after = some[-1].position
+    return entries
+
+
+def size_of(entries: Iterable[Entry]) -> int:
+    """About how many bytes their bodies take."""
+    return sum(
+        len(text) for entry in entries for text in (entry.before_json, entry.after_json, entry.metadata_json) if text
+    )
 
 
 class Appender:

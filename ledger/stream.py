@@ -68,6 +68,9 @@ def _lua(stem: str) -> str:
 CHECKPOINTS = 10_000
 """About how many of the newest checkpoints stay in their stream; the database keeps all."""
 
+READ_STEP, READ_BYTES = 100, 8 * 1024 * 1024
+"""Entries that Redis is asked for at a time, 25 MB where each body is as large as it may be; bytes of one read."""
+
 _PUBLISH = _lua("publish")
 _STATE = _lua("state")
 
@@ -128,17 +131,27 @@ def trim(ledger: str, below: StreamId, *, exactly: bool) -> Plan[None]:
 
 
 def read(after: Sequence[tuple[str, StreamId]], count: int, wait: float | None) -> Plan[dict[str, list[Entry | None]]]:
-    """The next entries of several ledgers, as (name, last seen id); at most `count` of each.
+    """The next entries of several ledgers, as (name, last seen id); about `count` of each, or READ_BYTES of all.
 
     wait: seconds to wait for the first, at most LONGEST_BLOCK; None does not wait. An entry that `parse` refuses stands
     as None: it was not written by `publish`, or was changed since.
     """
-    block = () if wait is None else ("BLOCK", milliseconds(wait))
-    names = {key(name).encode(): name for name, _ in after}
-    reply = yield Command(
-        ("XREAD", "COUNT", count, *block, "STREAMS", *(key(name) for name, _ in after), *(str(id_) for _, id_ in after))
-    )
-    return {names[stream_key]: [parse(fields) for _, fields in rows] for stream_key, rows in reply or ()}
+    found: dict[str, list[Entry | None]] = {}
+    size, at, wait_for = 0, dict(after), wait
+    names = {key(name).encode(): name for name in at}
+    while at and size < READ_BYTES:
+        block = () if wait_for is None else ("BLOCK", milliseconds(wait_for))
+        step = max(1, READ_STEP // len(at))
+        streams = (*map(key, at), *map(str, at.values()))
+        reply = yield Command(("XREAD", "COUNT", step, *block, "STREAMS", *streams))
+        at, wait_for = {}, None
+        for stream_key, rows in reply or ():
+            entries = found.setdefault(names[stream_key], [])
+            entries += [parse(fields) for _, fields in rows]
+            size += sum(len(field) for _, fields in rows for field in fields)
+            if len(rows) == step and len(entries) < count:
+                at[names[stream_key]] = StreamId.parse(rows[-1][0])
+    return found
 
 
 def milliseconds(wait: float) -> int:
