@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -19,12 +20,17 @@ import msgspec
 
 from ledger.connections import ALONE, connect
 from ledger.drive import drive
-from ledger.effects import Plan, Query, SqlScript, sql
-from ledger.errors import MigrationTampered, SchemaMismatch
+from ledger.effects import Plan, Query, Refused, SqlScript, Wait, sql
+from ledger.errors import MigrationTampered, SchemaMismatch, Unavailable
 from ledger.settings import Settings
 from ledger.store import create_ledger
 
+log = logging.getLogger(__name__)
+
 SQL = sql("migrate")
+TRIES, PAUSE = 120, 2.0
+"""How often a migration whose tables are in use is tried, and the seconds between: some seven minutes."""
+_LOCK_TIMEOUT = "55P03"
 _OLDEST_POSTGRES = 150000
 _NEEDS = re.compile(r"\.needs_(\d{4})\.sql")
 
@@ -136,16 +142,47 @@ def _bring_up(migrations: list[Migration], dry_run: bool) -> Plan[list[str]]:
     if dry_run:
         return [migration.file for migration in pending]
     for migration in pending:
+        for left in reversed(range(TRIES)):
+            if (yield from _apply(migration)):
+                break
+            yield from _wait(migration, left)
+    yield SqlScript(SQL["let_rebuild"])
+    yield from create_ledger("main")
+    return [migration.file for migration in pending]
+
+
+def _apply(migration: Migration) -> Plan[bool]:
+    """Applies it in a transaction of its own; False where a table that it alters is in use for long."""
+    try:
         yield Query("begin")
+        yield Query(SQL["short_lock_timeout"])
         yield SqlScript(SQL["become_owner"])
         yield SqlScript(migration.sql)
         yield SqlScript(SQL["become_owner"])
         yield Query(SQL["record"], (migration.file, migration.sha256))
         yield SqlScript(SQL["leave_owner"])
         yield Query("commit")
-    yield SqlScript(SQL["let_rebuild"])
-    yield from create_ledger("main")
-    return [migration.file for migration in pending]
+    except Refused as refused:
+        if refused.sqlstate != _LOCK_TIMEOUT:
+            raise
+        yield Query("rollback")
+        return False
+    return True
+
+
+def _wait(migration: Migration, left: int) -> Plan[None]:
+    """Lets those in line behind it go first. Raises Unavailable where no try is left."""
+    found = yield Query(SQL["in_the_way"])
+    named = "; ".join(
+        f"pid {pid} ({name or 'no name'}" + (f", since {since:%Y-%m-%d %H:%M:%SZ})" if since else ")")
+        for pid, name, since in found
+    )
+    problem = f"its tables are in use by transactions that do not end: {named or 'none that can be seen'}"
+    if not left:
+        raise Unavailable(f"{migration.file} was not applied: {problem}. Those before it are; migrate again later")
+    if left == TRIES - 1:
+        log.warning("%s waits, and appends go on: %s", migration.file, problem)
+    yield Wait(PAUSE)
 
 
 def _compare(migrations: list[Migration]) -> Plan[tuple[list[Migration], list[str]]]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,7 +17,7 @@ import pytest
 from ledger_projections import Timeline
 
 from ledger import Ledger
-from ledger.errors import LedgerError, MigrationTampered, SchemaMismatch, UsageError
+from ledger.errors import LedgerError, MigrationTampered, SchemaMismatch, Unavailable, UsageError
 from ledger.migrate import load, migrate, schema_folder
 from ledger.replay import rebuild
 from ledger.settings import Settings
@@ -289,3 +291,46 @@ def test_what_was_there_before_the_roles_is_handed_over(settings: Settings, data
         project(ledger)
         rebuild(settings, Timeline())
         assert ledger.verify().findings == []
+
+
+def test_appends_go_on_while_a_migration_waits_for_a_long_read(
+    settings: Settings, database_url: str, folder: Path
+) -> None:
+    """Whoever waits for a table's lock makes all that come after wait: a dump, or verify, would stop appends."""
+    migrate(settings)
+    add(folder, "9998_more.sql", "alter table ledger.tails add column more bigint not null default 0;")
+    with (
+        Ledger(Settings(database_url=database_url, lock_timeout=4)) as ledger,
+        psycopg.connect(database_url) as reader,
+        ThreadPoolExecutor(1) as executor,
+    ):
+        ledger.append(event(0))
+        reader.execute("select from ledger.tails")  # as a dump does, for as long as it takes
+        migrating = executor.submit(migrate, settings, folder=folder)
+        try:
+            begun = time.monotonic()
+            count = 0
+            while time.monotonic() - begun < 6:
+                ledger.append(event(0))
+                count += 1
+            assert not migrating.done() and count > 10
+        finally:
+            reader.rollback()
+        assert migrating.result(60) == ["9998_more.sql"]
+        ledger.append(event(0))
+        assert len(checked(ledger)) == count + 2
+
+
+def test_a_migration_gives_up_and_says_who_is_in_its_way(
+    settings: Settings, database_url: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ledger.migrate.TRIES", 2)
+    migrate(settings)
+    add(folder, "9998_more.sql", "alter table ledger.tails add column more bigint not null default 0;")
+    with psycopg.connect(database_url, application_name="nightly dump") as reader:
+        reader.execute("select from ledger.tails")
+        said = rf"^9998_more.sql was not applied: .* pid {reader.info.backend_pid} \(nightly dump, since "
+        with pytest.raises(Unavailable, match=said):
+            migrate(settings, folder=folder)
+        assert migrate(settings, folder=folder, dry_run=True) == ["9998_more.sql"]
+    assert migrate(settings, folder=folder) == ["9998_more.sql"]

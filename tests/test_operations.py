@@ -200,6 +200,14 @@ def test_a_projection_that_stands_still(perform: Perform, ledger: Ledger) -> Non
     (perform.folder / "mended").touch()
     assert "Rebuilt counting with entry 2" in perform("Poison entries").stdout
     assert main_of(cli)["projections"][0]["skipped"] == 0
+    cli.well("relay", "--once")
+    for _ in range(2):
+        for delivery in ledger.subscribe("mailer", claim_after=0.1, max_tries=1, idle=0.6):
+            if delivery.entry.position != 2:
+                delivery.ack()
+    assert main_of(cli)["subscriptions"][0]["parked"] == 1
+    perform("Poison entries", GROUP="mailer")
+    assert handed_out(ledger) == [2]
 
 
 # ------------------------------------------------------------------------------------------------------------- upgrade

@@ -8,6 +8,22 @@ set lock_timeout = 0;
 -- One migrator at a time in this database; the number is arbitrary and ours.
 select pg_advisory_lock(7101830125);
 
+-- name: short_lock_timeout
+-- Appends stand in line behind a migration that waits for a table: it gives up soon, and tries again. But it waits for
+-- longer than deadlock_timeout (1s), after which Postgres cancels an autovacuum that is in the way.
+set local lock_timeout = '1500ms';
+
+-- name: in_the_way
+-- Whose transactions have used the ledger's tables, the oldest first.
+select activity.pid, activity.application_name, activity.xact_start
+from pg_stat_activity as activity
+where activity.pid <> pg_backend_pid() and exists (
+    select from pg_locks as held join pg_class as class on class.oid = held.relation
+    where held.pid = activity.pid and held.granted and class.relnamespace = to_regnamespace('ledger')
+        and held.database = (select oid from pg_database where datname = current_database())
+)
+order by activity.xact_start limit 3;
+
 -- name: present
 select to_regclass('ledger.migrations') is not null;
 
