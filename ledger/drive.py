@@ -110,7 +110,7 @@ async def adrive(
 def _driver_errors() -> tuple[type[Exception], ...]:
     """What may go wrong outside. Redis has no errors where it was never loaded."""
     loaded = sys.modules.get("redis")
-    return (psycopg.Error, OSError) if loaded is None else (psycopg.Error, OSError, loaded.RedisError)
+    return (psycopg.Error, OSError, UnicodeError, *(() if loaded is None else (loaded.RedisError,)))
 
 
 def _throw(plan: Plan[Any], error: Exception, raw: bool) -> Effect:
@@ -130,7 +130,7 @@ def _throw(plan: Plan[Any], error: Exception, raw: bool) -> Effect:
 def _as_refused(error: Exception) -> Refused | None:
     if isinstance(error, psycopg.Error) and error.sqlstate and error.sqlstate not in _SHUTDOWN:
         return Refused(str(error), error.sqlstate)
-    if isinstance(error, psycopg.Error):
+    if isinstance(error, psycopg.Error | UnicodeError):
         return None
     return Refused(str(error), away=not _is_redis(error, "ResponseError"))
 
@@ -146,6 +146,8 @@ def translate(error: Exception) -> LedgerError:
         return error
     if isinstance(error, psycopg.Error):
         return _translate_postgres(error)
+    if isinstance(error, UnicodeError):
+        return UsageError(f"a text that no server takes, such as one with a lone surrogate: {error}")
     if _is_redis(error, "AuthenticationError"):
         return Unavailable(f"Redis refuses the user or password: {error}")
     if _is_redis(error, "ResponseError"):
