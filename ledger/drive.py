@@ -119,7 +119,7 @@ async def adrive(
 def _driver_errors() -> tuple[type[Exception], ...]:
     """What may go wrong outside. Redis has no errors where it was never loaded."""
     loaded = sys.modules.get("redis")
-    return (psycopg.Error, OSError) if loaded is None else (psycopg.Error, OSError, loaded.RedisError)
+    return (psycopg.Error, OSError, UnicodeError, *(() if loaded is None else (loaded.RedisError,)))
 
 
 def _throw(plan: Plan[Any], error: Exception, raw: bool) -> Effect:
@@ -142,6 +142,8 @@ def _as_refused(error: Exception) -> Refused | None:
         state = error.sqlstate or ""
         lost = not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
         return None if lost or state in _SHUTDOWN else Refused(str(error), state)
+    if isinstance(error, UnicodeError):
+        return None
     why = _unwilling(error)
     return Refused(why or str(error), away=why is not None or not _is_redis(error, "ResponseError"))
 
@@ -157,6 +159,8 @@ def translate(error: Exception) -> LedgerError:
         return error
     if isinstance(error, psycopg.Error):
         return _translate_postgres(error)
+    if isinstance(error, UnicodeError):
+        return UsageError(f"a text that no server takes, such as one with a lone surrogate: {error}")
     if _is_redis(error, "AuthenticationError"):
         return Unavailable(f"Redis refuses the user or password: {error}")
     if (why := _unwilling(error)) is not None:

@@ -52,7 +52,7 @@ def find_projections(names: list[str] | None = None) -> list[Projection]:
 
 def _load(name: str) -> object:
     module, colon, attribute = name.partition(":")
-    if not colon or not module or not attribute:
+    if not colon or not all(each.isidentifier() for each in (*module.split("."), attribute)):
         known = ", ".join(sorted(entry.name for entry in entry_points(group=GROUP)))
         raise UnknownProjection(f"there is no projection {name!r}; known are {known}; your own goes by module:Class")
     return getattr(import_module(module), attribute)

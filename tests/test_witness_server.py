@@ -482,7 +482,7 @@ def test_the_command(tmp_path: Path) -> None:
         ("--key {key} --log nonsense --state {state}", "not a public key"),
         ("--key {key} --log {witness} --state {state}", "not a log's key"),
         ("--key {key} --state {state}", "--log"),
-        ("--key {key} --log {log} --state {state} --listen 80", "HOST:PORT"),
+        ("--key {key} --log {log} --state {state} --listen :80", "HOST:PORT"),
         ("--key {key} --log {log} --state {state} --listen 127.0.0.1:70000", "HOST:PORT"),
         ("--key {key} --log {log} --state {state} --listen 192.0.2.1:80", "cannot listen"),
         ("--key {key} --log {log} --state {key}", "file"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ledger.cli.shared import Shared
+from ledger.cli.types import Address
 from ledger.errors import InvalidSetting, LedgerError
 from ledger.overview import NOT_SET, OK, STUCK, LedgerState, Overview, look
 from ledger.servers import Servers
@@ -24,20 +24,14 @@ log = logging.getLogger("ledger.metrics")
 
 PATIENCE = 2.0
 """Seconds in which a connection must be there: Prometheus waits for ten by default."""
-_ADDRESS = re.compile(r"(?:(?P<host>\[[0-9a-fA-F:]+\]|[^:\[\]]+):)?(?P<port>\d{1,5})")
 
 
-def _keep(context: click.Context, option: click.Parameter, value: str | None) -> None:
-    if value is None:
-        return
-    found = _ADDRESS.fullmatch(value)
-    if found is None or int(found["port"]) > 65535:
-        raise click.BadParameter(f"{value!r} is neither a port nor HOST:PORT", context, option)
-    context.ensure_object(Shared).metrics = ((found["host"] or "127.0.0.1").strip("[]"), int(found["port"]))
+def _keep(context: click.Context, option: click.Parameter, value: tuple[str, int] | None) -> None:
+    context.ensure_object(Shared).metrics = value
 
 
 metrics_port = click.option(
-    "--metrics-port", metavar="[HOST:]PORT", expose_value=False, callback=_keep,
+    "--metrics-port", type=Address(), metavar="[HOST:]PORT", expose_value=False, callback=_keep,
     help="Serve metrics for Prometheus; HOST is 127.0.0.1 unless given.",
 )  # fmt: skip
 

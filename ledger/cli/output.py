@@ -100,10 +100,8 @@ def receipt_object(receipt: Receipt) -> dict[str, Any]:
 
 def raw_json(text: str | None) -> msgspec.Raw:
     """A stored JSON text to be put into a line of JSON as it is, less its line breaks, if another writer left any."""
-    if text is None:
-        return msgspec.Raw(b"null")
-    encoded = text.encode()
-    return msgspec.Raw(msgspec.json.format(encoded, indent=-1) if b"\n" in encoded or b"\r" in encoded else encoded)
+    # Within a string a line break would be escaped: those that stand there as they are part the text's words.
+    return msgspec.Raw(b"null" if text is None else text.replace("\n", " ").replace("\r", " ").encode())
 
 
 def print_receipt(receipt: Receipt, *, as_json: bool) -> None:

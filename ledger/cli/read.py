@@ -25,7 +25,7 @@ from ledger.cli.output import (
 )
 from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.text import note
-from ledger.cli.types import COUNT, POSITION, Moment, Resource
+from ledger.cli.types import AFTER, COUNT, POSITION, Moment, Resource
 from ledger.client import Ledger
 from ledger.events import Entry
 from ledger.projection import reached
@@ -34,7 +34,7 @@ _resource = click.argument("resource", type=Resource(), metavar="TYPE:ID")
 
 
 @click.command("tail", cls=Command)
-@click.option("-n", "count", type=click.IntRange(0), help="How many; 10, or all with --from.")
+@click.option("-n", "count", type=click.IntRange(0, 10**9), help="How many; 10, or all with --from.")
 @click.option("--from", "first", type=POSITION, metavar="POSITION", help="Begin at this position.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with entries as they come.")
 @pass_shared
@@ -89,7 +89,7 @@ def query_command(shared: Shared, /, limit: int, **filters: Any) -> None:
 @click.command("history", cls=Command)
 @_resource
 @click.option("--limit", type=COUNT, default=100, show_default=True, help="How many entries at most.")
-@click.option("--after", type=click.IntRange(0), default=0, metavar="POSITION", help="Begin after this position.")
+@click.option("--after", type=AFTER, default=0, metavar="POSITION", help="Begin after this position.")
 @pass_shared
 def history_command(shared: Shared, resource: tuple[str, str], limit: int, after: int) -> None:
     """What happened to a resource: who changed which field, from what to what."""
@@ -169,7 +169,12 @@ def print_history(items: Sequence[HistoryItem]) -> None:
         line(f"{item.position:>6}", short_time(item.occurred_at), item.actor, item.action)
         if item.changes_json is None:
             line("       ", "(erased)")
-        for change in _changes(item.changes_json or "[]"):
+        try:
+            changes = _changes(item.changes_json or "[]")
+        except (ValueError, RecursionError):  # another writer's JSON, which cannot be taken apart
+            line("       ", cut(str(item.changes_json)))
+            continue
+        for change in changes:
             line("       ", f"{change.field or '(all)'}: {_side(change.before)} -> {_side(change.after)}")
 
 
@@ -180,7 +185,11 @@ def print_state(found: State) -> None:
     elif found.state_json is None:
         line("(nothing is recorded of what it is)")
     else:
-        for each in msgspec.json.format(found.state_json, indent=2).splitlines():
+        try:
+            text = msgspec.json.format(found.state_json, indent=2)
+        except (ValueError, RecursionError):  # another writer's
+            text = found.state_json
+        for each in text.splitlines():
             line(each)
     note(
         f"{found.entries} entries, positions {found.first_position} to {found.last_position}; "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
@@ -18,6 +18,8 @@ else:
     _Kind = click.ParamType  # generic only since click 8.2
 
 POSITION = click.IntRange(1, 2**63 - 1)
+AFTER = click.IntRange(0, 2**63 - 1)
+"""A position, or 0: from the beginning."""
 COUNT = click.IntRange(1, 10**9)
 
 
@@ -93,6 +95,25 @@ class PositionOrId(_Kind):
         return entry_id
 
 
+class Address(_Kind):
+    """[HOST:]PORT to listen on, as host and port. HOST is 127.0.0.1 unless given, an IPv6 address in brackets."""
+
+    name = "[host:]port"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        if isinstance(value, tuple):
+            return value
+        found = re.fullmatch(r"(?:(\[[0-9a-fA-F:.]+\]|[^:\[\]]+):)?([0-9]{1,5})", value)
+        host, port = ((found[1] or "127.0.0.1").strip("[]"), int(found[2])) if found else ("", 65536)
+        try:
+            host.encode("idna")  # as the name service will be asked
+        except UnicodeError:
+            port = 65536
+        if port > 65535:
+            self.fail(f"{value!r} is neither a port nor HOST:PORT", param, ctx)
+        return host, port
+
+
 class Moment(_Kind):
     """ISO 8601. zone_needed: else a time without one, and a mere date, is UTC."""
 
@@ -136,7 +157,11 @@ def exact_float(digits: str) -> float:
     number = float(digits)
     if not math.isfinite(number):
         raise ValueError(f"the number {digits[:40]} is too large")
-    if Decimal(repr(number)) != Decimal(digits):
+    try:
+        kept = Decimal(repr(number)) == Decimal(digits)
+    except InvalidOperation:  # an exponent of more digits than decimals can have
+        kept = False
+    if not kept:
         raise ValueError(f"the number {digits[:40]} has more digits than can be kept: write it as a string")
     return number
 

@@ -6,7 +6,7 @@ import logging
 import os
 import secrets
 import sys
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -15,6 +15,7 @@ from ledger.cli.app import Command
 from ledger.cli.logs import log_format
 from ledger.cli.output import line, write_json
 from ledger.cli.shared import Shared, pass_shared
+from ledger.cli.types import Address
 from ledger.cli.work import working
 from ledger.cosigner import Cosigner, new_cosigner, parse_cosigner
 from ledger.errors import InvalidSetting
@@ -61,22 +62,24 @@ def keygen_command(shared: Shared, file: Path, name: str) -> None:
     help="Where it remembers what it cosigned.",
 )  # fmt: skip
 @click.option(
-    "--listen", default=LISTEN, show_default=True, metavar="HOST:PORT", help="Port 0 takes a free one."
+    "--listen", type=Address(), default=LISTEN, show_default=True, metavar="[HOST:]PORT",
+    help="HOST is 127.0.0.1 unless given; port 0 takes a free one.",
 )  # fmt: skip
 @log_format
 @pass_shared
-def serve_command(shared: Shared, key_file: Path, logs: tuple[str, ...], state: Path, listen: str) -> None:
+def serve_command(
+    shared: Shared, key_file: Path, logs: tuple[str, ...], state: Path, listen: tuple[str, int]
+) -> None:
     """Cosign what logs ask for, until Ctrl-C or SIGTERM. Prints URL+VKEY, as 'checkpoint --witness' takes it.
 
     DIR is the witness's memory: never restore an older copy of it, and never run two witnesses with one key.
     It speaks plain HTTP: before the internet goes a proxy with TLS.
     """
     signer = _read_key(key_file)
-    host, port = _address(listen)
     with working(once=False) as stop:
         mark = key_file.with_name(f"{key_file.name}.served")
         with closing(Cosigner(signer, [Verifier.parse(log) for log in logs], state, mark=mark)) as cosigner:
-            server = WitnessServer(cosigner, host, port)
+            server = WitnessServer(cosigner, *listen)
             try:
                 _announce(shared, server, cosigner)
                 stop.wait()
@@ -105,11 +108,3 @@ def _read_key(file: Path) -> FileSigner:
     except (UnicodeDecodeError, InvalidSetting) as error:
         text = str(error) if isinstance(error, InvalidSetting) else "not a witness's private key"
         raise InvalidSetting(f"{file}: {text}") from None
-
-
-def _address(listen: str) -> tuple[str, int]:
-    host, _, port = listen.rpartition(":")
-    with suppress(ValueError):
-        if host and port.isascii() and port.isdecimal() and int(port) < 65536:
-            return host.removeprefix("[").removesuffix("]"), int(port)
-    raise InvalidSetting(f"--listen takes HOST:PORT, such as {LISTEN}, not {listen!r}")

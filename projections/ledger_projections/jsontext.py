@@ -6,10 +6,13 @@ read at all (another writer's lone surrogates, a thousand levels) stays whole, b
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 from msgspec import Raw
+
+from ledger import BodyUnreadable
 
 MAX_DEPTH = 100
 """Levels of objects and arrays that are looked into; format.md's writers keep to fewer."""
@@ -30,6 +33,14 @@ def read(text: str | None) -> Any:
     if len(text) > 2 * MAX_DEPTH and text.count("{") + text.count("[") > MAX_DEPTH and _is_deep(value):
         return Raw(text.encode())
     return value
+
+
+def decoded(what: str, text: str, decode: Callable[[str], Any]) -> Any:
+    """What a view's text says. Raises BodyUnreadable for what only another writer could have stored."""
+    try:
+        return decode(text)
+    except (ValueError, RecursionError) as error:
+        raise BodyUnreadable(f"{what} cannot be read ({error}); its text can") from None
 
 
 def write(value: Any) -> str:

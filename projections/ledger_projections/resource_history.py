@@ -9,7 +9,7 @@ import msgspec
 
 from ledger import Entry, Plan, Projection, Query, Writes
 from ledger_projections.diff import Change, changes
-from ledger_projections.jsontext import read, write
+from ledger_projections.jsontext import decoded, read, write
 from ledger_projections.statements import checked_limit, checked_text, statements
 
 SQL = statements("resource_history")
@@ -59,7 +59,10 @@ class HistoryItem(msgspec.Struct, frozen=True):
 
     @property
     def changes(self) -> list[Change]:
-        return [] if self.changes_json is None else _decode_changes(self.changes_json)
+        if self.changes_json is None:
+            return []
+        changes: list[Change] = decoded(f"what entry {self.position} changed", self.changes_json, _decode_changes)
+        return changes
 
 
 def history(

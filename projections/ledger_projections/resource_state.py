@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from ledger import Entry, Plan, Projection, Query, Writes
-from ledger_projections.jsontext import read, write
+from ledger_projections.jsontext import decoded, read, write
 from ledger_projections.statements import checked_text, statements
 
 SQL = statements("resource_state")
@@ -60,7 +60,8 @@ class State(msgspec.Struct, frozen=True):
 
     @property
     def state(self) -> Any:
-        return None if self.state_json is None else msgspec.json.decode(self.state_json)
+        what = f"the state of {self.resource_type}:{self.resource_id}"
+        return None if self.state_json is None else decoded(what, self.state_json, msgspec.json.decode)
 
 
 def state(ledger: tuple[int, str], resource_type: str, resource_id: str) -> Plan[State | None]:
