@@ -335,10 +335,16 @@ def building_schema(projection: Projection) -> str:
 def begin_rebuild(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[bool]:
     """Empty tables beside the live ones. False where another rebuild of this projection is under way.
 
-    The lock belongs to the connection: it must be one's own, and is given up by closing it.
+    The lock belongs to the connection: it must be one's own, and is given up by closing it. Waits for a moment, because
+    the lock of a rebuild that was killed, or has just ended, lasts until Postgres has seen that.
     """
-    [(locked,)] = yield Query(SQL["try_lock_rebuild"], (projection.name,))
-    if not locked:
+    lock = Query(SQL["lock_rebuild"], (projection.name,))
+    try:
+        yield Pipeline((BEGIN, Query(SQL["short_lock_timeout"]), lock, _COMMIT))
+    except Refused as refused:
+        if refused.sqlstate != LOCK_TIMEOUT:
+            raise
+        yield Rollback()
         yield from end_silent_copies()
         return False
     yield from drop_rebuild(projection)

@@ -198,3 +198,13 @@ def test_one_rebuild_at_a_time(ledger: Ledger, admin: psycopg.Connection) -> Non
     assert rebuild(ledger.settings, Timeline(), second) == 10
     assert len(refused) == 1
     assert leftovers(admin) == 0
+
+
+def test_right_after_one_that_was_killed(ledger: Ledger) -> None:
+    """Its lock lasts until its backend has seen that it is gone."""
+    with psycopg.connect(ledger.settings.database_url or "", autocommit=True) as killed:
+        killed.execute("select pg_advisory_lock(hashtextextended('auditledger rebuild timeline', 0))")
+        ending = threading.Timer(0.3, killed.close)
+        ending.start()
+        assert rebuild(ledger.settings, Timeline()) == 0
+        ending.join()

@@ -67,9 +67,7 @@ def keygen_command(shared: Shared, file: Path, name: str) -> None:
 )  # fmt: skip
 @log_format
 @pass_shared
-def serve_command(
-    shared: Shared, key_file: Path, logs: tuple[str, ...], state: Path, listen: tuple[str, int]
-) -> None:
+def serve_command(shared: Shared, key_file: Path, logs: tuple[str, ...], state: Path, listen: tuple[str, int]) -> None:
     """Cosign what logs ask for, until Ctrl-C or SIGTERM. Prints URL+VKEY, as 'checkpoint --witness' takes it.
 
     DIR is the witness's memory: never restore an older copy of it, and never run two witnesses with one key.

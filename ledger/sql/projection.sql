@@ -1,8 +1,9 @@
 -- name: lock_name
 select pg_advisory_xact_lock(hashtextextended('auditledger projection ' || %s, 0));
 
--- name: try_lock_rebuild
-select pg_try_advisory_lock(hashtextextended('auditledger rebuild ' || %s, 0));
+-- name: lock_rebuild
+-- Outlasts the transaction: it is the session's.
+select pg_advisory_lock(hashtextextended('auditledger rebuild ' || %s, 0));
 
 -- name: set_path
 -- A view may think for longer between two statements than an append, before it is taken for one whose process fell

@@ -1,0 +1,120 @@
+"""Jobs on views: projected live, installed, and rebuilt with a swap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+from ledger_projections import Timeline
+
+from ledger import projector, replay
+from ledger.projector import Projector
+from ledger.replay import rebuild
+from ledger.servers import Servers
+from tests.crashing.jobs import BATCH, Job, Tell, World, again
+from tests.support import checked
+from tests.test_projections import Count
+from tests.views import BUILT_IN, leftovers, project, rows
+
+
+def check_views(world: World) -> None:
+    """Every view is what a replay makes of the ledger."""
+    project(world.ledger)
+    live = {view: rows(world.admin, view.name) for view in BUILT_IN}
+    assert all(live.values())
+    for view, before in live.items():
+        rebuild(world.ledger.settings, view())
+        assert rows(world.admin, view.name) == before, f"{view.name} differs from its replay"
+    assert leftovers(world.admin) == 0
+
+
+class Project(Job):
+    """From Postgres, many at once: each view in a transaction of its own, with an erasure in the middle."""
+
+    def prepare(self, world: World) -> None:
+        """It erases what was projected before."""
+        if not world.ledger.tail().position:
+            world.ledger.append_many(self.events(2))
+            project(world.ledger)
+        seen = world.ledger.tail().position
+        world.ledger.append_many(self.events(2, 2))
+        world.ledger.erase(seen, "officer", "asked for")
+        world.ledger.append_many(self.events(2, 4))
+
+    def run(self, tell: Tell) -> None:
+        projector.MANY = BATCH
+        with closing(Servers(self.settings)) as servers, closing(Projector(servers, [each() for each in BUILT_IN])) as running:
+            again(running.catch_up)
+            assert not running.failed
+
+    def look(self, world: World) -> None:
+        """Each view shows just what its checkpoint says that it has seen."""
+        held = dict(world.admin.execute("select name, position from ledger.projections where not building").fetchall())
+        [(timeline,)] = world.admin.execute("select max(position) from ledger_views.timeline").fetchall()
+        [(activity,)] = world.admin.execute("select sum(entries) from ledger_views.actor_activity").fetchall()
+        assert (timeline, activity) == (held["timeline"], held["actor_activity"])
+
+    def check(self, world: World, told: Sequence[tuple[Any, ...]]) -> None:
+        self.look(world)
+        tail = world.ledger.tail().position
+        assert set(world.admin.execute("select position from ledger.projections where not building")) == {(tail,)}
+
+
+class ProjectFew(Project):
+    """From the stream, a few: all views in one transaction."""
+
+    def prepare(self, world: World) -> None:
+        world.ledger.append_many(self.events(2))
+        world.relay.publish()
+
+
+class Install(Job):
+    """A view that was not there before."""
+
+    def prepare(self, world: World) -> None:
+        world.admin.execute("drop table if exists ledger_views.count")
+        world.admin.execute("delete from ledger.projections where name = 'count'")
+        if not world.ledger.tail().position:
+            world.ledger.append_many(self.events(3))
+            project(world.ledger)
+
+    def run(self, tell: Tell) -> None:
+        with closing(Servers(self.settings)) as servers, closing(Projector(servers, [Count()])) as running:
+            again(running.install)
+            again(running.catch_up)
+
+    def check(self, world: World, told: Sequence[tuple[Any, ...]]) -> None:
+        assert rows(world.admin, "count") == ["(1,3)"]
+        assert set(world.admin.execute("select position from ledger.projections")) == {(3,)}
+
+
+@dataclass
+class Rebuild(Job):
+    """A view is replayed beside the live one, and swapped in."""
+
+    before: Sequence[str] = field(default_factory=list)
+    count = 2 * BATCH
+
+    def prepare(self, world: World) -> None:
+        if not world.ledger.tail().position:
+            world.ledger.append_many(self.events(self.count))
+            project(world.ledger)
+        self.before = rows(world.admin, "timeline")
+
+    def run(self, tell: Tell) -> None:
+        replay.BATCH = BATCH
+        again(lambda: rebuild(self.settings, Timeline()))
+
+    def look(self, world: World) -> None:
+        """Readers see the view as it was, and projectors its checkpoint."""
+        assert rows(world.admin, "timeline") == self.before
+        live = "select position from ledger.projections where name = 'timeline' and not building"
+        assert world.admin.execute(live).fetchall() == [(len(self.before),)]
+        assert leftovers(world.admin) in (0, 2)
+
+    def check(self, world: World, told: Sequence[tuple[Any, ...]]) -> None:
+        self.look(world)
+        assert leftovers(world.admin) == 0
+        assert len(self.before) == len(checked(world.ledger))
