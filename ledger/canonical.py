@@ -297,6 +297,6 @@ def _member(value: Any, field: str, limit: int | None = None) -> bytes:
     if "\0" in value:
         raise InvalidEvent(field, "contains U+0000")
     try:
-        return _json_string(value)
+        return _json_string(str.__str__(value))  # what a subclass holds, whatever it prints
     except UnicodeEncodeError:
         raise InvalidEvent(field, "contains a lone surrogate") from None

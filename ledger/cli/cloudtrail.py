@@ -104,9 +104,9 @@ def _resource(record: dict[str, Any], service: str) -> tuple[str, str] | None:
     first = resources[0] if isinstance(resources, list) and resources else None
     if isinstance(first, dict):
         arn = first.get("ARN") or first.get("arn")
-        if isinstance(arn, str):
+        if isinstance(arn, str) and arn:
             said = first.get("type")
-            return (_type_of(said) if isinstance(said, str) and said else type_of_arn(arn)), arn
+            return (_type_of(said) if isinstance(said, str) else "") or type_of_arn(arn), arn
     parameters = record.get("requestParameters")
     if not isinstance(parameters, dict):
         return None
@@ -119,7 +119,8 @@ def _resource(record: dict[str, Any], service: str) -> tuple[str, str] | None:
 
 def _named(resource_type: str, value: Any, record: dict[str, Any]) -> tuple[str, str] | None:
     if isinstance(value, dict):  # {"items": [{"instanceId": …}]}
-        value = [item.get("instanceId") for item in value.get("items") or () if isinstance(item, dict)]
+        items = value.get("items")
+        value = [item.get("instanceId") for item in items if isinstance(item, dict)] if isinstance(items, list) else None
     if isinstance(value, list):
         value = value[0] if len(value) == 1 else None
     if not isinstance(value, str) or not value:

@@ -28,8 +28,10 @@ from ledger.errors import IdempotencyConflict, InvalidEvent, LedgerError, UsageE
 from ledger.events import Appended, Event
 from ledger.gathering import BATCH
 
-LONGEST = 64 * 1024 * 1024
-"""Bytes of a line: an AWS log file is one line with all its records."""
+LONGEST = {"events": 4 * 1024 * 1024, "cloudtrail": 64 * 1024 * 1024}
+"""Bytes of a line, by format: an event's body has at most 256 KiB, an AWS log file is one line with all its records."""
+_VALUES = 4_000_000
+"""JSON values in a line: a decoded one takes some 70 bytes, however short it was. In real records one is 35 bytes long."""
 _REPORT = 500
 """Lines between two steps of the progress bar."""
 
@@ -64,6 +66,7 @@ class Import:
         self.name = "stdin" if file == "-" else file
         self.read = 0
         self._events_of = _cloudtrail_events if format_ == "cloudtrail" else _events
+        self._longest = LONGEST[format_]
         self._at = (1, 1)
         # Where the last few batches' events stood, and by which id or key: append_many reads ahead of what it records.
         self._recent: deque[tuple[tuple[int, int], UUID | str | None]] = deque(maxlen=4 * BATCH)
@@ -88,7 +91,7 @@ class Import:
         """Appends all events. Raises UsageError naming the bad line, Interrupted; both say what was recorded."""
         with progress(f"Importing {Path(self.name).name}", "bytes") as advance, self._interruptible():
             try:
-                return ledger.append_many(self._events(advance))
+                return ledger.append_many(self.events(advance))
             except InvalidEvent as error:
                 number = int("".join(filter(str.isdigit, error.path.partition(":")[0])))
                 what = f"{error.path.partition(': ')[2]}: {error.problem}"
@@ -108,7 +111,8 @@ class Import:
         self._size = Path(file).stat().st_size
         return opened
 
-    def _events(self, advance: Callable[[int, int], None]) -> Iterator[Event]:
+    def events(self, advance: Callable[[int, int], None]) -> Iterator[Event]:
+        """Its events, unchecked. advance: called with bytes done and bytes to do. Raises BadLine."""
         for number, text in enumerate(self._numbered(), start=1):
             if number % _REPORT == 0 and self._size:
                 advance(self._raw.tell(), self._size)
@@ -133,12 +137,14 @@ class Import:
     def _numbered(self) -> Iterator[bytes]:
         while True:
             try:
-                text = self._lines.readline(LONGEST + 1)
+                text = self._lines.readline(self._longest + 1)
             except (EOFError, zlib.error, OSError) as error:
                 kind = "the gzip data is damaged or cut short" if self._lines is not self._raw else "cannot be read"
                 raise BadLine(f"after {self._place(self._at)}: {kind}: {error}") from error
-            if len(text) > LONGEST:
-                raise BadLine(f"after {self._place(self._at)}: a line of more than {LONGEST} bytes")
+            if len(text) > self._longest:
+                raise BadLine(f"after {self._place(self._at)}: a line of more than {self._longest} bytes")
+            if len(text) > 2 * _VALUES and sum(map(text.count, (b",", b"[", b"{"))) > _VALUES:
+                raise BadLine(f"after {self._place(self._at)}: a line of more than {_VALUES} values")
             if not text:
                 return
             yield text
