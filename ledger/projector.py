@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from ledger import projection as plans
 from ledger.consumer import NO_STREAMS, Reader, Streams, next_entries, set_back
 from ledger.drive import Redis
-from ledger.errors import ProjectionFailed, StreamDiverged, Unavailable
-from ledger.events import Entry
+from ledger.errors import ChainBroken, ProjectionFailed, StreamDiverged, Unavailable
+from ledger.events import Entry, Tail
 from ledger.projection import Checkpoint, Projection
 from ledger.relay import Standing, standings
 from ledger.replay import rebuild
@@ -88,7 +88,7 @@ class Projector:
             self._servers.run(plans.install(projection, ledgers))
 
     def run(self, stop: threading.Event) -> None:
-        """Projects until `stop` is set; a server that is away is waited for."""
+        """Projects until `stop` is set; a server that is away is waited for. Raises ChainBroken, StreamDiverged."""
         refreshed = 0.0
         while not stop.is_set():
             try:
@@ -101,6 +101,10 @@ class Projector:
                 COUNTERS.add(FAILURES, "project", type(error).__name__, "")
                 refreshed = 0.0
                 stop.wait(RETRY)
+            except (StreamDiverged, ChainBroken) as error:
+                if not self._remembers_other():
+                    raise
+                log.warning("%s. Its views were set back with it, and go on", error)
 
     def catch_up(self, progress: Callable[[int], None] | None = None) -> int:
         """Projects until the ledgers' ends as they are now. Returns how many entries that took.
@@ -149,6 +153,15 @@ class Projector:
             if going:
                 *behind, self._front[ledger.ledger_id] = _lanes(standing, going)
                 self._behind += behind
+
+    def _remembers_other(self) -> bool:
+        """Has it read on from elsewhere than the views stand? So it is when their database was set back under it."""
+        before = self._tails()
+        self._refresh()
+        return self._tails() != before
+
+    def _tails(self) -> list[Tail]:
+        return [lane.reader.tail for lane in (*self._front.values(), *self._behind)]
 
     def _check_not_ahead(
         self, found: Sequence[Standing], stands: dict[int, list[tuple[Checkpoint, Projection]]]

@@ -116,6 +116,31 @@ def test_views_take_nothing_from_a_stream_that_is_ahead(ledger: Ledger, servers:
         project(ledger)
 
 
+@pytest.mark.parametrize("more", [10, 40])
+def test_a_projector_that_has_seen_what_was_lost_goes_on_with_its_views(
+    ledger: Ledger, servers: testing.Servers, more: int
+) -> None:
+    """They were set back with the ledger: only what the projector itself remembers is ahead."""
+    ledger.append_many(some_events(50))
+    project(ledger)
+    with backup_of(ledger, servers) as backup, relay_of(ledger) as relay, projector(ledger) as running:
+        stop = threading.Event()
+        thread = threading.Thread(target=running.run, args=(stop,))
+        thread.start()
+        try:
+            ledger.append_many(some_events(20, 50))
+            relay.publish()
+            eventually(lambda: checkpoint(ledger) == 70)
+            backup.restore()
+            time.sleep(1.5 if more < 20 else 0)  # it notices; or the ledger has grown past what it remembers
+            ledger.append_many(some_events(more, 200))
+            eventually(lambda: checkpoint(ledger) == 50 + more or not thread.is_alive())
+            assert thread.is_alive()
+        finally:
+            stop.set()
+            thread.join()
+
+
 def test_a_group_keeps_no_progress_beyond_its_ledger(ledger: Ledger, servers: testing.Servers) -> None:
     ledger.append_many(events(10))
     with relay_of(ledger) as relay:
