@@ -32,8 +32,6 @@ BEGIN = Query("begin isolation level read committed read write")
 _COMMIT = Query("commit")
 LOCK_TIMEOUT = "55P03"
 _WRONG_TIME = "LE003"
-_LATE = timedelta(seconds=2)
-"""What is refused for its time after so long was true when it was made."""
 _CANCELLED = "57014"
 NEARLY = 0.95
 """Of lock_timeout: who has so much of it left is as good as new."""
@@ -181,7 +179,7 @@ class Appender:
         self._learn_clock(now)
         if not recorded:
             [link] = chain.extend(Tail(*tail_columns), [draft], self._now())
-            yield from self._send(_write(self.ledger, [draft], [link]), link)
+            yield from self._send(_write(self.ledger, [draft], [link]))
         self._recorded([link], tail)
         return [link]
 
@@ -196,7 +194,7 @@ class Appender:
         deadline = time.monotonic() + min(patience, self.lock_timeout)
         tail, _ = yield from self._locked([] if begun else [BEGIN], [], deadline)
         [link] = chain.extend(tail, [draft], self._now())
-        rows = yield from self._send(Query(function, row_params(self.ledger.ledger_id, link)), link)
+        rows = yield from self._send(Query(function, row_params(self.ledger.ledger_id, link)))
         yield _COMMIT
         entry = Entry(self.ledger.name, *rows[0])
         self._recorded([link] if entry.id == draft.id else [], tail)
@@ -235,9 +233,9 @@ class Appender:
             links = list(chain.extend(tail, fresh, self._now()))
             write = _write(self.ledger, fresh, links)
             if own and isinstance(write, Query):
-                yield from self._send(Pipeline((write, _COMMIT)), links[0])
+                yield from self._send(Pipeline((write, _COMMIT)))
             else:
-                yield from self._send(write, links[0])
+                yield from self._send(write)
                 if own:
                     yield _COMMIT
             recorded: dict[UUID, Link | Repeat] = {link.draft.id: link for link in links}
@@ -282,20 +280,20 @@ class Appender:
         self._learn_clock(now)
         return Tail(position, hash_, recorded_at), results[1:]
 
-    def _send(self, effect: Effect, first: Link) -> Plan[Any]:
-        """Writes entries made for the locked tail, `first` the first of them.
+    def _send(self, effect: Effect) -> Plan[Any]:
+        """Writes entries made for the locked tail.
 
-        Raises Unavailable where they came too late to be believed: this process stood still meanwhile, or the network.
+        Raises Unavailable where they came too late to be believed: this process stood still, or the network, since
+        Postgres told it the time.
         """
         try:
             return (yield effect)
         except Refused as refused:
-            late = self._now() - first.recorded_at
-            if refused.sqlstate != _WRONG_TIME or late < _LATE:
+            if refused.sqlstate != _WRONG_TIME:
                 raise
             raise Unavailable(
-                f"the entry reached Postgres {late.total_seconds():.1f} s after the tail was locked for it: "
-                "nothing was recorded, appending again is safe, in a new transaction"
+                "the entry reached Postgres too long after the tail was locked for it: nothing was recorded, "
+                f"appending again is safe, in a new transaction ({refused})"
             ) from refused
 
     def _busy(self) -> TailBusy:

@@ -23,12 +23,14 @@ STILL = 5.5
 """Seconds: the database believes five, and an idle transaction is ended after eight."""
 
 
-def still(plan: Plan[T], before: Callable[[Any], bool]) -> Plan[T]:
-    """The plan, in a process that stands still before it sends such an effect; once."""
+def still(
+    plan: Plan[T], before: Callable[[Any], bool] | None = None, after: Callable[[Any], bool] | None = None
+) -> Plan[T]:
+    """The plan, in a process that stands still before it sends such an effect, or before it sees the answer; once."""
     effect, done = next(plan), False
     try:
         while True:
-            if not done and before(effect):
+            if not done and before is not None and before(effect):
                 done = True
                 time.sleep(STILL)
             try:
@@ -36,6 +38,9 @@ def still(plan: Plan[T], before: Callable[[Any], bool]) -> Plan[T]:
             except Refused as refused:
                 effect = plan.throw(refused)
             else:
+                if not done and after is not None and after(effect):
+                    done = True
+                    time.sleep(STILL)
                 effect = plan.send(brought)
     except StopIteration as stop:
         assert done
@@ -51,6 +56,11 @@ def writes(effect: Any) -> bool:
         or (isinstance(each, Query) and (each.sql == SQL["insert"] or "ledger.erase" in each.sql))
         for each in queries
     )
+
+
+def locks(effect: Any) -> bool:
+    queries = effect.queries if isinstance(effect, Pipeline) else [effect]
+    return any(isinstance(each, Query) and each.sql in (SQL["lock_tail"], SQL["lock_tail_in_time"]) for each in queries)
 
 
 def guesses(effect: Any) -> bool:
@@ -78,6 +88,17 @@ def test_an_erasure_that_stood_still(ledger: Ledger, admin: psycopg.Connection) 
         drive(still(record_own(Appender(ledger.ref), draft), writes), lambda: admin)
     admin.rollback()
     assert not checked(ledger)[0].erased
+
+
+def test_an_answer_that_came_late(ledger: Ledger, admin: psycopg.Connection) -> None:
+    """It tells a time that is over: found by the simulation, seed 700."""
+    drafts = [prepare(event(), "main")]
+    appender = Appender(ledger.ref)
+    with pytest.raises(Unavailable, match="nothing was recorded"):
+        drive(still(appender.append(drafts), after=locks), lambda: admin)
+    admin.rollback()
+    drive(appender.append(drafts), lambda: admin)
+    assert numbers(checked(ledger)) == [0]
 
 
 def test_a_guess_that_came_late_is_made_again_in_the_same_transaction(ledger: Ledger, migrated_url: str) -> None:
