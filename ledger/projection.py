@@ -24,7 +24,7 @@ from ledger.errors import (
 )
 from ledger.events import Entry, Tail
 from ledger.findings import erased_by
-from ledger.silence import end_silent_copies
+from ledger.silence import end_silent_sessions
 from ledger.store import BEGIN, LOCK_TIMEOUT, PAGE, LedgerRef, read
 
 SQL = sql("projection")
@@ -176,7 +176,7 @@ def advance(
         if refused.sqlstate != LOCK_TIMEOUT:
             raise
         yield Rollback()
-        yield from end_silent_copies()
+        yield from end_silent_sessions()
         raise Unavailable(f"another worker holds the checkpoint of {', '.join(names)} for too long") from refused
     if [tuple(row) for row in there] != [(last.hash,)]:
         yield Rollback()
@@ -345,7 +345,7 @@ def begin_rebuild(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[
         if refused.sqlstate != LOCK_TIMEOUT:
             raise
         yield Rollback()
-        yield from end_silent_copies()
+        yield from end_silent_sessions()
         return False
     yield from drop_rebuild(projection)
     schema = building_schema(projection)

@@ -17,7 +17,7 @@ from ledger.errors import ConditionFailed, IdempotencyConflict, TailBusy, Unavai
 from ledger.events import Entry, Receipt, Tail, Unchanged
 from ledger.repeats import Recorded, bodies, difference, twins
 from ledger.rows import copy_data, insert_params, row_params
-from ledger.silence import end_silent_copies
+from ledger.silence import end_silent_sessions
 
 SQL = sql("store")
 PAGE, PAGE_BYTES = 1000, 8 * 1024 * 1024
@@ -148,7 +148,7 @@ class Appender:
                 # shows which. Who has waited so long already, for an entry that is not committed, does not wait again.
                 now = time.monotonic()
                 if refused.sqlstate == LOCK_TIMEOUT and now >= deadline:
-                    yield from end_silent_copies()
+                    yield from end_silent_sessions()
                     raise self._busy() from refused
                 self._contended_until = now + max(_CONTENDED_FOR, 10 * (now - began))
         return (yield from self._append_locked(list(drafts), None, deadline, settle=settle, stop=stop))
@@ -272,7 +272,7 @@ class Appender:
         except Refused as refused:
             if deadline is not None and refused.sqlstate in (LOCK_TIMEOUT, _CANCELLED):
                 yield Rollback()
-                yield from end_silent_copies()
+                yield from end_silent_sessions()
                 raise self._busy() from refused
             raise
         results = results[len(before) + len(limit) :]

@@ -2,7 +2,7 @@
 
     python -m tests.freezing AFTER COMMAND …
 
-AFTER: a part of the statement or script after which it stops; or `the middle of a COPY`, or `signing`.
+AFTER: a part of the statement or script after which it stops; or one of MOMENTS.
 """
 
 from __future__ import annotations
@@ -10,17 +10,29 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
 import pytest
 
-from ledger import drive
+from ledger import Entry, Projection, Writes, drive
 from ledger.cli import main
 from ledger.effects import CopyIn
 from ledger.note import FileSigner
 
-COPY, SIGNING = "the middle of a COPY", "signing"
+COPY, PIPELINE, SIGNING = MOMENTS = "the middle of a COPY", "the middle of a pipeline", "signing"
+
+
+class OneByOne(Projection):
+    """A view that is written with one statement an entry."""
+
+    name = "one_by_one"
+    tables = ("one_by_one",)
+    schema = "create table one_by_one (ledger_id int not null, position bigint not null)"
+
+    def apply(self, ledger_id: int, entries: Sequence[Entry], tx: Writes) -> None:
+        tx.execute_many("insert into one_by_one values (%s, %s)", [(ledger_id, entry.position) for entry in entries])
 
 
 class Freezing:
@@ -38,17 +50,17 @@ class Freezing:
 
     def performing(self, effect: Any, *sides: Any) -> Any:
         if self.after == COPY and isinstance(effect, CopyIn):
-            effect = CopyIn(effect.sql, self.halfway(list(effect.data)))
+            data = b"".join(effect.data)
+            effect = CopyIn(effect.sql, self.halfway([data[:-40], data[-40:]]))
         brought = self.perform(effect, *sides)
         if self.after in repr(effect):
             self.freeze()
         return brought
 
-    def halfway(self, data: list[bytes]) -> Any:
-        yield data[0][:-40]
+    def halfway(self, items: Sequence[Any]) -> Any:
+        yield from items[: len(items) // 2]
         self.freeze()
-        yield data[0][-40:]
-        yield from data[1:]
+        yield from items[len(items) // 2 :]
 
     def writing_row(self) -> Any:
         def write_row(copy: psycopg.Copy, row: Any) -> None:
@@ -58,6 +70,13 @@ class Freezing:
 
         written = psycopg.Copy.write_row
         return write_row
+
+    def executing(self) -> Any:
+        def execute_many(tx: drive.Transaction, sql: str, params: Any) -> None:
+            executed(tx, sql, self.halfway(params) if self.after == PIPELINE else params)
+
+        executed = drive.Transaction.execute_many
+        return execute_many
 
     def signing(self) -> Any:
         def sign(signer: FileSigner, message: bytes) -> bytes:
@@ -74,6 +93,7 @@ def main_freezing(after: str, arguments: list[str]) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(drive, "_perform", freezing.performing)
         patch.setattr(psycopg.Copy, "write_row", freezing.writing_row())
+        patch.setattr(drive.Transaction, "execute_many", freezing.executing())
         patch.setattr(FileSigner, "sign", freezing.signing())
         return main(arguments)
 

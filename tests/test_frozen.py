@@ -28,11 +28,11 @@ from ledger.servers import Servers
 from ledger.settings import Settings
 from ledger.signing import create_key, state_beside
 from tests.checkpoints import MAIN
-from tests.freezing import COPY, SIGNING
+from tests.freezing import COPY, PIPELINE, SIGNING
 from tests.support import checked, events
 from tests.test_cli_main import Cli, Ran, cli_of
 from tests.test_crash import check_stream
-from tests.views import leftovers, project, rows
+from tests.views import leftovers, project, rows, some_events
 
 ROOT = Path(__file__).parent.parent
 LIMIT = 30
@@ -127,10 +127,6 @@ def check_all(ledger: Ledger) -> None:
     assert report.ok, report.findings
 
 
-def positions(admin: psycopg.Connection) -> list[int]:
-    return [row[0] for row in admin.execute("select position from ledger_views.timeline order by 1")]
-
-
 def test_a_relay(ledger: Ledger, cli: Cli, how: str, record_property: Note) -> None:
     """It has published the first batch, and holds nothing but what it believes."""
     ledger.append_many(events(1200))
@@ -140,16 +136,27 @@ def test_a_relay(ledger: Ledger, cli: Cli, how: str, record_property: Note) -> N
     check_all(ledger)
 
 
-@pytest.mark.parametrize("after", ["order by name for update", "Apply(", COPY])
+@pytest.mark.parametrize(
+    ("after", "view"),
+    [
+        ("order by name for update", "timeline"),
+        ("Apply(", "timeline"),
+        (COPY, "timeline"),
+        (PIPELINE, "tests.freezing:OneByOne"),
+    ],
+)
 def test_a_projection(
-    ledger: Ledger, admin: psycopg.Connection, cli: Cli, how: str, after: str, record_property: Note
+    ledger: Ledger, admin: psycopg.Connection, cli: Cli, how: str, after: str, view: str, record_property: Note
 ) -> None:
-    """It holds its checkpoint's row, with nothing written, with all written, and in the middle of a COPY."""
+    """It holds its checkpoint's row, with nothing written, with all written, and while it writes."""
     project(ledger)
-    ledger.append_many(events(50))
-    with frozen(after, *url_of(ledger, how), "project", "timeline", "--once") as popen:
-        taken_over(popen, how, lambda: cli("project", "timeline", "--once"), record_property)
-        assert positions(admin) == list(range(1, 51))
+    ledger.append_many(some_events(50))
+    with frozen(after, *url_of(ledger, how), "project", view, "--once") as popen:
+        taken_over(popen, how, lambda: cli("project", view, "--once"), record_property)
+    table = "one_by_one" if after == PIPELINE else view
+    live = rows(admin, table)
+    assert len(live) == 50 and cli("replay", view).code == 0
+    assert rows(admin, table) == live
     check_all(ledger)
 
 

@@ -1,16 +1,18 @@
--- Sessions that wait for rows which their process does not send.
+-- Sessions that stand in the middle of a pipeline or a COPY, and wait for what their process does not send.
 
--- name: waiting_copies
-select pid, copy.bytes_processed
-from pg_stat_progress_copy as copy join pg_stat_activity as session using (pid)
+-- name: silent_sessions
+select session.pid, session.query_start, coalesce(copy.bytes_processed, 0)
+from pg_stat_activity as session left join pg_stat_progress_copy as copy using (pid)
 where session.datname = current_database() and session.usename = current_user
     and session.application_name = 'auditledger'
-    and session.wait_event = 'ClientRead' and session.query_start < clock_timestamp() - interval '5 s';
+    and session.state = 'active' and session.wait_event = 'ClientRead'
+    and session.query_start < clock_timestamp() - interval '5 s';
 
--- name: end_copies
--- Those of before that have not taken a byte since.
-select pg_terminate_backend(pid)
-from unnest(%s::int[], %s::bigint[]) as seen (pid, bytes_processed)
-join pg_stat_progress_copy as copy using (pid, bytes_processed)
-join pg_stat_activity as session using (pid)
-where session.usename = current_user and session.wait_event = 'ClientRead';
+-- name: end_sessions
+-- Those of before that have not come on since.
+select pg_terminate_backend(session.pid)
+from unnest(%s::int[], %s::timestamptz[], %s::bigint[]) as seen (pid, query_start, taken)
+join pg_stat_activity as session using (pid, query_start)
+left join pg_stat_progress_copy as copy using (pid)
+where session.usename = current_user and session.state = 'active' and session.wait_event = 'ClientRead'
+    and coalesce(copy.bytes_processed, 0) = seen.taken;
