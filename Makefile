@@ -9,6 +9,8 @@ UPGRADE ?=
 PYTEST_ARGS ?= -n 2
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+FUZZ_ARGS ?=
+MINUTES ?= 10
 # Not from the environment, where it may mean anything.
 NAME :=
 
@@ -18,7 +20,7 @@ PINNED := --only-binary :all: -c constraints.txt
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint types imports unit smoke bench constraints journal migration clean
+.PHONY: help demo test lint types imports unit smoke fuzz bench constraints journal migration clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +45,12 @@ unit: .venv/.test-installed ## The tests (pytest); PYTEST_ARGS="-n 2" is the def
 
 smoke: .venv/.test-installed ## A short run of the bench: does it work, do its checks hold (no peers, no bounds)
 	$(BIN)/python -m pytest -q bench
+
+fuzz: .venv/.test-installed ## The parsers under fresh examples; MINUTES=10, FUZZ_ARGS="-k proof"; prints how to repeat what fails
+	@end=$$(( $$(date +%s) + 60 * $(MINUTES) )); \
+	while [ $$(date +%s) -lt $$end ]; do \
+		FUZZ_PROFILE=long $(BIN)/python -m pytest -q -x --timeout=3600 tests/fuzz $(FUZZ_ARGS) || exit 1; \
+	done
 
 bench: .venv/.bench-installed ## Every figure against its limit and its peers, some 25 minutes; BENCH_ARGS="--figure relay" for one
 	$(BIN)/python -m bench $(BENCH_ARGS)

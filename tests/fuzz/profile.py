@@ -16,9 +16,9 @@ CPU_SECONDS = 10.0
 
 
 def fuzz(examples: int) -> settings:
-    """The decorator of a property. examples: in the suite; `make fuzz` tries 40 times as many in each round."""
+    """The decorator of a property. examples: in the suite; `make fuzz` tries ten times as many in each of its rounds."""
     return settings(
-        max_examples=examples * (40 if LONG else 1),
+        max_examples=examples * (10 if LONG else 1),
         derandomize=not LONG,
         database=DirectoryBasedExampleDatabase(".hypothesis/fuzz") if LONG else None,
         deadline=None,

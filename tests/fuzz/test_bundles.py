@@ -159,7 +159,7 @@ def test_folders_within_folders(bundle: Path) -> None:
     """Deeper than Python calls itself, and than a path may be long."""
     descriptor = os.open(bundle / "tile", os.O_RDONLY)
     try:
-        for _ in range(3000):
+        for _ in range(2100):
             os.mkdir("d", dir_fd=descriptor)
             below = os.open("d", os.O_RDONLY, dir_fd=descriptor)
             os.close(descriptor)

@@ -33,7 +33,7 @@ def test_what_is_sound_is_accepted(name: str) -> None:
 def test_what_is_changed_is_refused_or_true(name: str) -> None:
     sound = [*TARGETS[name].seeds(), *(path.read_bytes() for path in sorted((CORPUS / name).glob("*")))]
 
-    @fuzz(120)
+    @fuzz(40)
     @given(mutated(sound) | st.binary(max_size=80))
     def check(data: bytes) -> None:
         with bounded():

@@ -115,7 +115,7 @@ TOO_MUCH = "9" * 25
 WORKERS = ("relay", "project", "run")
 
 
-@fuzz(100)
+@fuzz(50)
 @given(lines(), st.binary(max_size=20) | st.sampled_from(seeds.proofs()), st.booleans())
 @example(["append", "--actor", "a", "--action", "b", "--after", "0e99999999999999999999"], b"", False)
 @example(["append", "--actor", "a", "--action", "b", "--after", "[" * 60_000], b"", False)

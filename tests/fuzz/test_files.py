@@ -44,7 +44,7 @@ def test_a_signers_state(folder: Path) -> None:
     state_in(path).put(HEAD)
     sound = path.read_bytes()
 
-    @fuzz(60)
+    @fuzz(30)
     @given(mutated([sound]))
     @example(b'{"origin":"log.example/audit/main","more":' + b"[" * 4000)
     @example(sound.replace(b"7,", b"7e0,"))
@@ -71,7 +71,7 @@ def test_a_key_file(folder: Path) -> None:
     create_key(path, ORIGIN)
     sound = path.read_bytes()
 
-    @fuzz(60)
+    @fuzz(30)
     @given(mutated([sound]))
     def check(data: bytes) -> None:
         path.write_bytes(data)
@@ -94,7 +94,7 @@ def test_a_witness_memory(folder: Path) -> None:
     [path] = [path for path in memory.iterdir() if len(path.name) == 64]
     sound = path.read_bytes()
 
-    @fuzz(60)
+    @fuzz(30)
     @given(mutated([sound, *seeds.notes()]))
     def check(data: bytes) -> None:
         path.write_bytes(data)
@@ -112,7 +112,7 @@ def test_the_servers_passwords(folder: Path) -> None:
     path = folder / "servers.json"
     sound = json.dumps(ACCESS).encode()
 
-    @fuzz(60)
+    @fuzz(30)
     @given(mutated([sound]))
     @example(b"[" * 100_000)
     @example(sound.replace(b"5433", b"1e400"))
@@ -144,7 +144,7 @@ def test_the_journal_of_migrations(folder: Path) -> None:
     path = schema / "journal.json"
     sound, expected = path.read_bytes(), migrate.load(schema)
 
-    @fuzz(60)
+    @fuzz(30)
     @given(mutated([sound]))
     @example(sound.replace(b"0001_", b"../0001_"))
     @example(sound.replace(b"0001_", b"\\u0000"))

@@ -75,7 +75,7 @@ def events_in(file: Path, form: str) -> list[Event]:
 def test_every_file_is_events_or_a_bad_line(tmp_path: Path) -> None:
     file = tmp_path / "file"
 
-    @fuzz(120)
+    @fuzz(60)
     @given(
         FORMATS.flatmap(lambda form: st.tuples(st.just(form), mutated(FILES[form]) | strained(FILES[form]))),
         st.sampled_from(["plain", "plain", "gzip", "gzip of changed", "gzip of gzip"]),
@@ -114,7 +114,7 @@ def test_what_nests_too_deeply(tmp_path: Path, form: str, deep: str) -> None:
             events_in(tmp_path / "file", form)
 
 
-@fuzz(60)
+@fuzz(30)
 @given(strained([json.dumps(RECORD).encode(), *WITHOUT]))
 @example(json.dumps(RECORD | {"resources": None, "requestParameters": {"instancesSet": {"items": 5}}}).encode())
 @example(json.dumps(RECORD | {"resources": None, "requestParameters": {"instancesSet": {"items": "abc"}}}).encode())
@@ -135,7 +135,7 @@ def test_whatever_a_record_says_its_event_is_whole(text: bytes) -> None:
     assert 1 <= len(event.actor) <= 255 and 1 <= len(event.action) <= 128 and 1 <= len(event.actor_type) <= 64
 
 
-@fuzz(40)
+@fuzz(20)
 @given(texts(["arn:aws:ec2:us-east-1:123:instance/i-1", "arn:aws:s3:::b/c", "arn:aws:iam::1:user/a:b"]))
 def test_arns(arn: str) -> None:
     assert type_of_arn(arn)
@@ -148,7 +148,7 @@ def test_an_import_records_what_it_says(ledger: Ledger, tmp_path: Path) -> None:
     cli = cli_of(ledger, redis=False)
     file = tmp_path / "file"
 
-    @fuzz(40)
+    @fuzz(20)
     @given(FORMATS.flatmap(lambda form: st.tuples(st.just(form), mutated(FILES[form]) | strained(FILES[form]))), st.booleans())
     def check(formed: tuple[str, bytes], from_stdin: bool) -> None:
         form, data = formed
@@ -192,10 +192,6 @@ def test_a_bomb_is_refused_in_little_memory(ledger: Ledger, tmp_path: Path, case
     form, head, part, size = BOMBS[case]
     file = tmp_path / "bomb.gz"
     part *= 10**6
-    with gzip.open(file, "wb", compresslevel=1) as opened:
-        opened.write(head)
-        for _ in range(size // len(part)):
-            opened.write(part)
-        opened.write(b"{}]}")
+    file.write_bytes(gzip.compress(head) + gzip.compress(part) * (size // len(part)) + gzip.compress(b"{}]}"))
     ran = limited(cli_of(ledger, redis=False), "import", str(file), "--format", form)
     assert ran.returncode == 2 and ran.stderr.startswith("error: ") and "line 1" in ran.stderr, ran

@@ -37,7 +37,7 @@ def loaded(**environment: str) -> Settings:
     return Settings.load(environment={f"LEDGER_{name}": value for name, value in environment.items()})
 
 
-@fuzz(40)
+@fuzz(25)
 @given(texts(DATABASES), texts(REDISES), texts(["main", "a.b-c_d"]), texts([".ledger"]))
 @example("postgresql://\udcff/x", "redis://\udcff/0", "main\n", "\0")
 @example(DATABASES[1], REDISES[2], "main", "x")
@@ -108,7 +108,7 @@ def _pong() -> Plan[object]:
     return (yield Command(("PING",)))
 
 
-@fuzz(40)
+@fuzz(25)
 @given(st.sampled_from(NUMBERED), st.sampled_from([each.decode() for each in NUMBERS]) | texts(["10", "0.5"]))
 @example("LOCK_TIMEOUT", "3e6")
 def test_numbers(name: str, text: str) -> None:
@@ -123,7 +123,7 @@ def test_numbers(name: str, text: str) -> None:
     assert 0 < settings.pool_max_size < 2**31 and 0 < settings.stream_keep < 2**63
 
 
-@fuzz(40)
+@fuzz(25)
 @given(texts(["https://user:s3cret@publish.example:8443/checkpoints?token=s3cret", "http://[::1]/x"]))
 def test_endpoints(text: str) -> None:
     try:
@@ -135,7 +135,7 @@ def test_endpoints(text: str) -> None:
 # ------------------------------------------------------------------------------------------------------------ messages
 
 
-@fuzz(40)
+@fuzz(25)
 @given(texts([*DATABASES, *REDISES, f"host=h password = '{SECRET}' user=u", "a.b.c://d"]))
 @example("a." * 60_000)
 @example("a://" * 30_000)

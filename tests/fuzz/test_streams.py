@@ -66,7 +66,7 @@ def test_no_reader_believes_or_stumbles(ledger: Ledger, published: list[tuple[by
     cli = cli_of(ledger)
     first = envelopes[places[0]]
 
-    @fuzz(60)
+    @fuzz(20)
     @given(
         place=st.integers(0, 3),
         envelope=st.none() | strained(envelopes) | mutated(envelopes),

@@ -101,7 +101,7 @@ fields = st.fixed_dictionaries(
 )  # fmt: skip
 
 
-@fuzz(150)
+@fuzz(60)
 @given(fields)
 @example({"actor": "a", "action": "b", "occurred_at": datetime(2026, 1, 1, tzinfo=Nowhere())})
 @example({"actor": "a", "action": "b", "before": Kind.NESTED, "after": [Kind.TEXT], "metadata": Line(Order("\ud800"))})

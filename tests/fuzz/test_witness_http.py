@@ -53,7 +53,7 @@ def test_a_server_answers_on(server: Witness) -> None:
     sound += [posted(body, b"Expect: 100-continue\r\n", b"Connection: keep-alive\r\n") for body in seeds.requests()[:1]]
     sound += [b"GET / HTTP/1.0\r\n\r\n", HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nold 0\r\n0\r\n\r\n", sound[0] * 3]
 
-    @fuzz(60)
+    @fuzz(30)
     @given(mutated(sound))
     @example(HEAD + b"Content-Length: -1\r\n\r\n" + b"x" * 100)
     @example(HEAD + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n")
@@ -120,7 +120,7 @@ def test_a_client_has_an_outcome() -> None:
     answers: list[Iterable[bytes]] = [()]
     with saying(answers) as (witness, _):
 
-        @fuzz(60)
+        @fuzz(30)
         @given(mutated(sound))
         @example(CHUNKED + b"-1\r\n" + b"x" * 1000)
         @example(CHUNKED + b"ffffffffffffffffff\r\n" + b"x" * 100_000)
