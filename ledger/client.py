@@ -25,9 +25,10 @@ from ledger.gathering import Gathering, receipt_of
 from ledger.opening import open_ledger, open_settings
 from ledger.projection import reached
 from ledger.proof import Consistency, Proof
+from ledger.repeats import Outcome
 from ledger.servers import Servers
 from ledger.settings import Settings
-from ledger.store import Appender, Condition, LedgerRef, Outcome
+from ledger.store import Appender, Condition, LedgerRef
 from ledger.subscription import CLAIMS, Claim, Delivery, Subscription, consumer_name
 from ledger.verify import verify
 from ledger.waiting import Patience, Quiet

@@ -30,7 +30,8 @@ from ledger.errors import (
 )
 from ledger.events import Entry, Event, Receipt
 from ledger.findings import ERASED, ERASED_TYPE, HOLD_PLACED, HOLD_RELEASED, RETRIED, SKIP_TYPE, SKIPPED
-from ledger.store import BEGIN, LOCK_TIMEOUT, Appender, Outcome, Repeat
+from ledger.repeats import Outcome, Repeat
+from ledger.store import BEGIN, LOCK_TIMEOUT, Appender
 
 SQL = sql("erasure")
 _NAME = re.compile(r"[a-z][a-z0-9_]*").fullmatch

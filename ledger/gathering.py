@@ -9,7 +9,7 @@ from ledger.canonical import Draft
 from ledger.chain import Link
 from ledger.errors import InvalidEvent, LedgerError
 from ledger.events import Appended, Event, Receipt
-from ledger.store import Outcome, Repeat
+from ledger.repeats import Outcome, Repeat
 from ledger.writer import prepare
 
 BATCH = 10_000

@@ -1,4 +1,4 @@
-"""What a projection is; its checkpoint; the plans that move it, and that rebuild it beside the live one.
+"""What a projection is; its checkpoint; the plans that move it.
 
 A projection's tables have plain names. They live in the schema `ledger_views`; while they are rebuilt, in a schema of
 their own. The search_path decides which of the two a statement means, so a projection never names a schema.
@@ -12,7 +12,6 @@ from datetime import datetime
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from ledger import trouble
-from ledger.chain import check_continues
 from ledger.effects import Apply, Pipeline, Plan, Query, Refused, Rollback, Row, SqlScript, sql
 from ledger.errors import (
     ChainBroken,
@@ -20,12 +19,11 @@ from ledger.errors import (
     StreamDiverged,
     Unavailable,
     UnknownProjection,
-    UsageError,
 )
 from ledger.events import Entry, Tail
 from ledger.findings import erased_by
 from ledger.silence import end_silent_sessions
-from ledger.store import BEGIN, LOCK_TIMEOUT, PAGE, LedgerRef, read
+from ledger.store import BEGIN, LOCK_TIMEOUT, LedgerRef
 
 SQL = sql("projection")
 LIVE_SCHEMA = "ledger_views"
@@ -33,7 +31,6 @@ ABOUT = 100
 """Entries about one resource that are read at a time: 25 MB where each has the largest body."""
 
 _COMMIT = Query("commit")
-_FORBIDDEN = "42501"
 _DEFERRED = "23"
 """Constraints, which may be checked only at the commit."""
 
@@ -121,8 +118,8 @@ def install(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[None]:
         )
     )
     if not (yield Query(SQL["known"], (projection.name,))):
-        yield from _create_tables(projection, LIVE_SCHEMA)
-    yield from _add_checkpoints(projection, ledgers, building=False)
+        yield from create_tables(projection, LIVE_SCHEMA)
+    yield from add_checkpoints(projection, ledgers, building=False)
     yield _COMMIT
 
 
@@ -182,16 +179,16 @@ def advance(
         yield Rollback()
         raise StreamDiverged(f"entry {last.position} of the stream of ledger {ledger.name!r} is not the ledger's")
     held = {row[0]: Checkpoint(*row) for row in rows}
-    skips = _skips(ledger, skipped, retry)
+    skips = skips_of(ledger, skipped, retry)
     moves, moved_by = [], {}
     for projection in projections:
         checkpoint = held.get(projection.name)
         if checkpoint is not None and checkpoint.version == projection.version:
-            moved = yield from _apply(ledger, projection, checkpoint, start, entries, epoch, skips)
+            moved = yield from apply_unseen(ledger, projection, checkpoint, start, entries, epoch, skips)
             if moved != checkpoint:
                 held[projection.name] = moved
                 moved_by[projection.name] = moved.position - checkpoint.position
-                moves.append(_move(ledger.ledger_id, moved, building))
+                moves.append(move(ledger.ledger_id, moved, building))
     try:
         yield Pipeline((*moves, _COMMIT)) if moves else _COMMIT
     except Refused as refused:
@@ -233,13 +230,13 @@ def advance_exactly(
     return (yield from advance_exactly(ledger, projection, entries[half - 1].tail, entries[half:], **options))
 
 
-def _skips(ledger: LedgerRef, rows: Iterable[Row], retry: Retry | None) -> dict[str, frozenset[int]]:
+def skips_of(ledger: LedgerRef, rows: Iterable[Row], retry: Retry | None) -> dict[str, frozenset[int]]:
     """The positions that each projection leaves out."""
     retried = {retry.position} if retry is not None and retry.ledger_id == ledger.ledger_id else set()
     return {name: frozenset(positions) - retried for name, positions in rows}
 
 
-def _apply(
+def apply_unseen(
     ledger: LedgerRef,
     projection: Projection,
     checkpoint: Checkpoint,
@@ -262,7 +259,8 @@ def _apply(
     return checkpoint._replace(epoch=epoch, position=last.position, hash=last.hash, recorded_at=last.recorded_at)
 
 
-def _move(ledger_id: int, to: Checkpoint, building: bool) -> Query:
+def move(ledger_id: int, to: Checkpoint, building: bool) -> Query:
+    """Moves a checkpoint."""
     params = (to.epoch, to.position, to.hash, to.recorded_at, ledger_id, to.name, building)
     return Query(SQL["move_checkpoint"], params)
 
@@ -325,111 +323,18 @@ def _unseen(checkpoint: Checkpoint, start: Tail, entries: Sequence[Entry]) -> Se
     return entries[seen:]
 
 
-# --------------------------------------------------------------------------------------------------------- rebuild
-
-
 def building_schema(projection: Projection) -> str:
+    """Where a rebuild has its tables until they are swapped in."""
     return f"ledger_rebuild_{projection.name}"
 
 
-def begin_rebuild(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[bool]:
-    """Empty tables beside the live ones. False where another rebuild of this projection is under way.
-
-    The lock belongs to the connection: it must be one's own, and is given up by closing it. Waits for a moment, because
-    the lock of a rebuild that was killed, or has just ended, lasts until Postgres has seen that.
-    """
-    lock = Query(SQL["lock_rebuild"], (projection.name,))
-    try:
-        yield Pipeline((BEGIN, Query(SQL["short_lock_timeout"]), lock, _COMMIT))
-    except Refused as refused:
-        if refused.sqlstate != LOCK_TIMEOUT:
-            raise
-        yield Rollback()
-        yield from end_silent_sessions()
-        return False
-    yield from drop_rebuild(projection)
-    schema = building_schema(projection)
-    yield BEGIN
-    try:
-        yield SqlScript(f'create schema "{schema}" authorization ledger_projector')
-    except Refused as refused:
-        if refused.sqlstate != _FORBIDDEN:
-            raise
-        raise UsageError(
-            "ledger_projector may not create a schema in this database, which a rebuild needs: run 'auditledger "
-            "migrate' as the database's owner, who lets it (copies and restored databases have no such privileges)"
-        ) from refused
-    yield Pipeline((Query(SQL["as_projector"]), Query(SQL["set_path"], (schema,))))
-    yield from _create_tables(projection, schema)
-    yield from _add_checkpoints(projection, ledgers, building=True)
-    yield _COMMIT
-    return True
-
-
-def swap(projection: Projection, ledgers: Sequence[LedgerRef], retry: Retry | None = None) -> Plan[bool]:
-    """Puts the rebuilt tables in the live ones' place, in one transaction; for when few entries are left to replay.
-
-    While it holds the live checkpoints no worker moves them, so the rest can be caught up; readers wait for a moment
-    and then see the new tables. retry: is recorded in the same transaction.
-    False where readers held the live tables for too long: try again. Raises ProjectionFailed.
-    """
-    schema = building_schema(projection)
-    yield Pipeline(
-        (
-            BEGIN,
-            Query(SQL["lock_all_checkpoints"], (projection.name,)),
-            Query(SQL["set_path"], (schema,)),
-        )
-    )
-    live = yield from checkpoints(projection.name)
-    yield from _add_checkpoints(projection, ledgers, building=True)
-    built = yield from checkpoints(projection.name, building=True)
-    for ledger in ledgers:
-        at = built[ledger.ledger_id]
-        goal = live[ledger.ledger_id].position if ledger.ledger_id in live else 0
-        skips = _skips(ledger, (yield trouble.skips(ledger.ledger_id, [projection.name])), retry)
-        while at.position < goal:
-            entries = yield from read(ledger, at.position, PAGE, goal)
-            if not entries:  # the live view had seen more than a database that was set back
-                break
-            check_continues(at.tail, entries)
-            at = yield from _apply(ledger, projection, at, at.tail, entries, at.epoch, skips)
-        yield _move(ledger.ledger_id, at, building=True)
-    try:
-        yield Pipeline(
-            (
-                Query(SQL["short_lock_timeout"]),
-                Query(SQL["swap_in"], (schema, list(projection.tables))),
-                Query(SQL["drop_live_checkpoints"], (projection.name,)),
-                Query(SQL["raise_checkpoints"], (projection.name,)),
-            )
-        )
-    except Refused as refused:
-        if refused.sqlstate != LOCK_TIMEOUT:
-            raise
-        yield Rollback()
-        return False
-    yield SqlScript(f'drop schema "{schema}" cascade')
-    if retry is None:
-        yield _COMMIT
-    else:
-        yield from retry.record()
-    return True
-
-
-def drop_rebuild(projection: Projection) -> Plan[None]:
-    """Clears away a rebuild that was given up or killed."""
-    yield BEGIN
-    yield SqlScript(f'drop schema if exists "{building_schema(projection)}" cascade')
-    yield Query(SQL["drop_building_checkpoints"], (projection.name,))
-    yield _COMMIT
-
-
-def _create_tables(projection: Projection, schema: str) -> Plan[None]:
+def create_tables(projection: Projection, schema: str) -> Plan[None]:
+    """In the schema that the search_path names first."""
     yield SqlScript(projection.schema)
     yield Query(SQL["protect"], (schema, list(projection.tables)))
 
 
-def _add_checkpoints(projection: Projection, ledgers: Sequence[LedgerRef], building: bool) -> Plan[None]:
+def add_checkpoints(projection: Projection, ledgers: Sequence[LedgerRef], building: bool) -> Plan[None]:
+    """For the ledgers that have none yet."""
     ids = [ledger.ledger_id for ledger in ledgers]
     yield Query(SQL["add_checkpoints"], (projection.name, building, projection.version, ids))

@@ -1,4 +1,4 @@
-"""Is an event that comes with a known id the one that was recorded under it? Pure.
+"""Events that come with a known id: are they what was recorded under it, and what becomes of them? Pure.
 
 An appender may not read bodies: of what is recorded it learns the envelope's fields, and asks the database whether the
 texts of a body differ from those that it holds.
@@ -6,15 +6,28 @@ texts of a body differ from those that it holds.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
 from ledger.canonical import Draft
+from ledger.chain import Link
+from ledger.errors import IdempotencyConflict
 from ledger.events import Receipt
 
 _SAID = ("actor", "action", "resource_type", "resource_id", "actor_type")
 _TEXTS = ("before", "after", "metadata")
+
+
+class Repeat(NamedTuple):
+    """The event was recorded before; its first receipt."""
+
+    receipt: Receipt
+
+
+Outcome: TypeAlias = Link | Repeat | IdempotencyConflict
+"""Recorded now, recorded before, or refused; the first two have a receipt."""
 
 
 class Recorded(NamedTuple):
@@ -62,3 +75,45 @@ def bodies(drafts: list[Draft]) -> tuple[list[Any], ...]:
     """The arrays of ids and texts that store.sql's `differences` takes."""
     texts = ([None if (text := getattr(draft, name)) is None else text.decode() for draft in drafts] for name in _TEXTS)
     return ([draft.id for draft in drafts], *texts)
+
+
+def sift(
+    drafts: Sequence[Draft], repeats: Mapping[int, tuple[Recorded, str | None]], stop: bool
+) -> tuple[list[Draft], list[Outcome | UUID]]:
+    """Which drafts are still to be recorded; and for each draft its outcome, or the id that will have one."""
+    fresh: dict[UUID, Draft] = {}
+    outcomes: list[Outcome | UUID] = []
+    for place, draft in enumerate(drafts):
+        twin = fresh.get(draft.id)
+        if place in repeats:
+            recorded, field = repeats[place]
+            if field is None:
+                outcomes.append(Repeat(recorded.receipt))
+                continue
+            conflict = IdempotencyConflict(
+                f"id {draft.id} was recorded at position {recorded.position} with another {field}: "
+                "nothing was recorded for this event; an id stands for one event only"
+            )
+        elif twin is not None:
+            if twins(draft, twin):
+                outcomes.append(draft.id)
+                continue
+            conflict = IdempotencyConflict(f"id {draft.id} stands for two different events of one batch")
+        else:
+            fresh[draft.id] = draft
+            outcomes.append(draft.id)
+            continue
+        outcomes.append(conflict)
+        if stop:
+            break
+    return list(fresh.values()), outcomes
+
+
+def resolved(outcome: Outcome | UUID, recorded: dict[UUID, Link | Repeat]) -> Outcome:
+    """The outcome for an id of this batch: recorded now the first time, a repeat after that."""
+    if not isinstance(outcome, UUID):
+        return outcome
+    found = recorded[outcome]
+    if isinstance(found, Link):
+        recorded[outcome] = Repeat(found.receipt)
+    return found

@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 from typing import TypeVar
 
 from ledger import projection as plans
+from ledger import rebuilding
 from ledger.chain import check_continues
 from ledger.connections import ALONE, connect
 from ledger.drive import Connection, drive
@@ -73,7 +74,7 @@ def rebuild(
         return _Rebuild(connection, projection, progress or (lambda done, to_do: None), retry).run()
     except (ChainBroken, ProjectionFailed, SkipRefused, TailBusy):
         connection.rollback()
-        drive(plans.drop_rebuild(projection), lambda: connection)
+        drive(rebuilding.drop_rebuild(projection), lambda: connection)
         raise
     finally:
         connection.close()
@@ -90,14 +91,14 @@ class _Rebuild:
         self._done = 0
 
     def run(self) -> int:
-        if not self._drive(plans.begin_rebuild(self._projection, self._drive(all_ledgers()))):
+        if not self._drive(rebuilding.begin_rebuild(self._projection, self._drive(all_ledgers()))):
             raise InvalidSetting(f"another rebuild of {self._projection.name!r} is running: wait for it to end")
         for _ in range(TRIES):
             ledgers = self._drive(all_ledgers())
             while sum(map(self._catch_up, ledgers)) > BATCH:
                 pass  # much has come meanwhile; it gets less, but hardly ever nothing
             try:
-                if self._drive(plans.swap(self._projection, ledgers, self._retry)):
+                if self._drive(rebuilding.swap(self._projection, ledgers, self._retry)):
                     return self._done
             except (ProjectionFailed, TailBusy):  # at one of the newest: catching up again finds which
                 self._connection.rollback()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
@@ -13,9 +13,9 @@ from ledger import chain
 from ledger.canonical import Draft
 from ledger.chain import Link
 from ledger.effects import CopyIn, Effect, InTransaction, Pipeline, Plan, Query, Refused, Rollback, Row, sql
-from ledger.errors import ConditionFailed, IdempotencyConflict, TailBusy, Unavailable, UnknownLedger, UsageError
-from ledger.events import Entry, Receipt, Tail, Unchanged
-from ledger.repeats import Recorded, bodies, difference, twins
+from ledger.errors import ConditionFailed, TailBusy, Unavailable, UnknownLedger, UsageError
+from ledger.events import Entry, Tail, Unchanged
+from ledger.repeats import Outcome, Recorded, Repeat, bodies, difference, resolved, sift
 from ledger.rows import copy_data, insert_params, row_params
 from ledger.silence import end_silent_sessions
 
@@ -44,16 +44,6 @@ class LedgerRef(NamedTuple):
 
     ledger_id: int
     name: str
-
-
-class Repeat(NamedTuple):
-    """The event was recorded before; its first receipt."""
-
-    receipt: Receipt
-
-
-Outcome: TypeAlias = Link | Repeat | IdempotencyConflict
-"""Recorded now, recorded before, or refused; the first two have a receipt."""
 
 
 def find_ledger(name: str) -> Plan[LedgerRef]:
@@ -227,7 +217,7 @@ class Appender:
         tail, results = yield from self._locked([BEGIN] if own else [], queries, deadline)
         found = [Recorded(*row) for row in results[0]] if ids else []
         repeats = (yield from _compare(self.ledger, drafts, found)) if found else {}
-        fresh, outcomes = _sift(drafts, repeats, stop)
+        fresh, outcomes = sift(drafts, repeats, stop)
         if fresh:
             _check(expect, tail, results[-1] if results else [])
             links = list(chain.extend(tail, fresh, self._now()))
@@ -247,7 +237,7 @@ class Appender:
                 # for the entries found here, whose own commit may have been interrupted while it waited.
                 yield _COMMIT
                 self._tail = tail
-        return [_resolved(outcome, recorded) for outcome in outcomes]
+        return [resolved(outcome, recorded) for outcome in outcomes]
 
     def _locked(
         self, before: Sequence[Query], after: Sequence[Query], deadline: float | None
@@ -339,16 +329,6 @@ def _check(expect: Condition | None, tail: Tail, rows: list[Row]) -> None:
         )
 
 
-def _resolved(outcome: Outcome | UUID, recorded: dict[UUID, Link | Repeat]) -> Outcome:
-    """The outcome for an id of this batch: recorded now the first time, a repeat after that."""
-    if not isinstance(outcome, UUID):
-        return outcome
-    found = recorded[outcome]
-    if isinstance(found, Link):
-        recorded[outcome] = Repeat(found.receipt)
-    return found
-
-
 def _compare(
     ledger: LedgerRef, drafts: Sequence[Draft], found: Sequence[Recorded]
 ) -> Plan[dict[int, tuple[Recorded, str | None]]]:
@@ -369,38 +349,6 @@ def _compare(
             place = places[number - 1]
             repeats[place] = (repeats[place][0], field)
     return repeats
-
-
-def _sift(
-    drafts: Sequence[Draft], repeats: Mapping[int, tuple[Recorded, str | None]], stop: bool
-) -> tuple[list[Draft], list[Outcome | UUID]]:
-    """Which drafts are still to be recorded; and for each draft its outcome, or the id that will have one."""
-    fresh: dict[UUID, Draft] = {}
-    outcomes: list[Outcome | UUID] = []
-    for place, draft in enumerate(drafts):
-        twin = fresh.get(draft.id)
-        if place in repeats:
-            recorded, field = repeats[place]
-            if field is None:
-                outcomes.append(Repeat(recorded.receipt))
-                continue
-            conflict = IdempotencyConflict(
-                f"id {draft.id} was recorded at position {recorded.position} with another {field}: "
-                "nothing was recorded for this event; an id stands for one event only"
-            )
-        elif twin is not None:
-            if twins(draft, twin):
-                outcomes.append(draft.id)
-                continue
-            conflict = IdempotencyConflict(f"id {draft.id} stands for two different events of one batch")
-        else:
-            fresh[draft.id] = draft
-            outcomes.append(draft.id)
-            continue
-        outcomes.append(conflict)
-        if stop:
-            break
-    return list(fresh.values()), outcomes
 
 
 def _noting(links: Iterable[Link], notes: list[Link]) -> Iterator[Link]:

@@ -20,8 +20,9 @@ from ledger.effects import Plan
 from ledger.erasure import record_own
 from ledger.errors import ConnectionLost, InvalidEvent, LedgerError, OutcomeUnknown, TailBusy, Unavailable
 from ledger.events import Event
+from ledger.repeats import Outcome
 from ledger.servers import AsyncServers, Servers
-from ledger.store import NEARLY, Appender, Condition, Outcome
+from ledger.store import NEARLY, Appender, Condition
 from ledger.telemetry import span
 
 MAX_TURN = 1000
