@@ -237,7 +237,9 @@ class Projector:
             except ProjectionFailed as error:
                 return error
 
-        if len(entries) < MANY and len(lane.projections) > 1:
+        if len(lane.projections) == 1:
+            outcomes = [alone(*lane.projections)]
+        elif len(entries) < MANY:
             plan = plans.advance(
                 reader.ledger, lane.projections, reader.tail, entries, epoch=reader.epoch, applied=applied
             )

@@ -428,7 +428,7 @@ def test_no_byte_is_left_where_an_erasure_reaches(own_servers: OwnServers, tmp_p
             ledger.append(personal(number))
         relay.publish()
         project(ledger)
-        assert len(list(ledger.subscribe("mailer", idle=0.1))) == 12  # none is acknowledged
+        assert len(list(ledger.subscribe("mailer", idle=1))) == 12  # none is acknowledged
         admin.execute("analyze")
         data = own_servers.home / "postgres" / "base"
         for secret in SECRETS:  # the search would find it

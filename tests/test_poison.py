@@ -8,19 +8,25 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
+from typing import Any
 
 import psycopg
 import pytest
 from ledger_projections import ActorActivity, Timeline
 
-from ledger import Entry, Event, InvalidEvent, Ledger, ProjectionFailed, SkipRefused, TailBusy
+from ledger import Entry, Event, InvalidEvent, Ledger, Plan, ProjectionFailed, SkipRefused, TailBusy
 from ledger import projection as plans
 from ledger.connections import create_redis_connection
+from ledger.consumer import BEGINNING
+from ledger.drive import drive
+from ledger.erasure import record_own, retrying
 from ledger.projector import Projector
 from ledger.relay import Relay
 from ledger.replay import rebuild
 from ledger.servers import Servers
 from ledger.settings import Settings
+from ledger.store import Appender, read
+from ledger.writer import prepare
 from tests.api import Api
 from tests.poison import POISON, SECRET, Picky, live_is_a_replay, poisoned, positions, retry, standstill
 from tests.support import checked, event, events
@@ -436,6 +442,44 @@ def test_a_tail_that_is_held_puts_nothing_in_place(stuck: Ledger, admin: psycopg
         with pytest.raises(TailBusy):
             retry(stuck, Picky(), 6)
     assert (positions(admin), len(checked(stuck)), leftovers(admin)) == (before, 11, 0)
+
+
+@pytest.mark.parametrize("effects", range(14))
+def test_a_crash_while_it_is_put_in_place(stuck: Ledger, admin: psycopg.Connection, effects: int) -> None:
+    """After each effect of the swap: the view has the entry if and only if the ledger says so."""
+    stuck.skip("picky", 6, "user:ops", "ticket 12")
+    project(stuck, [Picky(poisoned)])
+    draft = prepare(retrying("picky", 6, "user:ops", "mended"), "main", own=True)
+    again = plans.Retry(1, 6, lambda: record_own(Appender(stuck.ref), draft, begun=True))
+    ended = False
+
+    def cut_short(plan: Plan[Any]) -> Plan[None]:
+        nonlocal ended
+        effect = next(plan)
+        try:
+            for _ in range(effects):
+                effect = plan.send((yield effect))
+        except StopIteration:
+            ended = True
+
+    with psycopg.connect(stuck.settings.database_url or "", autocommit=True) as connection:
+
+        def run(plan: Plan[Any]) -> Any:
+            return drive(plan, lambda: connection)
+
+        assert run(plans.begin_rebuild(Picky(), [stuck.ref]))
+        entries = run(read(stuck.ref, 0))
+        run(plans.advance_exactly(stuck.ref, Picky(), BEGINNING, entries, epoch=1, building=True, retry=again))
+        run(cut_short(plans.swap(Picky(), [stuck.ref], again)))
+        connection.close()
+    [(retried,)] = admin.execute("select retried from ledger.skips").fetchall()
+    assert (6 in positions(admin)) == (retried is not None) == (len(checked(stuck)) == 12)
+    assert stuck.verify().findings == []
+    assert retried == 12 or not ended
+    assert ended or effects < 13
+    if retried is None:
+        assert retry(stuck, Picky(), 6) == 11
+    assert positions(admin) == list(range(1, 12))
 
 
 # ---------------------------------------------------------------------------------------------------------- by policy
