@@ -119,8 +119,8 @@ def _resource(record: dict[str, Any], service: str) -> tuple[str, str] | None:
 
 def _named(resource_type: str, value: Any, record: dict[str, Any]) -> tuple[str, str] | None:
     if isinstance(value, dict):  # {"items": [{"instanceId": …}]}
-        items = value.get("items")
-        value = [item.get("instanceId") for item in items if isinstance(item, dict)] if isinstance(items, list) else None
+        items = value.get("items") if isinstance(value.get("items"), list) else ()
+        value = [item.get("instanceId") for item in items or () if isinstance(item, dict)]
     if isinstance(value, list):
         value = value[0] if len(value) == 1 else None
     if not isinstance(value, str) or not value:

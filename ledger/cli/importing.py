@@ -31,7 +31,7 @@ from ledger.gathering import BATCH
 LONGEST = {"events": 4 * 1024 * 1024, "cloudtrail": 64 * 1024 * 1024}
 """Bytes of a line, by format: an event's body has at most 256 KiB, an AWS log file is one line with all its records."""
 _VALUES = 4_000_000
-"""JSON values in a line: a decoded one takes some 70 bytes, however short it was. In real records one is 35 bytes long."""
+"""JSON values in a line: decoded, one takes some 70 bytes, however short it was. In real records it has 35."""
 _REPORT = 500
 """Lines between two steps of the progress bar."""
 

@@ -29,7 +29,7 @@ def connection_to(parts: SplitResult, timeout: float, most: int) -> HTTPConnecti
 class _Response(HTTPResponse):
     def __init__(self, most: int, timeout: float, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.fp = io.BufferedReader(_Bounded(cast(io.BufferedReader, self.fp).detach(), most, timeout))
+        self.fp = io.BufferedReader(_Bounded(self.fp.detach(), most, timeout))
 
 
 class _Bounded(io.RawIOBase):
@@ -43,7 +43,7 @@ class _Bounded(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        count = cast(int | None, self._raw.readinto(buffer))  # type: ignore[attr-defined]
+        count = cast(int | None, self._raw.readinto(buffer))
         self._left -= count or 0
         if self._left < 0:
             raise OSError("its answer is too long")
