@@ -16,11 +16,11 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from ledger import stream
-from ledger.answers import connection_to
 from ledger.checkpoint import Checkpoint
 from ledger.effects import Plan
 from ledger.embedded.files import sync_folder
 from ledger.errors import InvalidSetting, LedgerError, NoteRefused, PublishingFailed
+from ledger.httpclient import connection_to
 from ledger.note import parse_note
 
 TIMEOUT = 10.0

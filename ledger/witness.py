@@ -24,9 +24,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from ledger.answers import connection_to
 from ledger.checkpoint import Checkpoint, cosigned_by
 from ledger.errors import CosignaturesMissing, InvalidSetting, NoteRefused, ProofRefused, WitnessRefused
+from ledger.httpclient import connection_to
 from ledger.merkle import HASH_SIZE
 from ledger.note import (
     COSIGNATURE,

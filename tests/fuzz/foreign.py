@@ -21,9 +21,7 @@ def record(connection: psycopg.Connection, resource_id: str, before: str | None,
         "select position, hash, greatest(recorded_at, now()) from ledger.tails where ledger_id = 1"
     ).fetchall()
     who = ("user:42", "user", "invoice.updated", "invoice", resource_id)
-    entry = Entry(
-        "main", position + 1, uuid4(), now, now, *who, before, after, None, bytes(16), b"", bytes(prev), b""
-    )
+    entry = Entry("main", position + 1, uuid4(), now, now, *who, before, after, None, bytes(16), b"", bytes(prev), b"")
     entry = replace(entry, body_hash=canonical.digest(canonical.body(entry) or b""))
     entry = replace(entry, hash=canonical.digest(canonical.envelope(entry)))
     marks = ", ".join(["%s"] * 17)

@@ -16,7 +16,7 @@ CPU_SECONDS = 10.0
 
 
 def fuzz(examples: int) -> settings:
-    """The decorator of a property. examples: in the suite; `make fuzz` tries ten times as many in each of its rounds."""
+    """The decorator of a property. examples: in the suite; `make fuzz` tries ten times as many in each round."""
     return settings(
         max_examples=examples * (10 if LONG else 1),
         derandomize=not LONG,

@@ -37,7 +37,9 @@ def notes() -> list[bytes]:
 
 @cache
 def checkpoint_texts() -> list[bytes]:
-    return [parse_note(note).text for note in notes()] + [b"log.example/audit/main\n7\n" + b"A" * 43 + b"=\nextension\n"]
+    return [parse_note(note).text for note in notes()] + [
+        b"log.example/audit/main\n7\n" + b"A" * 43 + b"=\nextension\n"
+    ]
 
 
 @cache
@@ -61,7 +63,8 @@ def wires() -> list[tuple[bytes, bytes, bytes]]:
 
 @cache
 def proofs() -> list[bytes]:
-    return [log().proof(index, size, body).encode() for index, size in ((0, 1), (4, 7), (10, 11)) for body in (0, 1)]
+    places = ((0, 1), (4, 7), (10, 11))
+    return [log().proof(index, size, body).encode() for index, size in places for body in (False, True)]
 
 
 @cache

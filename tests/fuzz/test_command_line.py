@@ -18,7 +18,7 @@ from ledger import BodyUnreadable, Entry, Ledger, testing
 from tests.fuzz import seeds
 from tests.fuzz.foreign import record
 from tests.fuzz.json_texts import values
-from tests.fuzz.mutations import NUMBERS, mutated, texts
+from tests.fuzz.mutations import NUMBERS, texts
 from tests.fuzz.profile import bounded, fuzz
 from tests.support import checked, event, events
 from tests.test_cli_main import Cli, Ran, cli_of, run

@@ -1,4 +1,4 @@
-"""Files that the package keeps for itself, once they were damaged: keys, what signers and witnesses remember, passwords.
+"""Files that the package keeps for itself, damaged: keys, what signers and witnesses remember, passwords, journals.
 
 What comes back from a damaged file would be signed, or connected with: so it is what was written, or refused.
 """

@@ -1,4 +1,4 @@
-"""Files to import: whatever they hold, an import ends with 0 or with 2 and the line, and what stood before is recorded."""
+"""Files to import: whatever they hold, it ends with 0, or with 2 and the line, and what stood before is recorded."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ RECORD: dict[str, Any] = {
     "responseElements": {"ok": True},
     "errorCode": "AccessDenied",
 }
-WITHOUT = [json.dumps({name: item for name, item in RECORD.items() if name != left_out}).encode() for left_out in RECORD]
+WITHOUT = [
+    json.dumps({name: item for name, item in RECORD.items() if name != left_out}).encode() for left_out in RECORD
+]
 RECORDS = [*WITHOUT, b'{"Records":[%b,%b]}' % (WITHOUT[0], WITHOUT[-1])]
 FILES = {
     "events": [*EVENTS, b"\n".join(EVENTS) + b"\n", b"\xef\xbb\xbf" + b"\r\n\r\n".join(EVENTS)],
@@ -69,7 +71,7 @@ def events_in(file: Path, form: str) -> list[Event]:
         return list(source.events(lambda done, total: None))
 
 
-# --------------------------------------------------------------------------------------------- the files, without servers
+# ------------------------------------------------------------------------------------------- the files, without servers
 
 
 def test_every_file_is_events_or_a_bad_line(tmp_path: Path) -> None:
@@ -108,7 +110,12 @@ def test_every_file_is_events_or_a_bad_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("deep", DEEP)
 @pytest.mark.parametrize("form", FILES)
 def test_what_nests_too_deeply(tmp_path: Path, form: str, deep: str) -> None:
-    for text in (deep, f'{{"actor":{deep}}}', f'{{"actor":"a","action":"b","after":{deep}}}', f'{{"Records":[{deep}]}}'):
+    for text in (
+        deep,
+        f'{{"actor":{deep}}}',
+        f'{{"actor":"a","action":"b","after":{deep}}}',
+        f'{{"Records":[{deep}]}}',
+    ):
         (tmp_path / "file").write_text(text)
         with pytest.raises(UsageError, match="line 1"):
             events_in(tmp_path / "file", form)
@@ -149,7 +156,10 @@ def test_an_import_records_what_it_says(ledger: Ledger, tmp_path: Path) -> None:
     file = tmp_path / "file"
 
     @fuzz(20)
-    @given(FORMATS.flatmap(lambda form: st.tuples(st.just(form), mutated(FILES[form]) | strained(FILES[form]))), st.booleans())
+    @given(
+        FORMATS.flatmap(lambda form: st.tuples(st.just(form), mutated(FILES[form]) | strained(FILES[form]))),
+        st.booleans(),
+    )
     def check(formed: tuple[str, bytes], from_stdin: bool) -> None:
         form, data = formed
         file.write_bytes(data)

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ledger.cli.text import error_line, redacted
-from ledger.connections import aconnect, conninfo, connect, create_async_redis_connection, create_redis_connection
+from ledger.connections import aconnect, connect, conninfo, create_async_redis_connection, create_redis_connection
 from ledger.effects import Command, Plan
 from ledger.errors import InvalidSetting, LedgerError, Unavailable
 from ledger.publishing import Endpoint
@@ -59,7 +59,12 @@ def test_urls(database_url: str, redis_url: str, name: str, home: str) -> None:
     "url",
     [
         *DATABASES,
-        *("postgresql://a..b/x", f"postgresql://{'a' * 70}/x", "postgresql:///x?host=a..b", "postgresql://127.0.0.1:1/%ff"),
+        *(
+            "postgresql://a..b/x",
+            f"postgresql://{'a' * 70}/x",
+            "postgresql:///x?host=a..b",
+            "postgresql://127.0.0.1:1/%ff",
+        ),
     ],
 )
 def test_a_database_that_cannot_be_had(url: str) -> None:
@@ -77,14 +82,23 @@ async def _aconnect(url: str) -> None:
 OPTIONS = ["foo=1", "decode_responses=true", "protocol=3", "protocol=x", "parser_class=1", "retry=1", "driver_info=x"]
 OPTIONS += ["event_dispatcher=x", "connection_class=x", "credential_provider=x", "db=abc", "socket_timeout=abc"]
 OPTIONS += ["ssl_cert_reqs=nonsense", "encoding=nonsense", "redis_connect_func=1", "legacy_responses=false", "path=x"]
-REDIS_BASES = [*REDISES, "redis://a..b/0", f"redis://{'a' * 70}/0", "redis://127.0.0.1:1?", "rediss://127.0.0.1:1?", "unix:///x?"]
+REDIS_BASES = [
+    *REDISES,
+    "redis://a..b/0",
+    f"redis://{'a' * 70}/0",
+    "redis://127.0.0.1:1?",
+    "rediss://127.0.0.1:1?",
+    "unix:///x?",
+]
 
 
-@pytest.mark.parametrize("url", [*REDIS_BASES, *(f"{base}&{option}" for base in REDIS_BASES[-3:] for option in OPTIONS)])
+@pytest.mark.parametrize(
+    "url", [*REDIS_BASES, *(f"{base}&{option}" for base in REDIS_BASES[-3:] for option in OPTIONS)]
+)
 def test_a_redis_that_cannot_be_had(url: str) -> None:
-    for attempt in (lambda: _ping(url), lambda: asyncio.run(_aping(url))):
+    for ping in (_ping, lambda url: asyncio.run(_aping(url))):
         with pytest.raises((InvalidSetting, Unavailable)) as caught:
-            attempt()
+            ping(url)
         assert SECRET not in str(caught.value)
 
 

@@ -37,14 +37,16 @@ def ledger(servers: testing.Servers, template: str, pytestconfig: pytest.Config)
     redis_url = testing.redis_database(servers.redis_url, int(worker.removeprefix("gw")))
     with create_redis_connection(redis_url) as client:
         client.flushdb()
-    with testing.database(servers.database_url, template=template) as url:
-        with Ledger.open(database_url=url, redis_url=redis_url) as opened:
-            opened.append_many(events(3))
-            opened.append(event(4, before={"a": [1, 2.5, None]}, resource_type="invoice", resource_id="inv_7"))
-            cli_of(opened).well("relay", "--once")
-            with psycopg.connect(url, autocommit=True) as connection:
-                erase(connection, 2)
-            yield opened
+    with (
+        testing.database(servers.database_url, template=template) as url,
+        Ledger.open(database_url=url, redis_url=redis_url) as opened,
+        psycopg.connect(url, autocommit=True) as connection,
+    ):
+        opened.append_many(events(3))
+        opened.append(event(4, before={"a": [1, 2.5, None]}, resource_type="invoice", resource_id="inv_7"))
+        cli_of(opened).well("relay", "--once")
+        erase(connection, 2)
+        yield opened
 
 
 @pytest.fixture(scope="module")
