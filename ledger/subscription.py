@@ -186,7 +186,7 @@ class Subscription:
         if before is None or before.position + 1 != ids[0].position:
             found = yield Command(("XREVRANGE", self._key, f"({ids[0]}", "-", "COUNT", 1))
             before = StreamId.parse(found[0][0]) if found else StreamId(ids[0].epoch, 0)
-        return (yield from self._holes(pairwise((before, *ids))))
+        return (yield from self._holes((*pair, 1) for pair in pairwise((before, *ids))))
 
     def _take_over(self, count: int) -> Plan[list[Claim]]:
         """What others, or this consumer before a crash, left unacknowledged for too long, with the holes before it."""
@@ -206,23 +206,24 @@ class Subscription:
                 yield Command(("XACK", self._key, self._group, text))
             else:
                 kept.append((id_, fields, tries))
-                pairs.append((StreamId.parse(before) if before else StreamId(id_.epoch, 0), id_))
+                pairs.append((StreamId.parse(before) if before else StreamId(id_.epoch, 0), id_, tries))
         claimed = {id_ for id_, _, _ in kept}
         kept += [hole for hole in (yield from self._holes(pairs)) if hole[0] not in claimed]
         return (yield from self._claims(kept))
 
-    def _holes(self, pairs: Iterable[tuple[StreamId, StreamId]]) -> Plan[list[_Row]]:
-        """Entries deleted from the stream between two that followed one another in it when they were looked at."""
-        gaps = [
-            (first, last) for first, last in pairs if first.epoch == last.epoch and first.position + 1 < last.position
-        ]
+    def _holes(self, pairs: Iterable[tuple[StreamId, StreamId, int]]) -> Plan[list[_Row]]:
+        """Entries deleted from the stream between two that followed one another in it when they were looked at.
+
+        They have been handed out as often as the second of the two, of which that is given.
+        """
+        gaps = [pair for pair in pairs if pair[0].epoch == pair[1].epoch and pair[0].position + 1 < pair[1].position]
         if not gaps:
             return []
         # What was dealt with before it was deleted, by erasure or by trimming, is not handed out again.
         done = yield from self._saved()
         return [
-            (StreamId(last.epoch, position), None, 1)
-            for first, last in gaps
+            (StreamId(last.epoch, position), None, tries)
+            for first, last, tries in gaps
             for position in range(max(first.position, done) + 1, last.position)
         ]
 

@@ -106,6 +106,16 @@ def test_erased_while_it_is_held_and_then_lost_again(ledger: Ledger, own: Server
     assert {position for position, _ in found} == set(range(1, 8))
 
 
+def test_a_hole_that_comes_again_counts_as_the_entry_behind_it(ledger: Ledger, own: Servers) -> None:
+    """Who takes tries for the first must not see what was seen before. Found by the simulation, seed 1449400."""
+    group(ledger, own, 3, 4)
+    assert [claim.tries for claim in own.run(consumer(ledger, "one").next_claims(10, 0.1))] == [1] * 8
+    time.sleep(2 * CLAIM_AFTER)
+    again = own.run(consumer(ledger, "two").next_claims(10, 0.1))
+    assert [(claim.entry.position, claim.tries) for claim in again] == [(each.entry.position, 2) for each in again]
+    assert {3, 4} <= {claim.entry.position for claim in again}
+
+
 def test_progress_is_not_noted_beyond_a_hole_that_nobody_was_handed(ledger: Ledger, own: Servers) -> None:
     group(ledger, own, 1, 3, 4)
     one = consumer(ledger, "one")
