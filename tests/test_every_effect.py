@@ -1,7 +1,7 @@
 """Every job is brought to grief at each of its effects, in every way; then everything starts again.
 
-What must hold then: the ledger verifies; the stream is the store's; views are what a replay makes of them; every receipt
-that was handed out is true; nothing is missing, or there twice, or half done.
+What must hold then: the ledger verifies; the stream is the store's; views are what a replay makes of them; every
+receipt that was handed out is true; nothing is missing, or there twice, or half done.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def world(admin: psycopg.Connection, login: Logins, redis_url: str) -> Iterator[
 def test_appending(
     crashes: Crashes, world: World, tmp_path: Path, kind: type[Job], colour: type[SyncApi] | type[AsyncApi]
 ) -> None:
-    """What a kill leaves behind is the plan's doing, not the driver's: that AsyncLedger's leaves the same, one shows."""
+    """What a kill leaves behind is the plan's doing, not the driver's: that it is the same for AsyncLedger, one shows."""
     hows = How if colour is SyncApi or kind is Append else [How.CUT]
     survive(crashes, world, kind(kind.__name__, world.ledger.settings, tmp_path, colour), hows)
 
@@ -95,7 +95,7 @@ def test_creating_a_ledger(crashes: Crashes, world: World, tmp_path: Path) -> No
 
 
 def test_migrating(crashes: Crashes, database_url: str, admin: psycopg.Connection, tmp_path: Path) -> None:
-    """Killed again and again in one database: at each effect, from the first one on after every migration that is done."""
+    """Killed again and again in one database: at each effect, from the first on after every migration that is done."""
     job = Migrate("Migrate", Settings(database_url=database_url), tmp_path)
     with psycopg.connect(database_url, autocommit=True) as connection:
         at, applied, killed = count(1), 0, 0

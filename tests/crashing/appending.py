@@ -15,7 +15,7 @@ from tests.support import checked
 
 
 class Append(Job):
-    """One event: quickly, with the tail locked, and in the caller's transaction, where it knows the tail or does not."""
+    """One event: quickly, with the tail locked, and in the caller's transaction, with the tail known or not."""
 
     count = 7
 

@@ -1,7 +1,7 @@
 """Counts the effects of a job where they are performed, and strikes one of them.
 
-That is in `ledger.drive` for the servers; for files, where Python says that it is about to make, rename or remove one in
-the job's folder. So whatever a job comes to do is covered without being named here.
+That is in `ledger.drive` for the servers; for files, where Python says that it is about to make, rename or remove one
+in the job's folder. So whatever a job comes to do is covered without being named here.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class Fault(NamedTuple):
 class Seen(NamedTuple):
     """An effect as it came by. of_files: not of a server's. in_parts: it can be half done.
 
-    lasting: what it did stays whatever comes then, because no transaction is open. handed_out: something was, between it
-    and the next one.
+    lasting: what it did stays whatever comes then, because no transaction is open. handed_out: something was, between
+    it and the next one.
     """
 
     text: str
@@ -105,8 +105,7 @@ class Effects:
         self._folder = ""
         self._fault: Fault | None = None
         self._count = 0
-        drive._perform = self._performed  # type: ignore[assignment]
-        drive._aperform = self._aperformed  # type: ignore[assignment]
+        drive._perform, drive._aperform = self._performed, self._aperformed
         sys.addaudithook(self._heard)
 
     def begin(self, folder: Path, fault: Fault | None) -> None:

@@ -69,7 +69,7 @@ class Job:
         check_receipts(entries, told)
         assert sorted(entry.after["number"] for entry in self.entries(entries)) == list(range(self.count))
 
-    def opened(self) -> closing[SyncApi] | closing[AsyncApi]:
+    def opened(self) -> closing[SyncApi | AsyncApi]:
         return closing(self.kind(self.settings))
 
     def event(self, number: int, **fields: Any) -> Event:

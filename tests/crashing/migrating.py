@@ -16,21 +16,31 @@ from tests.crashing.jobs import Job, Tell, World, again
 _SCHEMA = """
 select 'function ' || pg_get_functiondef(oid) || coalesce(proacl::text, '')
 from pg_proc where pronamespace::regnamespace::text like 'ledger%%'
-union all select 'trigger ' || pg_get_triggerdef(oid) || tgenabled::text from pg_trigger where not tgisinternal
-union all select 'constraint ' || conname || pg_get_constraintdef(oid)
+union all
+select 'trigger ' || pg_get_triggerdef(oid) || tgenabled::text from pg_trigger where not tgisinternal
+union all
+select 'constraint ' || conname || pg_get_constraintdef(oid)
 from pg_constraint where connamespace::regnamespace::text like 'ledger%%'
-union all select 'policy ' || polname || polrelid::regclass || polcmd::text || coalesce(pg_get_expr(polqual, polrelid), '')
+union all
+select 'policy ' || polname || polrelid::regclass || polcmd::text || coalesce(pg_get_expr(polqual, polrelid), '')
 from pg_policy
-union all select 'index ' || indexdef from pg_indexes where schemaname like 'ledger%%'
-union all select 'relation ' || oid::regclass || relkind::text || relowner::regrole || relrowsecurity || coalesce(relacl::text, '')
+union all
+select 'index ' || indexdef from pg_indexes where schemaname like 'ledger%%'
+union all
+select 'relation ' || oid::regclass || relkind::text || relowner::regrole || relrowsecurity
+    || coalesce(relacl::text, '')
 from pg_class where relnamespace::regnamespace::text like 'ledger%%'
-union all select 'column ' || attrelid::regclass || attname || atttypid::regtype || attnotnull || coalesce(attacl::text, '')
+union all
+select 'column ' || attrelid::regclass || attname || atttypid::regtype || attnotnull || coalesce(attacl::text, '')
 from pg_attribute join pg_class on pg_class.oid = attrelid
 where relnamespace::regnamespace::text like 'ledger%%' and attnum > 0
-union all select 'schema ' || nspname || nspowner::regrole || coalesce(nspacl::text, '')
+union all
+select 'schema ' || nspname || nspowner::regrole || coalesce(nspacl::text, '')
 from pg_namespace where nspname like 'ledger%%'
-union all select 'migration ' || file || sha256 from ledger.migrations
-union all select 'ledger ' || name from ledger.ledgers
+union all
+select 'migration ' || file || sha256 from ledger.migrations
+union all
+select 'ledger ' || name from ledger.ledgers
 order by 1
 """
 

@@ -53,4 +53,5 @@ def create(admin: psycopg.Connection) -> None:
 
 def numbers(admin: psycopg.Connection, name: str) -> list[int]:
     """Of the orders that were recorded."""
-    return [number for (number,) in admin.execute("select number from public.orders where name = %s order by 1", (name,))]
+    rows = admin.execute("select number from public.orders where name = %s order by number", (name,))
+    return [number for (number,) in rows]

@@ -50,7 +50,7 @@ class Crashes:
         struck: Seen | None = None
         told: list[tuple[Any, ...]] = []
         while True:
-            kind, what = pickle.load(answers)
+            kind, what = pickle.load(answers)  # noqa: S301
             match kind:
                 case "effect":
                     effects.append(what)
@@ -103,7 +103,7 @@ def _work(answers: Any) -> None:
     effects = Effects(say)
     try:
         while True:
-            job, fault = pickle.load(sys.stdin.buffer)
+            job, fault = pickle.load(sys.stdin.buffer)  # noqa: S301
             signal.alarm(PATIENCE)
             effects.begin(job.folder, fault)
             try:

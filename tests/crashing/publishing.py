@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ledger import Entry, Ledger, client, relay, stream, subscription
+from ledger import Entry, Ledger, relay, stream, subscription
 from ledger.canonical import body, envelope
 from ledger.connections import create_redis_connection
 from ledger.errors import Unavailable
 from ledger.relay import Relay, open_epoch
 from ledger.servers import Servers
 from ledger.settings import Settings
-from tests.crashing.jobs import BATCH, Job, Tell, World, again
 from tests.checkpoints import MAIN
+from tests.crashing.jobs import BATCH, Job, Tell, World, again
 from tests.support import checked
 
 
@@ -99,16 +99,14 @@ class Subscribe(Job):
 
     def run(self, tell: Tell) -> None:
         """Whoever cannot know what others left unacknowledged asks for that soon."""
-        subscription.SAVE_EVERY, subscription.AWAY, client.CLAIMS = 0.0, 0.01, BATCH
+        subscription.SAVE_EVERY, subscription.AWAY = 0.0, 0.01
         claim_after = 60.0
         end = time.monotonic() + 30
         with Ledger(self.settings) as ledger:
             while not self._is_settled():
                 assert time.monotonic() < end, "some are never handed out again"
-                try:
+                with suppress(Unavailable):
                     self._deal(ledger, tell, claim_after)
-                except Unavailable:
-                    pass
                 claim_after = 0.01
 
     def _deal(self, ledger: Ledger, tell: Tell, claim_after: float) -> None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ledger import Ledger, tree
+from ledger import Entry, Ledger, tree
 from ledger.checkpoint import Checkpoint
 from ledger.note import parse_note, verified_by
+from ledger.publishing import AnyPublisher
 from ledger.quorum import Witnesses
 from ledger.signing import create_key, locked, read_key, state_beside
 from ledger.tiles import FULL
@@ -39,7 +40,7 @@ class Sign(Job):
         world.ledger.append_many(self.events(self.count))
 
     def run(self, tell: Tell) -> None:
-        publish = [self.folder / "log", "redis"]
+        publish: list[AnyPublisher] = [self.folder / "log", "redis"]
         with Ledger(self.settings) as ledger:
             cosign = Witnesses([self.witness])
             tell(again(lambda: ledger.checkpoint(self.key, publish=publish, cosign=cosign)).note)
@@ -95,21 +96,32 @@ class Rotate(Job):
             tell("rotated", again(lambda: ledger.rotate_key(*self.keys)))
             again(lambda: ledger.checkpoint(*self.keys))
 
+    def look(self, world: World) -> None:
+        """A key that the ledger says has taken over remembers what the one before it signed."""
+        kept = world.ledger.run(tree.newest_kept(world.ledger.ref))
+        assert kept is not None
+        if self._said(checked(world.ledger)):
+            with locked([state_beside(self.keys[1])], NAME, 1.0) as [state]:
+                assert state.head.size >= kept.size
+
     def check(self, world: World, told: Sequence[tuple[Any, ...]]) -> None:
         entries = checked(world.ledger)
         check_receipts(entries, told)
-        verifiers = [read_key(key).verifier for key in self.keys]
-        vkeys = [verifier.vkey for verifier in verifiers]
-        said = [entry for entry in entries if entry.metadata == dict(zip(("old", "new"), vkeys, strict=True))]
-        assert len(said) == 1
+        assert len(self._said(entries)) == 1
         kept = world.ledger.run(tree.newest_kept(world.ledger.ref))
         assert kept is not None
         assert kept.size == len(entries)
+        verifiers = [read_key(key).verifier for key in self.keys]
         assert verified_by(parse_note(kept.note), verifiers) == verifiers
-        report = world.ledger.verify(checkpoints=[kept.note], keys=vkeys, incremental=True)
+        report = world.ledger.verify(checkpoints=[kept.note], keys=[each.vkey for each in verifiers], incremental=True)
         assert report.ok, report.findings
         with locked([state_beside(key) for key in self.keys], NAME, 1.0) as [old, new]:
             assert old.head == new.head == Head(kept.size, kept.root, entries[-1].hash)
+
+    def _said(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Those that say so."""
+        old, new = (read_key(key).vkey for key in self.keys)
+        return [entry for entry in entries if entry.metadata == {"old": old, "new": new}]
 
 
 def _size(note: bytes) -> int:
