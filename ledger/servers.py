@@ -76,6 +76,7 @@ class Servers:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._pool: ConnectionPool[AnsweringConnection] | None = None
+        self._out: set[AnsweringConnection] = set()
         self._lost = 0.0  # when a connection was lost last
         self._redis: Redis | None = None
         self._lock = threading.Lock()
@@ -134,6 +135,7 @@ class Servers:
                     self._lost = time.monotonic()
                 else:
                     taken[0].well = time.monotonic()
+                self._out.discard(taken[0])
                 self._pool.putconn(taken[0])
 
     def _get(self) -> AnsweringConnection:
@@ -141,15 +143,20 @@ class Servers:
             with self._lock:
                 if self._pool is None:
                     self._pool = self._open()
+        waited = False
         while True:
             try:
                 connection = self._pool.getconn()
             except PoolTimeout:
                 connect(self.settings).close()  # says why, where it cannot be reached
-                raise _all_busy(self.settings) from None
+                if waited or len(self._out) >= self.settings.pool_max_size:
+                    raise _all_busy(self.settings) from None
+                waited = True  # Postgres was away until now, and the pool has not noticed yet that it is back
+                continue
             except PoolClosed:
                 raise _closed() from None
             if not _is_dead(connection, self._lost):
+                self._out.add(connection)
                 return connection
             connection.close()
             self._pool.putconn(connection)
@@ -177,6 +184,7 @@ class AsyncServers:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._pool: AsyncConnectionPool[AsyncAnsweringConnection] | None = None
+        self._out: set[AsyncAnsweringConnection] = set()
         self._lost = 0.0
         self._redis: AsyncRedis | None = None
         self._lock = asyncio.Lock()
@@ -232,21 +240,27 @@ class AsyncServers:
                     self._lost = time.monotonic()
                 else:
                     taken[0].well = time.monotonic()
+                self._out.discard(taken[0])
                 await self._pool.putconn(taken[0])
 
     async def _get(self) -> AsyncAnsweringConnection:
         async with self._lock:
             if self._pool is None:
                 self._pool = await self._open()
+        waited = False
         while True:
             try:
                 connection = await self._pool.getconn()
             except PoolTimeout:
                 await (await aconnect(self.settings)).close()
-                raise _all_busy(self.settings) from None
+                if waited or len(self._out) >= self.settings.pool_max_size:
+                    raise _all_busy(self.settings) from None
+                waited = True
+                continue
             except PoolClosed:
                 raise _closed() from None
             if not _is_dead(connection, self._lost):
+                self._out.add(connection)
                 return connection
             await connection.close()
             await self._pool.putconn(connection)
