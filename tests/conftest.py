@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 
@@ -29,6 +30,10 @@ from tests.clusters import Cluster, Clusters, clusters_folder
 from tests.procedures import Perform
 from tests.roles import Logins, logins
 from tests.support import OwnServers, copy_home
+
+# A slow or busy machine is no fault of what is tested. All else stays as it is, in CI or not.
+hypothesis.settings.register_profile("any machine", hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 ROOT = Path(__file__).parent.parent
 RUN = pytest.StashKey[Path]()
