@@ -100,7 +100,7 @@ def test_an_append(
 
 
 def test_a_backend_that_hangs(own_servers: OwnServers, record_property: Note) -> None:
-    """Others work, so the append is settled: its receipt comes late, and is true. Woken, the backend records nothing."""
+    """Others work, so the append is settled: its receipt comes late, and is true. Woken, it records nothing."""
     settings = fast(Settings(database_url=own_servers.database_url))
     migrate(settings)
     with Ledger(settings) as ledger, psycopg.connect(own_servers.database_url, autocommit=True) as admin:

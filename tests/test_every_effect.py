@@ -61,7 +61,7 @@ def world(admin: psycopg.Connection, login: Logins, redis_url: str) -> Iterator[
 def test_appending(
     crashes: Crashes, world: World, tmp_path: Path, kind: type[Job], colour: type[SyncApi] | type[AsyncApi]
 ) -> None:
-    """What a kill leaves behind is the plan's doing, not the driver's: that it is the same for AsyncLedger, one shows."""
+    """What a kill leaves behind is the plan's doing, not the driver's: one shows that AsyncLedger's is the same."""
     hows = How if colour is SyncApi or kind is Append else [How.CUT]
     survive(crashes, world, kind(kind.__name__, world.ledger.settings, tmp_path, colour), hows)
 

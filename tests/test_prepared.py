@@ -1,4 +1,4 @@
-"""psycopg prepares a statement on its sixth use, and believes so also where the pipeline that would have was given up."""
+"""psycopg prepares a statement on its sixth use, and believes so also where the pipeline was given up."""
 
 from __future__ import annotations
 
