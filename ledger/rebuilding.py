@@ -1,0 +1,118 @@
+"""Rebuilds a projection beside the live one and puts it in its place. Plans, on one connection that holds its lock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ledger import trouble
+from ledger.applying import apply_unseen, move, skipped_by
+from ledger.chain import check_continues
+from ledger.effects import Pipeline, Plan, Query, Refused, Rollback, SqlScript
+from ledger.errors import UsageError
+from ledger.projection import (
+    COMMIT,
+    SQL,
+    Projection,
+    Retry,
+    add_checkpoints,
+    building_schema,
+    checkpoints,
+    create_tables,
+)
+from ledger.silence import end_silent_sessions
+from ledger.store import BEGIN, LOCK_TIMEOUT, PAGE, LedgerRef, read
+
+_FORBIDDEN = "42501"
+
+
+def begin_rebuild(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[bool]:
+    """Empty tables beside the live ones. False where another rebuild of this projection is under way.
+
+    The lock belongs to the connection: it must be one's own, and is given up by closing it. Waits for a moment, because
+    the lock of a rebuild that was killed, or has just ended, lasts until Postgres has seen that.
+    """
+    lock = Query(SQL["lock_rebuild"], (projection.name,))
+    try:
+        yield Pipeline((BEGIN, Query(SQL["short_lock_timeout"]), lock, COMMIT))
+    except Refused as refused:
+        if refused.sqlstate != LOCK_TIMEOUT:
+            raise
+        yield Rollback()
+        yield from end_silent_sessions()
+        return False
+    yield from drop_rebuild(projection)
+    schema = building_schema(projection)
+    yield BEGIN
+    try:
+        yield SqlScript(f'create schema "{schema}" authorization ledger_projector')
+    except Refused as refused:
+        if refused.sqlstate != _FORBIDDEN:
+            raise
+        raise UsageError(
+            "ledger_projector may not create a schema in this database, which a rebuild needs: run 'auditledger "
+            "migrate' as the database's owner, who lets it (copies and restored databases have no such privileges)"
+        ) from refused
+    yield Pipeline((Query(SQL["as_projector"]), Query(SQL["set_path"], (schema,))))
+    yield from create_tables(projection, schema)
+    yield from add_checkpoints(projection, ledgers, building=True)
+    yield COMMIT
+    return True
+
+
+def swap(projection: Projection, ledgers: Sequence[LedgerRef], retry: Retry | None = None) -> Plan[bool]:
+    """Puts the rebuilt tables in the live ones' place, in one transaction; for when few entries are left to replay.
+
+    While it holds the live checkpoints no worker moves them, so the rest can be caught up; readers wait for a moment
+    and then see the new tables. retry: is recorded in the same transaction.
+    False where readers held the live tables for too long: try again. Raises ProjectionFailed.
+    """
+    schema = building_schema(projection)
+    yield Pipeline(
+        (
+            BEGIN,
+            Query(SQL["lock_all_checkpoints"], (projection.name,)),
+            Query(SQL["set_path"], (schema,)),
+        )
+    )
+    live = yield from checkpoints(projection.name)
+    yield from add_checkpoints(projection, ledgers, building=True)
+    built = yield from checkpoints(projection.name, building=True)
+    for ledger in ledgers:
+        at = built[ledger.ledger_id]
+        goal = live[ledger.ledger_id].position if ledger.ledger_id in live else 0
+        skips = skipped_by(ledger, (yield trouble.skips(ledger.ledger_id, [projection.name])), retry)
+        while at.position < goal:
+            entries = yield from read(ledger, at.position, PAGE, goal)
+            if not entries:  # the live view had seen more than a database that was set back
+                break
+            check_continues(at.tail, entries)
+            at = yield from apply_unseen(ledger, projection, at, at.tail, entries, at.epoch, skips)
+        yield move(ledger.ledger_id, at, building=True)
+    try:
+        yield Pipeline(
+            (
+                Query(SQL["short_lock_timeout"]),
+                Query(SQL["swap_in"], (schema, list(projection.tables))),
+                Query(SQL["drop_live_checkpoints"], (projection.name,)),
+                Query(SQL["raise_checkpoints"], (projection.name,)),
+            )
+        )
+    except Refused as refused:
+        if refused.sqlstate != LOCK_TIMEOUT:
+            raise
+        yield Rollback()
+        return False
+    yield SqlScript(f'drop schema "{schema}" cascade')
+    if retry is None:
+        yield COMMIT
+    else:
+        yield from retry.record()
+    return True
+
+
+def drop_rebuild(projection: Projection) -> Plan[None]:
+    """Clears away a rebuild that was given up or killed."""
+    yield BEGIN
+    yield SqlScript(f'drop schema if exists "{building_schema(projection)}" cascade')
+    yield Query(SQL["drop_building_checkpoints"], (projection.name,))
+    yield COMMIT
