@@ -9,12 +9,12 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from ledger import projection as plans
+from ledger.applying import advance, advance_exactly
 from ledger.consumer import NO_STREAMS, Reader, Streams, next_entries, set_back
 from ledger.drive import Redis
 from ledger.errors import ChainBroken, ProjectionFailed, StreamDiverged, Unavailable
 from ledger.events import Entry, Tail
-from ledger.projection import Checkpoint, Projection
+from ledger.projection import Checkpoint, Projection, checkpoints, install
 from ledger.relay import Standing, standings
 from ledger.replay import rebuild
 from ledger.servers import Servers
@@ -76,7 +76,7 @@ class Projector:
         """Creates the tables of new projections, and rebuilds those whose version has changed."""
         ledgers = [standing.ledger for standing in self._servers.run(standings(None))]
         for projection in self._projections:
-            found = self._servers.run(plans.checkpoints(projection.name))
+            found = self._servers.run(checkpoints(projection.name))
             if any(checkpoint.version != projection.version for checkpoint in found.values()):
                 log.warning("projection %r has a new version: rebuilding its view", projection.name)
                 try:
@@ -85,7 +85,7 @@ class Projector:
                     [ledger] = [each for each in ledgers if each.name == error.ledger]
                     self._standstills.failed_to_rebuild(ledger, projection, error)
                     continue
-            self._servers.run(plans.install(projection, ledgers))
+            self._servers.run(install(projection, ledgers))
 
     def run(self, stop: threading.Event) -> None:
         """Projects until `stop` is set; a server that is away is waited for. Raises ChainBroken, StreamDiverged."""
@@ -136,11 +136,11 @@ class Projector:
         ledgers = [standing.ledger for standing in found]
         stands: dict[int, list[tuple[Checkpoint, Projection]]] = {ledger.ledger_id: [] for ledger in ledgers}
         for projection in self._projections:
-            known = self._servers.run(plans.checkpoints(projection.name))
+            known = self._servers.run(checkpoints(projection.name))
             is_current = all(checkpoint.version == projection.version for checkpoint in known.values())
             if is_current and any(ledger.ledger_id not in known for ledger in ledgers):
-                self._servers.run(plans.install(projection, ledgers))
-                known = self._servers.run(plans.checkpoints(projection.name))
+                self._servers.run(install(projection, ledgers))
+                known = self._servers.run(checkpoints(projection.name))
             for ledger in ledgers:
                 if ledger.ledger_id in known:
                     stands[ledger.ledger_id].append((known[ledger.ledger_id], projection))
@@ -229,9 +229,7 @@ class Projector:
             self._standstills.moved(reader.ledger, name)
 
         def alone(projection: Projection) -> int | ProjectionFailed:
-            plan = plans.advance_exactly(
-                reader.ledger, projection, reader.tail, entries, epoch=reader.epoch, applied=applied
-            )
+            plan = advance_exactly(reader.ledger, projection, reader.tail, entries, epoch=reader.epoch, applied=applied)
             try:
                 return len(self._servers.run(plan))
             except ProjectionFailed as error:
@@ -240,9 +238,7 @@ class Projector:
         if len(lane.projections) == 1:
             outcomes = [alone(*lane.projections)]
         elif len(entries) < MANY:
-            plan = plans.advance(
-                reader.ledger, lane.projections, reader.tail, entries, epoch=reader.epoch, applied=applied
-            )
+            plan = advance(reader.ledger, lane.projections, reader.tail, entries, epoch=reader.epoch, applied=applied)
             try:
                 # Fewer, where a rebuild was swapped in meanwhile, with checkpoints of its own.
                 return len(entries), len(self._servers.run(plan)) == len(lane.projections)

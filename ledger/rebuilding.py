@@ -1,29 +1,27 @@
-"""The plans that build a view anew beside the live one, and put it in its place."""
+"""Rebuilds a projection beside the live one and puts it in its place. Plans, on one connection that holds its lock."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from ledger import trouble
+from ledger.applying import apply_unseen, move, skipped_by
 from ledger.chain import check_continues
 from ledger.effects import Pipeline, Plan, Query, Refused, Rollback, SqlScript
 from ledger.errors import UsageError
 from ledger.projection import (
+    COMMIT,
     SQL,
     Projection,
     Retry,
     add_checkpoints,
-    apply_unseen,
     building_schema,
     checkpoints,
     create_tables,
-    move,
-    skips_of,
 )
 from ledger.silence import end_silent_sessions
 from ledger.store import BEGIN, LOCK_TIMEOUT, PAGE, LedgerRef, read
 
-_COMMIT = Query("commit")
 _FORBIDDEN = "42501"
 
 
@@ -35,7 +33,7 @@ def begin_rebuild(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[
     """
     lock = Query(SQL["lock_rebuild"], (projection.name,))
     try:
-        yield Pipeline((BEGIN, Query(SQL["short_lock_timeout"]), lock, _COMMIT))
+        yield Pipeline((BEGIN, Query(SQL["short_lock_timeout"]), lock, COMMIT))
     except Refused as refused:
         if refused.sqlstate != LOCK_TIMEOUT:
             raise
@@ -57,7 +55,7 @@ def begin_rebuild(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[
     yield Pipeline((Query(SQL["as_projector"]), Query(SQL["set_path"], (schema,))))
     yield from create_tables(projection, schema)
     yield from add_checkpoints(projection, ledgers, building=True)
-    yield _COMMIT
+    yield COMMIT
     return True
 
 
@@ -82,7 +80,7 @@ def swap(projection: Projection, ledgers: Sequence[LedgerRef], retry: Retry | No
     for ledger in ledgers:
         at = built[ledger.ledger_id]
         goal = live[ledger.ledger_id].position if ledger.ledger_id in live else 0
-        skips = skips_of(ledger, (yield trouble.skips(ledger.ledger_id, [projection.name])), retry)
+        skips = skipped_by(ledger, (yield trouble.skips(ledger.ledger_id, [projection.name])), retry)
         while at.position < goal:
             entries = yield from read(ledger, at.position, PAGE, goal)
             if not entries:  # the live view had seen more than a database that was set back
@@ -106,7 +104,7 @@ def swap(projection: Projection, ledgers: Sequence[LedgerRef], retry: Retry | No
         return False
     yield SqlScript(f'drop schema "{schema}" cascade')
     if retry is None:
-        yield _COMMIT
+        yield COMMIT
     else:
         yield from retry.record()
     return True
@@ -117,4 +115,4 @@ def drop_rebuild(projection: Projection) -> Plan[None]:
     yield BEGIN
     yield SqlScript(f'drop schema if exists "{building_schema(projection)}" cascade')
     yield Query(SQL["drop_building_checkpoints"], (projection.name,))
-    yield _COMMIT
+    yield COMMIT

@@ -8,8 +8,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TypeVar
 
-from ledger import projection as plans
-from ledger import rebuilding
+from ledger.applying import advance_exactly
 from ledger.chain import check_continues
 from ledger.connections import ALONE, connect
 from ledger.drive import Connection, drive
@@ -22,7 +21,8 @@ from ledger.errors import (
     TailBusy,
     UnknownProjection,
 )
-from ledger.projection import Projection, Retry
+from ledger.projection import Projection, Retry, checkpoints
+from ledger.rebuilding import begin_rebuild, drop_rebuild, swap
 from ledger.settings import Settings
 from ledger.store import LedgerRef, all_ledgers, read, tail_of
 
@@ -74,7 +74,7 @@ def rebuild(
         return _Rebuild(connection, projection, progress or (lambda done, to_do: None), retry).run()
     except (ChainBroken, ProjectionFailed, SkipRefused, TailBusy):
         connection.rollback()
-        drive(rebuilding.drop_rebuild(projection), lambda: connection)
+        drive(drop_rebuild(projection), lambda: connection)
         raise
     finally:
         connection.close()
@@ -91,14 +91,14 @@ class _Rebuild:
         self._done = 0
 
     def run(self) -> int:
-        if not self._drive(rebuilding.begin_rebuild(self._projection, self._drive(all_ledgers()))):
+        if not self._drive(begin_rebuild(self._projection, self._drive(all_ledgers()))):
             raise InvalidSetting(f"another rebuild of {self._projection.name!r} is running: wait for it to end")
         for _ in range(TRIES):
             ledgers = self._drive(all_ledgers())
             while sum(map(self._catch_up, ledgers)) > BATCH:
                 pass  # much has come meanwhile; it gets less, but hardly ever nothing
             try:
-                if self._drive(rebuilding.swap(self._projection, ledgers, self._retry)):
+                if self._drive(swap(self._projection, ledgers, self._retry)):
                     return self._done
             except (ProjectionFailed, TailBusy):  # at one of the newest: catching up again finds which
                 self._connection.rollback()
@@ -107,13 +107,13 @@ class _Rebuild:
 
     def _catch_up(self, ledger: LedgerRef) -> int:
         """Replays up to the ledger's end as it is now. Returns how many entries that took."""
-        built = self._drive(plans.checkpoints(self._projection.name, building=True)).get(ledger.ledger_id)
+        built = self._drive(checkpoints(self._projection.name, building=True)).get(ledger.ledger_id)
         if built is None:
             return 0  # created a moment ago: the swap replays it
         tail, goal = built.tail, self._drive(tail_of(ledger)).position
         while entries := self._drive(read(ledger, tail.position, BATCH, goal)):
             check_continues(tail, entries)
-            advanced = plans.advance_exactly(
+            advanced = advance_exactly(
                 ledger, self._projection, tail, entries, epoch=built.epoch, building=True, retry=self._retry
             )
             tail = self._drive(advanced)[self._projection.name].tail

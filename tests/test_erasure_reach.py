@@ -337,7 +337,7 @@ def test_a_hook_that_fails_stops_its_view_before_the_erasure(ledger: Ledger, adm
 
 
 def test_a_state_of_many_pages(ledger: Ledger, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ledger.projection.ABOUT", 7)
+    monkeypatch.setattr("ledger.applying.ABOUT", 7)
     ledger.append_many(
         Event("user:1", "x", "counter", "c", after={f"field {number % 13}": number}) for number in range(40)
     )

@@ -16,11 +16,13 @@ from ledger_projections import ActorActivity, Timeline
 
 from ledger import Entry, Event, InvalidEvent, Ledger, Plan, ProjectionFailed, SkipRefused, TailBusy
 from ledger import projection as plans
+from ledger.applying import advance_exactly
 from ledger.connections import create_redis_connection
 from ledger.consumer import BEGINNING
 from ledger.drive import drive
 from ledger.erasure import record_own, retrying
 from ledger.projector import Projector
+from ledger.rebuilding import begin_rebuild, swap
 from ledger.relay import Relay
 from ledger.replay import rebuild
 from ledger.servers import Servers
@@ -467,10 +469,10 @@ def test_a_crash_while_it_is_put_in_place(stuck: Ledger, admin: psycopg.Connecti
         def run(plan: Plan[Any]) -> Any:
             return drive(plan, lambda: connection)
 
-        assert run(plans.begin_rebuild(Picky(), [stuck.ref]))
+        assert run(begin_rebuild(Picky(), [stuck.ref]))
         entries = run(read(stuck.ref, 0))
-        run(plans.advance_exactly(stuck.ref, Picky(), BEGINNING, entries, epoch=1, building=True, retry=again))
-        run(cut_short(plans.swap(Picky(), [stuck.ref], again)))
+        run(advance_exactly(stuck.ref, Picky(), BEGINNING, entries, epoch=1, building=True, retry=again))
+        run(cut_short(swap(Picky(), [stuck.ref], again)))
         connection.close()
     [(retried,)] = admin.execute("select retried from ledger.skips").fetchall()
     assert (6 in positions(admin)) == (retried is not None) == (len(checked(stuck)) == 12)

@@ -11,6 +11,7 @@ from ledger_projections import ActorActivity, Timeline
 
 from ledger import Entry, Event, Ledger, Projection, ProjectionFailed, UnknownProjection, Writes
 from ledger import projection as plans
+from ledger.applying import advance
 from ledger.chain import check_continues
 from ledger.consumer import BEGINNING
 from ledger.errors import ChainBroken
@@ -47,7 +48,7 @@ def test_rebuilt_as_it_was_live(ledger: Ledger, admin: psycopg.Connection, view:
     servers.run(plans.install(projection, [ledger.ref]))
     tail = BEGINNING
     for batch in cut(list(ledger.read()), (1, 3, 1000)):
-        at = servers.run(plans.advance(ledger.ref, [projection], tail, batch, epoch=1))[projection.name]
+        at = servers.run(advance(ledger.ref, [projection], tail, batch, epoch=1))[projection.name]
         tail = check_continues(tail, batch)
         assert at.position == tail.position
     servers.close()

@@ -30,7 +30,9 @@ def check_views(world: World) -> None:
 
 def check_checkpoints(world: World) -> None:
     """Each view shows just what its checkpoint says that it has seen: as far as two of them tell."""
-    held: dict[str, int] = dict(world.admin.execute("select name, position from ledger.projections where not building").fetchall())
+    held: dict[str, int] = dict(
+        world.admin.execute("select name, position from ledger.projections where not building").fetchall()
+    )
     [shown] = world.admin.execute(
         """
         select (select max(position) from ledger_views.timeline), (select sum(entries) from ledger_views.actor_activity)

@@ -1,0 +1,209 @@
+"""Applies entries to projections: what they have not seen, less what they skip. Plans.
+
+Exactly once: checkpoints move in the transaction in which the tables change. An erasure is followed in it, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ledger import trouble
+from ledger.effects import Apply, Pipeline, Plan, Query, Refused, Rollback, Row
+from ledger.errors import ChainBroken, ProjectionFailed, StreamDiverged, Unavailable
+from ledger.events import Entry, Tail
+from ledger.findings import erased_by
+from ledger.projection import COMMIT, LIVE_SCHEMA, SQL, Checkpoint, Projection, Retry, Writes, building_schema
+from ledger.silence import end_silent_sessions
+from ledger.store import BEGIN, LOCK_TIMEOUT, LedgerRef
+
+ABOUT = 100
+"""Entries about one resource that are read at a time: 25 MB where each has the largest body."""
+_DEFERRED = "23"
+"""Constraints, which may be checked only at the commit."""
+
+
+def advance(
+    ledger: LedgerRef,
+    projections: Sequence[Projection],
+    start: Tail,
+    entries: Sequence[Entry],
+    *,
+    epoch: int,
+    building: bool = False,
+    retry: Retry | None = None,
+    applied: Callable[[str, int], None] | None = None,
+) -> Plan[dict[str, Checkpoint]]:
+    """Applies the entries, which continue `start`, to several projections of one ledger in one transaction.
+
+    Each takes from them what it has not seen; one that is elsewhere (another worker was faster) is left alone. Skipped
+    entries are left out. building: in the tables of a rebuild, which is of one projection. applied: told of each
+    projection that moved, and by how many entries, once that is committed. Returns their checkpoints afterwards.
+    Raises ProjectionFailed at the first of the entries that a projection was given, whichever it failed at;
+    StreamDiverged where the entries are not the ledger's, and ChainBroken where a view was built over one that is not.
+    """
+    schema = building_schema(projections[0]) if building else LIVE_SCHEMA
+    names = [projection.name for projection in projections]
+    last = entries[-1]
+    try:
+        *_, rows, skipped, there = yield Pipeline(
+            (
+                BEGIN,
+                Query(SQL["set_path"], (schema,)),
+                Query(SQL["lock_checkpoints"], (ledger.ledger_id, names, building)),
+                trouble.skips(ledger.ledger_id, names),
+                Query(SQL["hash_at"], (ledger.ledger_id, last.position)),
+            )
+        )
+    except Refused as refused:
+        if refused.sqlstate != LOCK_TIMEOUT:
+            raise
+        yield Rollback()
+        yield from end_silent_sessions()
+        raise Unavailable(f"another worker holds the checkpoint of {', '.join(names)} for too long") from refused
+    if [tuple(row) for row in there] != [(last.hash,)]:
+        yield Rollback()
+        raise StreamDiverged(f"entry {last.position} of the stream of ledger {ledger.name!r} is not the ledger's")
+    held = {row[0]: Checkpoint(*row) for row in rows}
+    skips = skipped_by(ledger, skipped, retry)
+    moves, moved_by = [], {}
+    for projection in projections:
+        checkpoint = held.get(projection.name)
+        if checkpoint is not None and checkpoint.version == projection.version:
+            moved = yield from apply_unseen(ledger, projection, checkpoint, start, entries, epoch, skips)
+            if moved != checkpoint:
+                held[projection.name] = moved
+                moved_by[projection.name] = moved.position - checkpoint.position
+                moves.append(move(ledger.ledger_id, moved, building))
+    try:
+        yield Pipeline((*moves, COMMIT)) if moves else COMMIT
+    except Refused as refused:
+        if not refused.sqlstate.startswith(_DEFERRED):
+            raise
+        failing = next(projection for projection in projections if projection.name in moved_by)
+        error = refused.__cause__ or refused
+        raise trouble.failure(failing.name, ledger.name, entries[0].position, error, type(failing)) from error
+    for name, count in moved_by.items():
+        if applied is not None:
+            applied(name, count)
+    return held
+
+
+def advance_exactly(
+    ledger: LedgerRef,
+    projection: Projection,
+    start: Tail,
+    entries: Sequence[Entry],
+    *,
+    epoch: int,
+    building: bool = False,
+    retry: Retry | None = None,
+    applied: Callable[[str, int], None] | None = None,
+) -> Plan[dict[str, Checkpoint]]:
+    """`advance` of one projection; where it fails, in halves, up to the very entry that it cannot apply.
+
+    Raises ProjectionFailed at that entry, with everything before it applied.
+    """
+    options: dict[str, Any] = {"epoch": epoch, "building": building, "retry": retry, "applied": applied}
+    try:
+        return (yield from advance(ledger, [projection], start, entries, **options))
+    except ProjectionFailed:
+        yield Rollback()
+        if len(entries) == 1:
+            raise
+    half = len(entries) // 2
+    yield from advance_exactly(ledger, projection, start, entries[:half], **options)
+    return (yield from advance_exactly(ledger, projection, entries[half - 1].tail, entries[half:], **options))
+
+
+def skipped_by(ledger: LedgerRef, rows: Iterable[Row], retry: Retry | None) -> dict[str, frozenset[int]]:
+    """The positions that each projection leaves out. rows: of trouble.skips."""
+    retried = {retry.position} if retry is not None and retry.ledger_id == ledger.ledger_id else set()
+    return {name: frozenset(positions) - retried for name, positions in rows}
+
+
+def apply_unseen(
+    ledger: LedgerRef,
+    projection: Projection,
+    checkpoint: Checkpoint,
+    start: Tail,
+    entries: Sequence[Entry],
+    epoch: int,
+    skips: Mapping[str, frozenset[int]],
+) -> Plan[Checkpoint]:
+    """Lets the projection write what it has not seen; the checkpoint that belongs to it then."""
+    fresh = _unseen(checkpoint, start, entries)
+    if not fresh:
+        return checkpoint
+    skipped = skips.get(projection.name, frozenset())
+    kept = [entry for entry in fresh if entry.position not in skipped] if skipped else fresh
+    if kept:
+        error = yield Apply(_applying(projection, ledger, kept, skipped))
+        if error is not None:
+            raise trouble.failure(projection.name, ledger.name, kept[0].position, error, type(projection))
+    last = fresh[-1]
+    return checkpoint._replace(epoch=epoch, position=last.position, hash=last.hash, recorded_at=last.recorded_at)
+
+
+def move(ledger_id: int, to: Checkpoint, building: bool) -> Query:
+    """The statement that moves a checkpoint."""
+    params = (to.epoch, to.position, to.hash, to.recorded_at, ledger_id, to.name, building)
+    return Query(SQL["move_checkpoint"], params)
+
+
+def _applying(
+    projection: Projection, ledger: LedgerRef, entries: Sequence[Entry], skipped: frozenset[int]
+) -> Callable[[Writes], None]:
+    def apply(tx: Writes) -> None:
+        done = 0
+        for end, entry in enumerate(entries, 1):
+            erased = erased_by(entry.action, entry.resource_type, entry.resource_id, entry.position)
+            if erased is not None:
+                projection.apply(ledger.ledger_id, entries[done:end], tx)
+                if erased not in skipped:
+                    _erase(projection, ledger, erased, entry.position, skipped, tx)
+                done = end
+        if done < len(entries):
+            projection.apply(ledger.ledger_id, entries[done:], tx)
+
+    return apply
+
+
+def _erase(
+    projection: Projection, ledger: LedgerRef, position: int, erasure: int, skipped: frozenset[int], tx: Writes
+) -> None:
+    """Lets the projection drop what came from the body of the entry at `position`, erased by that at `erasure`."""
+    rows = tx.execute(SQL["entry"], (ledger.ledger_id, position))
+    if not rows:
+        return
+    entry = Entry(ledger.name, *rows[0])
+    if entry.erased:
+        about = (each for each in _about(ledger, entry, erasure, tx) if each.position not in skipped)
+        projection.erase(ledger.ledger_id, entry, about, tx)
+
+
+def _about(ledger: LedgerRef, entry: Entry, last: int, tx: Writes) -> Iterator[Entry]:
+    """The entries about the same resource up to a position, in order, page by page."""
+    after = 0
+    while entry.resource_type is not None:
+        resource = (entry.resource_type, entry.resource_id)
+        rows = tx.execute(SQL["about"], (ledger.ledger_id, *resource, after, last, ABOUT))
+        for row in rows:
+            yield Entry(ledger.name, *row)
+        if len(rows) < ABOUT:
+            return
+        after = rows[-1][0]
+
+
+def _unseen(checkpoint: Checkpoint, start: Tail, entries: Sequence[Entry]) -> Sequence[Entry]:
+    seen = checkpoint.position - start.position
+    if not 0 <= seen < len(entries):
+        return ()
+    before = start if seen == 0 else entries[seen - 1].tail
+    if before.hash != checkpoint.hash:
+        raise ChainBroken(
+            checkpoint.position,
+            f"projection {checkpoint.name!r} was built over another entry than the ledger's: look into it, "
+            f"then 'auditledger replay {checkpoint.name}'",
+        )
+    return entries[seen:]
