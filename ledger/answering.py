@@ -50,14 +50,16 @@ class AsyncAnsweringConnection(psycopg.AsyncConnection[Any]):
 
 def _answered(connection: AnsweringConnection | AsyncAnsweringConnection, gen: PQGen[T], patience: float) -> PQGen[T]:
     """The conversation `gen`, broken off once nothing could be sent or received for so many seconds."""
+    silent_since = None
     try:
         wanted = next(gen)
-        heard = time.monotonic()
         while True:
             ready = yield wanted
             if ready:
-                heard = time.monotonic()
-            elif time.monotonic() - heard > patience:
+                silent_since = None
+            elif silent_since is None:  # the end of a turn
+                silent_since = time.monotonic()
+            elif time.monotonic() - silent_since > patience:
                 connection.pgconn.finish()
                 raise psycopg.OperationalError(f"no answer for {patience:g} s")
             wanted = gen.send(ready)
