@@ -91,7 +91,7 @@ class Ledger:
         """Records one event and returns its receipt once it is durable.
 
         connection: take part in this connection's open transaction instead: recorded if and only if that commits, and
-        the tail stays locked until then, so append last.
+        the tail stays locked until then, so append last. It waits for the tail as the connection's lock_timeout says.
         expect: a tail position, or Unchanged(...); else ConditionFailed.
         Raises InvalidEvent, IdempotencyConflict, ConditionFailed; Unavailable and its kinds, after which appending the
         same event with the same id is safe.

@@ -80,48 +80,47 @@ class Standstills:
         noted = self._servers.run(trouble.note(ledger.ledger_id, error, projection.version))
         if noted is None:
             return  # another worker has applied it meanwhile
-        before = self._stand(ledger, error)
-        if self._is_to_be_parked(error, noted, entry) and self._park(ledger, error, noted.tries):
-            return
+        before = self._still.get((ledger.ledger_id, error.name))
         attempts = before.attempts + 1 if before is not None and before.error.position == error.position else 1
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempts - 1))
-        self._still[ledger.ledger_id, error.name] = _Still(error, attempts, time.monotonic() + pause)
+        self._stand(ledger, _Still(error, attempts, time.monotonic() + pause))
+        if self._is_to_be_parked(error, noted, entry):
+            self._park(ledger, error, noted.tries)
 
     def failed_to_rebuild(self, ledger: LedgerRef, projection: Projection, error: ProjectionFailed) -> None:
         """Notes why a new version is not in place. It is not tried again before a restart: that may take hours."""
         self._servers.run(trouble.note(ledger.ledger_id, error, projection.version))
-        self._stand(ledger, error)
+        self._stand(ledger, _Still(error, 1, None))
 
-    def _stand(self, ledger: LedgerRef, error: ProjectionFailed) -> _Still | None:
-        """Counts and logs it, once a change, not once a try. What stood still before."""
+    def _stand(self, ledger: LedgerRef, still: _Still) -> None:
+        """Counts and logs it, once a change, not once a try."""
+        error = still.error
         COUNTERS.add(FAILURES, "project", type(error).__name__, error.name)
         before = self._still.get((ledger.ledger_id, error.name))
+        self._still[ledger.ledger_id, error.name] = still
         if before is None or (before.error.position, before.error.error) != (error.position, error.error):
             what = (error.name, error.position, ledger.name, error.error)
             said = {"projection": error.name, "position": error.position}
             log.error("projection %r stands still at entry %d of ledger %r: %s", *what, extra=said)
-        self._still[ledger.ledger_id, error.name] = _Still(error, 1, None)
-        return before
 
     def _is_to_be_parked(self, error: ProjectionFailed, noted: trouble.Noted, entry: Entry) -> bool:
         if self._park_after is None or noted.tries < self._park_after or not error.from_entry:
             return False
         return noted.row < trouble.ROW and not entry.action.startswith(OWN_ACTIONS)
 
-    def _park(self, ledger: LedgerRef, error: ProjectionFailed, tries: int) -> bool:
-        """Skips the entry on the record. False where that is refused."""
+    def _park(self, ledger: LedgerRef, error: ProjectionFailed, tries: int) -> None:
+        """Skips the entry on the record."""
         event = skipping(error.name, error.position, ACTOR, f"failed {tries} times: {error.error}", ACTOR_TYPE)
         appender = Appender(ledger, self._servers.settings.lock_timeout)
         try:
             self._servers.run(record_own(appender, prepare(event, ledger.name, own=True)))
         except SkipRefused as refused:  # another worker was faster; then the checkpoint says so
             log.warning("%s", refused)
-            return False
+            return
         del self._still[ledger.ledger_id, error.name]
         what = (error.name, error.position, ledger.name, tries)
         said = {"projection": error.name, "position": error.position}
         log.warning("projection %r leaves out entry %d of ledger %r after %d tries", *what, extra=said)
-        return True
 
 
 def take_back(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import ClassVar
 
 import psycopg
+from ledger_projections import Timeline
 
 from ledger import Entry, Event, Ledger, Projection, Writes
+from ledger.projector import Projector
 from ledger.replay import rebuild
 from ledger.servers import Servers
 from ledger.standstill import take_back
-from tests.views import rows
+from tests.views import projector, rows, some_events
 
 SECRET = "jane.doe@example.org"
 
@@ -71,3 +75,29 @@ def live_is_a_replay(ledger: Ledger, admin: psycopg.Connection, projection: Proj
     live = rows(admin, projection.name)
     rebuild(ledger.settings, projection)
     assert rows(admin, projection.name) == live
+
+
+def stand_still(ledger: Ledger) -> Ledger:
+    """Ten entries, of which Picky cannot apply the sixth; Timeline has all."""
+    ledger.append_many([*some_events(5), POISON, *some_events(4)])
+    with projector(ledger, [Picky(poisoned), Timeline()]) as running:
+        running.catch_up()
+        assert len(running.failed) == 1
+    return ledger
+
+
+@contextmanager
+def working(ledger: Ledger, *projections: Projection, park_after: int | None = None) -> Iterator[Projector]:
+    """A worker that runs in a thread."""
+    servers, stop = Servers(ledger.settings), threading.Event()
+    running = Projector(servers, projections, park_after=park_after)
+    running.install()
+    thread = threading.Thread(target=running.run, args=(stop,))
+    thread.start()
+    try:
+        yield running
+    finally:
+        stop.set()
+        thread.join()
+        running.close()
+        servers.close()
