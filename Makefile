@@ -20,7 +20,7 @@ PINNED := --only-binary :all: -c constraints.txt
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint types imports unit smoke fuzz bench constraints journal migration clean
+.PHONY: help demo test lint types imports unit smoke fuzz bench simulate constraints journal migration clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -54,6 +54,10 @@ fuzz: .venv/.test-installed ## The parsers under fresh examples; MINUTES=10, FUZ
 
 bench: .venv/.bench-installed ## Every figure against its limit and its peers, some 25 minutes; BENCH_ARGS="--figure relay" for one
 	$(BIN)/python -m bench $(BENCH_ARGS)
+
+simulate: .venv/.test-installed ## Faults of every kind, by seeds: SEEDS="10" (or 4-9, or 3,14,), SEED=14, MINUTES=30, JSON=file
+	$(BIN)/python -m tests.simulation $(if $(SEED),--seeds "$(SEED),") $(if $(SEEDS),--seeds "$(SEEDS)") \
+		$(if $(MINUTES),--minutes "$(MINUTES)") $(if $(JSON),--json "$(JSON)")
 
 journal: .venv/.pip ## Record the migrations' hashes in schema/journal.json
 	$(BIN)/python tools/journal.py

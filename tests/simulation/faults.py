@@ -8,6 +8,7 @@ seed alone. It counts itself only where it hit: `stage.hit(…)`; the proxies co
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, suppress
@@ -137,7 +138,7 @@ def _full(side: str, stage: Stage, chance: random.Random) -> Playing:
 
 
 def _says_full(server: Server) -> int:
-    return server.log.read_bytes().count(b"No space left on device") if server.log.exists() else 0
+    return len(re.findall(rb"No space left on device|Short write", server.log.read_bytes()))
 
 
 def backend_killed(stage: Stage, chance: random.Random) -> Playing:

@@ -8,7 +8,7 @@ from pathlib import Path
 from ledger import Ledger, Receipt
 from ledger.canonical import OWN_ACTIONS
 from ledger.checkpointing import Checkpointer
-from ledger.errors import HoldRefused, InvalidSetting, UnderLegalHold
+from ledger.errors import HoldRefused, InvalidSetting, ProjectionFailed, UnderLegalHold
 from ledger.replay import find_projections, rebuild
 from ledger.servers import Servers
 from tests.simulation.appenders import COUNTER
@@ -80,6 +80,10 @@ def _rebuild(life: Life) -> None:
             if "another rebuild" not in str(error):
                 raise
             life.saw(error)  # of ours, whose connection Postgres does not know to be dead
+        except ProjectionFailed as error:
+            if error.from_entry:
+                raise
+            life.saw(error)  # of the server: a full disk, a deadlock
 
 
 def sign(life: Life, key: Path, folder: Path) -> None:

@@ -60,7 +60,7 @@ class _Orders:
             autocommit=True, connect_timeout=3, options="-c lock_timeout=3000"
         )
         this = f"part = '{voice.part}' and number = {voice.number}"
-        if connection.execute(f"select from orders where {this}"):
+        if connection.execute(f"select 1 from orders where {this}"):
             return self._known(voice)
         # Without an id of its own the entry goes the way of a guess, with one the way of a look-up.
         event = voice.event(voice.number, resource_type=ORDER, resource_id=f"{voice.part}/{voice.number}")

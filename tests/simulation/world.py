@@ -25,7 +25,7 @@ from ledger.embedded.valkey import Valkey
 from ledger.errors import Unavailable
 from ledger.settings import Settings
 from tests.proxy import Proxy
-from tests.simulation.disk import Disk
+from tests.simulation.disk import FILLER, Disk
 
 POSTGRES_MEGABYTES, VALKEY_MEGABYTES = 400, 64
 SMALL = """
@@ -198,6 +198,7 @@ class World:
         copy = self.home / name
         shutil.rmtree(copy, ignore_errors=True)
         _copy(server.folder, copy)
+        (copy / FILLER).unlink(missing_ok=True)
         return copy
 
     def _keyring(self) -> Keyring:
