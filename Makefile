@@ -20,7 +20,7 @@ PINNED := --only-binary :all: -c constraints.txt
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint types imports unit smoke fuzz simulate bench constraints journal migration clean
+.PHONY: help demo test lint types imports unit smoke fuzz bench simulate constraints journal migration clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile

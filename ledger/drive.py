@@ -140,12 +140,20 @@ def _throw(plan: Plan[Any], error: Exception, raw: bool) -> Effect:
 def _as_refused(error: Exception) -> Refused | None:
     if isinstance(error, psycopg.Error):
         state = error.sqlstate or ""
-        lost = not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-        return None if lost or state in _SHUTDOWN else Refused(str(error), state)
+        return None if _is_libpqs(error) or state in _SHUTDOWN else Refused(str(error), state)
     if isinstance(error, UnicodeError):
         return None
     why = _unwilling(error)
     return Refused(why or str(error), away=why is not None or not _is_redis(error, "ResponseError"))
+
+
+def _is_libpqs(error: psycopg.Error) -> bool:
+    """Is it said by libpq, which lost the server, and not by the server, nor by psycopg of what it was given?
+
+    What libpq says while a broken pipeline is cleared away comes without a class of its own.
+    """
+    plain = type(error) is psycopg.DatabaseError
+    return not error.sqlstate and (plain or isinstance(error, psycopg.OperationalError | psycopg.InterfaceError))
 
 
 def _is_redis(error: Exception, kind: str) -> bool:
@@ -197,7 +205,7 @@ def _translate_postgres(error: psycopg.Error) -> LedgerError:
         return SchemaMismatch(f"the database lacks part of the schema ({text}): run 'auditledger migrate'")
     if state == "42501":
         return UsageError(f"this database user may not do that: {text} ('auditledger grant' gives a user a role)")
-    if not state and not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+    if not state and not _is_libpqs(error):
         return UsageError(f"Postgres cannot take that: {text}")
     if not state or state in _SHUTDOWN or state.startswith("08"):
         return ConnectionLost(f"the connection to Postgres was lost: {text}")

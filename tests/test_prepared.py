@@ -1,4 +1,7 @@
-"""psycopg prepares a statement on its sixth use, and believes so also where the pipeline was given up."""
+"""What psycopg makes of pipelines that break: statements it takes for prepared, errors without a SQLSTATE.
+
+It prepares a statement on its sixth use, and believes so also where the pipeline that would have was given up.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,8 @@ import pytest
 
 from ledger import Ledger
 from ledger.connections import connect
-from ledger.drive import drive
-from ledger.errors import TailBusy
+from ledger.drive import drive, translate
+from ledger.errors import ConnectionLost, TailBusy, UsageError
 from ledger.store import Appender
 from ledger.writer import prepare
 from tests.support import checked, event, numbers
@@ -40,3 +43,18 @@ def test_a_connection_that_waited_in_vain_for_the_tail_goes_on(
         append(number)
     connection.close()
     assert numbers(checked(ledger)) == list(range(before + 3))
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (psycopg.OperationalError("consuming input failed: server closed the connection"), ConnectionLost),
+        (psycopg.DatabaseError("server closed the connection unexpectedly\ninvalid socket"), ConnectionLost),
+        (psycopg.InterfaceError("the connection is closed"), ConnectionLost),
+        (psycopg.ProgrammingError("cannot adapt type 'object'"), UsageError),
+        (psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes"), UsageError),
+    ],
+)
+def test_errors_without_a_sqlstate(error: psycopg.Error, kind: type[Exception]) -> None:
+    """A seed of the simulation was told UsageError where a pipeline's connection was lost."""
+    assert type(translate(error)) is kind
