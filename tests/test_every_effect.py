@@ -28,9 +28,9 @@ from tests.crashing.effects import Fault, How, Seen, When
 from tests.crashing.jobs import Job, World
 from tests.crashing.migrating import Create, Migrate, schema
 from tests.crashing.processes import Crashes
-from tests.crashing.publishing import NewEpoch, Publish, Subscribe, check_stream
+from tests.crashing.publishing import HandOutAgain, NewEpoch, Publish, Subscribe, check_stream
 from tests.crashing.signing import NAME, Rotate, Sign
-from tests.crashing.viewing import Install, Project, ProjectFew, Rebuild, check_views
+from tests.crashing.viewing import Install, Project, ProjectFew, Rebuild, Skip, check_views
 from tests.roles import Logins
 from tests.support import checked
 from tests.views import project
@@ -61,17 +61,17 @@ def world(admin: psycopg.Connection, login: Logins, redis_url: str) -> Iterator[
 def test_appending(
     crashes: Crashes, world: World, tmp_path: Path, kind: type[Job], colour: type[SyncApi] | type[AsyncApi]
 ) -> None:
-    """What a kill leaves behind is the plan's doing, not the driver's: one shows that AsyncLedger's is the same."""
+    """What a kill leaves behind is the plan's doing, not the driver's: for AsyncLedger, one shows that."""
     hows = How if colour is SyncApi or kind is Append else [How.CUT]
     survive(crashes, world, kind(kind.__name__, world.ledger.settings, tmp_path, colour), hows)
 
 
-@pytest.mark.parametrize("kind", [Publish, NewEpoch, Subscribe])
+@pytest.mark.parametrize("kind", [Publish, NewEpoch, Subscribe, HandOutAgain])
 def test_publishing(crashes: Crashes, world: World, tmp_path: Path, kind: type[Job]) -> None:
     survive(crashes, world, kind(kind.__name__, world.ledger.settings, tmp_path))
 
 
-@pytest.mark.parametrize("kind", [Project, ProjectFew, Install, Rebuild])
+@pytest.mark.parametrize("kind", [Project, ProjectFew, Install, Rebuild, Skip])
 def test_viewing(crashes: Crashes, world: World, tmp_path: Path, kind: type[Job]) -> None:
     project(world.ledger)
     survive(crashes, world, kind(kind.__name__, world.ledger.settings, tmp_path))

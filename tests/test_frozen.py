@@ -35,7 +35,7 @@ from tests.test_crash import check_stream
 from tests.views import leftovers, project, rows, some_events
 
 ROOT = Path(__file__).parent.parent
-LIMIT = 30
+LIMIT = 45
 """Seconds in which another must have taken over, on however slow a machine."""
 QUICK = "options=-c%20idle_in_transaction_session_timeout%3D2s%20-c%20idle_session_timeout%3D2s"
 NAME = "log.example/main"

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
-from typing import Any
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
+import psycopg
 from ledger_projections import Timeline
 
-from ledger import projector, replay
+from ledger import Entry, Ledger, Projection, Writes, projector, replay
+from ledger.errors import SkipRefused
+from ledger.findings import RETRIED, SKIPPED
 from ledger.projector import Projector
 from ledger.replay import rebuild
 from ledger.servers import Servers
-from tests.crashing.jobs import BATCH, Job, Tell, World, again
+from ledger.standstill import take_back
+from tests.checkpoints import MAIN
+from tests.crashing.jobs import BATCH, Job, Tell, World, again, check_receipts
+from tests.poison import positions, standstill
+from tests.support import checked
 from tests.test_projections import Count
 from tests.views import BUILT_IN, leftovers, project, rows
 
@@ -30,9 +38,10 @@ def check_views(world: World) -> None:
 
 def check_checkpoints(world: World) -> None:
     """Each view shows just what its checkpoint says that it has seen: as far as two of them tell."""
-    held: dict[str, int] = dict(
-        world.admin.execute("select name, position from ledger.projections where not building").fetchall()
+    checkpoints: psycopg.Cursor[tuple[str, int]] = world.admin.execute(
+        "select name, position from ledger.projections where not building"
     )
+    held = dict(checkpoints.fetchall())
     [shown] = world.admin.execute(
         """
         select (select max(position) from ledger_views.timeline), (select sum(entries) from ledger_views.actor_activity)
@@ -96,6 +105,62 @@ class Install(Job):
     def check(self, world: World, told: Sequence[tuple[Any, ...]]) -> None:
         assert rows(world.admin, "count") == ["(1,3)"]
         assert set(world.admin.execute("select position from ledger.projections")) == {(3,)}
+
+
+class Choosy(Projection):
+    """Positions. refuses: the entry that it does not take."""
+
+    name = "choosy"
+    tables: ClassVar[tuple[str, ...]] = ("choosy",)
+    schema = "create table choosy (ledger_id int, position bigint, primary key (ledger_id, position))"
+
+    def __init__(self, refuses: int | None = None) -> None:
+        self._refuses = refuses
+
+    def apply(self, ledger_id: int, entries: Sequence[Entry], tx: Writes) -> None:
+        positions = [entry.position for entry in entries]
+        if self._refuses in positions:
+            raise ValueError("a mistake in the view")
+        tx.copy("choosy", ["ledger_id", "position"], [(ledger_id, position) for position in positions])
+
+
+@dataclass
+class Skip(Job):
+    """An entry that a view cannot take is skipped on the record, and taken back once the view was mended."""
+
+    poison: int = 0
+
+    def prepare(self, world: World) -> None:
+        project(world.ledger, [Choosy()])
+        world.ledger.append_many(self.events(2))
+        self.poison = world.ledger.tail().position - 1
+
+    def run(self, tell: Tell) -> None:
+        replay.BATCH = 100_000
+        with Ledger(self.settings) as ledger, closing(Servers(self.settings)) as servers:
+            with closing(Projector(servers, [Choosy(self.poison)])) as running:
+                again(running.catch_up)
+            with suppress(SkipRefused):  # it was taken back already
+                tell("skipped", again(lambda: ledger.skip("choosy", self.poison, "officer", "a mistake")))
+            with suppress(SkipRefused):
+                again(lambda: take_back(servers, Choosy(), MAIN, self.poison, "officer", "mended"))
+
+    def look(self, world: World) -> None:
+        """What is skipped is on the record and left out, and what was taken back is neither."""
+        skips = world.admin.execute("select position, skipped, retried from ledger.skips").fetchall()
+        said = {entry.position: entry.action for entry in checked(world.ledger) if entry.action in (SKIPPED, RETRIED)}
+        retried = {retried: RETRIED for *_, retried in skips if retried is not None}
+        assert said == {skipped: SKIPPED for _, skipped, _ in skips} | retried
+        left_out = {position for position, _, retried in skips if retried is None}
+        seen, *_ = standstill(world.admin, "choosy")
+        assert positions(world.admin, "choosy") == [each for each in range(1, seen + 1) if each not in left_out]
+
+    def check(self, world: World, told: Sequence[tuple[Any, ...]]) -> None:
+        self.look(world)
+        check_receipts(checked(world.ledger), told)
+        done = "select count(retried), count(*) from ledger.skips where position = %s"
+        assert world.admin.execute(done, (self.poison,)).fetchall() == [(1, 1)]
+        assert leftovers(world.admin) == 0
 
 
 class Rebuild(Job):
