@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
 from ledger import proving, store
-from ledger.consumer import POLL, Streams, next_entries, reader_after
+from ledger.consumer import POLL, Streams, followed, reader_after
 from ledger.drive import AsyncConnection, adrive
 from ledger.effects import Plan
 from ledger.erasure import erasing, holding, releasing, skipping
@@ -167,8 +167,8 @@ class AsyncLedger:
         quiet, streams = Quiet(idle), Streams(redis_client is not None)
         try:
             while not quiet.over:
-                plan = next_entries([reader], streams, wait=quiet.wait)
-                for entry in (await self._servers.run(plan, redis_client)).get(ref.ledger_id, ()):
+                plan = followed(reader, streams, quiet.wait)
+                for entry in await self._servers.run(plan, redis_client):
                     reader.tail = entry.tail
                     yield entry
                     quiet.broken()

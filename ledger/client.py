@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
 from ledger import proving, store
-from ledger.consumer import POLL, Streams, next_entries, reader_after
+from ledger.consumer import POLL, Streams, followed, reader_after
 from ledger.drive import Connection, drive
 from ledger.effects import Plan
 from ledger.erasure import erasing, holding, releasing, skipping
@@ -187,8 +187,8 @@ class Ledger:
         quiet, streams = Quiet(idle), Streams(redis_client is not None)
         try:
             while not quiet.over:
-                plan = next_entries([reader], streams, wait=quiet.wait)
-                for entry in self._servers.run(plan, redis_client).get(self.ref.ledger_id, ()):
+                plan = followed(reader, streams, quiet.wait)
+                for entry in self._servers.run(plan, redis_client):
                     reader.tail = entry.tail
                     yield entry
                     quiet.broken()

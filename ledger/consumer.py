@@ -102,6 +102,26 @@ def next_entries(
     return found
 
 
+def followed(reader: Reader, streams: Streams, wait: float | None) -> Plan[list[Entry]]:
+    """The next entries of one reader, which Postgres has too. Does not move the reader.
+
+    Who may write to Redis can hash and link a false entry as well as anybody: it shows when the next true one does not
+    continue it, or at once, if the newest of those that came is compared with the ledger's. Projections compare it in
+    the transaction that applies it. wait, errors: as `next_entries`.
+    """
+    ledger = reader.ledger
+    found = yield from next_entries([reader], streams, wait=wait)
+    entries = found.get(ledger.ledger_id, [])
+    if entries and streams.there:
+        rows = yield Query(SQL["hash_at"], (ledger.ledger_id, entries[-1].position))
+        if [tuple(row) for row in rows] != [(entries[-1].hash,)]:
+            found = yield from _from_postgres([reader], PAGE)
+            entries = found.get(ledger.ledger_id, [])
+            if not entries and wait is not None:
+                yield Wait(min(wait, POLL))
+    return entries
+
+
 def _continues(reader: Reader, streamed: Sequence[Entry | None]) -> bool:
     """Does the stream hold what comes next, and truly? A gap, a trimmed or erased entry and a false one say no."""
     entries = [entry for entry in streamed if entry is not None]

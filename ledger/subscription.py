@@ -232,11 +232,13 @@ class Subscription:
         return int(epoch)
 
     def _claims(self, rows: Sequence[_Row]) -> Plan[list[Claim]]:
-        """The rows' entries, in order."""
+        """The rows' entries, in order, which are the ledger's whatever Redis says."""
         claims = []
+        positions = [stream_id.position for stream_id, _, _ in rows]
+        hashes = dict((yield Query(SQL["hashes"], (self._ledger.ledger_id, positions)))) if rows else {}
         for stream_id, fields, tries in sorted(rows, key=itemgetter(0)):
             entry = stream.parse(fields)
-            if entry is None or (entry.ledger, entry.position) != (self._ledger.name, stream_id.position):
+            if entry is None or entry.hash != hashes.get(stream_id.position):
                 # Erased, trimmed or false in Redis: Postgres is the truth.
                 entries = yield from read(self._ledger, stream_id.position - 1, 1, stream_id.position)
                 if not entries:
@@ -248,11 +250,14 @@ class Subscription:
 
     def _create_group(self) -> Plan[None]:
         position = yield from self._saved()
-        state = yield from stream.state(self._ledger.name)
-        if state.first is not None and (yield from self._trimmed(position, state.first.position)):
+        # What is left of an epoch that is over says nothing of where this one begins.
+        epoch = yield from self._epoch()
+        rows = yield Command(("XRANGE", self._key, f"{epoch}-0", "+", "COUNT", 1))
+        first = StreamId.parse(rows[0][0]).position if rows else 0
+        if (yield from self._trimmed(position, first)):
             raise UsageError(
-                f"the stream begins at position {state.first.position}: group {self._group!r} cannot start after "
-                f"{position}. Start it with after={state.first.position - 1} or later, and read() what is older"
+                f"the stream begins at position {first}: group {self._group!r} cannot start after {position}. "
+                f"Start it with after={first - 1} or later, and read() what is older"
             )
         [(position, epoch)] = yield Query(
             SQL["subscribe"], (self._ledger.ledger_id, self._group, position, self._ledger.ledger_id)

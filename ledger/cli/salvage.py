@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from ledger.cli.app import PROGRAM, Command
 from ledger.cli.connect import settings_of
 from ledger.cli.output import counted, line, raw_json, time_text, write_json
 from ledger.cli.shared import Shared, pass_shared
-from ledger.cli.text import note
+from ledger.cli.text import note, plain
 from ledger.embedded.files import open_private
 from ledger.errors import UsageError
 from ledger.events import Entry
@@ -24,6 +25,7 @@ from ledger.salvage import Lost, entries_of, lost
 from ledger.servers import Servers
 from ledger.store import LedgerRef, find_ledger
 
+_POSITION = re.compile(r"[1-9][0-9]{0,18}").fullmatch
 _OWN = {ERASED: "erase", HOLD_PLACED: "hold", HOLD_RELEASED: "release"}
 
 
@@ -108,10 +110,13 @@ def _again(entry: Entry, common: int, here: str) -> str:
     about = f"{entry.resource_type}:{entry.resource_id}"
     if entry.resource_type == ERASED_TYPE:
         about = str(entry.resource_id)
-        if not about.isdecimal() or int(about) > common:
-            return f"# {entry.action} of entry {about}, which is lost: nothing to do, unless it has a new position"
-    if entry.action not in _OWN:
-        return f"# {entry.action} {about} by {entry.actor}: do it again by hand"
-    reason = (entry.metadata or {}).get("reason", "")
-    who = ["--actor", entry.actor, "--actor-type", entry.actor_type, "--reason", reason]
-    return f"{here} {_OWN[entry.action]} {shlex.join([about, *who])}"
+        if not _POSITION(about) or int(about) > common:
+            return plain(
+                f"# {entry.action} of entry {about}, which is lost: nothing to do, unless it has a new position"
+            )
+    if entry.action not in _OWN or not isinstance(entry.metadata, dict):
+        return plain(f"# {entry.action} {about} by {entry.actor}: do it again by hand")
+    reason = str(entry.metadata.get("reason", ""))
+    # No word of it can be taken for an option.
+    who = [f"--actor={entry.actor}", f"--actor-type={entry.actor_type}", f"--reason={reason}"]
+    return f"{here} {_OWN[entry.action]} {shlex.join([*who, '--', about])}"

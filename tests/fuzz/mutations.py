@@ -40,7 +40,8 @@ def mutated(draw: st.DrawFn, seeds: Sequence[bytes], most: int = 4) -> bytes:
 
 def texts(seeds: Sequence[str], most: int = 4) -> st.SearchStrategy[str]:
     """`mutated` of texts. What is no UTF-8 afterwards stands as lone surrogates, as in a command's arguments."""
-    return mutated([seed.encode() for seed in seeds], most).map(lambda data: data.decode("utf-8", "surrogateescape"))
+    sound = [seed.encode("utf-8", "surrogateescape") for seed in seeds]
+    return mutated(sound, most).map(lambda data: data.decode("utf-8", "surrogateescape"))
 
 
 def _place(draw: st.DrawFn, data: bytes) -> int:

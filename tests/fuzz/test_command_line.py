@@ -58,6 +58,10 @@ COMMANDS = [
     ["check", "-", "--key", seeds.log().key.vkey, "--witness", seeds.log().witnesses[0].vkey, "--quorum", "1"],
     ["run", "--once", "--log-format", "json", "timeline"],
     ["status"],
+    ["doctor"],
+    ["skip", "timeline", "1", *WHO],
+    ["retry", "timeline", "1", *WHO],
+    ["parked", "mailer", "--retry", "1"],
 ]
 VALUES = sorted({argument for command in COMMANDS for argument in command[1:] if not argument.startswith("-")})
 LEFT_OUT = re.compile(r"--(workers|follow|home|database-url|redis-url|metrics-port|help)|-f$")

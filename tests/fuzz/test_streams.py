@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import shlex
 from collections.abc import Iterator
+from contextlib import nullcontext
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -12,8 +16,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ledger import Ledger, canonical, testing
+from ledger import AsyncLedger, Entry, Ledger, canonical, testing
 from ledger.connections import create_redis_connection
+from ledger.errors import ChainBroken
 from ledger.stream import key, parse
 from tests.fuzz import seeds
 from tests.fuzz.json_texts import DEEP, strained
@@ -129,3 +134,111 @@ def test_the_golden_entries_come_through() -> None:
     for envelope, body, hashed in seeds.wires():
         entry = parse([b"envelope", envelope, b"body", body, b"hash", hashed])
         assert entry is not None and canonical.envelope(entry) == envelope and (canonical.body(entry) or b"") == body
+
+
+def test_a_false_entry_that_hides_well(ledger: Ledger, published: list[tuple[bytes, Fields]]) -> None:
+    """The stream's newest, hashed and linked anew; and one more than there are. Only Postgres tells."""
+    true = list(ledger.read())
+    newest = true[-1]
+    forged = _with(canonical.envelope(newest), actor="user:43")
+    added = _with(canonical.envelope(newest), actor="user:43", position=newest.position + 1, prev=newest.hash.hex())
+    body = canonical.body(newest) or b""
+    assert int(published[-1][0].split(b"-")[1]) == newest.position
+    for is_added, entries in (
+        (False, [*published[:-1], (published[-1][0], wire(forged, body))]),
+        (True, [*published, (b"1-%d" % (newest.position + 1), wire(added, body))]),
+    ):
+        with create_redis_connection(ledger.settings.redis_url or "") as client:
+            client.delete(key("main"))
+            for id_, fields in entries:
+                sound: Any = fields
+                client.xadd(key("main"), sound, id=id_)
+        assert list(ledger.follow(after=newest.position - 1, idle=0.2)) == [newest]
+        assert asyncio.run(_followed(ledger, newest.position - 1)) == [newest]
+        with pytest.raises(ChainBroken, match="not in the database") if is_added else nullcontext():
+            for entry, delivery in zip(true, ledger.subscribe("fuzz-forged"), strict=False):
+                assert receipt_of(delivery.entry) == receipt_of(entry)
+                delivery.ack()
+        ledger.run(_forget_group())
+        cli_of(ledger).well("project", "--once")
+        assert cli_of(ledger).well("query", "--actor", "user:43", "--json").jsons == []
+    with create_redis_connection(ledger.settings.redis_url or "") as client:
+        client.delete(key("main"))
+
+
+async def _followed(ledger: Ledger, after: int) -> list[Entry]:
+    async with AsyncLedger(ledger.settings) as opened:
+        return [entry async for entry in opened.follow(after=after, idle=0.2)]
+
+
+FOREIGN_IDS = ["1-5", f"1-{2**63}", f"{2**64 - 1}-{2**64 - 1}", f"{2**63}-1"]
+
+
+@pytest.mark.parametrize("id_", FOREIGN_IDS)
+def test_ids_that_no_ledger_has(ledger: Ledger, tmp_path: Path, id_: str) -> None:
+    """Whoever may write to Redis can end a stream where nothing comes after it."""
+    cli = cli_of(ledger)
+    with create_redis_connection(ledger.settings.redis_url or "") as client:
+        client.delete(key("main"))
+        client.xadd(key("main"), {"envelope": "{}", "body": "", "hash": "00"}, id=id_)
+    lines = ["status", "relay --once", "tail --from 1 -n 5 --follow", "project --once timeline", "doctor", "salvage {}"]
+    for number, line in enumerate([*lines, "parked fuzz", "relay --once --new-epoch", "relay --once", "status"]):
+        for options in ([], ["--json"]):
+            ran = cli(*options, *line.format(tmp_path / f"{number}{len(options)}").split())
+            assert ran.code in (0, 1, 2, 3) and "fault of this program" not in ran.err, (line, ran)
+    if cli("relay", "--once").code == 0:
+        assert receipts_of_a_new_group(ledger) == [receipt_of(entry) for entry in ledger.read()]
+    with create_redis_connection(ledger.settings.redis_url or "") as client:
+        client.delete(key("main"))
+
+
+def receipts_of_a_new_group(ledger: Ledger) -> list[Any]:
+    count = ledger.tail().position
+    try:
+        deliveries = islice(ledger.subscribe("fuzz-ids", idle=0.5), count)
+        return [(receipt_of(delivery.entry), delivery.ack())[0] for delivery in deliveries]
+    finally:
+        ledger.run(_forget_group())
+
+
+OWN = {"action": "ledger.hold_placed", "resource_type": "invoice", "resource_id": "inv_7", "actor": "user:42"}
+HOSTILE = "x\n$(touch /tmp/owned)\n'; `id` \"\\ --database-url=postgresql://evil/x"
+
+
+@fuzz(20)
+@given(said=strained([json.dumps(OWN).encode()]), metadata=strained([b'{"reason":"asked for"}']))
+@example(json.dumps(OWN | {"resource_type": "ledger.entry", "resource_id": "9" * 5000}).encode(), b"{}")
+@example(json.dumps(OWN | {"resource_type": "ledger.entry", "resource_id": "\u0663"}).encode(), b"{}")
+@example(json.dumps(OWN | {"action": "ledger.unknown", "resource_id": HOSTILE, "actor": HOSTILE}).encode(), b"{}")
+@example(json.dumps(OWN | {"action": "ledger.x\nid", "resource_id": "--json", "actor": "-x"}).encode(), b"[]")
+@example(json.dumps(OWN | {"resource_type": "--ledger=other", "actor": HOSTILE}).encode(), b'{"reason":1}')
+@example(json.dumps(OWN).encode(), b'{"reason":1e400}')
+@example(json.dumps(OWN).encode(), b'"reason"')
+@example(json.dumps(OWN).encode(), json.dumps({"reason": HOSTILE}).encode())
+def test_what_salvage_prints_is_what_it_says(
+    ledger: Ledger, tmp_path_factory: pytest.TempPathFactory, said: bytes, metadata: bytes
+) -> None:
+    """Its commands are for a shell: nothing in an entry may be more than an argument of ours."""
+    envelope = canonical.envelope(next(iter(ledger.read())))
+    try:
+        body = b'{"after":null,"before":null,"metadata":%b,"salt":"%b"}' % (metadata, b"0" * 32)
+        changes = {"body": canonical.digest(body).hex()} | json.loads(said)
+        envelope = _with(envelope, **changes, position=9)
+    except (ValueError, RecursionError, TypeError):
+        return
+    cli = cli_of(ledger)
+    with create_redis_connection(ledger.settings.redis_url or "") as client:
+        client.delete(key("main"))
+        fields: Any = wire(envelope, body)
+        client.xadd(key("main"), fields, id="1-9")
+    folder = tmp_path_factory.mktemp("salvage")
+    ran = cli("--json", "salvage", str(folder / "json"))
+    assert ran.code in (0, 1, 2), ran
+    for command in ran.json["commands"] if ran.code == 0 else ():
+        words = shlex.split(command, comments=True)
+        assert "\n" not in command or words, "a comment that goes on as a command"
+        if words:
+            assert words[:3] == ["auditledger", "--ledger", "main"] and words[3] in ("import", "hold")
+            if words[3] == "hold":
+                assert words[-2] == "--" and all(word.startswith("--") for word in words[4:-2]), words
+    assert cli("salvage", str(folder / "text")).code == ran.code
