@@ -6,7 +6,7 @@
 PYTHON ?= python3
 UV ?= $(firstword $(wildcard .venv/bin/uv) uv)
 UPGRADE ?=
-PYTEST_ARGS ?= -n 2
+PYTEST_ARGS ?= -n 3
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 FUZZ_ARGS ?=
@@ -40,7 +40,7 @@ types: .venv/.test-installed ## Types (mypy)
 imports: .venv/.test-installed ## Layers (import-linter)
 	$(BIN)/lint-imports --no-logo
 
-unit: .venv/.test-installed ## The tests (pytest); PYTEST_ARGS="-n 2" is the default
+unit: .venv/.test-installed ## The tests (pytest); PYTEST_ARGS="-n 3" is the default: many tests wait more than they work
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 smoke: .venv/.test-installed ## A short run of the bench: does it work, do its checks hold (no peers, no bounds)

@@ -99,7 +99,7 @@ def _play(stage: Stage, episode: Episode, played: Played, key: Key, backups: lis
     _catch_up(stage)
     played.caught_up = time.monotonic() - began
     late += team.end(others(team), 30)
-    played.violations += [Violation("other", f"{name} did not come to an end") for name in late]
+    played.violations += [_hung(stage, name) for name in late]
     played.violations += _failed(stage)
     return key
 
@@ -197,6 +197,11 @@ def _check(stage: Stage, played: Played, key: Key) -> None:
     played.violations += found
 
 
+def _hung(stage: Stage, name: str) -> Violation:
+    """With where its threads stood when it was given up."""
+    return Violation("other", f"{name} did not come to an end: {_end_of(stage.folder / f'{name}.stderr', 80)}")
+
+
 def _failed(stage: Stage) -> list[Violation]:
     """Who ended as nobody should, with the end of what he said."""
     return [
@@ -205,8 +210,8 @@ def _failed(stage: Stage) -> list[Violation]:
     ]
 
 
-def _end_of(path: Path) -> str:
-    return "\n".join(path.read_text(errors="replace").splitlines()[-25:])
+def _end_of(path: Path, lines: int = 25) -> str:
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
 
 
 def _counted(world: World) -> Counter[str]:

@@ -37,5 +37,6 @@ def _clean(base: Path) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.read(0, 1)
     _clean(Path(sys.argv[1]))

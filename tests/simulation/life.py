@@ -73,7 +73,8 @@ class Life:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join()
+            while thread.is_alive():  # a signal that another thread takes does not wake a join that has no end
+                thread.join(0.5)
 
     def control(self, name: str) -> str:
         """What the scheduler says at the moment; empty where it says nothing."""
