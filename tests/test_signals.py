@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+import pytest
+
+from ledger import Ledger
+from tests.test_cli_main import cli_of, ended, process
 
 ROOT = Path(__file__).parent.parent
 
@@ -36,6 +44,19 @@ while time.monotonic() < until:
         client.close()
 print(heard)
 """
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="tgkill is Linux's")
+def test_a_signal_that_another_thread_is_given_is_heeded_too(ledger: Ledger) -> None:
+    """As the kernel may do where the main thread has one already: SIGCONT, then SIGTERM."""
+    with process(*cli_of(ledger).urls, "run") as popen:
+        assert popen.stderr is not None
+        assert "stops" in popen.stderr.readline()
+        time.sleep(3)  # by now it waits
+        tasks = [int(task.name) for task in Path(f"/proc/{popen.pid}/task").iterdir()]
+        other = next(task for task in tasks if task != popen.pid)
+        assert ctypes.CDLL(None).tgkill(popen.pid, other, int(signal.SIGTERM)) == 0
+        assert ended(popen, 30).code == 0
 
 
 def test_a_signal_while_a_command_is_packed_does_no_harm(redis_url: str) -> None:

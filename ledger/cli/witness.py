@@ -16,7 +16,7 @@ from ledger.cli.logs import log_format
 from ledger.cli.output import line, write_json
 from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.types import Address
-from ledger.cli.work import working
+from ledger.cli.work import wait_until, working
 from ledger.cosigner import Cosigner, new_cosigner, parse_cosigner
 from ledger.errors import InvalidSetting
 from ledger.note import FileSigner, Verifier
@@ -80,7 +80,7 @@ def serve_command(shared: Shared, key_file: Path, logs: tuple[str, ...], state: 
             server = WitnessServer(cosigner, *listen)
             try:
                 _announce(shared, server, cosigner)
-                stop.wait()
+                wait_until(stop)
             finally:
                 server.stop()
 

@@ -268,7 +268,7 @@ def _together(stop: threading.Event, *workers: Callable[[], None]) -> None:
     threads = [threading.Thread(target=work, args=(worker,)) for worker in workers]
     for thread in threads:
         thread.start()
-    stop.wait()
+    wait_until(stop)
     for thread in threads:
         thread.join()
     for error in sorted(errors, key=lambda error: isinstance(error, _Stopped)):
@@ -286,6 +286,12 @@ def _report(shared: Shared, **counts: int) -> None:
         write_json(counts)
     else:
         line("; ".join(f"{what.capitalize()} {counted(count, 'entry')}" for what, count in counts.items()))
+
+
+def wait_until(stop: threading.Event) -> None:
+    """In turns: the kernel may give a signal to another thread, which does not wake this one, where handlers run."""
+    while not stop.wait(0.5):
+        pass
 
 
 @contextmanager
