@@ -10,7 +10,8 @@ PYTEST_ARGS ?= -n 3
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 FUZZ_ARGS ?=
-MINUTES ?= 10
+MINUTES ?=
+COMMA := ,
 # Not from the environment, where it may mean anything.
 NAME :=
 
@@ -47,7 +48,7 @@ smoke: .venv/.test-installed ## A short run of the bench: does it work, do its c
 	$(BIN)/python -m pytest -q bench
 
 fuzz: .venv/.test-installed ## The parsers under fresh examples; MINUTES=10, FUZZ_ARGS="-k proof"; prints how to repeat what fails
-	@end=$$(( $$(date +%s) + 60 * $(MINUTES) )); \
+	@end=$$(( $$(date +%s) + 60 * $(or $(MINUTES),10) )); \
 	while [ $$(date +%s) -lt $$end ]; do \
 		FUZZ_PROFILE=long $(BIN)/python -m pytest -q -x --timeout=3600 tests/fuzz $(FUZZ_ARGS) || exit 1; \
 	done
@@ -55,9 +56,9 @@ fuzz: .venv/.test-installed ## The parsers under fresh examples; MINUTES=10, FUZ
 bench: .venv/.bench-installed ## Every figure against its limit and its peers, some 25 minutes; BENCH_ARGS="--figure relay" for one
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
-simulate: .venv/.test-installed ## Faults of every kind, by seeds: SEEDS="10" (or 4-9, or 3,14,), SEED=14, MINUTES=30, JSON=file
-	$(BIN)/python -m tests.simulation $(if $(SEED),--seeds "$(SEED),") $(if $(SEEDS),--seeds "$(SEEDS)") \
-		$(if $(MINUTES),--minutes "$(MINUTES)") $(if $(JSON),--json "$(JSON)")
+simulate: .venv/.test-installed ## Faults of every kind, by seeds: SEEDS=10 (a count) or 4-9, SEED=14, MINUTES=30, JSON=file
+	$(BIN)/python -m tests.simulation $(and $(SEED),--seeds "$(SEED)$(COMMA)") $(and $(SEEDS),--seeds "$(SEEDS)") \
+		$(and $(MINUTES),--minutes "$(MINUTES)") $(and $(JSON),--json "$(JSON)")
 
 journal: .venv/.pip ## Record the migrations' hashes in schema/journal.json
 	$(BIN)/python tools/journal.py

@@ -196,7 +196,11 @@ def receipts_of_a_new_group(ledger: Ledger) -> list[Any]:
     count = ledger.tail().position
     try:
         deliveries = islice(ledger.subscribe("fuzz-ids", idle=0.5), count)
-        return [(receipt_of(delivery.entry), delivery.ack())[0] for delivery in deliveries]
+        found = []
+        for delivery in deliveries:
+            found.append(receipt_of(delivery.entry))
+            delivery.ack()
+        return found
     finally:
         ledger.run(_forget_group())
 
