@@ -118,7 +118,7 @@ def test_a_base_backup_and_a_moment_in_the_past(
 
             perform.env.update(LEDGER_DATABASE_URL=url, LEDGER_REDIS_URL=redis_url)
             assert "DIVERGED" in (ran_ := perform("After the database was set back")).stdout
-            assert "erase 5 --actor user:dpo" in ran_.stdout and '"inv_' in ran_.stdout
+            assert "erase --actor=user:dpo" in ran_.stdout and " -- 5\n" in ran_.stdout and '"inv_' in ran_.stdout
             ran_ = perform("After the database was set back")
             assert "OK, ledger main: 93 entries" in ran_.stdout
             perform("Erasure and backups", POSITION="6", WHO="user:dpo", WHY="4712")

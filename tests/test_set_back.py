@@ -243,7 +243,7 @@ def test_what_only_the_stream_has_is_recorded_again(ledger: Ledger, servers: tes
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         cli.well("relay", "--once", "--new-epoch")
         commands = [shlex.split(each, comments=True) for each in ran.out.splitlines()]
-        assert [command[3:5] for command in commands if command] == [
+        assert [[command[3], command[-1]] for command in commands if command] == [
             ["import", str(file)], ["erase", "7"], ["hold", "invoice:inv_3"],
         ]  # fmt: skip
         for command in filter(None, commands * 2):
