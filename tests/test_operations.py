@@ -164,12 +164,14 @@ def test_whoever_holds_the_tail_is_found_and_ended(perform: Perform, primary: Cl
         perform("Appends wait", NAME=main_of(cli)["held_by"]["prepared"])
         assert ledger.append(event(4)).position == 3
 
-    with Ledger(settings) as ledger, psycopg.connect(url, autocommit=True) as admin, ThreadPoolExecutor(1) as executor:
+    patient = Settings(database_url=url, lock_timeout=0.5, answer_timeout=60)
+    with Ledger(patient) as ledger, psycopg.connect(url, autocommit=True) as admin, ThreadPoolExecutor(1) as executor:
         ledger.append(event(5))
         admin.execute("set synchronous_commit = local")
         admin.execute("alter system set synchronous_standby_names = '*'")
         admin.execute("select pg_reload_conf()")
         eventually(lambda: admin.execute("show synchronous_standby_names").fetchall() == [("*",)])
+        time.sleep(2)  # until the checkpointer has read it too, no commit waits
         waiting = executor.submit(ledger.append, event(6))
         eventually(lambda: "waits for a synchronous standby" in cli.well("status").out)
         assert not waiting.done()
