@@ -15,7 +15,7 @@ from psycopg.abc import PQGen
 T = TypeVar("T")
 
 
-class AnsweringConnection(psycopg.Connection[Any]):
+class _Answering:
     """patience: seconds of silence after which it is closed and an OperationalError raised; None waits for ever.
 
     well: when it was known to work last, by the monotonic clock.
@@ -27,20 +27,18 @@ class AnsweringConnection(psycopg.Connection[Any]):
         super().__init__(*args, **options)
         self.well = time.monotonic()
 
+
+class AnsweringConnection(_Answering, psycopg.Connection[Any]):
+    """A connection that loses its patience."""
+
     def wait(self, gen: PQGen[T], *args: Any, **options: Any) -> T:
         if self.patience is not None:
             gen = _answered(self, gen, self.patience)
         return super().wait(gen, *args, **options)
 
 
-class AsyncAnsweringConnection(psycopg.AsyncConnection[Any]):
+class AsyncAnsweringConnection(_Answering, psycopg.AsyncConnection[Any]):
     """`AnsweringConnection` for asyncio."""
-
-    patience: float | None = None
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.well = time.monotonic()
 
     async def wait(self, gen: PQGen[T], *args: Any, **options: Any) -> T:
         if self.patience is not None:

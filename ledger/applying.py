@@ -13,9 +13,9 @@ from ledger.effects import Apply, Pipeline, Plan, Query, Refused, Rollback, Row
 from ledger.errors import ChainBroken, ProjectionFailed, StreamDiverged, Unavailable
 from ledger.events import Entry, Tail
 from ledger.findings import erased_by
-from ledger.projection import COMMIT, LIVE_SCHEMA, SQL, Checkpoint, Projection, Retry, Writes, building_schema
+from ledger.projection import LIVE_SCHEMA, SQL, Checkpoint, Projection, Retry, Writes, building_schema
 from ledger.silence import end_silent_sessions
-from ledger.store import BEGIN, LOCK_TIMEOUT, LedgerRef
+from ledger.store import BEGIN, COMMIT, LOCK_TIMEOUT, LedgerRef
 
 ABOUT = 100
 """Entries about one resource that are read at a time: 25 MB where each has the largest body."""

@@ -23,14 +23,13 @@ from ledger.drive import drive
 from ledger.effects import Plan, Query, Refused, SqlScript, Wait, sql
 from ledger.errors import MigrationTampered, SchemaMismatch, Unavailable
 from ledger.settings import Settings
-from ledger.store import create_ledger
+from ledger.store import LOCK_TIMEOUT, create_ledger
 
 log = logging.getLogger(__name__)
 
 SQL = sql("migrate")
 TRIES, PAUSE = 120, 2.0
 """How often a migration whose tables are in use is tried, and the seconds between: some seven minutes."""
-_LOCK_TIMEOUT = "55P03"
 _OLDEST_POSTGRES = 150000
 _NEEDS = re.compile(r"\.needs_(\d{4})\.sql")
 
@@ -163,7 +162,7 @@ def _apply(migration: Migration) -> Plan[bool]:
         yield SqlScript(SQL["leave_owner"])
         yield Query("commit")
     except Refused as refused:
-        if refused.sqlstate != _LOCK_TIMEOUT:
+        if refused.sqlstate != LOCK_TIMEOUT:
             raise
         yield Query("rollback")
         return False

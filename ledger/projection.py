@@ -14,12 +14,10 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 from ledger.effects import Pipeline, Plan, Query, Row, SqlScript, sql
 from ledger.errors import UnknownProjection
 from ledger.events import Entry, Tail
-from ledger.store import BEGIN, LedgerRef
+from ledger.store import BEGIN, COMMIT, LedgerRef
 
 SQL = sql("projection")
 LIVE_SCHEMA = "ledger_views"
-
-COMMIT = Query("commit")
 
 
 class Writes(Protocol):

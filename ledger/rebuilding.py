@@ -10,7 +10,6 @@ from ledger.chain import check_continues
 from ledger.effects import Pipeline, Plan, Query, Refused, Rollback, SqlScript
 from ledger.errors import UsageError
 from ledger.projection import (
-    COMMIT,
     SQL,
     Projection,
     Retry,
@@ -20,7 +19,7 @@ from ledger.projection import (
     create_tables,
 )
 from ledger.silence import end_silent_sessions
-from ledger.store import BEGIN, LOCK_TIMEOUT, PAGE, LedgerRef, read
+from ledger.store import BEGIN, COMMIT, LOCK_TIMEOUT, PAGE, LedgerRef, read
 
 _FORBIDDEN = "42501"
 

@@ -29,7 +29,7 @@ FAR = 2**63 - 1
 Condition: TypeAlias = int | Unchanged
 
 BEGIN = Query("begin isolation level read committed read write")
-_COMMIT = Query("commit")
+COMMIT = Query("commit")
 LOCK_TIMEOUT = "55P03"
 _WRONG_TIME = "LE003"
 _CANCELLED = "57014"
@@ -185,7 +185,7 @@ class Appender:
         tail, _ = yield from self._locked([] if begun else [BEGIN], [], deadline)
         [link] = chain.extend(tail, [draft], self._now())
         rows = yield from self._send(Query(function, row_params(self.ledger.ledger_id, link)))
-        yield _COMMIT
+        yield COMMIT
         entry = Entry(self.ledger.name, *rows[0])
         self._recorded([link] if entry.id == draft.id else [], tail)
         return entry
@@ -223,11 +223,11 @@ class Appender:
             links = list(chain.extend(tail, fresh, self._now()))
             write = _write(self.ledger, fresh, links)
             if own and isinstance(write, Query):
-                yield from self._send(Pipeline((write, _COMMIT)))
+                yield from self._send(Pipeline((write, COMMIT)))
             else:
                 yield from self._send(write)
                 if own:
-                    yield _COMMIT
+                    yield COMMIT
             recorded: dict[UUID, Link | Repeat] = {link.draft.id: link for link in links}
             self._recorded(links, tail)
         else:
@@ -235,7 +235,7 @@ class Appender:
             if own:
                 # The tail's lock is a write: where a synchronous standby is demanded, this commit waits for it, and so
                 # for the entries found here, whose own commit may have been interrupted while it waited.
-                yield _COMMIT
+                yield COMMIT
                 self._tail = tail
         return [resolved(outcome, recorded) for outcome in outcomes]
 

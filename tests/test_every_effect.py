@@ -125,7 +125,7 @@ def survive(crashes: Crashes, world: World, pattern: Job, hows: Iterable[How] = 
             for fault in seen.faults(at, how):
                 name = f"{job.name} {how} at {at} of {len(effects)}, {fault.when}"
                 with naming(f"{name}: {seen.text}"):
-                    survive_one(crashes, world, replace(job, name=name), fault)
+                    survive_one(crashes, world, replace(job, name=name), fault, seen.kind)
     check_everything(world)
 
 
@@ -136,11 +136,13 @@ def run_undisturbed(crashes: Crashes, world: World, job: Job) -> list[Seen]:
     return ended.effects
 
 
-def survive_one(crashes: Crashes, world: World, job: Job, fault: Fault) -> None:
+def survive_one(crashes: Crashes, world: World, job: Job, fault: Fault, kind: str) -> None:
+    """kind: of the effect that the fault is meant for."""
     job.prepare(world)
     before = backends(world.admin)
     ended = crashes.run(job, fault)
     assert ended.struck is not None, "it never came to this effect"
+    assert ended.struck.kind == kind, f"another effect came in its place: {ended.struck.text}"
     told = ended.told
     if ended.killed:
         wait_until_gone(world.admin, before)

@@ -78,6 +78,11 @@ class Seen(NamedTuple):
     lasting: bool = False
     handed_out: bool = False
 
+    @property
+    def kind(self) -> str:
+        """The text's first word: what follows may be another one in every run."""
+        return self.text.split()[0]
+
     def faults(self, at: int, how: How) -> Iterator[Fault]:
         """Those that can strike it, but for such as leave the same behind as another one.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,7 +11,7 @@ from typing import Any, ClassVar
 import psycopg
 from ledger_projections import Timeline
 
-from ledger import Entry, Ledger, Projection, Writes, projector, replay
+from ledger import Entry, Ledger, Projection, Writes, projector, replay, store
 from ledger.errors import SkipRefused
 from ledger.findings import RETRIED, SKIPPED
 from ledger.projector import Projector
@@ -65,6 +66,8 @@ class Project(Job):
 
     def run(self, tell: Tell) -> None:
         projector.MANY = BATCH
+        # One view after the other, in the same order always.
+        vars(projector).update(ThreadPoolExecutor=lambda _: ThreadPoolExecutor(1))
         views = [each() for each in BUILT_IN]
         with closing(Servers(self.settings)) as servers, closing(Projector(servers, views)) as running:
             again(running.catch_up)
@@ -136,7 +139,7 @@ class Skip(Job):
         self.poison = world.ledger.tail().position - 1
 
     def run(self, tell: Tell) -> None:
-        replay.BATCH = 100_000
+        replay.BATCH = store.STEP = 100_000  # the ledger grows with every run, and no effect may be added by that
         with Ledger(self.settings) as ledger, closing(Servers(self.settings)) as servers:
             with closing(Projector(servers, [Choosy(self.poison)])) as running:
                 again(running.catch_up)
