@@ -216,12 +216,21 @@ class Writer:
         if not lead:
             try:
                 slot.signal.acquire()
+                if slot.leads:
+                    self._let_come()
             except BaseException:  # Ctrl-C: those behind must not wait for one who has left
                 self._leave(slot)
                 raise
         if lead or slot.leads:
             self._lead()
         return slot.result()
+
+    def _let_come(self) -> None:
+        """Lets those who were just served, and are ready to run, stand in line: they share the next commit."""
+        seen = 0
+        while len(self._turns.waiting) > seen:
+            seen = len(self._turns.waiting)
+            time.sleep(0)
 
     def _leave(self, slot: _Slot) -> None:
         """Gives up a place in line; where its turn has begun, its entry may still be recorded."""
