@@ -20,8 +20,8 @@ from ledger.settings import Settings
 
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 """What must hold of Postgres before anything is measured."""
-SHARED_BUFFERS = "1GB"
-"""What a Postgres on a machine for millions of entries is given; the default (128 MB) is meant for small ones."""
+SHARED_BUFFERS = f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') // 4 // 1024**2}MB"
+"""A quarter of the memory, as Postgres' documentation advises; the default (128 MB) is for small machines."""
 _RECORDED = (*DURABLE, "wal_sync_method", "shared_buffers", "max_wal_size", "checkpoint_timeout", "wal_level")
 
 

@@ -96,7 +96,7 @@ def read(ledger: LedgerRef, after: int, limit: int = PAGE, last: int = FAR) -> P
 def size_of(entries: Iterable[Entry]) -> int:
     """About how many bytes their bodies take."""
     return sum(
-        len(text) for entry in entries for text in (entry.before_json, entry.after_json, entry.metadata_json) if text
+        len(entry.before_json or "") + len(entry.after_json or "") + len(entry.metadata_json or "") for entry in entries
     )
 
 

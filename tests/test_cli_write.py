@@ -13,7 +13,8 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from ledger import Ledger
+from ledger import Event, Ledger
+from ledger.cli.importing import _Said
 from tests.support import checked
 from tests.test_cli_main import Cli, cli_of, ended, process, run
 
@@ -239,3 +240,7 @@ def ended_after(popen: Any, more: str) -> Any:
     popen.stdin.close()
     popen.stdin = None
     return ended(popen)
+
+
+def test_a_line_has_the_fields_of_an_event_in_their_order() -> None:
+    assert _Said.__struct_fields__ == Event.__struct_fields__

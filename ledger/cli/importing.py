@@ -41,7 +41,9 @@ class BadLine(UsageError):
 
 
 class _Said(msgspec.Struct, forbid_unknown_fields=True):
-    """Event's fields, its time as text: msgspec would round what is finer than microseconds (format.md cuts it off)."""
+    """Event's fields in its order, its time as text: msgspec would round what is finer than microseconds, and format.md
+    cuts it off.
+    """
 
     actor: str
     action: str
@@ -182,14 +184,13 @@ class Import:
 
 
 def _events(text: bytes) -> Iterator[Event]:
-    said = _decode_said(text)
-    fields = {name: getattr(said, name) for name in said.__struct_fields__}
-    if said.occurred_at is not None:
+    values = msgspec.structs.astuple(_decode_said(text))
+    if values[-1] is not None:
         try:
-            fields["occurred_at"] = moment_of(said.occurred_at)
+            values = (*values[:-1], moment_of(values[-1]))
         except ValueError as error:
             raise ValueError(f"occurred_at: {error}") from None
-    yield Event(**fields)
+    yield Event(*values)
 
 
 def _cloudtrail_events(text: bytes) -> Iterator[Event]:

@@ -157,6 +157,8 @@ def exact_float(digits: str) -> float:
     number = float(digits)
     if not math.isfinite(number):
         raise ValueError(f"the number {digits[:40]} is too large")
+    if repr(number) == digits:  # as most are written
+        return number
     try:
         kept = Decimal(repr(number)) == Decimal(digits)
     except InvalidOperation:  # an exponent of more digits than decimals can have
