@@ -188,7 +188,6 @@ class Writer:
         self._turns = _Turns(appender)
         self._mutex = threading.Lock()  # held for moments only, over `waiting`, `leads` and `_led`
         self._led = False
-        self._shared = False  # did several share the last turn?
 
     def write(self, draft: Draft, expect: Condition | None = None) -> Outcome:
         """Records one draft, sharing the commit with others. Blocks until it is durable."""
@@ -209,29 +208,20 @@ class Writer:
 
     def _take_turn(self, slot: _Slot) -> list[Outcome]:
         with self._mutex:
-            slot.leads, self._led = not self._led, True
-            if not slot.leads:
+            lead, self._led = not self._led, True
+            if not lead:
                 slot.signal = threading.Lock()  # the cheapest thing to wait on: released once, when our turn came
                 slot.signal.acquire()
             self._turns.waiting.append(slot)
-        try:
-            if not slot.leads:
+        if not lead:
+            try:
                 slot.signal.acquire()
-            if slot.leads:
-                self._let_come()
-        except BaseException:  # Ctrl-C: those behind must not wait for one who has left
-            self._leave(slot)
-            raise
-        if slot.leads:
+            except BaseException:  # Ctrl-C: those behind must not wait for one who has left
+                self._leave(slot)
+                raise
+        if lead or slot.leads:
             self._lead()
         return slot.result()
-
-    def _let_come(self) -> None:
-        """Lets those whom the last turn served, and who are ready to run, stand in line: they share the next commit."""
-        seen = 0
-        while self._shared and len(self._turns.waiting) > seen:
-            seen = len(self._turns.waiting)
-            time.sleep(0)
 
     def _leave(self, slot: _Slot) -> None:
         """Gives up a place in line; where its turn has begun, its entry may still be recorded."""
@@ -262,7 +252,6 @@ class Writer:
             for slot in done[1:]:
                 slot.signal.release()
             with self._mutex:
-                self._shared = len(turn) > 1
                 self._hand_over()
 
     def _commit(self, turn: list[_Slot]) -> list[_Slot]:

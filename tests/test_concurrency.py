@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
@@ -12,7 +11,6 @@ import psycopg
 import pytest
 
 from ledger import Ledger, Receipt
-from ledger.writer import Writer
 from tests.support import checked, event, events, numbers, processes, race, receipt_of
 from tests.workers import TURNS, Said, in_tasks, in_threads
 
@@ -110,34 +108,3 @@ def test_who_leaves_the_line_leaves_it_to_those_behind(ledger: Ledger, admin: ps
     finally:
         signal.signal(signal.SIGALRM, before)
     assert numbers(checked(ledger)) == [0, 1, 3]
-
-
-def test_who_leaves_when_its_turn_has_come_hands_it_over(
-    ledger: Ledger, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    let_come = Writer._let_come
-
-    def left(writer: Writer) -> None:
-        if threading.current_thread() is threading.main_thread():
-            raise Interrupted
-        let_come(writer)
-
-    def append_later(number: int) -> Receipt:
-        time.sleep(0.2 * number)
-        return ledger.append(event(number))
-
-    def commit_later() -> None:
-        time.sleep(0.8)
-        admin.execute("commit")
-
-    monkeypatch.setattr(Writer, "_let_come", left)
-    admin.execute("begin")
-    admin.execute("update ledger.tails set fence = fence + 1")
-    with ThreadPoolExecutor(4) as executor:
-        receipts = [executor.submit(append_later, number) for number in (0, 2, 3)]
-        executor.submit(commit_later)
-        time.sleep(0.2)
-        with pytest.raises(Interrupted):
-            ledger.append(event(1))
-        assert [receipt.result(20).position for receipt in receipts] == [1, 2, 3]
-    assert numbers(checked(ledger)) == [0, 2, 3]
