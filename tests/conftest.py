@@ -19,6 +19,7 @@ from pathlib import Path
 import hypothesis
 import psycopg
 import pytest
+from ledger_projections import Timeline
 
 from ledger import Ledger, embedded, testing
 from ledger.connections import create_redis_connection
@@ -27,9 +28,11 @@ from ledger.migrate import migrate
 from ledger.settings import Settings
 from tests.api import Api, AsyncApi, Opener, SyncApi
 from tests.clusters import Cluster, Clusters, clusters_folder
+from tests.poison import POISON, Picky, poisoned
 from tests.procedures import Perform
 from tests.roles import Logins, logins
 from tests.support import OwnServers, copy_home
+from tests.views import projector, some_events
 
 # A slow or busy machine is no fault of what is tested. All else stays as it is, in CI or not.
 hypothesis.settings.register_profile("any machine", hypothesis.settings(), deadline=None)
@@ -132,6 +135,16 @@ def ledger(migrated_url: str, redis_url: str) -> Iterator[Ledger]:
     """An open Ledger `main` on `migrated_url` and `redis_url`."""
     with Ledger.open(database_url=migrated_url, redis_url=redis_url) as opened:
         yield opened
+
+
+@pytest.fixture
+def stuck(ledger: Ledger) -> Ledger:
+    """`ledger` with ten entries, of which the projection Picky could not apply the sixth; Timeline has all."""
+    ledger.append_many([*some_events(5), POISON, *some_events(4)])
+    with projector(ledger, [Picky(poisoned), Timeline()]) as running:
+        running.catch_up()
+        assert len(running.failed) == 1
+    return ledger
 
 
 @pytest.fixture

@@ -8,14 +8,13 @@ from contextlib import contextmanager
 from typing import ClassVar
 
 import psycopg
-from ledger_projections import Timeline
 
 from ledger import Entry, Event, Ledger, Projection, Writes
 from ledger.projector import Projector
 from ledger.replay import rebuild
 from ledger.servers import Servers
 from ledger.standstill import take_back
-from tests.views import projector, rows, some_events
+from tests.views import rows
 
 SECRET = "jane.doe@example.org"
 
@@ -75,15 +74,6 @@ def live_is_a_replay(ledger: Ledger, admin: psycopg.Connection, projection: Proj
     live = rows(admin, projection.name)
     rebuild(ledger.settings, projection)
     assert rows(admin, projection.name) == live
-
-
-def stand_still(ledger: Ledger) -> Ledger:
-    """Ten entries, of which Picky cannot apply the sixth; Timeline has all."""
-    ledger.append_many([*some_events(5), POISON, *some_events(4)])
-    with projector(ledger, [Picky(poisoned), Timeline()]) as running:
-        running.catch_up()
-        assert len(running.failed) == 1
-    return ledger
 
 
 @contextmanager

@@ -25,19 +25,12 @@ from tests.poison import (
     live_is_a_replay,
     poisoned,
     positions,
-    stand_still,
     standstill,
     working,
 )
 from tests.support import event, events, eventually
 from tests.test_cli_main import cli_of
 from tests.views import leftovers, project, projector, some_events
-
-
-@pytest.fixture
-def stuck(ledger: Ledger) -> Ledger:
-    return stand_still(ledger)
-
 
 # ---------------------------------------------------------------------------------------------------- found, and told
 

@@ -30,19 +30,12 @@ from tests.poison import (
     poisoned,
     positions,
     retry,
-    stand_still,
     standstill,
     working,
 )
 from tests.support import checked, event, events, eventually
 from tests.test_cli_main import cli_of
 from tests.views import leftovers, project, projector, some_events
-
-
-@pytest.fixture
-def stuck(ledger: Ledger) -> Ledger:
-    return stand_still(ledger)
-
 
 # -------------------------------------------------------------------------------------------------------------- skip
 

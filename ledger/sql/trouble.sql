@@ -1,5 +1,6 @@
 -- name: note
--- Not where another worker has moved it on meanwhile, or somebody has skipped the entry. The last column: how many skipped entries stand right before it.
+-- Not where another worker has moved it on meanwhile, or somebody has skipped the entry. The last column: how many
+-- skipped entries stand right before it.
 update ledger.projections as view
 set
     failing_since = case when view.failed_position = said.position then view.failing_since else now() end,
