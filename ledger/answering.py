@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.abc import PQGen
 
+from ledger.effects import Query
+
 T = TypeVar("T")
 
 
@@ -19,9 +21,14 @@ class _Answering:
     """patience: seconds of silence after which it is closed and an OperationalError raised; None waits for ever.
 
     well: when it was known to work last, by the monotonic clock.
+    direct: its session is the server's own, none that a pooler lends. settings: statements that go with each begin.
+    wraps: a statement alone needs them too. connections.py finds out.
     """
 
     patience: float | None = None
+    direct = False
+    settings: tuple[Query, ...] = ()
+    wraps = False
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)

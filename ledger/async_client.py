@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
 from ledger import proving, store
+from ledger.callers import adrive_within
 from ledger.consumer import POLL, Streams, followed, reader_after
-from ledger.drive import AsyncConnection, adrive
+from ledger.cursors import AsyncConnection
 from ledger.effects import Plan
 from ledger.erasure import erasing, holding, releasing, skipping
 from ledger.errors import LedgerError
@@ -91,8 +92,7 @@ class AsyncLedger:
         draft = prepare(event, ref.name)
         if connection is None:
             return receipt_of(await writer.write(draft, expect))
-        plan = within.append_within([draft], expect)
-        [outcome] = await adrive(plan, _given(connection), raw_errors=True)
+        [outcome] = await adrive_within(within.append_within([draft], expect), connection)
         return receipt_of(outcome)
 
     async def append_many(
@@ -108,7 +108,7 @@ class AsyncLedger:
         if connection is not None:
             while not gathering.failed and (pulled := await _pull(source, gathering)):
                 drafts = list(gathering.drafts(pulled))
-                gathering.add(await adrive(within.append_within(drafts), _given(connection), raw_errors=True))
+                gathering.add(await adrive_within(within.append_within(drafts), connection))
             return gathering.result()
         under_way: asyncio.Task[list[Outcome]] | None = None
         while True:
@@ -299,10 +299,3 @@ async def _pull(source: Iterator[Event] | AsyncIterator[Event], gathering: Gathe
     except Exception as error:
         gathering.source_failed(error)
     return pulled
-
-
-def _given(connection: AsyncConnection) -> Callable[[], Awaitable[AsyncConnection]]:
-    async def given() -> AsyncConnection:
-        return connection
-
-    return given

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
 from ledger import proving, store
+from ledger.callers import drive_within
 from ledger.consumer import POLL, Streams, followed, reader_after
-from ledger.drive import Connection, drive
+from ledger.cursors import Connection
 from ledger.effects import Plan
 from ledger.erasure import erasing, holding, releasing, skipping
 from ledger.errors import LedgerError
@@ -100,7 +101,7 @@ class Ledger:
         draft = prepare(event, ref.name)
         if connection is None:
             return receipt_of(writer.write(draft, expect))
-        [outcome] = drive(within.append_within([draft], expect), lambda: connection, raw_errors=True)
+        [outcome] = drive_within(within.append_within([draft], expect), connection)
         return receipt_of(outcome)
 
     def append_many(self, events: Iterable[Event], *, connection: Connection | None = None) -> Appended:
@@ -116,7 +117,7 @@ class Ledger:
         if connection is not None:
             while not gathering.failed and (pulled := gathering.pull(iterator)):
                 drafts = list(gathering.drafts(pulled))
-                gathering.add(drive(within.append_within(drafts), lambda: connection, raw_errors=True))
+                gathering.add(drive_within(within.append_within(drafts), connection))
             return gathering.result()
         with ThreadPoolExecutor(1) as executor:
             under_way: Future[list[Outcome]] | None = None

@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import psycopg
 from psycopg.pq import TransactionStatus
+from psycopg.pq.abc import PGconn
 
+from ledger import cursors
+from ledger.cursors import AsyncCursor, Cursor, copying, prepares, stored_cursor
 from ledger.effects import (
     Apply,
+    Begin,
     Command,
     CopyIn,
     Effect,
-    InTransaction,
     LuaScript,
     Pipeline,
     Plan,
@@ -46,8 +49,8 @@ if TYPE_CHECKING:
     import redis.asyncio
 
 T = TypeVar("T")
-Connection: TypeAlias = psycopg.Connection[Any]
-AsyncConnection: TypeAlias = psycopg.AsyncConnection[Any]
+Connection: TypeAlias = cursors.Connection
+AsyncConnection: TypeAlias = cursors.AsyncConnection
 # redis-py takes long to load and 10 MiB; most processes that verify or append need none of it.
 Redis: TypeAlias = "redis.Redis"
 AsyncRedis: TypeAlias = "redis.asyncio.Redis"
@@ -139,12 +142,21 @@ def _throw(plan: Plan[Any], error: Exception, raw: bool) -> Effect:
 
 def _as_refused(error: Exception) -> Refused | None:
     if isinstance(error, psycopg.Error):
-        state = error.sqlstate or ""
-        return None if _is_libpqs(error) or state in _SHUTDOWN else Refused(str(error), state)
+        return None if _is_lost(error) else Refused(str(error), error.sqlstate or "")
     if isinstance(error, UnicodeError):
         return None
     why = _unwilling(error)
     return Refused(why or str(error), away=why is not None or not _is_redis(error, "ResponseError"))
+
+
+def _is_lost(error: psycopg.Error) -> bool:
+    """Is the connection, so that what was under way may have happened? FATAL ends a session, whatever its reason.
+
+    08: as poolers say that the server behind them is gone.
+    """
+    state = error.sqlstate or ""
+    severity = error.diag.severity_nonlocalized or error.diag.severity
+    return _is_libpqs(error) or state in _SHUTDOWN or state.startswith("08") or severity in ("FATAL", "PANIC")
 
 
 def _is_libpqs(error: psycopg.Error) -> bool:
@@ -207,7 +219,7 @@ def _translate_postgres(error: psycopg.Error) -> LedgerError:
         return UsageError(f"this database user may not do that: {text} ('auditledger grant' gives a user a role)")
     if not state and not _is_libpqs(error):
         return UsageError(f"Postgres cannot take that: {text}")
-    if not state or state in _SHUTDOWN or state.startswith("08"):
+    if _is_lost(error):
         return ConnectionLost(f"the connection to Postgres was lost: {text}")
     if state.startswith(("28", "3D", "53", "57")):
         return Unavailable(f"Postgres: {text}")
@@ -220,34 +232,49 @@ def _perform(effect: Effect, connection: Callable[[], Connection] | None, client
     if isinstance(effect, Command | LuaScript):
         return cast(Any, _needed(client, "Redis")).execute_command(*_redis_args(effect))
     postgres = _needed(connection, "Postgres")()
+    try:
+        brought = _ask(effect, postgres)
+    except (psycopg.Error, UnicodeError):
+        raise
+    except Exception as error:
+        if isinstance(effect, Stored):
+            raise  # it writes nothing, and `take` is ours
+        raise _lost(postgres.pgconn, error) from error
+    return _unless_failed(effect, brought)
+
+
+def _ask(effect: Effect, postgres: Connection) -> Any:
+    """What it is asked for is done by psycopg alone, but for the function of Apply, whose errors are brought."""
     match effect:
-        case Query():
-            return _rows(_cursor(postgres).execute(effect.sql, effect.params))
-        case Pipeline():
-            with postgres.pipeline() as pipeline:
-                _never_flush(pipeline)
-                cursors = [_cursor(postgres).execute(query.sql, query.params) for query in effect.queries]
-            return [_rows(cursor) for cursor in cursors]
+        case Query() if not _is_wrapped(postgres):
+            return _rows(_execute(postgres, effect))
+        case Query() | Begin() | Pipeline():
+            sent = _statements(effect, postgres)
+            try:
+                with postgres.pipeline() as pipeline:
+                    _never_flush(pipeline)
+                    cursors = [_execute(postgres, query) for query, _ in sent]
+            except psycopg.Error:
+                if isinstance(effect, Query):
+                    postgres.rollback()
+                raise
+            return _brought(
+                effect, [_rows(cursor) for cursor, (_, wanted) in zip(cursors, sent, strict=True) if wanted]
+            )
         case CopyIn():
-            with _cursor(postgres).copy(effect.sql) as copy:
-                for data in effect.data:
-                    copy.write(data)
-            return None
+            with postgres.lock:
+                return postgres.wait(copying(postgres, effect.sql, effect.data))
         case Stored():
-            for row in _stored_cursor(postgres).stream(effect.sql, effect.params, binary=True, size=_CHUNK):
+            for row in stored_cursor(postgres).stream(effect.sql, effect.params, binary=True, size=_CHUNK):
                 effect.take(row)
             return None
         case SqlScript():
-            postgres.execute(effect.sql)
+            Cursor(postgres).execute(effect.sql, prepare=False, binary=False)
             return None
         case Apply():
             return _applied(effect, postgres)
         case Rollback():
             return postgres.rollback()
-        case InTransaction():
-            if not isinstance(postgres, psycopg.Connection):
-                raise UsageError(f"a Ledger takes a psycopg.Connection, not {type(postgres).__name__}")
-            return postgres.info.transaction_status in IN_TRANSACTION or not postgres.autocommit
 
 
 def _applied(effect: Apply, postgres: Connection) -> Exception | None:
@@ -270,68 +297,120 @@ async def _aperform(
     if isinstance(effect, Command | LuaScript):
         return await cast(Any, _needed(client, "Redis")).execute_command(*_redis_args(effect))
     postgres = await _needed(connection, "Postgres")()
+    try:
+        brought = await _aask(effect, postgres)
+    except (psycopg.Error, UnicodeError):
+        raise
+    except Exception as error:
+        raise _lost(postgres.pgconn, error) from error
+    return _unless_failed(effect, brought)
+
+
+async def _aask(effect: Effect, postgres: AsyncConnection) -> Any:
     match effect:
-        case Query():
-            return await _arows(await _acursor(postgres).execute(effect.sql, effect.params))
-        case Pipeline():
-            async with postgres.pipeline() as pipeline:
-                _never_flush(pipeline)
-                cursors = [await _acursor(postgres).execute(query.sql, query.params) for query in effect.queries]
-            return [await _arows(cursor) for cursor in cursors]
+        case Query() if not _is_wrapped(postgres):
+            return await _arows(await _aexecute(postgres, effect))
+        case Query() | Begin() | Pipeline():
+            sent = _statements(effect, postgres)
+            try:
+                async with postgres.pipeline() as pipeline:
+                    _never_flush(pipeline)
+                    cursors = [await _aexecute(postgres, query) for query, _ in sent]
+            except psycopg.Error:
+                if isinstance(effect, Query):
+                    await postgres.rollback()
+                raise
+            results = [await _arows(cursor) for cursor, (_, wanted) in zip(cursors, sent, strict=True) if wanted]
+            return _brought(effect, results)
         case CopyIn():
-            async with _acursor(postgres).copy(effect.sql) as copy:
-                for data in effect.data:
-                    await copy.write(data)
-            return None
+            async with postgres.lock:
+                return await postgres.wait(copying(postgres, effect.sql, effect.data))
         case SqlScript():
-            await postgres.execute(effect.sql)
+            await AsyncCursor(postgres).execute(effect.sql, prepare=False, binary=False)
             return None
         case Rollback():
             return await postgres.rollback()
-        case InTransaction():
-            if not isinstance(postgres, psycopg.AsyncConnection):
-                raise UsageError(f"an AsyncLedger takes a psycopg.AsyncConnection, not {type(postgres).__name__}")
-            return postgres.info.transaction_status in IN_TRANSACTION or not postgres.autocommit
+
+
+def _lost(pgconn: PGconn, error: Exception) -> psycopg.OperationalError:
+    """For what no driver should raise: what it was asked for may have been done, and who knows where it stands."""
+    pgconn.finish()
+    return psycopg.OperationalError(f"the driver failed: {type(error).__name__}: {error}")
+
+
+def _unless_failed(effect: Effect, brought: Any) -> Any:
+    """Raises what the data of a COPY raised, which is not the driver's doing."""
+    if isinstance(effect, CopyIn) and isinstance(brought, Exception):
+        raise brought
+    return brought
+
+
+# A transaction of ours begins with what its connection wants to be set in it; elsewhere nothing is.
+
+
+def _statements(effect: Query | Begin | Pipeline, connection: Any) -> list[tuple[Query, bool]]:
+    """The statements that do it, and of which the plan is to get the rows."""
+    if isinstance(effect, Query):
+        queries: Sequence[Query | Begin] = (_ALONE, effect, Query("commit"))
+    else:
+        queries = effect.queries if isinstance(effect, Pipeline) else (effect,)
+    sent = []
+    for query in queries:
+        wanted = not isinstance(effect, Query) or query is effect
+        if isinstance(query, Begin):
+            sent.append((Query(query.sql), wanted))
+            sent += ((setting, False) for setting in getattr(connection, "settings", ()))
+        else:
+            sent.append((query, wanted))
+    return sent
+
+
+_ALONE = Begin("begin isolation level read committed")
+
+
+def _is_wrapped(connection: Any) -> bool:
+    """Is a statement outside of a transaction to have one, for the sake of its settings?"""
+    return getattr(connection, "wraps", False) and connection.pgconn.transaction_status == TransactionStatus.IDLE
+
+
+def _brought(effect: Query | Begin | Pipeline, results: list[list[Row]]) -> Any:
+    return results if isinstance(effect, Pipeline) else results[0]
+
+
+def _execute(connection: Connection, query: Query) -> Cursor:
+    return Cursor(connection).execute(query.sql, query.params, prepare=prepares(connection))
+
+
+async def _aexecute(connection: AsyncConnection, query: Query) -> AsyncCursor:
+    return await AsyncCursor(connection).execute(query.sql, query.params, prepare=prepares(connection))
 
 
 class Transaction:
-    """What a projection writes through: the transaction in which its checkpoint moves. Implements projection.Writes."""
+    """What a projection writes through: the transaction in which its checkpoint moves. Implements projection.Writes.
+
+    Values are converted as psycopg does by default, whatever the application has registered; times are in UTC.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def execute(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()) -> list[Row]:
         """One statement; its rows, as tuples."""
-        return _rows(_cursor(self._connection).execute(sql, params))
+        return _rows(Cursor(self._connection).execute(sql, params, prepare=prepares(self._connection)))
 
     def execute_many(self, sql: str, params: Iterable[Sequence[Any]]) -> None:
         """One statement for each set of parameters, in few round trips."""
         with self._connection.pipeline() as pipeline:
             _never_flush(pipeline)
-            _cursor(self._connection).executemany(sql, params)
+            Cursor(self._connection).executemany(sql, params)
 
     def copy(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Many rows into one table: the fastest way in."""
         names = psycopg.sql.SQL(", ").join(map(psycopg.sql.Identifier, columns))
         into = psycopg.sql.SQL("copy {} ({}) from stdin").format(psycopg.sql.Identifier(table), names)
-        with self._connection.cursor().copy(into) as copy:
+        with Cursor(self._connection).copy(into) as copy:
             for row in rows:
                 copy.write_row(row)
-
-
-# The caller's connection may have row and cursor factories of its own: plans want plain tuples.
-
-
-def _cursor(connection: Connection) -> psycopg.Cursor[Row]:
-    cursor = psycopg.Cursor(connection, row_factory=psycopg.rows.tuple_row)
-    cursor.format = psycopg.pq.Format.BINARY
-    return cursor
-
-
-def _acursor(connection: AsyncConnection) -> psycopg.AsyncCursor[Row]:
-    cursor = psycopg.AsyncCursor(connection, row_factory=psycopg.rows.tuple_row)
-    cursor.format = psycopg.pq.Format.BINARY
-    return cursor
 
 
 def _never_flush(pipeline: psycopg.Pipeline | psycopg.AsyncPipeline) -> None:
@@ -342,20 +421,11 @@ def _never_flush(pipeline: psycopg.Pipeline | psycopg.AsyncPipeline) -> None:
     pipeline._fetch_gen = lambda *, flush: fetch(flush=False)  # type: ignore[method-assign]
 
 
-def _stored_cursor(connection: Connection) -> psycopg.Cursor[Row]:
-    cursor = _cursor(connection)
-    as_bytes = psycopg.adapters.get_loader(psycopg.adapters.types["bytea"].oid, psycopg.pq.Format.BINARY)
-    as_integer = psycopg.adapters.get_loader(psycopg.adapters.types["int8"].oid, psycopg.pq.Format.BINARY)
-    for name, loader in (("uuid", as_bytes), ("json", as_bytes), ("timestamptz", as_integer)):
-        cursor.adapters.register_loader(name, cast(Any, loader))
-    return cursor
-
-
-def _rows(cursor: psycopg.Cursor[Row]) -> list[Row]:
+def _rows(cursor: Cursor) -> list[Row]:
     return cursor.fetchall() if cursor.description else []
 
 
-async def _arows(cursor: psycopg.AsyncCursor[Row]) -> list[Row]:
+async def _arows(cursor: AsyncCursor) -> list[Row]:
     return await cursor.fetchall() if cursor.description else []
 
 

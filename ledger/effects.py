@@ -26,15 +26,26 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
+class Begin:
+    """Opens a transaction, with the settings that the connection wants in each (connections.py). Brings no rows."""
+
+    sql: str
+
+
+@dataclass(frozen=True, slots=True)
 class Pipeline:
     """Several statements in one round trip. Brings a list of rows for each."""
 
-    queries: tuple[Query, ...]
+    queries: tuple[Query | Begin, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class CopyIn:
-    """A COPY … FROM STDIN with its data, ready-made. Brings None."""
+    """Statements without parameters, of which one is a COPY … FROM STDIN, with its data, ready-made.
+
+    They are sent in one message: outside of a transaction they are a transaction of their own.
+    Brings the rows of the last one, each value as Postgres writes it as text.
+    """
 
     sql: str
     data: Iterable[bytes]
@@ -51,11 +62,6 @@ class Stored:
     sql: str
     params: Sequence[Any]
     take: Callable[[Row], object]
-
-
-@dataclass(frozen=True, slots=True)
-class InTransaction:
-    """Does the connection stand in a transaction that outlives one statement? Brings a bool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +113,7 @@ class Apply:
 
 
 Effect: TypeAlias = (
-    Query | Pipeline | CopyIn | Stored | SqlScript | InTransaction | Rollback | Command | LuaScript | Wait | Apply
+    Query | Begin | Pipeline | CopyIn | Stored | SqlScript | Rollback | Command | LuaScript | Wait | Apply
 )
 Plan: TypeAlias = Generator[Effect, Any, T]
 

@@ -18,12 +18,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.connections import ALONE, connect
+from ledger.connections import connect
 from ledger.drive import drive
-from ledger.effects import Plan, Query, Refused, SqlScript, Wait, sql
+from ledger.effects import Plan, Query, Refused, Rollback, SqlScript, Wait, sql
 from ledger.errors import MigrationTampered, SchemaMismatch, Unavailable
 from ledger.settings import Settings
-from ledger.store import LOCK_TIMEOUT, create_ledger
+from ledger.store import BEGIN, COMMIT, LOCK_TIMEOUT, create_ledger
 
 log = logging.getLogger(__name__)
 
@@ -87,11 +87,11 @@ def migrate(settings: Settings, *, dry_run: bool = False, folder: Path | None = 
     Raises MigrationTampered, Unavailable, and SchemaMismatch for a database that needs a newer package or is unfit.
     """
     migrations = load(folder)
-    connection = connect(settings, ALONE)
+    connection = connect(settings)
     try:
         return drive(_bring_up(migrations, dry_run), lambda: connection)
     finally:
-        connection.close()  # ends the advisory lock too
+        connection.close()
 
 
 def check_schema(migrations: list[Migration]) -> Plan[list[str]]:
@@ -134,53 +134,81 @@ def _bring_up(migrations: list[Migration], dry_run: bool) -> Plan[list[str]]:
         raise SchemaMismatch(f"PostgreSQL 15 or newer is needed, this is {version // 10000}")
     if encoding != "UTF8":
         raise SchemaMismatch(f"the database's encoding must be UTF8, this one's is {encoding}: create it anew")
-    if not dry_run:
-        yield Query(SQL["wait_forever"])
-        yield Query(SQL["lock"])
-    pending, _ = yield from _compare(migrations)
     if dry_run:
+        pending, _ = yield from _compare(migrations)
         return [migration.file for migration in pending]
-    for migration in pending:
-        for left in reversed(range(TRIES)):
-            if (yield from _apply(migration)):
-                break
-            yield from _wait(migration, left)
-    yield SqlScript(SQL["let_rebuild"])
-    yield from create_ledger("main")
-    return [migration.file for migration in pending]
+    applied: list[str] = []
+    left = TRIES
+    while True:
+        try:
+            migration = yield from _apply_next(migrations)
+        except _InTheWay as problem:
+            left -= 1
+            yield from _wait(problem, left)
+            continue
+        if migration is None:
+            return applied
+        applied.append(migration.file)
+        left = TRIES
 
 
-def _apply(migration: Migration) -> Plan[bool]:
-    """Applies it in a transaction of its own; False where a table that it alters is in use for long."""
+class _InTheWay(Exception):
+    """A migration was not applied, as somebody holds what it needs; nothing was changed.
+
+    holders: the statement that says who. problem: what they do, in words.
+    """
+
+    def __init__(self, problem: str, holders: str) -> None:
+        super().__init__(problem)
+        self.holders = holders
+
+
+def _apply_next(migrations: list[Migration]) -> Plan[Migration | None]:
+    """Applies the next one that the database lacks, in a transaction of its own; None where it lacks none any more.
+
+    Raises _InTheWay where another migrator is at work, or a table that it alters is in use for long.
+    """
+    yield BEGIN
+    [(free,)] = yield Query(SQL["lock"])
+    if not free:
+        yield Rollback()
+        raise _InTheWay("another migration is at work in this database", SQL["lock_holder"])
+    pending, _ = yield from _compare(migrations)
+    migration = pending[0] if pending else None
     try:
-        yield Query("begin")
         yield Query(SQL["short_lock_timeout"])
-        yield SqlScript(SQL["become_owner"])
-        yield SqlScript(migration.sql)
-        yield SqlScript(SQL["become_owner"])
-        yield Query(SQL["record"], (migration.file, migration.sha256))
-        yield SqlScript(SQL["leave_owner"])
-        yield Query("commit")
+        if migration is not None:
+            yield SqlScript(SQL["become_owner"])
+            yield SqlScript(migration.sql)
+            yield SqlScript(SQL["become_owner"])
+            yield Query(SQL["record"], (migration.file, migration.sha256))
+            yield SqlScript(SQL["leave_owner"])
+        else:
+            yield SqlScript(SQL["let_rebuild"])
+            yield from create_ledger("main")
+        yield COMMIT
     except Refused as refused:
         if refused.sqlstate != LOCK_TIMEOUT:
             raise
-        yield Query("rollback")
-        return False
-    return True
+        yield Rollback()
+        name = "the end of it" if migration is None else migration.file
+        problem = f"{name} was not applied: its tables are in use by transactions that do not end"
+        raise _InTheWay(problem, SQL["in_the_way"]) from refused
+    return migration
 
 
-def _wait(migration: Migration, left: int) -> Plan[None]:
+def _wait(problem: _InTheWay, left: int) -> Plan[None]:
     """Lets those in line behind it go first. Raises Unavailable where no try is left."""
-    found = yield Query(SQL["in_the_way"])
+    found = yield Query(problem.holders)
     named = "; ".join(
         f"pid {pid} ({name or 'no name'}" + (f", since {since:%Y-%m-%d %H:%M:%SZ})" if since else ")")
         for pid, name, since in found
     )
-    problem = f"its tables are in use by transactions that do not end: {named or 'none that can be seen'}"
+    said = f"{problem}: {named or 'none that can be seen'}"
     if not left:
-        raise Unavailable(f"{migration.file} was not applied: {problem}. Those before it are; migrate again later")
+        raise Unavailable(f"{said}. What was done before it stays; migrate again later")
     if left == TRIES - 1:
-        log.warning("%s waits, and appends go on: %s", migration.file, problem)
+        log.warning("migrate waits, and appends go on: %s", said)
     yield Wait(PAUSE)
 
 

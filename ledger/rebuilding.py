@@ -1,4 +1,4 @@
-"""Rebuilds a projection beside the live one and puts it in its place. Plans, on one connection that holds its lock."""
+"""Rebuilds a projection beside the live one and puts it in its place. Plans."""
 
 from __future__ import annotations
 
@@ -24,21 +24,31 @@ from ledger.store import BEGIN, COMMIT, LOCK_TIMEOUT, PAGE, LedgerRef, read
 _FORBIDDEN = "42501"
 
 
-def begin_rebuild(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[bool]:
-    """Empty tables beside the live ones. False where another rebuild of this projection is under way.
+def lock_rebuild(projection: Projection) -> Plan[bool]:
+    """Locks out other rebuilds of this projection. False where one is under way.
 
-    The lock belongs to the connection: it must be one's own, and is given up by closing it. Waits for a moment, because
-    the lock of a rebuild that was killed, or has just ended, lasts until Postgres has seen that.
+    The lock is that of a transaction which stays open: on a connection of its own, given up by closing that. Waits for
+    a moment, because the lock of a rebuild that was killed, or has just ended, lasts until Postgres has seen that.
     """
     lock = Query(SQL["lock_rebuild"], (projection.name,))
     try:
-        yield Pipeline((BEGIN, Query(SQL["short_lock_timeout"]), lock, COMMIT))
+        yield Pipeline((BEGIN, Query(SQL["hold_on"]), Query(SQL["short_lock_timeout"]), lock))
     except Refused as refused:
         if refused.sqlstate != LOCK_TIMEOUT:
             raise
         yield Rollback()
         yield from end_silent_sessions()
         return False
+    return True
+
+
+def still_locked() -> Plan[None]:
+    """Says on the lock's connection that its process is alive. Raises ConnectionLost where the lock is gone."""
+    yield Query(SQL["still_there"])
+
+
+def begin_rebuild(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[None]:
+    """Empty tables beside the live ones."""
     yield from drop_rebuild(projection)
     schema = building_schema(projection)
     yield BEGIN
@@ -55,7 +65,6 @@ def begin_rebuild(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[
     yield from create_tables(projection, schema)
     yield from add_checkpoints(projection, ledgers, building=True)
     yield COMMIT
-    return True
 
 
 def swap(projection: Projection, ledgers: Sequence[LedgerRef], retry: Retry | None = None) -> Plan[bool]:

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TypeVar
 
 from ledger.applying import advance_exactly
 from ledger.chain import check_continues
-from ledger.connections import ALONE, connect
-from ledger.drive import Connection, drive
+from ledger.connections import connect
+from ledger.cursors import Connection
+from ledger.drive import drive
 from ledger.effects import Plan
 from ledger.errors import (
     ChainBroken,
     InvalidSetting,
+    LedgerError,
     ProjectionFailed,
     SkipRefused,
     TailBusy,
     UnknownProjection,
 )
 from ledger.projection import Projection, Retry, checkpoints
-from ledger.rebuilding import begin_rebuild, drop_rebuild, swap
+from ledger.rebuilding import begin_rebuild, drop_rebuild, lock_rebuild, still_locked, swap
 from ledger.settings import Settings
 from ledger.store import LedgerRef, all_ledgers, read, tail_of
 
@@ -31,6 +35,8 @@ GROUP = "auditledger.projections"
 BATCH = 5000
 TRIES = 60
 """How often a swap that readers hold up is tried, a second apart."""
+ALIVE = 5.0
+"""Seconds after which whoever holds a rebuild's lock says that it is alive; Postgres waits for 30."""
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
@@ -69,30 +75,66 @@ def rebuild(
     be applied, TailBusy where readers hold the live tables for minutes, InvalidSetting where another rebuild of the
     same projection runs, SkipRefused where there is nothing to take back.
     """
-    connection = connect(settings, ALONE)
-    try:
-        return _Rebuild(connection, projection, progress or (lambda done, to_do: None), retry).run()
-    except (ChainBroken, ProjectionFailed, SkipRefused, TailBusy):
-        connection.rollback()
-        drive(drop_rebuild(projection), lambda: connection)
-        raise
-    finally:
-        connection.close()
+    with _locked(settings, projection) as lock, closing(connect(settings)) as connection:
+        try:
+            return _Rebuild(connection, lock, projection, progress or (lambda done, to_do: None), retry).run()
+        except (ChainBroken, ProjectionFailed, SkipRefused, TailBusy):
+            connection.rollback()
+            drive(drop_rebuild(projection), lambda: connection)
+            raise
+
+
+@contextmanager
+def _locked(settings: Settings, projection: Projection) -> Iterator[Callable[[], None]]:
+    """Holds a rebuild's lock, on a connection of its own. Gives what raises ConnectionLost where it is lost.
+
+    A thread says now and then that this process is alive; stopped, it would else hold the lock for ever.
+    """
+    with closing(connect(settings)) as connection:
+        connection.patience = settings.patience
+        if not drive(lock_rebuild(projection), lambda: connection):
+            raise InvalidSetting(f"another rebuild of {projection.name!r} is running: wait for it to end")
+        over = threading.Event()
+
+        def check() -> None:
+            drive(still_locked(), lambda: connection)
+
+        def keep_on() -> None:
+            while not over.wait(ALIVE):
+                try:
+                    check()
+                except LedgerError:
+                    return  # whoever needs the lock finds out
+
+        thread = threading.Thread(target=keep_on, daemon=True)
+        thread.start()
+        try:
+            yield check
+        finally:
+            over.set()
+            thread.join()
 
 
 class _Rebuild:
-    """One rebuild, on a connection of its own, which also holds its lock."""
+    """One rebuild, on a connection of its own. locked: raises where its lock is lost."""
 
-    def __init__(self, connection: Connection, projection: Projection, progress: Progress, retry: Retry | None) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        locked: Callable[[], None],
+        projection: Projection,
+        progress: Progress,
+        retry: Retry | None,
+    ) -> None:
         self._connection = connection
+        self._locked = locked
         self._projection = projection
         self._progress = progress
         self._retry = retry
         self._done = 0
 
     def run(self) -> int:
-        if not self._drive(begin_rebuild(self._projection, self._drive(all_ledgers()))):
-            raise InvalidSetting(f"another rebuild of {self._projection.name!r} is running: wait for it to end")
+        self._drive(begin_rebuild(self._projection, self._drive(all_ledgers())))
         for _ in range(TRIES):
             ledgers = self._drive(all_ledgers())
             while sum(map(self._catch_up, ledgers)) > BATCH:
@@ -122,4 +164,5 @@ class _Rebuild:
         return tail.position - built.position
 
     def _drive(self, plan: Plan[T]) -> T:
+        self._locked()
         return drive(plan, lambda: self._connection)

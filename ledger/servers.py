@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import psycopg
@@ -16,8 +17,10 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed, PoolTi
 
 from ledger.answering import AnsweringConnection, AsyncAnsweringConnection
 from ledger.connections import (
-    WORKS,
+    OPTIONS,
+    aconfigure,
     aconnect,
+    configure,
     connect,
     conninfo,
     create_async_redis_connection,
@@ -26,7 +29,7 @@ from ledger.connections import (
 )
 from ledger.drive import IN_TRANSACTION, AsyncConnection, AsyncRedis, Connection, Redis, adrive, drive
 from ledger.effects import Plan
-from ledger.errors import Unavailable, UsageError
+from ledger.errors import OutcomeUnknown, Unavailable, UsageError
 from ledger.settings import Settings
 
 T = TypeVar("T")
@@ -37,7 +40,7 @@ logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 
 def _pool_options(settings: Settings) -> dict[str, Any]:
     return {
-        "kwargs": {"autocommit": True},
+        "kwargs": OPTIONS,
         "min_size": 0,
         "max_size": settings.pool_max_size,
         "max_idle": settings.pool_max_idle,
@@ -107,7 +110,7 @@ class Servers:
 
     def run_anew(self, plan: Plan[T]) -> T:
         """Drives a plan on a connection of its own, as long as the pool's may all be dying. Postgres alone."""
-        connection = connect(self.settings, WORKS)
+        connection = connect(self.settings)
         connection.patience = self.settings.patience
         try:
             return drive(plan, lambda: connection)
@@ -126,6 +129,10 @@ class Servers:
 
         try:
             yield connection
+        except OutcomeUnknown:
+            if taken:
+                taken[0].close()  # what answers there is not what was asked
+            raise
         finally:
             if taken and self._pool is not None:
                 # A plan that ended early left its transaction open: the pool rolls back what it is given so.
@@ -165,8 +172,9 @@ class Servers:
         # The first connection is made by hand: the pool itself cannot say why one fails.
         connect(self.settings).close()
         return ConnectionPool(
-            conninfo(self.settings, WORKS),
+            conninfo(self.settings),
             connection_class=AnsweringConnection,
+            configure=partial(configure, self.settings),
             open=True,
             **_pool_options(self.settings),
         )
@@ -206,7 +214,7 @@ class AsyncServers:
 
     async def run_anew(self, plan: Plan[T]) -> T:
         """`Servers.run_anew`, awaited."""
-        connection = await aconnect(self.settings, WORKS)
+        connection = await aconnect(self.settings)
         connection.patience = self.settings.patience
 
         async def made() -> AsyncConnection:
@@ -229,6 +237,10 @@ class AsyncServers:
 
         try:
             yield connection
+        except OutcomeUnknown:
+            if taken:
+                await taken[0].close()
+            raise
         finally:
             if taken and self._pool is not None:
                 if not taken[0].closed and taken[0].info.transaction_status in IN_TRANSACTION:
@@ -268,8 +280,9 @@ class AsyncServers:
     async def _open(self) -> AsyncConnectionPool[AsyncAnsweringConnection]:
         await (await aconnect(self.settings)).close()
         pool = AsyncConnectionPool(
-            conninfo(self.settings, WORKS),
+            conninfo(self.settings),
             connection_class=AsyncAnsweringConnection,
+            configure=partial(aconfigure, self.settings),
             open=False,
             **_pool_options(self.settings),
         )

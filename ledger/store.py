@@ -12,9 +12,9 @@ from uuid import UUID
 from ledger import chain
 from ledger.canonical import Draft
 from ledger.chain import Link
-from ledger.effects import CopyIn, Effect, InTransaction, Pipeline, Plan, Query, Refused, Rollback, Row, sql
-from ledger.errors import ConditionFailed, TailBusy, Unavailable, UnknownLedger, UsageError
-from ledger.events import Entry, Tail, Unchanged
+from ledger.effects import Begin, CopyIn, Effect, Pipeline, Plan, Query, Refused, Rollback, Row, sql
+from ledger.errors import ConditionFailed, ConnectionLost, OutcomeUnknown, TailBusy, Unavailable, UnknownLedger
+from ledger.events import Entry, Event, Tail, Unchanged
 from ledger.repeats import Outcome, Recorded, Repeat, bodies, difference, resolved, sift
 from ledger.rows import copy_data, insert_params, row_params
 from ledger.silence import end_silent_sessions
@@ -28,7 +28,7 @@ FAR = 2**63 - 1
 
 Condition: TypeAlias = int | Unchanged
 
-BEGIN = Query("begin isolation level read committed read write")
+BEGIN = Begin("begin isolation level read committed read write")
 COMMIT = Query("commit")
 LOCK_TIMEOUT = "55P03"
 _WRONG_TIME = "LE003"
@@ -135,12 +135,14 @@ class Appender:
                 return (yield from self._append_quickly(self._tail, drafts))
             except Refused as refused:
                 # The tail moved or is held by another, an id is there, or it is a real refusal: with the tail locked it
-                # shows which. Who has waited so long already, for an entry that is not committed, does not wait again.
+                # shows which. What Postgres did not refuse (no SQLSTATE) it may have recorded. Who has waited so long
+                # already, for an entry that is not committed, does not wait again.
                 now = time.monotonic()
                 if refused.sqlstate == LOCK_TIMEOUT and now >= deadline:
                     yield from end_silent_sessions()
                     raise self._busy() from refused
                 self._contended_until = now + max(_CONTENDED_FOR, 10 * (now - began))
+                settle = not refused.sqlstate
         return (yield from self._append_locked(list(drafts), None, deadline, settle=settle, stop=stop))
 
     def append_if(
@@ -151,12 +153,10 @@ class Appender:
         return (yield from self._append_locked([draft], expect, deadline, settle=settle))
 
     def append_within(self, drafts: Sequence[Draft], expect: Condition | None = None) -> Plan[list[Outcome]]:
-        """Records the drafts in the caller's open transaction, which holds the tail until it ends.
+        """Records the drafts in the caller's open transaction, which holds the tail until it ends. See callers.py.
 
-        Raises ConditionFailed, and UsageError where there is no open transaction.
+        Raises ConditionFailed.
         """
-        if not (yield InTransaction()):
-            raise UsageError("the connection is not in a transaction: open one with connection.transaction()")
         if self._tail is not None and expect is None and len(drafts) == 1 and not drafts[0].named:
             return (yield from self._append_guessing(self._tail, drafts[0]))
         return (yield from self._append_locked(drafts, expect, None))
@@ -165,11 +165,13 @@ class Appender:
         """Locks the tail and writes in one round trip if it is `tail`; else in a second one."""
         [link] = chain.extend(tail, [draft], self._now())
         rows = yield Query(SQL["insert_after"], insert_params(self.ledger.ledger_id, link))
-        *tail_columns, now, recorded = _only(rows, self.ledger)
+        position, hash_, recorded_at, now, *recorded = _only(rows, self.ledger)
         self._learn_clock(now)
-        if not recorded:
-            [link] = chain.extend(Tail(*tail_columns), [draft], self._now())
-            yield from self._send(_write(self.ledger, [draft], [link]))
+        if recorded[0] is None:
+            [link] = chain.extend(Tail(position, hash_, recorded_at), [draft], self._now())
+            yield from self._write([draft], [link])
+        else:
+            _confirm([link], [tuple(recorded)])
         self._recorded([link], tail)
         return [link]
 
@@ -182,18 +184,23 @@ class Appender:
         Returns the entry that says so: the draft's, or an earlier one where there was nothing left to do.
         """
         deadline = time.monotonic() + min(patience, self.lock_timeout)
-        tail, _ = yield from self._locked([] if begun else [BEGIN], [], deadline)
+        tail, _ = yield from self._locked(not begun, [], deadline)
         [link] = chain.extend(tail, [draft], self._now())
         rows = yield from self._send(Query(function, row_params(self.ledger.ledger_id, link)))
         yield COMMIT
-        entry = Entry(self.ledger.name, *rows[0])
+        entry = Entry(self.ledger.name, *_only(rows, self.ledger))
+        if entry.id == draft.id:
+            _confirm([link], [(entry.position, entry.id, entry.hash)])
+        elif _about(entry) != _about(draft.event):
+            raise _unconfirmed([link], rows)
         self._recorded([link] if entry.id == draft.id else [], tail)
         return entry
 
     def _append_quickly(self, tail: Tail, drafts: Iterable[Draft]) -> Plan[list[Outcome]]:
         self._tail = None
         links: list[Link] = []
-        yield _write(self.ledger, drafts, _noting(chain.extend(tail, drafts, self._now()), links))
+        noted = _noting(chain.extend(tail, drafts, self._now()), links)
+        _confirm(links, (yield _write(self.ledger, drafts, noted, alone=self._milliseconds)))
         self._recorded(links, tail)
         return list(links)
 
@@ -214,20 +221,14 @@ class Appender:
             queries.append(Query(SQL["recorded"], (self.ledger.ledger_id, ids)))
         if isinstance(expect, Unchanged):
             queries.append(Query(SQL["changed"], (self.ledger.ledger_id, *expect)))
-        tail, results = yield from self._locked([BEGIN] if own else [], queries, deadline)
+        tail, results = yield from self._locked(own, queries, deadline)
         found = [Recorded(*row) for row in results[0]] if ids else []
         repeats = (yield from _compare(self.ledger, drafts, found)) if found else {}
         fresh, outcomes = sift(drafts, repeats, stop)
         if fresh:
             _check(expect, tail, results[-1] if results else [])
             links = list(chain.extend(tail, fresh, self._now()))
-            write = _write(self.ledger, fresh, links)
-            if own and isinstance(write, Query):
-                yield from self._send(Pipeline((write, COMMIT)))
-            else:
-                yield from self._send(write)
-                if own:
-                    yield COMMIT
+            yield from self._write(fresh, links, commit=own)
             recorded: dict[UUID, Link | Repeat] = {link.draft.id: link for link in links}
             self._recorded(links, tail)
         else:
@@ -240,23 +241,25 @@ class Appender:
         return [resolved(outcome, recorded) for outcome in outcomes]
 
     def _locked(
-        self, before: Sequence[Query], after: Sequence[Query], deadline: float | None
+        self, begin: bool, after: Sequence[Query], deadline: float | None
     ) -> Plan[tuple[Tail, list[list[Row]]]]:
-        """Locks the tail in one round trip with what is asked before and after it; what came of the latter.
+        """Locks the tail in one round trip with what is asked after it; what came of that.
 
-        deadline: on the monotonic clock, until when to wait for the tail (TailBusy); None in the caller's transaction,
-        which waits as its connection says. lock_timeout alone would not do: whoever stands in line waits twice, for the
-        others in line and for whoever holds the row.
+        begin: in a new transaction. deadline: on the monotonic clock, until when to wait for the tail (TailBusy); None
+        in the caller's transaction, which waits as its connection says. lock_timeout alone would not do: whoever stands
+        in line waits twice, for the others in line and for whoever holds the row.
         """
         self._tail = None
-        limit, lock = [], Query(SQL["lock_tail"], (self.ledger.ledger_id,))
+        limit: list[Query | Begin] = []
+        lock = Query(SQL["lock_tail"], (self.ledger.ledger_id,))
         if deadline is not None and deadline < math.inf:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise self._busy()
             limit = [Query(SQL["limit_wait"], (str(math.ceil(left * 1000)),))]
             lock = Query(SQL["lock_tail_in_time"], (self.ledger.ledger_id,))
-        queries = (*before, *limit, lock, *after)
+        before = ([BEGIN] if begin else []) + limit
+        queries = (*before, lock, *after)
         try:
             results = (yield Pipeline(queries)) if len(queries) > 1 else [(yield lock)]
         except Refused as refused:
@@ -265,10 +268,21 @@ class Appender:
                 yield from end_silent_sessions()
                 raise self._busy() from refused
             raise
-        results = results[len(before) + len(limit) :]
+        results = results[len(before) :]
         position, hash_, recorded_at, now = _only(results[0], self.ledger)[:4]
         self._learn_clock(now)
         return Tail(position, hash_, recorded_at), results[1:]
+
+    def _write(self, drafts: Sequence[Draft], links: list[Link], commit: bool = False) -> Plan[None]:
+        """Records entries made for the locked tail, in the open transaction. commit: and ends that."""
+        write = _write(self.ledger, drafts, links)
+        if commit and isinstance(write, Query):
+            rows, _ = yield from self._send(Pipeline((write, COMMIT)))
+        else:
+            rows = yield from self._send(write)
+            if commit:
+                yield COMMIT
+        _confirm(links, rows)
 
     def _send(self, effect: Effect) -> Plan[Any]:
         """Writes entries made for the locked tail.
@@ -279,12 +293,19 @@ class Appender:
         try:
             return (yield effect)
         except Refused as refused:
+            if not refused.sqlstate:
+                raise ConnectionLost(f"nobody can say what became of a statement: {refused}") from refused
             if refused.sqlstate != _WRONG_TIME:
                 raise
             raise Unavailable(
                 "the entry reached Postgres too long after the tail was locked for it: nothing was recorded, "
                 f"appending again is safe, in a new transaction ({refused})"
             ) from refused
+
+    @property
+    def _milliseconds(self) -> str:
+        """Of lock_timeout, as Postgres takes it."""
+        return "0" if self.lock_timeout == math.inf else str(math.ceil(self.lock_timeout * 1000))
 
     def _busy(self) -> TailBusy:
         return TailBusy(
@@ -357,8 +378,43 @@ def _noting(links: Iterable[Link], notes: list[Link]) -> Iterator[Link]:
         yield link
 
 
-def _write(ledger: LedgerRef, drafts: Iterable[Draft], links: Iterable[Link]) -> Query | CopyIn:
+def _write(
+    ledger: LedgerRef, drafts: Iterable[Draft], links: Iterable[Link], alone: str | None = None
+) -> Query | CopyIn:
+    """Brings what `_confirm` takes. alone: in a transaction of its own, which waits so many milliseconds for a lock."""
     if isinstance(drafts, Sequence) and len(drafts) == 1:
         [link] = links
-        return Query(SQL["insert"], insert_params(ledger.ledger_id, link))
-    return CopyIn(SQL["copy"], copy_data(ledger.ledger_id, links))
+        params, echo = insert_params(ledger.ledger_id, link), (link.position, link.draft.id, link.hash)
+        if alone is None:
+            return Query(SQL["insert"], (*params, *echo))
+        return Query(SQL["insert_alone"], (*params, alone, *echo))
+    statements = SQL["copy"] if alone is None else f"{SQL['copy_alone']};\n{SQL['copy']}"
+    copy = statements.format(ledger_id=ledger.ledger_id, lock_timeout=alone)
+    return CopyIn(copy, copy_data(ledger.ledger_id, links))
+
+
+def _confirm(links: Sequence[Link], rows: Sequence[Row]) -> None:
+    """Compares what Postgres says that it recorded with what it was given: no receipt is made of anything else.
+
+    rows: of an INSERT the entry; of a COPY, which the tail follows within its transaction, position and hash of that.
+    The last entry's hash names all before it.
+    """
+    if not links:
+        return
+    last = links[-1]
+    inserted = (last.position, last.draft.id, last.hash)
+    if [tuple(row) for row in rows] not in ([inserted], [(str(last.position), last.hash.hex())]):
+        raise _unconfirmed(links, rows)
+
+
+def _unconfirmed(links: Sequence[Link], rows: Sequence[Row]) -> OutcomeUnknown:
+    last = links[-1]
+    return OutcomeUnknown(
+        f"entry {last.draft.id} was to be recorded at position {last.position} with hash {last.hash.hex()[:16]}…, and "
+        f"Postgres, or what stands before it, answered {[row[:2] for row in rows]}: whether it was recorded "
+        "is not known; append the same ids again"
+    )
+
+
+def _about(said: Entry | Event) -> tuple[str, str | None, str | None]:
+    return said.action, said.resource_type, said.resource_id

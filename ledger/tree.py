@@ -14,14 +14,14 @@ from datetime import datetime
 from typing import NamedTuple, NoReturn
 
 from ledger import merkle, store, tiles
-from ledger.effects import Plan, Query, Refused, SqlScript, sql
+from ledger.effects import Pipeline, Plan, Query, Refused, sql
 from ledger.errors import ChainBroken, ProofRefused, SigningRefused
 from ledger.events import GENESIS, Tail
 from ledger.findings import Findings, Link
 from ledger.merkle import EMPTY_ROOT, HASH_SIZE, Node, leaf_hash
 from ledger.note import parse_note, parse_signatures
 from ledger.scan import check_range, source_of
-from ledger.store import FAR, LedgerRef
+from ledger.store import BEGIN, FAR, LedgerRef
 from ledger.tiles import Tile, edge_root, edge_tiles
 
 SQL = sql("tree")
@@ -64,7 +64,7 @@ def extend(
     not read again. progress: called with how many entries are done, and how many there are to do.
     Raises SigningRefused where the ledger does not continue what is trusted, ChainBroken where an entry does not hold.
     """
-    yield SqlScript(SQL["begin"])
+    yield Pipeline((BEGIN, Query(SQL["search_path"])))
     yield Query(SQL["lock"], (ledger.ledger_id,))
     tail = yield from store.tail_of(ledger)
     stored = yield from size(ledger)
@@ -255,7 +255,7 @@ def keep(ledger: LedgerRef, head: Head, note: bytes) -> Plan[bytes]:
 
     Returns the note as it is kept. Raises SigningRefused where the one that is there says something else.
     """
-    yield SqlScript(SQL["begin"])
+    yield Pipeline((BEGIN, Query(SQL["search_path"])))
     yield Query(SQL["keep"], (ledger.ledger_id, head.size, head.root, note.decode()))
     [(text,)] = yield Query(SQL["lock_kept"], (ledger.ledger_id, head.size))
     kept, new = parse_note(text.encode()), parse_note(note)

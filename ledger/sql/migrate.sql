@@ -1,12 +1,19 @@
 -- name: server
 select current_setting('server_version_num')::int, current_setting('server_encoding');
 
--- name: wait_forever
-set lock_timeout = 0;
-
 -- name: lock
--- One migrator at a time in this database; the number is arbitrary and ours.
-select pg_advisory_lock(7101830125);
+-- One migrator at a time in this database, until its transaction ends; the number is arbitrary and ours.
+select pg_try_advisory_xact_lock(7101830125);
+
+-- name: lock_holder
+-- Who has it, and since when: clients before 0.2 held it for as long as their session lasted, which behind a pooler may
+-- be for ever.
+select activity.pid, activity.application_name, coalesce(activity.xact_start, activity.state_change)
+from pg_locks as held join pg_stat_activity as activity using (pid)
+where held.locktype = 'advisory' and held.granted and held.objsubid = 1
+    and (held.classid::bigint << 32 | held.objid::bigint) = 7101830125
+    and held.database = (select oid from pg_database where datname = current_database())
+limit 3;
 
 -- name: short_lock_timeout
 -- Appends stand in line behind a migration that waits for a table: it gives up soon, and tries again. But it waits for

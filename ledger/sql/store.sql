@@ -28,10 +28,27 @@ returning
     set_config('statement_timeout', current_setting('ledger.own_limit'), true);
 
 -- name: insert
+-- A writer may not read the table, so it gets back what this very statement was given, for the row that it inserted.
 insert into ledger.audit_logs (
     id, occurred_at, actor, actor_type, action, resource_type, resource_id, before, after, metadata,
     salt, body_hash, ledger_id, position, recorded_at, prev_hash, hash
-) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);
+) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+returning %s::bigint, %s::uuid, %s::bytea;
+
+-- name: insert_alone
+-- The same in a transaction of its own. The condition is asked first, once, and sets what session.sql does in others.
+insert into ledger.audit_logs (
+    id, occurred_at, actor, actor_type, action, resource_type, resource_id, before, after, metadata,
+    salt, body_hash, ledger_id, position, recorded_at, prev_hash, hash
+)
+select
+    %s::uuid, %s::timestamptz, %s, %s, %s, %s, %s, %s::json, %s::json, %s::json,
+    %s::bytea, %s::bytea, %s::int, %s::bigint, %s::timestamptz, %s::bytea, %s::bytea
+where set_config('lock_timeout', %s, true) is not null
+    and (
+        current_setting('synchronous_commit') <> 'off' or set_config('synchronous_commit', 'on', true) is not null
+    )
+returning %s::bigint, %s::uuid, %s::bytea;
 
 -- name: insert_after
 -- Locks the tail, and where it is the one that the entry was made for, records the entry in the same round trip; but not
@@ -57,13 +74,29 @@ with entry (
         and entry.recorded_at > statement_timestamp() - interval '4 seconds'
     returning 1
 )
-select position, hash, recorded_at, now, exists (select from added) from tail;
+select tail.position, tail.hash, tail.recorded_at, tail.now, entry.position, entry.id, entry.hash
+from tail left join entry on exists (select from added);
+
+-- name: copy_alone
+-- Before `copy`, in a transaction of its own: what session.sql sets in others.
+select
+    set_config('lock_timeout', '{lock_timeout}', true),
+    set_config(
+        'synchronous_commit',
+        case current_setting('synchronous_commit') when 'off' then 'on' else current_setting('synchronous_commit') end,
+        true
+    ),
+    set_config('tcp_keepalives_idle', '5', true),
+    set_config('tcp_keepalives_interval', '2', true),
+    set_config('tcp_keepalives_count', '3', true);
 
 -- name: copy
+-- The tail is the last of these entries until this transaction ends, whoever else appends.
 copy ledger.audit_logs (
     id, occurred_at, actor, actor_type, action, resource_type, resource_id, before, after, metadata,
     salt, body_hash, ledger_id, position, recorded_at, prev_hash, hash
 ) from stdin (format binary);
+select position, encode(hash, 'hex') from ledger.tails where ledger_id = {ledger_id};
 
 -- What an appender asks of entries that its role may not read.
 

@@ -1,8 +1,7 @@
 -- The Merkle tree's tiles and the signed checkpoints.
 
--- name: begin
+-- name: search_path
 -- Whoever set this database's search_path must not decide which functions and operators are called here.
-begin isolation level read committed read write;
 set local search_path = pg_catalog, pg_temp;
 
 -- name: lock

@@ -1,7 +1,19 @@
 -- name: begin
 -- Whoever set this database's search_path must not decide which functions and operators are called here.
+-- What Postgres prints of definitions depends on the rest. SET takes no snapshot, which a worker is still to be given.
 begin isolation level repeatable read read only;
 set local search_path = pg_catalog, pg_temp;
+set local row_security = on;
+set local standard_conforming_strings = on;
+set local transform_null_equals = off;
+set local quote_all_identifiers = off;
+set local array_nulls = on;
+set local datestyle = 'ISO, MDY';
+set local intervalstyle = postgres;
+set local timezone = 'UTC';
+set local bytea_output = hex;
+set local extra_float_digits = 1;
+set local lock_timeout = '60s';
 set local statement_timeout = 0;
 set local idle_in_transaction_session_timeout = 0
 
