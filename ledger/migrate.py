@@ -13,6 +13,8 @@ import hashlib
 import json
 import logging
 import re
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,8 +22,9 @@ import msgspec
 
 from ledger.connections import connect
 from ledger.drive import drive
-from ledger.effects import Plan, Query, Refused, Rollback, SqlScript, Wait, sql
+from ledger.effects import Pipeline, Plan, Query, Refused, Rollback, SqlScript, Wait, sql
 from ledger.errors import MigrationTampered, SchemaMismatch, Unavailable
+from ledger.locking import kept, take
 from ledger.settings import Settings
 from ledger.store import BEGIN, COMMIT, LOCK_TIMEOUT, create_ledger
 
@@ -87,11 +90,15 @@ def migrate(settings: Settings, *, dry_run: bool = False, folder: Path | None = 
     Raises MigrationTampered, Unavailable, and SchemaMismatch for a database that needs a newer package or is unfit.
     """
     migrations = load(folder)
-    connection = connect(settings)
-    try:
-        return drive(_bring_up(migrations, dry_run), lambda: connection)
-    finally:
-        connection.close()
+    with closing(connect(settings)) as connection:
+        drive(_check_server(), lambda: connection)
+        if dry_run:
+            pending, _ = drive(_compare(migrations), lambda: connection)
+            return [migration.file for migration in pending]
+        with closing(connect(settings)) as holder:
+            drive(_wait_for_turn(), lambda: holder)
+            with kept(holder) as locked:
+                return drive(_bring_up(migrations, locked), lambda: connection)
 
 
 def check_schema(migrations: list[Migration]) -> Plan[list[str]]:
@@ -128,23 +135,34 @@ def functions(migrations: list[Migration]) -> list[Function]:
     return list(found.values())
 
 
-def _bring_up(migrations: list[Migration], dry_run: bool) -> Plan[list[str]]:
+def _check_server() -> Plan[None]:
     [(version, encoding)] = yield Query(SQL["server"])
     if version < _OLDEST_POSTGRES:
         raise SchemaMismatch(f"PostgreSQL 15 or newer is needed, this is {version // 10000}")
     if encoding != "UTF8":
         raise SchemaMismatch(f"the database's encoding must be UTF8, this one's is {encoding}: create it anew")
-    if dry_run:
-        pending, _ = yield from _compare(migrations)
-        return [migration.file for migration in pending]
+
+
+def _wait_for_turn() -> Plan[None]:
+    """Takes the lock of whoever migrates this database."""
+    for left in reversed(range(TRIES)):
+        if (yield from take(Query(SQL["lock"]))):
+            return
+        yield from _wait("another migration is at work in this database", SQL["lock_holder"], left)
+
+
+def _bring_up(migrations: list[Migration], locked: Callable[[], None]) -> Plan[list[str]]:
+    """locked: raises where the lock is lost."""
     applied: list[str] = []
     left = TRIES
     while True:
+        locked()
         try:
             migration = yield from _apply_next(migrations)
-        except _InTheWay as problem:
+        except _InUse as in_use:
             left -= 1
-            yield from _wait(problem, left)
+            problem = f"{in_use} was not applied: its tables are in use by transactions that do not end"
+            yield from _wait(problem, SQL["in_the_way"], left)
             continue
         if migration is None:
             return applied
@@ -152,32 +170,21 @@ def _bring_up(migrations: list[Migration], dry_run: bool) -> Plan[list[str]]:
         left = TRIES
 
 
-class _InTheWay(Exception):
-    """A migration was not applied, as somebody holds what it needs; nothing was changed.
-
-    holders: the statement that says who. problem: what they do, in words.
-    """
-
-    def __init__(self, problem: str, holders: str) -> None:
-        super().__init__(problem)
-        self.holders = holders
+class _InUse(Exception):
+    """A migration was not applied, because a table that it alters is in use for long."""
 
 
 def _apply_next(migrations: list[Migration]) -> Plan[Migration | None]:
     """Applies the next one that the database lacks, in a transaction of its own; None where it lacks none any more.
 
-    Raises _InTheWay where another migrator is at work, or a table that it alters is in use for long.
+    Raises _InUse.
     """
-    yield BEGIN
-    [(free,)] = yield Query(SQL["lock"])
-    if not free:
-        yield Rollback()
-        raise _InTheWay("another migration is at work in this database", SQL["lock_holder"])
-    pending, _ = yield from _compare(migrations)
-    migration = pending[0] if pending else None
+    migration: Migration | None = None
     try:
-        yield Query(SQL["short_lock_timeout"])
-        if migration is not None:
+        yield Pipeline((BEGIN, Query(SQL["short_lock_timeout"]), Query(SQL["lock_one"])))
+        pending, _ = yield from _compare(migrations)
+        if pending:
+            migration = pending[0]
             yield SqlScript(SQL["become_owner"])
             yield SqlScript(migration.sql)
             yield SqlScript(SQL["become_owner"])
@@ -191,15 +198,13 @@ def _apply_next(migrations: list[Migration]) -> Plan[Migration | None]:
         if refused.sqlstate != LOCK_TIMEOUT:
             raise
         yield Rollback()
-        name = "the end of it" if migration is None else migration.file
-        problem = f"{name} was not applied: its tables are in use by transactions that do not end"
-        raise _InTheWay(problem, SQL["in_the_way"]) from refused
+        raise _InUse("the last step" if migration is None else migration.file) from refused
     return migration
 
 
-def _wait(problem: _InTheWay, left: int) -> Plan[None]:
-    """Lets those in line behind it go first. Raises Unavailable where no try is left."""
-    found = yield Query(problem.holders)
+def _wait(problem: str, holders: str, left: int) -> Plan[None]:
+    """Lets others go first. holders: the statement that names them. Raises Unavailable where no try is left."""
+    found = yield Query(holders)
     named = "; ".join(
         f"pid {pid} ({name or 'no name'}" + (f", since {since:%Y-%m-%d %H:%M:%SZ})" if since else ")")
         for pid, name, since in found

@@ -18,33 +18,14 @@ from ledger.projection import (
     checkpoints,
     create_tables,
 )
-from ledger.silence import end_silent_sessions
 from ledger.store import BEGIN, COMMIT, LOCK_TIMEOUT, PAGE, LedgerRef, read
 
 _FORBIDDEN = "42501"
 
 
-def lock_rebuild(projection: Projection) -> Plan[bool]:
-    """Locks out other rebuilds of this projection. False where one is under way.
-
-    The lock is that of a transaction which stays open: on a connection of its own, given up by closing that. Waits for
-    a moment, because the lock of a rebuild that was killed, or has just ended, lasts until Postgres has seen that.
-    """
-    lock = Query(SQL["lock_rebuild"], (projection.name,))
-    try:
-        yield Pipeline((BEGIN, Query(SQL["hold_on"]), Query(SQL["short_lock_timeout"]), lock))
-    except Refused as refused:
-        if refused.sqlstate != LOCK_TIMEOUT:
-            raise
-        yield Rollback()
-        yield from end_silent_sessions()
-        return False
-    return True
-
-
-def still_locked() -> Plan[None]:
-    """Says on the lock's connection that its process is alive. Raises ConnectionLost where the lock is gone."""
-    yield Query(SQL["still_there"])
+def lock_of(projection: Projection) -> Query:
+    """The lock (locking.py) that a rebuild of this projection holds."""
+    return Query(SQL["lock_rebuild"], (projection.name,))
 
 
 def begin_rebuild(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[None]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TypeVar
@@ -19,14 +18,14 @@ from ledger.effects import Plan
 from ledger.errors import (
     ChainBroken,
     InvalidSetting,
-    LedgerError,
     ProjectionFailed,
     SkipRefused,
     TailBusy,
     UnknownProjection,
 )
+from ledger.locking import kept, take
 from ledger.projection import Projection, Retry, checkpoints
-from ledger.rebuilding import begin_rebuild, drop_rebuild, lock_rebuild, still_locked, swap
+from ledger.rebuilding import begin_rebuild, drop_rebuild, lock_of, swap
 from ledger.settings import Settings
 from ledger.store import LedgerRef, all_ledgers, read, tail_of
 
@@ -35,8 +34,6 @@ GROUP = "auditledger.projections"
 BATCH = 5000
 TRIES = 60
 """How often a swap that readers hold up is tried, a second apart."""
-ALIVE = 5.0
-"""Seconds after which whoever holds a rebuild's lock says that it is alive; Postgres waits for 30."""
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
@@ -75,44 +72,17 @@ def rebuild(
     be applied, TailBusy where readers hold the live tables for minutes, InvalidSetting where another rebuild of the
     same projection runs, SkipRefused where there is nothing to take back.
     """
-    with _locked(settings, projection) as lock, closing(connect(settings)) as connection:
-        try:
-            return _Rebuild(connection, lock, projection, progress or (lambda done, to_do: None), retry).run()
-        except (ChainBroken, ProjectionFailed, SkipRefused, TailBusy):
-            connection.rollback()
-            drive(drop_rebuild(projection), lambda: connection)
-            raise
-
-
-@contextmanager
-def _locked(settings: Settings, projection: Projection) -> Iterator[Callable[[], None]]:
-    """Holds a rebuild's lock, on a connection of its own. Gives what raises ConnectionLost where it is lost.
-
-    A thread says now and then that this process is alive; stopped, it would else hold the lock for ever.
-    """
-    with closing(connect(settings)) as connection:
-        connection.patience = settings.patience
-        if not drive(lock_rebuild(projection), lambda: connection):
+    with closing(connect(settings)) as holder, closing(connect(settings)) as connection:
+        holder.patience = settings.patience
+        if not drive(take(lock_of(projection)), lambda: holder):
             raise InvalidSetting(f"another rebuild of {projection.name!r} is running: wait for it to end")
-        over = threading.Event()
-
-        def check() -> None:
-            drive(still_locked(), lambda: connection)
-
-        def keep_on() -> None:
-            while not over.wait(ALIVE):
-                try:
-                    check()
-                except LedgerError:
-                    return  # whoever needs the lock finds out
-
-        thread = threading.Thread(target=keep_on, daemon=True)
-        thread.start()
-        try:
-            yield check
-        finally:
-            over.set()
-            thread.join()
+        with kept(holder) as locked:
+            try:
+                return _Rebuild(connection, locked, projection, progress or (lambda done, to_do: None), retry).run()
+            except (ChainBroken, ProjectionFailed, SkipRefused, TailBusy):
+                connection.rollback()
+                drive(drop_rebuild(projection), lambda: connection)
+                raise
 
 
 class _Rebuild:

@@ -2,8 +2,12 @@
 select current_setting('server_version_num')::int, current_setting('server_encoding');
 
 -- name: lock
--- One migrator at a time in this database, until its transaction ends; the number is arbitrary and ours.
-select pg_try_advisory_xact_lock(7101830125);
+-- One migrator at a time in this database; the number is arbitrary and ours.
+select pg_advisory_xact_lock(7101830125);
+
+-- name: lock_one
+-- And one migration at a time, should a migrator that stood still have lost its lock to another.
+select pg_advisory_xact_lock(7101830126);
 
 -- name: lock_holder
 -- Who has it, and since when: clients before 0.2 held it for as long as their session lasted, which behind a pooler may

@@ -1,17 +1,8 @@
 -- name: lock_name
 select pg_advisory_xact_lock(hashtextextended('auditledger projection ' || %s, 0));
 
--- name: hold_on
--- A transaction that does nothing but hold a lock, for as long as its process says now and then that it is alive.
-select set_config(setting.name, setting.value, true)
-from (values ('idle_in_transaction_session_timeout', '30s'), ('transaction_timeout', '0')) as setting (name, value)
-join pg_settings using (name);
-
 -- name: lock_rebuild
 select pg_advisory_xact_lock(hashtextextended('auditledger rebuild ' || %s, 0));
-
--- name: still_there
-select 1;
 
 -- name: set_path
 -- A view may think for longer between two statements than an append, before it is taken for one whose process fell
