@@ -145,6 +145,7 @@ def _bring_up(migrations: list[Migration], dry_run: bool) -> Plan[list[str]]:
             if (yield from _apply(migration)):
                 break
             yield from _wait(migration, left)
+    yield from _validate()
     yield SqlScript(SQL["let_rebuild"])
     yield from create_ledger("main")
     return [migration.file for migration in pending]
@@ -167,6 +168,29 @@ def _apply(migration: Migration) -> Plan[bool]:
         yield Query("rollback")
         return False
     return True
+
+
+def _validate() -> Plan[None]:
+    """Validates the constraints that a migration added NOT VALID. What cannot be now, or never, is logged."""
+    if not (yield Query(SQL["not_validated"])):
+        return
+    try:
+        yield Query("begin")
+        yield Query(SQL["short_lock_timeout"])
+        yield SqlScript(SQL["become_owner"])
+        yield SqlScript(SQL["validate"])
+        yield SqlScript(SQL["leave_owner"])
+        yield Query("commit")
+    except Refused as refused:
+        if refused.sqlstate != LOCK_TIMEOUT:
+            raise
+        yield Query("rollback")
+    for (name,) in (yield Query(SQL["not_validated"])):
+        log.warning(
+            "constraint %s on ledger.audit_logs is not validated: 'auditledger verify' names the entries that break it, "
+            "or, where none does, the table was in use: migrate again",
+            name,
+        )
 
 
 def _wait(migration: Migration, left: int) -> Plan[None]:
