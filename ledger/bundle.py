@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
+from contextlib import ExitStack, suppress
 from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal, NamedTuple
@@ -20,32 +19,24 @@ from typing import Annotated, BinaryIO, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from ledger.canonical import digest
-from ledger.envelopes import Envelope, Hash, Name, Position, parse_envelope
+from ledger.canonical import digest, microseconds
+from ledger.envelopes import NO_BODY, Envelope, Hash, Name, Position, body_columns, read_envelope
 from ledger.errors import EvidenceRefused, NoteRefused, UsageError
 from ledger.events import GENESIS
 from ledger.evidence import Claim, Trust, given_claims, kept_claim
-from ledger.findings import (
-    ERASED,
-    ERASED_TYPE,
-    ERASURE_ERASED,
-    Findings,
-    Link,
-    Report,
-    Walk,
-    body_missing,
-    check_tail,
-)
+from ledger.findings import OWN_ERASED, Findings, Link, Report, Walk, body_missing, check_tail
 from ledger.layout import CHECKPOINT, TILES, LayoutCheck, open_file
 from ledger.note import MAX_NOTE
+from ledger.ownentries import OwnEntries, OwnEntry, Target
+from ledger.rules import ERASED, ERASED_TYPE, broken, is_own, surely_kept
 
 ENVELOPES, BODIES, MANIFEST = "envelopes.jsonl", "bodies.jsonl", "manifest.json"
 _LONGEST = 1024 * 1024
 """Bytes of a line; those of the format are far shorter."""
 _STEP = 1_000
 """Entries between two calls of `progress`."""
-_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+_ERASURE = b'{"action":"%b"' % ERASED.encode()
+"""How the envelope of an erasure begins."""
 
 _Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
@@ -88,7 +79,8 @@ def verify_bundle(
     checkpoints: Sequence[tuple[str, bytes]] = (),
     trust: Trust | None = None,
 ) -> Report:
-    """Checks a bundle: every envelope's form, hash, link and time, every body, and that the manifest names them all.
+    """Checks a bundle: every envelope's form, hash, link and time, every body, that all keep the rules, and that the
+    manifest names them all.
 
     A changed envelope shows at the entry after it, whose `prev` no longer fits; the newest one, in the manifest.
     Where the bundle has a checkpoint and tiles, they must be those of its envelopes; with keys, signed as demanded.
@@ -104,7 +96,7 @@ def verify_bundle(
         if not (folder / MANIFEST).exists():
             raise UsageError(f"{folder} is no bundle: it has no {MANIFEST}")
         manifest, as_exported = _manifest(folder / MANIFEST)
-        check = _Check(manifest)
+        check = _Check(manifest, _erasures(folder / ENVELOPES))
         tree = _tree(folder, manifest, checkpoints, trust or Trust(), check.findings)
         if not as_exported:
             check.findings.add(manifest.last, "tail_mismatch", f"{MANIFEST} is not as an export writes it")
@@ -195,14 +187,36 @@ def _lines(file: BinaryIO, path: Path) -> Iterator[_Line]:
         yield _Line(text.removesuffix(b"\n"), text.endswith(b"\n"))
 
 
-class _Check:
-    """Takes the lines of both files, pair by pair."""
+def _erasures(path: Path) -> dict[int, int]:
+    """By position, the entries that an erasure names, and the position of the first one after them."""
+    erased: dict[int, int] = {}
+    with open_file(path) as file:
+        for line in _lines(file, path):
+            if line.text.startswith(_ERASURE):
+                with suppress(ValueError):
+                    said = read_envelope(line.text)
+                    named = _own(said).named
+                    if named is not None and named < said.position:
+                        erased.setdefault(named, said.position)
+    return erased
 
-    def __init__(self, manifest: Manifest) -> None:
+
+def _own(said: Envelope) -> OwnEntry:
+    return OwnEntry(said.position, said.action, said.resource_type, said.resource_id)
+
+
+class _Check:
+    """Takes the lines of both files, pair by pair. erasures: see `_erasures`."""
+
+    def __init__(self, manifest: Manifest, erasures: dict[int, int]) -> None:
         self.manifest = manifest
+        self.erasures = erasures
         self.findings = Findings()
         prev = bytes.fromhex(manifest.prev)
         self.walk = Walk(Link(manifest.first - 1, prev, prev, None), self.findings)
+        self.own = OwnEntries(self.findings, whole=manifest.first == 1)
+        # What the own entries to come will name: what is erased, and erasures, which nothing may leave out.
+        self.targets: dict[int, Target] = {}
         self.lines = 0
         self.erased = 0
         self.surplus = 0
@@ -224,28 +238,49 @@ class _Check:
             self.walk.step(Link(position, hashed, hashed, None), self.walk.last.stored)
             self.erased += body is not None and not body.text
             return
-        recorded = (said.recorded_at - _EPOCH) // _MICROSECOND
+        recorded = microseconds(said.recorded_at)
         self.walk.step(Link(said.position, hashed, hashed, recorded), bytes.fromhex(said.prev))
-        is_erasure = said.action == ERASED and said.resource_type == ERASED_TYPE
-        if is_erasure and said.resource_id is not None:
+        if said.action == ERASED and said.resource_type == ERASED_TYPE and said.resource_id is not None:
             self.unexcused.pop(said.resource_id, None)
-        self._take_body(said, body, is_erasure)
+        stands = self._take_body(said, body)
+        self._take_rules(said, hashed, b"" if body is None else body.text, stands=stands)
 
-    def _take_body(self, said: Envelope, body: _Line | None, is_erasure: bool) -> None:
+    def _take_body(self, said: Envelope, body: _Line | None) -> bool:
+        """Does the body stand that the envelope names?"""
         position = said.position
         if body is None:
             self.findings.add(position, "body_missing", f"{BODIES} ends before its line")
         elif not body.whole:
             self.findings.add(position, "body_mismatch", f"its line in {BODIES} is cut off")
         elif body.text:
-            if digest(body.text).hex() != said.body:
-                self.findings.add(position, "body_mismatch", "its body is not the one that its envelope names")
+            if digest(body.text).hex() == said.body:
+                return True
+            self.findings.add(position, "body_mismatch", "its body is not the one that its envelope names")
         else:
             self.erased += 1
-            if is_erasure:
-                self.findings.add(position, "body_missing", ERASURE_ERASED)
+            if is_own(said.action):
+                self.findings.add(position, "body_missing", OWN_ERASED)
             else:
                 self.unexcused[str(position)] = position
+        return False
+
+    def _take_rules(self, said: Envelope, hashed: bytes, body: bytes, *, stands: bool) -> None:
+        position = said.position
+        texts = NO_BODY
+        if stands:
+            try:
+                texts = body_columns(body)
+            except ValueError as error:
+                self.findings.add(position, "rule_broken", f"body_form: a body has the form of format.md; {error}")
+        if not surely_kept(said.actor, said.actor_type, said.action, said.resource_type, said.resource_id, body):
+            for rule in broken(said.columns(hashed, texts)):
+                self.findings.add(position, "rule_broken", str(rule))
+        if position in self.erasures or said.action == ERASED:
+            erased = self.erasures.get(position)
+            self.targets[position] = Target(said.action, said.resource_type, said.resource_id, bool(body), erased)
+        if is_own(said.action):
+            entry = _own(said)
+            self.own.take(entry, None if entry.named is None else self.targets.get(entry.named))
 
     def end(self) -> None:
         """What only shows once all lines are read."""
@@ -267,7 +302,7 @@ def _well_formed(line: _Line, ledger: str) -> Envelope:
     """The line's envelope. Raises ValueError saying what is wrong with its form."""
     if not line.whole:
         raise ValueError("it is cut off")
-    said = parse_envelope(line.text)
+    said = read_envelope(line.text)
     if said.ledger != ledger:
         raise ValueError(f"it is of ledger {said.ledger!r}")
     return said

@@ -17,15 +17,10 @@ from blake3 import blake3
 
 from ledger.errors import InvalidEvent
 from ledger.events import Entry, Event
+from ledger.rules import LIMITS, MAX_BODY, OWN_ACTIONS, is_own
 from ledger.values import json_text
 
-MAX_BODY = 256 * 1024
-"""Bytes of a body, its punctuation and salt included."""
-OWN_ACTIONS = "ledger."
-"""Actions that begin so are the ledger's own (format.md, "Envelope")."""
-
 _KEY_CONTEXT = "auditledger 2026-11 idempotency key to entry id"
-_LIMITS = {"action": 128, "actor": 255, "actor_type": 64, "resource_type": 64, "resource_id": 255}
 _string = msgspec.json.Encoder().encode
 _json_string = lru_cache(maxsize=4096)(_string)  # actors, actions and types come again and again
 _WHOLE = (
@@ -80,7 +75,7 @@ def draft(event: Event, ledger: str, *, now: int, entry_id: bytes, salt: bytes, 
         _who.__wrapped__(event.action, event.actor, event.actor_type)
         _foot.__wrapped__(event.resource_type, event.resource_id)
         raise
-    if not own and event.action.startswith(OWN_ACTIONS):
+    if not own and is_own(event.action):
         raise InvalidEvent("action", f"actions that begin with {OWN_ACTIONS!r} are the ledger's own")
     before = json_text(event.before, "before")
     after = json_text(event.after, "after")
@@ -289,7 +284,7 @@ def _foot(resource_type: str | None, resource_id: str | None) -> bytes:
 
 def _member(value: Any, field: str, limit: int | None = None) -> bytes:
     """A string of the event as it stands in the envelope. Raises InvalidEvent where the format does not allow it."""
-    limit = limit or _LIMITS[field]
+    limit = limit or LIMITS[field]
     if not isinstance(value, str):
         raise InvalidEvent(field, f"must be a string, not {type(value).__name__}")
     if not 1 <= len(value) <= limit:

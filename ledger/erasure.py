@@ -29,13 +29,21 @@ from ledger.errors import (
     UsageError,
 )
 from ledger.events import Entry, Event, Receipt
-from ledger.findings import ERASED, ERASED_TYPE, HOLD_PLACED, HOLD_RELEASED, RETRIED, SKIP_TYPE, SKIPPED
 from ledger.repeats import Outcome, Repeat
+from ledger.rules import (
+    ERASED,
+    ERASED_TYPE,
+    HOLD_PLACED,
+    HOLD_RELEASED,
+    KEY_ROTATED,
+    RETRIED,
+    SKIP_TYPE,
+    SKIPPED,
+)
 from ledger.store import BEGIN, LOCK_TIMEOUT, Appender
 
 SQL = sql("erasure")
 _NAME = re.compile(r"[a-z][a-z0-9_]*").fullmatch
-KEY_ROTATED = "ledger.key_rotated"
 _FUNCTIONS = {
     ERASED: "erase_entry",
     HOLD_PLACED: "place_hold",

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from ledger.events import GENESIS
+from ledger.rules import ERASED, ERASED_TYPE
 
 KINDS = (
     "hash_mismatch",
@@ -20,6 +21,7 @@ KINDS = (
     "body_missing",
     "tail_mismatch",
     "time_regression",
+    "rule_broken",
     "unprotected",
     "truncated",
     "rewritten",
@@ -31,14 +33,6 @@ MOST = 10_000
 """Findings that are kept; those beyond are counted."""
 _GAP = 1_000
 """Missing entries of one gap that are named one by one."""
-ERASED = "ledger.entry_erased"
-ERASED_TYPE = "ledger.entry"
-"""Action and resource_type of an erasure (format.md, "Body")."""
-HOLD_PLACED, HOLD_RELEASED = "ledger.hold_placed", "ledger.hold_released"
-"""Actions of legal holds; their resource is the one that is held."""
-SKIPPED, RETRIED = "ledger.entry_skipped", "ledger.entry_retried"
-SKIP_TYPE = "ledger.skip"
-"""Actions and resource_type of skips; the resource_id is `<projection>:<position>`."""
 _POSITION = re.compile(r"[1-9][0-9]{0,18}").fullmatch
 
 
@@ -199,4 +193,4 @@ def body_missing(position: int) -> str:
     return f"the body was removed, and no later entry {ERASED} names {position}"
 
 
-ERASURE_ERASED = "the body of an erasure was removed: such entries cannot be erased"
+OWN_ERASED = "the body of an entry of the ledger's own was removed: such entries cannot be erased"

@@ -165,6 +165,7 @@ def _bring_up(migrations: list[Migration], locked: Callable[[], None]) -> Plan[l
             yield from _wait(problem, SQL["in_the_way"], left)
             continue
         if migration is None:
+            yield from _validate()
             return applied
         applied.append(migration.file)
         left = TRIES
@@ -200,6 +201,28 @@ def _apply_next(migrations: list[Migration]) -> Plan[Migration | None]:
         yield Rollback()
         raise _InUse("the last step" if migration is None else migration.file) from refused
     return migration
+
+
+def _validate() -> Plan[None]:
+    """Validates the constraints that a migration added NOT VALID. What cannot be now, or never, is logged."""
+    if not (yield Query(SQL["not_validated"])):
+        return
+    try:
+        yield Pipeline((BEGIN, Query(SQL["short_lock_timeout"])))
+        yield SqlScript(SQL["become_owner"])
+        yield SqlScript(SQL["validate"])
+        yield SqlScript(SQL["leave_owner"])
+        yield COMMIT
+    except Refused as refused:
+        if refused.sqlstate != LOCK_TIMEOUT:
+            raise
+        yield Rollback()
+    for (name,) in (yield Query(SQL["not_validated"])):
+        log.warning(
+            "constraint %s on ledger.audit_logs is not validated: 'auditledger verify' names the entries that break it, "
+            "or, where none does, the table was in use: migrate again",
+            name,
+        )
 
 
 def _wait(problem: str, holders: str, left: int) -> Plan[None]:

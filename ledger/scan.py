@@ -12,27 +12,13 @@ from typing import NamedTuple
 
 from ledger.canonical import body_bytes, digest, envelope_from, timestamp_from, uuid_text
 from ledger.effects import Plan, Query, Row, Stored, sql
-from ledger.findings import (
-    BEGINNING,
-    ERASED,
-    ERASED_TYPE,
-    ERASURE_ERASED,
-    HOLD_PLACED,
-    HOLD_RELEASED,
-    RETRIED,
-    SKIPPED,
-    Finding,
-    Findings,
-    Link,
-    Walk,
-    body_missing,
-)
+from ledger.findings import BEGINNING, OWN_ERASED, Finding, Findings, Link, Walk, body_missing
+from ledger.ownentries import OwnEntry
+from ledger.rules import ERASED, ERASED_TYPE, Columns, broken, is_own, surely_kept
 from ledger.store import FAR, LedgerRef
 
 SQL = sql("verify")
 TABLE = "ledger.audit_logs"
-_MARKS = frozenset((HOLD_PLACED, HOLD_RELEASED, SKIPPED, RETRIED))
-"""Actions that a table of the ledger keeps too."""
 _RANGE = 10_000
 """Positions that are read from the view at a time."""
 _STRAYS = 1_000
@@ -58,28 +44,10 @@ class Source(NamedTuple):
         return self.entries == TABLE
 
 
-class Record(NamedTuple):
-    """A row as it is stored; any column but the position may be NULL in a forged one.
+class Record(Columns):
+    """A row as it is stored."""
 
-    id: 16 bytes. recorded, occurred: microseconds since 2000-01-01 UTC. before, after, metadata: JSON texts, UTF-8.
-    """
-
-    position: int
-    id: bytes
-    recorded: int
-    occurred: int
-    actor: str
-    actor_type: str
-    action: str
-    resource_type: str | None
-    resource_id: str | None
-    before: bytes | None
-    after: bytes | None
-    metadata: bytes | None
-    salt: bytes | None
-    body_hash: bytes
-    prev_hash: bytes
-    hash: bytes
+    __slots__ = ()
 
     def envelope(self, ledger: str) -> bytes | None:
         """The envelope's bytes; None where a NULL or a time outside the years 0001-9999 leaves it without one."""
@@ -101,17 +69,18 @@ class Record(NamedTuple):
         """The body's bytes; None where it was erased."""
         return None if self.salt is None else body_bytes(self.before, self.after, self.metadata, self.salt)
 
-    @property
-    def is_erasure(self) -> bool:
-        return self.action == ERASED and self.resource_type == ERASED_TYPE
-
 
 class Span(NamedTuple):
-    """What reading a range of positions brought. last: what the next entry after it is judged by."""
+    """What reading a range of positions brought.
+
+    last: what the next entry after it is judged by. own: the ledger's own entries, in order, but those whose hash is
+    not theirs.
+    """
 
     entries: int
     findings: Findings
     last: Link
+    own: list[OwnEntry]
 
 
 def source_of(ledger: LedgerRef) -> Plan[Source]:
@@ -131,7 +100,7 @@ def _rows(source: Source, first: int, last: int, take: Callable[[Row], object]) 
     From the view in ranges: it is planned as if all its rows were wanted, and might sort them all before the first.
     """
     if source.whole:
-        yield Stored(_from(source, "records"), (source.ledger_id, first, last), take)
+        yield Stored(from_(source, "records"), (source.ledger_id, first, last), take)
         return
     newest: list[int] = []
 
@@ -142,7 +111,7 @@ def _rows(source: Source, first: int, last: int, take: Callable[[Row], object]) 
     start: int | None = first
     while start is not None and start <= last:
         end = min(start + _RANGE - 1, last)
-        yield Stored(_from(source, "records"), (source.ledger_id, start, end), noting)
+        yield Stored(from_(source, "records"), (source.ledger_id, start, end), noting)
         # With its last position taken, it goes on right after it; else this is the end, or a hole.
         start = end + 1 if newest == [end] else (yield from next_position(source, end + 1))
 
@@ -161,13 +130,13 @@ def newest(source: Source, last: int = FAR, first: int = 1, *, near: int = 1) ->
     near = max(near, first)
     for low, high in ((near, last), (first, near - 1)):
         if low <= high and not links:
-            yield Stored(_from(source, "newest"), (source.ledger_id, low, high), take)
+            yield Stored(from_(source, "newest"), (source.ledger_id, low, high), take)
     return links[0] if links else None
 
 
 def next_position(source: Source, at: int) -> Plan[int | None]:
     """The first position from `at` on that has an entry."""
-    rows = yield Query(_from(source, "next_position"), (source.ledger_id, at))
+    rows = yield Query(from_(source, "next_position"), (source.ledger_id, at))
     return int(rows[0][0]) if rows else None
 
 
@@ -193,33 +162,24 @@ def check_range(
     yield from _rows(source, start, end, check.take)
     if check.erased:
         erased = [str(position) for position in check.erased]
-        rows = yield Query(_from(source, "erasures"), (source.ledger_id, ERASED_TYPE, erased, ERASED))
+        rows = yield Query(from_(source, "erasures"), (source.ledger_id, ERASED_TYPE, erased, ERASED))
         excused = {int(resource_id): position for resource_id, position in rows}
         for position in check.erased:
             if excused.get(position, 0) <= position:
                 check.findings.add(position, "body_missing", body_missing(position))
-    if check.marks:
-        columns = map(list, zip(*check.marks, strict=True))
-        for position, table in (yield Query(SQL["lost_marks"], (*columns, source.ledger_id, source.ledger_id))):
-            check.findings.add(position, "unprotected", f"{table} does not have what this entry says")
     check.findings.sort()
-    return Span(check.entries, check.findings, check.walk.last)
+    return Span(check.entries, check.findings, check.walk.last, check.own)
 
 
 def strays(source: Source) -> Plan[list[Finding]]:
-    """Rows where none can be: at positions below 1, of ledgers that there are not, holds and skips that no entry says.
+    """Rows where none can be: at positions below 1, and of ledgers that there are not.
 
     No reader is shown rows of other ledgers, nor of none.
     """
-    rows = yield Query(_from(source, "misplaced"), (source.ledger_id, _STRAYS, source.ledger_id))
+    rows = yield Query(from_(source, "misplaced"), (source.ledger_id, _STRAYS, source.ledger_id))
     findings = [
         Finding(position, "tail_mismatch", f"a row stands at position {position}: the first entry's is 1")
         for (position,) in rows
-    ]
-    rows = yield Query(_from(source, "false_marks"), (*[source.ledger_id] * 4, _STRAYS))
-    findings += [
-        Finding(position, "unprotected", f"{table} has what entry {position} should say, and no entries do")
-        for table, position in rows
     ]
     rows = (yield Query(SQL["orphans"])) if source.whole else []
     return findings + [
@@ -241,7 +201,7 @@ def tail_of(ledger: LedgerRef) -> Plan[Link | None]:
     return tails[0] if tails else None
 
 
-def _from(source: Source, name: str) -> str:
+def from_(source: Source, name: str) -> str:
     """A statement of verify.sql that reads entries from there."""
     return SQL[name].replace("{}", source.entries)
 
@@ -259,7 +219,7 @@ class _Check:
         self.walk = Walk(before, self.findings)
         self.entries = 0
         self.erased: list[int] = []
-        self.marks: list[tuple[int, str, str | None, str | None]] = []
+        self.own: list[OwnEntry] = []
 
     def take(self, row: Row) -> None:
         self.entries += 1
@@ -267,7 +227,8 @@ class _Check:
             self._examine(Record(*row))
 
     def _is_sound(self, row: Row) -> bool:
-        """Is it a whole entry that continues a sound one, and says nothing of holds or skips? Then it is done with."""
+        """Is it a whole entry that continues a sound one, keeps the rules and is not the ledger's own? Then it is done
+        with."""
         # fmt: off
         (
             position, entry_id, recorded, occurred, actor, actor_type, action, resource_type, resource_id,
@@ -275,19 +236,21 @@ class _Check:
         ) = row
         # fmt: on
         last = self.walk.last
-        if salt is None or action in _MARKS or last.recorded is None:
+        if salt is None or last.recorded is None:
             return False
         try:
             envelope = envelope_from(
                 self.ledger, position, uuid_text(entry_id), _recorded_from(recorded), timestamp_from(occurred),
                 actor, actor_type, action, resource_type, resource_id, body_hash, prev_hash,
             )  # fmt: skip
+            body = body_bytes(before, after, metadata, salt)
             sound = bool(
                 digest(envelope) == entry_hash
                 and prev_hash == last.stored
                 and position == last.position + 1
                 and recorded >= last.recorded
-                and digest(body_bytes(before, after, metadata, salt)) == body_hash
+                and digest(body) == body_hash
+                and surely_kept(actor, actor_type, action, resource_type, resource_id, body)
             )
         except (AttributeError, OverflowError, TypeError):  # a NULL, or a time that no datetime can hold
             return False
@@ -298,23 +261,29 @@ class _Check:
         return sound
 
     def _examine(self, record: Record) -> None:
-        position = record.position
-        if record.action in _MARKS:
-            self.marks.append((position, record.action, record.resource_type, record.resource_id))
+        position, add = record.position, self.findings.add
         envelope = record.envelope(self.ledger)
-        self.walk.step(_link(record, envelope), record.prev_hash)
+        link = _link(record, envelope)
+        self.walk.step(link, record.prev_hash)
         if self.leaf is not None:
             self.leaf(position, envelope)
         body = record.body()
         if body is not None:
             if digest(body) != record.body_hash:
-                self.findings.add(position, "body_mismatch", "its body is not the one that its envelope names")
+                add(position, "body_mismatch", "its body is not the one that its envelope names")
+                record = record.without_body()
         elif record[9:12] != (None, None, None):
-            self.findings.add(position, "body_mismatch", "its salt was removed, but not all of its body")
-        elif record.is_erasure:
-            self.findings.add(position, "body_missing", ERASURE_ERASED)
+            add(position, "body_mismatch", "its salt was removed, but not all of its body")
+            record = record.without_body()
+        elif is_own(record.action):
+            add(position, "body_missing", OWN_ERASED)
         else:
             self.erased.append(position)
+        if link.computed is not None and link.computed == link.stored:  # else it is not what the ledger recorded
+            for rule in broken(record):
+                add(position, "rule_broken", str(rule))
+            if is_own(record.action):
+                self.own.append(OwnEntry(position, record.action, record.resource_type, record.resource_id))
 
 
 def _link(record: Record, envelope: bytes | None) -> Link:

@@ -22,15 +22,13 @@ import msgspec
 
 from ledger.embedded.files import open_private, write_private
 from ledger.envelopes import Hash
-from ledger.erasure import KEY_ROTATED
 from ledger.errors import InvalidSetting, LedgerError, ProofRefused, SigningRefused, Unavailable, UsageError
 from ledger.events import Event
 from ledger.merkle import MAX_SIZE, check_consistency
 from ledger.note import ED25519, FileSigner, Signer, Verifier, new_key
+from ledger.rules import KEY_ROTATED, KEY_TYPE
 from ledger.tree import NOTHING, Head
 
-KEY_TYPE = "ledger.key"
-"""resource_type of a rotation's entry."""
 _LONGEST = 4096
 """Bytes of a key or state file that are read at most."""
 _POLL = 0.02

@@ -12,9 +12,7 @@ from uuid import UUID
 import msgspec
 
 from ledger.errors import InvalidEvent
-
-MAX_DEPTH = 64
-"""Levels of objects and arrays in one value of a body."""
+from ledger.rules import MAX_DEPTH
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 _SIMPLE = frozenset({str, int, bool, type(None)})

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple, TypeAlias
 
-from ledger import migrate, protections, scan, store, treecheck
+from ledger import marks, migrate, protections, scan, store, treecheck
 from ledger.connections import connect
 from ledger.drive import Connection, drive
 from ledger.effects import Plan, Query, Refused, SqlScript
@@ -93,11 +93,13 @@ def verify(
         tree = None
         if seen.kept is not None:
             tree = TreeCheck(seen.source.ledger, seen.kept, last, claims, trust.keys, seen.base)
-        findings = Findings()
+        findings, about_others = Findings(), Findings()
+        own = drive(marks.beginning(seen.source, first, about_others), lambda: connection)
         entries = 0
         for span, grown in _spans(settings, connection, seen, tree, workers):
             findings.extend(span.findings)
             entries += span.entries
+            drive(marks.follow(seen.source, own, span.own), lambda: connection)
             if tree is not None and grown is not None:
                 drive(tree.take(grown), lambda: connection)
             if progress is not None:
@@ -105,7 +107,7 @@ def verify(
         if tree is not None:
             drive(tree.end(), lambda: connection)
             others += tree.findings.in_order()
-        found = findings.in_order(*others, *_tail_findings(seen))
+        found = findings.in_order(*others, *about_others.in_order(), *_tail_findings(seen))
         report = Report(
             ledger=seen.source.name,
             ok=not found,
@@ -145,6 +147,7 @@ def _begin(
             base = yield from treecheck.proven_base(source, claims)
             first = 1 if base is None else base.size + 1
     findings = yield from scan.strays(source)
+    findings += yield from marks.false_marks(source)
     findings += yield from protections.check(migrations, newer)
     snapshot = None
     if shared:

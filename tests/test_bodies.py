@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from ledger import Event, Ledger, canonical, values
+from ledger import Event, Ledger, canonical, rules, values
 from ledger.errors import InvalidEvent
 from tests.support import checked, event
 
@@ -189,14 +189,14 @@ def test_the_path_begins_with_the_field(ledger: Ledger, field: str) -> None:
 
 def test_a_body_holds_256_kib_and_not_a_byte_more(ledger: Ledger) -> None:
     frame = len(canonical.body_bytes(b'""', b'""', b'""', bytes(16)))
-    room = canonical.MAX_BODY - frame
+    room = rules.MAX_BODY - frame
     most = Event(actor="a", action="b", before="é" * 10, after="\n", metadata="x" * (room - 22))
     receipt = ledger.append(most)
     with pytest.raises(InvalidEvent, match=r"^body: .* take 262145 bytes; at most 262144 are allowed$"):
         ledger.append(structs.replace(most, metadata="x" * (room - 21)))
     [entry] = checked(ledger)
     assert entry.position == receipt.position
-    assert len(canonical.body(entry) or b"") == canonical.MAX_BODY == 256 * 1024
+    assert len(canonical.body(entry) or b"") == rules.MAX_BODY == 256 * 1024
     assert (entry.before, entry.after) == (most.before, most.after)
 
 

@@ -344,11 +344,17 @@ CASES: dict[str, tuple[Callable[[Forger], object], Said]] = {
     "a suffix re-hashed": (lambda forger: forger.rehash(15, actor="user:43"), [(LAST, "tail_mismatch")]),
     "time run back": (rehash_with_tail, [(15, "time_regression")]),
     "a time that is none": (
-        statements("update ledger.audit_logs set recorded_at = 'infinity' where position = 15"),
+        statements(
+            "alter table ledger.audit_logs drop constraint entry_times",
+            "update ledger.audit_logs set recorded_at = 'infinity' where position = 15",
+        ),
         [(15, "hash_mismatch"), (16, "time_regression")],
     ),
     "a time before the years": (
-        statements("update ledger.audit_logs set occurred_at = '4000-01-01 BC' where position = 15"),
+        statements(
+            "alter table ledger.audit_logs drop constraint entry_times",
+            "update ledger.audit_logs set occurred_at = '4000-01-01 BC' where position = 15",
+        ),
         [(15, "hash_mismatch")],
     ),
     "columns emptied": (

@@ -93,3 +93,36 @@ exception when insufficient_privilege then
     null;
 end
 $$;
+
+-- name: not_validated
+select conname from pg_constraint
+where conrelid = 'ledger.audit_logs'::regclass and contype = 'c' and not convalidated order by conname;
+
+-- name: validate
+-- Reads all entries once, while appends go on: this lock keeps out only VACUUM and other changes of the table. Where an
+-- entry breaks a rule, each constraint is tried by itself, and those that do not hold stay as they are.
+set local statement_timeout = 0;
+do $$
+declare
+    names text[];
+    name text;
+begin
+    select array_agg(conname order by conname) into names from pg_constraint
+    where conrelid = 'ledger.audit_logs'::regclass and contype = 'c' and not convalidated;
+    begin
+        execute 'alter table ledger.audit_logs ' || (
+            select string_agg(format('validate constraint %I', each), ', ') from unnest(names) as each
+        );
+        return;
+    exception when integrity_constraint_violation or data_exception then
+        null;
+    end;
+    foreach name in array names loop
+        begin
+            execute format('alter table ledger.audit_logs validate constraint %I', name);
+        exception when integrity_constraint_violation or data_exception then
+            null;
+        end;
+    end loop;
+end
+$$;
