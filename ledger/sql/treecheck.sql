@@ -15,7 +15,7 @@ select hashes from ledger.tiles where ledger_id = %s and level = %s and index = 
 
 -- name: kept
 select size, root, note from ledger.checkpoints
-where ledger_id = %s and size > %s and size <= %s order by size limit %s;
+where ledger_id = %s and size > %s and size <= %s order by size, origin fetch first %s rows with ties;
 
 -- name: has_kept
 select exists (select from ledger.checkpoints where ledger_id = %s);
