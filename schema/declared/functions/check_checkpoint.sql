@@ -24,7 +24,9 @@ begin
         raise exception 'projection % cannot stand still at entry %', new.name, new.failed_position
             using errcode = 'LE020';
     end if;
-    new.failing_since := least(new.failing_since, clock_timestamp());
+    if new.failing_since > clock_timestamp() then
+        new.failing_since := clock_timestamp();
+    end if;
     return new;
 end
 $$;

@@ -3,15 +3,16 @@
 create function ledger.keep_checkpoint(ledger_id int, size bigint, root bytea, note text) returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    name constant text := split_part(note, chr(10), 1);
-    head constant text := name || chr(10) || size || chr(10) || encode(root, 'base64') || chr(10) || chr(10);
+    whose constant text := split_part(note, chr(10), 1);
+    head constant text := whose || chr(10) || size || chr(10) || encode(root, 'base64') || chr(10) || chr(10);
     lines constant text[] := string_to_array(rtrim(substr(note, length(head) + 1), chr(10)), chr(10));
     most constant int := 100;
     there text[];
     kept text;
 begin
-    if octet_length(note) <= 65536 and name <> '' and name !~ '[[:cntrl:]]' and note ^@ head
+    if octet_length(note) <= 65536 and whose !~ '[[:cntrl:]]' and note ^@ head
         and note = head || array_to_string(lines, chr(10)) || chr(10) and ledger.are_signatures(lines)
+        and exists (select from ledger.ledgers as owned where owned.ledger_id = $1 and whose like '_%/' || owned.name)
     then
         null;
     else
@@ -22,7 +23,7 @@ begin
         raise exception 'the root of the first % entries is another one', size using errcode = 'LE020';
     end if;
     select checkpoint.note into kept from ledger.checkpoints as checkpoint
-    where checkpoint.ledger_id = $1 and checkpoint.size = $2 and checkpoint.origin = name for update;
+    where checkpoint.ledger_id = $1 and checkpoint.size = $2 and checkpoint.origin = whose for update;
     if kept is null then
         insert into ledger.checkpoints (ledger_id, size, root, note)
         values ($1, $2, $3, head || array_to_string(lines[:most], chr(10)) || chr(10)) returning checkpoints.note into kept;
@@ -37,7 +38,7 @@ begin
         end if;
     end loop;
     update ledger.checkpoints as checkpoint set note = head || array_to_string(there, chr(10)) || chr(10)
-    where checkpoint.ledger_id = $1 and checkpoint.size = $2 and checkpoint.origin = name
+    where checkpoint.ledger_id = $1 and checkpoint.size = $2 and checkpoint.origin = whose
     returning checkpoint.note into kept;
     return kept;
 end

@@ -1,6 +1,6 @@
 -- RFC 6962, "Merkle Tree Hash": the root over hashes of 32 bytes that are joined. An odd one out goes up as it is.
 create function ledger.merkle_root(hashes bytea) returns bytea
-language plpgsql immutable strict set search_path = pg_catalog, pg_temp as $$
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 begin
     while octet_length(hashes) > 32 loop
         select string_agg(
