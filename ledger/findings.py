@@ -39,6 +39,8 @@ HOLD_PLACED, HOLD_RELEASED = "ledger.hold_placed", "ledger.hold_released"
 SKIPPED, RETRIED = "ledger.entry_skipped", "ledger.entry_retried"
 SKIP_TYPE = "ledger.skip"
 """Actions and resource_type of skips; the resource_id is `<projection>:<position>`."""
+TREE_REBUILT, TREE_TYPE = "ledger.tree_rebuilt", "ledger.tree"
+"""Action and resource_type of what takes the place of tiles and checkpoints; the resource_id is the ledger's name."""
 _POSITION = re.compile(r"[1-9][0-9]{0,18}").fullmatch
 
 
@@ -55,7 +57,8 @@ class Report(msgspec.Struct, frozen=True):
 
     first, last: the positions verified; last is first - 1 where there were none. entries: how many were read.
     head: hash of the newest entry, 32 bytes. findings: by position, then kind; those about no entry come last, and at
-    the very end how many more there were than are listed. seconds: how long it took.
+    the very end how many more there were than are listed. seconds: how long it took. notes: what is no finding, but
+    should be known: rebuilds of the tree, with who did it.
     """
 
     ledger: str
@@ -66,6 +69,7 @@ class Report(msgspec.Struct, frozen=True):
     head: bytes
     findings: list[Finding]
     seconds: float
+    notes: tuple[str, ...] = ()
 
 
 class Findings:

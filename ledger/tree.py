@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
+
+import msgspec
 
 from ledger import merkle, store, tiles
 from ledger.effects import Plan, Query, Refused, SqlScript, sql
-from ledger.errors import ChainBroken, ProofRefused, SigningRefused
+from ledger.errors import ChainBroken, ProofRefused, SigningRefused, UsageError
 from ledger.events import GENESIS, Tail
 from ledger.findings import Findings, Link
 from ledger.merkle import EMPTY_ROOT, HASH_SIZE, Node, leaf_hash
@@ -250,6 +252,19 @@ def kept_at(ledger: LedgerRef, tree_size: int, origin: str | None = None) -> Pla
     return _kept(rows[0]) if rows else None
 
 
+def stands(ledger: LedgerRef, sizes: Sequence[int]) -> Plan[Any]:
+    """What a rebuild of the tree removes, for its record: {"leaves", "tiles_sha256", "checkpoints": notes}.
+
+    sizes: of the checkpoints. Raises UsageError where none of one of these sizes is kept.
+    """
+    [(text,)] = yield Query(SQL["stands"], (ledger.ledger_id, msgspec.json.encode(sizes).decode()))
+    found = msgspec.json.decode(text)
+    missing = set(sizes) - {int(note.split("\n")[1]) for note in found["checkpoints"]}
+    if missing:
+        raise UsageError(f"no checkpoint of {min(missing)} entries is kept of ledger {ledger.name!r}")
+    return found
+
+
 def all_kept(ledger: LedgerRef, after: int = -1, limit: int = store.PAGE) -> Plan[list[Kept]]:
     """Up to `limit` checkpoints of sizes above `after`, in order."""
     rows = yield Query(SQL["all_kept"], (ledger.ledger_id, after, limit))
@@ -267,7 +282,9 @@ def keep(ledger: LedgerRef, head: Head, note: bytes) -> Plan[bytes]:
     except Refused as refused:
         if refused.sqlstate in _CHANGED:
             problem = str(refused).partition("\n")[0]
-            raise SigningRefused("forked", f"the checkpoint of ledger {ledger.name!r} was not kept: {problem}") from refused
+            raise SigningRefused(
+                "forked", f"the checkpoint of ledger {ledger.name!r} was not kept: {problem}"
+            ) from refused
         raise
     kept, new = parse_note(rows[0][0].encode()), parse_note(note)
     there = {(signature.name, signature.key_id, signature.data) for signature in kept.signatures}

@@ -19,3 +19,7 @@ where ledger_id = %s and size > %s and size <= %s order by size, origin fetch fi
 
 -- name: has_kept
 select exists (select from ledger.checkpoints where ledger_id = %s);
+
+-- name: rebuilds
+select position, actor from {}
+where ledger_id = %s and resource_type = %s and resource_id = %s and action = %s order by position desc limit %s;

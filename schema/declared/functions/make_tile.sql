@@ -3,20 +3,25 @@
 create function ledger.make_tile(ledger_id int, level smallint, index bigint, first int, last int) returns bytea
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
+    start constant bigint := index * 256 + 1;
+    timeless bigint[];
     made bytea;
 begin
     if level = 0 then
+        timeless := array(
+            select entry.position from ledger.audit_logs as entry
+            where entry.ledger_id = $1 and entry.position between start + first and start + last and (
+                least(entry.recorded_at, entry.occurred_at) < '0001-01-01 00:00:00+00'
+                or greatest(entry.recorded_at, entry.occurred_at) >= '10000-01-01 00:00:00+00'
+            )
+        );
         select string_agg(
             sha256(decode('00', 'hex') || case
-                when least(entry.recorded_at, entry.occurred_at) >= '0001-01-01 00:00:00+00'
-                    and greatest(entry.recorded_at, entry.occurred_at) < '10000-01-01 00:00:00+00'
-                then convert_to(envelopes.envelope, 'UTF8') else '' end),
+                when envelopes.position = any (timeless) then '' else convert_to(envelopes.envelope, 'UTF8') end),
             ''::bytea order by envelopes.position
         ) into made
-        from ledger.envelopes join ledger.audit_logs as entry using (ledger_id, position)
-        where envelopes.ledger_id = $1 and entry.ledger_id = $1
-            and entry.position between index * 256 + first + 1 and index * 256 + last + 1
-            and envelopes.position between index * 256 + first + 1 and index * 256 + last + 1;
+        from ledger.envelopes
+        where envelopes.ledger_id = $1 and envelopes.position between start + first and start + last;
     else
         select string_agg(ledger.merkle_root(tile.hashes), ''::bytea order by tile.index) into made
         from ledger.tiles as tile
