@@ -10,12 +10,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
-from ledger import proving, store
+from ledger import proving, store, tree
 from ledger.callers import adrive_within
 from ledger.consumer import POLL, Streams, followed, reader_after
 from ledger.cursors import AsyncConnection
 from ledger.effects import Plan
-from ledger.erasure import erasing, holding, releasing, skipping
+from ledger.erasure import erasing, holding, rebuilding_tree, releasing, skipping
 from ledger.errors import LedgerError
 from ledger.events import Appended, Entry, Event, Receipt, Tail
 from ledger.evidence import Trust, numbered
@@ -141,6 +141,14 @@ class AsyncLedger:
     ) -> Receipt:
         """As Ledger.skip."""
         return await self._record_own(skipping(projection, position, actor, reason, actor_type))
+
+    async def rebuild_tree(
+        self, actor: str, reason: str, *, checkpoints: Sequence[int] = (), actor_type: str = "user"
+    ) -> Receipt:
+        """As Ledger.rebuild_tree."""
+        ref = await self.ref()
+        stands = await self._servers.run(tree.stands(ref, checkpoints))
+        return await self._record_own(rebuilding_tree(ref.name, checkpoints, stands, actor, reason, actor_type))
 
     async def tail(self) -> Tail:
         """Position, hash and time of the newest entry."""

@@ -16,7 +16,7 @@ import msgspec
 
 from ledger import tree
 from ledger.checkpoint import Checkpoint
-from ledger.errors import CosignaturesMissing, InvalidSetting, SigningRefused, Unavailable, WitnessRefused
+from ledger.errors import CosignaturesMissing, NoteRefused, SigningRefused, Unavailable, WitnessRefused
 from ledger.note import Signer, parse_note, sign, verified_by
 from ledger.publishing import AnyPublisher, Once, Publisher, check_require, publish, publisher_of
 from ledger.servers import Servers
@@ -27,6 +27,8 @@ from ledger.tree import Head, Kept
 
 log = logging.getLogger(__name__)
 
+_LOOKED_AT = 100
+"""Kept checkpoints among which the newest that our keys signed is looked for: others may stand before it."""
 Progress: TypeAlias = Callable[[int, int], None]
 Prove: TypeAlias = Callable[[int], Sequence[bytes]]
 """Gives the consistency proof from an older size of the log to the checkpoint's."""
@@ -143,11 +145,11 @@ class Checkpointer:
             for path in self._states:
                 create_state(path, self.origin)
         with locked(self._states, self.origin, self._servers.settings.lock_timeout) as states:
-            kept = self._servers.run(tree.newest_kept(ref))
+            kept = self._servers.run(tree.newest_of(ref, self.origin, _LOOKED_AT))
             trusted = [state.head for state in states] + self._trusted(kept)
             head = self._servers.run(tree.extend(ref, trusted, progress))
             checkpoint = Checkpoint(self.origin, head.size, head.root)
-            there = self._servers.run(tree.kept_at(ref, head.size))
+            there = self._servers.run(tree.kept_at(ref, head.size, self.origin))
             missing = self._missing(checkpoint, there)
             self._advance(states, head)
             if there is not None and not missing:
@@ -185,27 +187,25 @@ class Checkpointer:
     def _prove(self, old: int, new: int) -> list[bytes]:
         return self._servers.run(tree.consistency_proof(self.ref, old, new))
 
-    def _trusted(self, kept: Kept | None) -> list[Head]:
-        """What the database keeps is believed as far as our own keys signed it."""
-        if kept is None:
-            return []
-        note = parse_note(kept.note)
-        said = Checkpoint.parse(note.text)
-        return [Head(said.size, said.root, None)] if verified_by(note, self._verifiers) else []
+    def _trusted(self, kept: Sequence[Kept]) -> list[Head]:
+        """What the database keeps is believed as far as our own keys signed it: the newest of these."""
+        for each in kept:
+            try:
+                note = parse_note(each.note)
+                said = Checkpoint.parse(note.text)
+            except NoteRefused:
+                continue
+            if verified_by(note, self._verifiers):
+                return [Head(said.size, said.root, None)]
+        return []
 
     def _missing(self, checkpoint: Checkpoint, kept: Kept | None) -> list[Signer]:
         """The keys whose signature the kept checkpoint of that size does not have yet."""
         if kept is None:
             return self._signers
         note = parse_note(kept.note)
-        said = Checkpoint.parse(note.text)
-        if said.origin != self.origin:
-            raise InvalidSetting(
-                f"the checkpoint of {said.size} entries that is kept is one of {said.origin!r}: under another name "
-                "the ledger needs a further entry first"
-            )
         if note.text != checkpoint.text:
-            raise SigningRefused("forked", f"another root is kept of the first {said.size} entries of {self.name!r}")
+            raise SigningRefused("forked", f"another root is kept of the first {kept.size} entries of {self.name!r}")
         signed = verified_by(note, self._verifiers)
         pairs = zip(self._signers, self._verifiers, strict=True)
         return [signer for signer, verifier in pairs if verifier not in signed]

@@ -12,12 +12,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
-from ledger import proving, store
+from ledger import proving, store, tree
 from ledger.callers import drive_within
 from ledger.consumer import POLL, Streams, followed, reader_after
 from ledger.cursors import Connection
 from ledger.effects import Plan
-from ledger.erasure import erasing, holding, releasing, skipping
+from ledger.erasure import erasing, holding, rebuilding_tree, releasing, skipping
 from ledger.errors import LedgerError
 from ledger.events import Appended, Entry, Event, Receipt, Tail
 from ledger.evidence import Trust, numbered
@@ -160,6 +160,18 @@ class Ledger:
         back. Raises SkipRefused (it does not stand still there, or was skipped by another), InvalidEvent.
         """
         return self._record_own(skipping(projection, position, actor, reason, actor_type))
+
+    def rebuild_tree(
+        self, actor: str, reason: str, *, checkpoints: Sequence[int] = (), actor_type: str = "user"
+    ) -> Receipt:
+        """Removes all tiles of the Merkle tree, and kept checkpoints of these sizes, and records what stood there.
+
+        For tiles and checkpoints that `verify` finds wrong; the next signature makes the tiles again from the entries.
+        What signers' state files and witnesses remember still holds. Raises UsageError, InvalidEvent.
+        """
+        ref = self.ref
+        stands = self._servers.run(tree.stands(ref, checkpoints))
+        return self._record_own(rebuilding_tree(ref.name, checkpoints, stands, actor, reason, actor_type))
 
     def tail(self) -> Tail:
         """Position, hash and time of the newest entry."""

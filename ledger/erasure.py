@@ -15,6 +15,10 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
 
 from ledger.canonical import Draft
 from ledger.effects import Pipeline, Plan, Query, Refused, sql
@@ -39,6 +43,8 @@ from ledger.rules import (
     RETRIED,
     SKIP_TYPE,
     SKIPPED,
+    TREE_REBUILT,
+    TREE_TYPE,
 )
 from ledger.store import BEGIN, LOCK_TIMEOUT, Appender
 
@@ -51,6 +57,7 @@ _FUNCTIONS = {
     KEY_ROTATED: "record_key",
     SKIPPED: "skip_entry",
     RETRIED: "retry_entry",
+    TREE_REBUILT: "rebuild_tree",
 }
 """Which function of the schema records which of the ledger's own actions; nothing else can."""
 _DONE = {
@@ -59,6 +66,7 @@ _DONE = {
     HOLD_RELEASED: "released",
     KEY_ROTATED: "recorded",
     SKIPPED: "skipped",
+    TREE_REBUILT: "rebuilt",
 }
 
 
@@ -85,6 +93,17 @@ def skipping(name: str, position: int, actor: str, reason: str, actor_type: str 
 def retrying(name: str, position: int, actor: str, reason: str, actor_type: str = "user") -> Event:
     """The event that takes back what `skipping` said. Raises InvalidEvent."""
     return _own(RETRIED, _skip(name, position), actor, reason, actor_type)
+
+
+def rebuilding_tree(
+    ledger: str, sizes: Sequence[int], stands: Any, actor: str, reason: str, actor_type: str = "user"
+) -> Event:
+    """The event that says that all tiles, and the checkpoints of these sizes, were removed to be made again.
+
+    ledger: its name. stands: what they were, as tree.stands tells it. Raises InvalidEvent.
+    """
+    event = _own(TREE_REBUILT, (TREE_TYPE, ledger), actor, reason, actor_type)
+    return msgspec.structs.replace(event, metadata=event.metadata | {"sizes": list(sizes), "tree": stands})
 
 
 def record_own(
@@ -146,7 +165,9 @@ def _own(action: str, about: tuple[str, str] | int, actor: str, reason: str, act
 
 def _refusal(action: str, refused: Refused) -> UsageError | None:
     text = str(refused).partition("\n")[0]
-    match refused.sqlstate:  # of schema/0004_erasure.sql and 0007_trouble.sql
+    match refused.sqlstate:  # of schema/0004_erasure.sql, 0007_trouble.sql and 0009_tree_writes.sql
+        case "LE020":
+            return UsageError(f"{text}: nothing was recorded")
         case "LE006" | "LE010" if action in (SKIPPED, RETRIED):
             return SkipRefused(f"{text}: nothing was recorded")
         case "LE006" if action != ERASED:  # no such entry

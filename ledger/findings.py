@@ -49,7 +49,8 @@ class Report(msgspec.Struct, frozen=True):
 
     first, last: the positions verified; last is first - 1 where there were none. entries: how many were read.
     head: hash of the newest entry, 32 bytes. findings: by position, then kind; those about no entry come last, and at
-    the very end how many more there were than are listed. seconds: how long it took.
+    the very end how many more there were than are listed. seconds: how long it took. notes: what is no finding, but
+    should be known: rebuilds of the tree, with who did it.
     """
 
     ledger: str
@@ -60,6 +61,7 @@ class Report(msgspec.Struct, frozen=True):
     head: bytes
     findings: list[Finding]
     seconds: float
+    notes: tuple[str, ...] = ()
 
 
 class Findings:

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from ledger.applying import advance, advance_exactly
 from ledger.consumer import NO_STREAMS, Reader, Streams, next_entries, set_back
 from ledger.drive import Redis
-from ledger.errors import ChainBroken, ProjectionFailed, StreamDiverged, Unavailable
+from ledger.errors import ChainBroken, LedgerError, ProjectionFailed, StreamDiverged, Unavailable, UsageError
 from ledger.events import Entry, Tail
 from ledger.projection import Checkpoint, Projection, checkpoints, install
 from ledger.relay import Standing, standings
 from ledger.replay import rebuild
 from ledger.servers import Servers
 from ledger.standstill import Standstills
-from ledger.store import PAGE
+from ledger.store import PAGE, LedgerRef
 from ledger.telemetry import COUNTERS, FAILURES, PROJECTED, span
 
 log = logging.getLogger(__name__)
@@ -66,6 +66,9 @@ class Projector:
         self._believed = True  # the stream, until it is found to be ahead of a database that was set back
         self._front: dict[int, Lane] = {}
         self._behind: list[Lane] = []
+        # What is left out, because somebody changed tables or checkpoints by hand: `replay` mends it.
+        self._ahead: dict[str, LedgerError] = {}
+        self._broken: dict[str, LedgerError] = {}
 
     @property
     def failed(self) -> list[ProjectionFailed]:
@@ -85,7 +88,19 @@ class Projector:
                     [ledger] = [each for each in ledgers if each.name == error.ledger]
                     self._standstills.failed_to_rebuild(ledger, projection, error)
                     continue
+            self._install(projection, ledgers)
+
+    def _install(self, projection: Projection, ledgers: Sequence[LedgerRef]) -> None:
+        """Where tables are there without checkpoints, or the reverse, that projection is left out."""
+        errors: dict[str, LedgerError] = {}
+        try:
             self._servers.run(install(projection, ledgers))
+        except (Unavailable, UsageError):
+            raise
+        except LedgerError as error:
+            errors[projection.name] = LedgerError(f"{error}: 'auditledger replay {projection.name}' builds it anew")
+        others = {name: error for name, error in self._broken.items() if name != projection.name}
+        self._broken = others | self._said(self._broken, errors)
 
     def run(self, stop: threading.Event) -> None:
         """Projects until `stop` is set; a server that is away is waited for. Raises ChainBroken, StreamDiverged."""
@@ -109,7 +124,8 @@ class Projector:
     def catch_up(self, progress: Callable[[int], None] | None = None) -> int:
         """Projects until the ledgers' ends as they are now. Returns how many entries that took.
 
-        Does not wait for what stands still: `failed` says what that is.
+        Does not wait for what stands still: `failed` says what that is. Once the others are done it raises
+        StreamDiverged where a view has seen more than its ledger has, and why one could not be installed.
         """
         count = 0
         self._refresh()
@@ -122,6 +138,8 @@ class Projector:
             count += taken
             if progress is not None:
                 progress(taken)
+        for error in (*self._ahead.values(), *self._broken.values()):
+            raise error
         return count
 
     def close(self) -> None:
@@ -139,12 +157,12 @@ class Projector:
             known = self._servers.run(checkpoints(projection.name))
             is_current = all(checkpoint.version == projection.version for checkpoint in known.values())
             if is_current and any(ledger.ledger_id not in known for ledger in ledgers):
-                self._servers.run(install(projection, ledgers))
+                self._install(projection, ledgers)
                 known = self._servers.run(checkpoints(projection.name))
             for ledger in ledgers:
                 if ledger.ledger_id in known:
                     stands[ledger.ledger_id].append((known[ledger.ledger_id], projection))
-        self._check_not_ahead(found, stands)
+        self._leave_out_ahead(found, stands)
         self._believed = True
         self._front, self._behind = {}, []
         for standing in found:
@@ -163,18 +181,36 @@ class Projector:
     def _tails(self) -> list[Tail]:
         return [lane.reader.tail for lane in (*self._front.values(), *self._behind)]
 
-    def _check_not_ahead(
+    def _leave_out_ahead(
         self, found: Sequence[Standing], stands: dict[int, list[tuple[Checkpoint, Projection]]]
     ) -> None:
-        """Raises StreamDiverged where a view has seen more than there is. Ledgers may have grown since `found`."""
-        reached = {
-            ledger_id: max((checkpoint.position for checkpoint, _ in some), default=0)
-            for ledger_id, some in stands.items()
-        }
-        if any(reached[standing.ledger.ledger_id] > standing.position for standing in found):
-            for standing in self._servers.run(standings(self._names)):
-                if reached.get(standing.ledger.ledger_id, 0) > standing.position:
-                    raise set_back(standing.ledger, reached[standing.ledger.ledger_id], standing.position)
+        """Leaves out views that have seen more than there is. Ledgers may have grown since `found`."""
+
+        def beyond(found: Sequence[Standing]) -> list[tuple[Standing, tuple[Checkpoint, Projection]]]:
+            return [
+                (standing, each)
+                for standing in found
+                for each in stands.get(standing.ledger.ledger_id, ())
+                if each[0].position > standing.position
+            ]
+
+        ahead = beyond(found)
+        if ahead:
+            ahead = beyond(self._servers.run(standings(self._names)))
+        errors: dict[str, LedgerError] = {}
+        for standing, each in ahead:
+            stands[standing.ledger.ledger_id].remove(each)
+            error = set_back(standing.ledger, each[0].position, standing.position)
+            errors[f"{standing.ledger.name} {each[1].name}"] = error
+        self._ahead = self._said(self._ahead, errors)
+
+    def _said(self, before: dict[str, LedgerError], now: dict[str, LedgerError]) -> dict[str, LedgerError]:
+        """Logs and counts what is left out, once a change."""
+        for name, error in now.items():
+            if str(before.get(name)) != str(error):
+                log.error("%s: left out: %s", name, error)
+                COUNTERS.add(FAILURES, "project", type(error).__name__, name.rpartition(" ")[2])
+        return now
 
     # -------------------------------------------------------------------------------------------------------- applying
 

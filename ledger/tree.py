@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
+
+import msgspec
 
 from ledger import merkle, store, tiles
 from ledger.effects import Pipeline, Plan, Query, Refused, sql
-from ledger.errors import ChainBroken, ProofRefused, SigningRefused
+from ledger.errors import ChainBroken, ProofRefused, SigningRefused, UsageError
 from ledger.events import GENESIS, Tail
 from ledger.findings import Findings, Link
 from ledger.merkle import EMPTY_ROOT, HASH_SIZE, Node, leaf_hash
@@ -27,8 +29,8 @@ from ledger.tiles import Tile, edge_root, edge_tiles
 SQL = sql("tree")
 _BATCH = 8192
 """Entries that are read and hashed at a time."""
-_CHANGED = "LE004"
-"""SQLSTATE of a tile that would change (schema/0002)."""
+_CHANGED = ("LE004", "LE020")
+"""SQLSTATEs of a tile that would change, or is not what the entries make (schema/0002, 0009)."""
 
 
 class Head(NamedTuple):
@@ -177,7 +179,7 @@ def _write(ledger: LedgerRef, wider: Sequence[tuple[Tile, bytes]]) -> Plan[None]
     try:
         yield Query(SQL["write_tiles"], (ledger.ledger_id, levels, indexes, [hashes for _, hashes in wider]))
     except Refused as refused:
-        if refused.sqlstate == _CHANGED:
+        if refused.sqlstate in _CHANGED:
             _not_the_entries(ledger, str(refused).partition("\n")[0])
         raise
 
@@ -234,14 +236,33 @@ def _rows(ledger: LedgerRef, wanted: Iterable[Tile]) -> Plan[dict[tuple[int, int
 
 def newest_kept(ledger: LedgerRef, most: int = FAR) -> Plan[Kept | None]:
     """The newest checkpoint of at most that size."""
-    rows = yield Query(SQL["newest_kept"], (ledger.ledger_id, most))
+    found = yield from newest_of(ledger, None, 1, most)
+    return found[0] if found else None
+
+
+def newest_of(ledger: LedgerRef, origin: str | None, limit: int, most: int = FAR) -> Plan[list[Kept]]:
+    """The newest checkpoints of a log's name (None: of any) of at most that size, the newest first."""
+    rows = yield Query(SQL["newest_kept"], (ledger.ledger_id, most, origin, limit))
+    return [_kept(row) for row in rows]
+
+
+def kept_at(ledger: LedgerRef, tree_size: int, origin: str | None = None) -> Plan[Kept | None]:
+    """The checkpoint of exactly that size, of a log's name (None: of any)."""
+    rows = yield Query(SQL["kept_at"], (ledger.ledger_id, tree_size, origin))
     return _kept(rows[0]) if rows else None
 
 
-def kept_at(ledger: LedgerRef, tree_size: int) -> Plan[Kept | None]:
-    """The checkpoint of exactly that size."""
-    rows = yield Query(SQL["kept_at"], (ledger.ledger_id, tree_size))
-    return _kept(rows[0]) if rows else None
+def stands(ledger: LedgerRef, sizes: Sequence[int]) -> Plan[Any]:
+    """What a rebuild of the tree removes, for its record: {"leaves", "tiles_sha256", "checkpoints": notes}.
+
+    sizes: of the checkpoints. Raises UsageError where none of one of these sizes is kept.
+    """
+    [(text,)] = yield Query(SQL["stands"], (ledger.ledger_id, msgspec.json.encode(sizes).decode()))
+    found = msgspec.json.decode(text)
+    missing = set(sizes) - {int(note.split("\n")[1]) for note in found["checkpoints"]}
+    if missing:
+        raise UsageError(f"no checkpoint of {min(missing)} entries is kept of ledger {ledger.name!r}")
+    return found
 
 
 def all_kept(ledger: LedgerRef, after: int = -1, limit: int = store.PAGE) -> Plan[list[Kept]]:
@@ -253,23 +274,22 @@ def all_kept(ledger: LedgerRef, after: int = -1, limit: int = store.PAGE) -> Pla
 def keep(ledger: LedgerRef, head: Head, note: bytes) -> Plan[bytes]:
     """Keeps a signed checkpoint; where one of that size is there, adds to it the signatures that it lacks.
 
-    Returns the note as it is kept. Raises SigningRefused where the one that is there says something else.
+    Returns the note with all signatures, also those for which there was no more room in the one that is kept.
+    Raises SigningRefused where another is there, or the tiles do not have its root.
     """
-    yield Pipeline((BEGIN, Query(SQL["search_path"])))
-    yield Query(SQL["keep"], (ledger.ledger_id, head.size, head.root, note.decode()))
-    [(text,)] = yield Query(SQL["lock_kept"], (ledger.ledger_id, head.size))
-    kept, new = parse_note(text.encode()), parse_note(note)
-    if kept.text != new.text:
-        raise SigningRefused(
-            "forked", f"another checkpoint of size {head.size} is kept of ledger {ledger.name!r}: {text.splitlines()}"
-        )
-    there = {(signature.name, signature.key_id) for signature in kept.signatures}
-    added = [signature for signature in new.signatures if (signature.name, signature.key_id) not in there]
-    lines = b"".join(signature.line for signature in added)
-    if lines:
-        yield Query(SQL["add_signatures"], (lines.decode(), ledger.ledger_id, head.size))
-    yield Query(SQL["commit"])
-    return kept.encode() + lines
+    try:
+        rows = yield Query(SQL["keep"], (ledger.ledger_id, head.size, head.root, note.decode()))
+    except Refused as refused:
+        if refused.sqlstate in _CHANGED:
+            problem = str(refused).partition("\n")[0]
+            raise SigningRefused(
+                "forked", f"the checkpoint of ledger {ledger.name!r} was not kept: {problem}"
+            ) from refused
+        raise
+    kept, new = parse_note(rows[0][0].encode()), parse_note(note)
+    there = {(signature.name, signature.key_id, signature.data) for signature in kept.signatures}
+    added = [each for each in new.signatures if (each.name, each.key_id, each.data) not in there]
+    return kept.encode() + b"".join(signature.line for signature in added)
 
 
 def add_signatures(ledger: LedgerRef, kept: Kept, lines: bytes) -> Plan[bytes]:

@@ -19,6 +19,7 @@ from ledger.findings import Findings
 from ledger.merkle import EMPTY_ROOT, HASH_SIZE, check_consistency, check_inclusion, leaf_hash
 from ledger.note import Verifier
 from ledger.regrow import Grown, Leaves, Regrown, rows_of, upper_finding
+from ledger.rules import TREE_REBUILT, TREE_TYPE
 from ledger.scan import Record, Source, Span
 from ledger.store import FAR, LedgerRef
 from ledger.tiles import FULL, Tile, edge_root, edge_tiles
@@ -26,6 +27,8 @@ from ledger.tiles import FULL, Tile, edge_root, edge_tiles
 SQL = sql("treecheck")
 _PAGE = 10_000
 """Kept checkpoints that are read at a time."""
+_MOST = 100
+"""Rebuilds that are named."""
 
 
 class Standing(NamedTuple):
@@ -71,6 +74,13 @@ def standing(ledger: LedgerRef) -> Plan[Standing | None]:
     rows = yield Query(SQL["last_leaves"], (ledger.ledger_id,))
     leaves = rows[0][0] * FULL + (rows[0][1] or 0) // HASH_SIZE if rows else 0
     return Standing(max(leaves, 0), levels)
+
+
+def rebuilds(source: Source) -> Plan[tuple[str, ...]]:
+    """Which entries took the place of tiles and checkpoints, and by whom; at most _MOST."""
+    query = SQL["rebuilds"].format(source.entries)
+    rows = yield Query(query, (source.ledger_id, TREE_TYPE, source.name, TREE_REBUILT, _MOST))
+    return tuple(f"the tree was rebuilt at entry {position} by {actor}" for position, actor in rows)
 
 
 def proven_base(source: Source, claims: Sequence[Claim]) -> Plan[Base | None]:

@@ -40,6 +40,7 @@ class _Seen(NamedTuple):
 
     first: the position. newest: None in an empty ledger; tail: None where its row is gone. kept: None where the tree is
     not looked at. base: of an incremental verification.
+    notes: as the report has them.
     """
 
     source: Source
@@ -49,6 +50,7 @@ class _Seen(NamedTuple):
     kept: Standing | None
     base: Base | None
     snapshot: str | None
+    notes: tuple[str, ...]
 
     @property
     def leaves(self) -> int | None:
@@ -117,6 +119,7 @@ def verify(
             head=(seen.newest.stored if seen.newest else None) or GENESIS,
             findings=found,
             seconds=time.perf_counter() - started,
+            notes=seen.notes,
         )
         drive(_end(seen.source, report, len(found) + max(findings.more - 1, 0)), lambda: connection)
     finally:
@@ -152,7 +155,8 @@ def _begin(
     snapshot = None
     if shared:
         [(snapshot,)] = yield Query(SQL["export_snapshot"])
-    return _Seen(source, first, tail, newest, kept, base, snapshot), findings
+    notes = yield from treecheck.rebuilds(source)
+    return _Seen(source, first, tail, newest, kept, base, snapshot, notes), findings
 
 
 def _end(source: Source, report: Report, findings: int) -> Plan[None]:

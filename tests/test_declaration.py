@@ -67,7 +67,7 @@ CHANGES = [
     ("tables/readers.sql", "ledger_id of NULL", "ledger_id of null", "COMMENT ledger.TABLE readers"),
     ("tables/tails.sql", "Means nothing", "Means little", "COMMENT ledger.COLUMN tails.fence"),
     ("tables/migrations.sql", "grant select on", "grant select, insert on", "ACL ledger.TABLE migrations"),
-    ("tables/checkpoints.sql", "update (note)", "update (root)", "ACL ledger.COLUMN checkpoints.note"),
+    ("tables/tails.sql", "update (fence)", "update (epoch)", "ACL ledger.COLUMN tails.fence"),
     ("tables/subscriptions.sql", "('ledger.subscriptions', 'ledger_projector')", "('ledger.subscriptions')",
      "POLICY ledger.subscriptions everything"),
     ("tables/verifications.sql", "select ledger.restrict_readers('ledger.verifications', 'ledger_projector');", "",

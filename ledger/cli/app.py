@@ -53,6 +53,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Sign": {
         "keygen": ("sign", "Make a key to sign checkpoints with; print its public half"),
         "checkpoint": ("sign", "Sign the ledger as it is now; publish what was signed"),
+        "rebuild-tree": ("sign", "Remove tiles and checkpoints that are wrong, on the record, to be made again"),
         "rotate-key": ("sign", "Let a new key take an old one's place"),
     },
     "Publish and project": {

@@ -11,6 +11,7 @@ import click
 from ledger.checkpointing import Checkpointer
 from ledger.cli.app import Command
 from ledger.cli.connect import opened, settings_of
+from ledger.cli.erase import who_and_why
 from ledger.cli.output import counted, line, print_receipt, progress, write_json
 from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.signers import FILE, cosign_option, key_file, signing_options
@@ -120,3 +121,22 @@ def rotate_key_command(shared: Shared, old: Path | None, new: Path, actor: str |
         receipt = ledger.rotate_key(old, new, actor=actor, actor_type=actor_type)
     print_receipt(receipt, as_json=shared.json)
     note(f"The new public key is {after.vkey}; sign with both keys until everybody who verifies has it")
+
+
+@click.command("rebuild-tree", cls=Command)
+@click.option(
+    "--checkpoint", "sizes", type=click.IntRange(0), multiple=True, metavar="SIZE",
+    help="Remove the kept checkpoint of so many entries too; may be given more than once.",
+)  # fmt: skip
+@who_and_why()
+@pass_shared
+def rebuild_tree_command(shared: Shared, sizes: tuple[int, ...], actor: str, reason: str, actor_type: str) -> None:
+    """Remove all tiles of the Merkle tree, and record who did it, why, and what stood there.
+
+    For tiles or checkpoints that 'verify' finds wrong. The next 'checkpoint' makes the tiles again from the entries;
+    what signers' state files and witnesses remember still holds.
+    """
+    with opened(shared) as ledger:
+        receipt = ledger.rebuild_tree(actor, reason, checkpoints=sizes, actor_type=actor_type)
+    print_receipt(receipt, as_json=shared.json)
+    note("The tiles are removed: 'auditledger checkpoint' makes them again from the entries")

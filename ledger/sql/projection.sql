@@ -32,12 +32,17 @@ select ledger_id, %s, %s, %s from unnest(%s::int[]) as ledger_id
 on conflict do nothing;
 
 -- name: checkpoints
-select ledger_id, name, version, epoch, position, hash, recorded_at, failed_position
+-- A time that no datetime can hold, which somebody wrote there by hand, is no reason not to look at the others.
+select
+    ledger_id, name, version, epoch, position, hash,
+    greatest(least(recorded_at, '9999-12-31 00:00:00+00'), '0001-01-01 00:00:00+00'), failed_position
 from ledger.projections where name = %s and building = %s;
 
 -- name: lock_checkpoints
 -- Two workers of the same projection take turns here; the second finds the checkpoint moved.
-select name, version, epoch, position, hash, recorded_at
+select
+    name, version, epoch, position, hash,
+    greatest(least(recorded_at, '9999-12-31 00:00:00+00'), '0001-01-01 00:00:00+00')
 from ledger.projections where ledger_id = %s and name = any(%s) and building = %s
 order by name for update;
 

@@ -11,8 +11,9 @@ select ledger.create_ledger(%s);
 select position, hash, recorded_at from ledger.tails where ledger_id = %s;
 
 -- name: lock_tail
--- An UPDATE, not SELECT FOR UPDATE: whoever holds this row until COMMIT is the only writer of the ledger.
-update ledger.tails set fence = fence + 1 where ledger_id = %s
+-- An UPDATE, not SELECT FOR UPDATE: whoever holds this row until COMMIT is the only writer of the ledger. Not of another
+-- value: any writer could set one that overflows.
+update ledger.tails set fence = fence where ledger_id = %s
 returning position, hash, recorded_at, clock_timestamp();
 
 -- name: limit_wait
@@ -22,7 +23,7 @@ select
     set_config('statement_timeout', %s, true);
 
 -- name: lock_tail_in_time
-update ledger.tails set fence = fence + 1 where ledger_id = %s
+update ledger.tails set fence = fence where ledger_id = %s
 returning
     position, hash, recorded_at, clock_timestamp(),
     set_config('statement_timeout', current_setting('ledger.own_limit'), true);
@@ -62,7 +63,7 @@ with entry (
         %s::bytea, %s::bytea, %s::int, %s::bigint, %s::timestamptz, %s::bytea, %s::bytea
     )
 ), tail as (
-    update ledger.tails set fence = fence + 1 where ledger_id = (select ledger_id from entry)
+    update ledger.tails set fence = fence where ledger_id = (select ledger_id from entry)
     returning position, hash, recorded_at, clock_timestamp() as now
 ), added as (
     insert into ledger.audit_logs (
@@ -132,14 +133,17 @@ select hash from ledger.entries where ledger_id = %s and position = %s;
 select position, hash from ledger.entries where ledger_id = %s and position = any(%s);
 
 -- name: open_epoch
-update ledger.tails set epoch = epoch + 1 where ledger_id = %s returning epoch;
+select ledger.open_epoch(%s);
 
 -- name: slowest_reader
--- Trimming never passes what a projection or a consumer group has still to see. But for a projection that stands still
--- a stream would grow for ever: once it goes on, it reads from Postgres.
+-- Trimming never passes what a projection or a consumer group has still to see. But for one that stands still, or whose
+-- worker was not seen for a week, a stream would grow for ever: once it goes on, it reads from Postgres.
 select least(
-    (select min(position) from ledger.projections where ledger_id = %s and not building and failed_position is null),
-    (select min(position) from ledger.subscriptions where ledger_id = %s)
+    (
+        select min(position) from ledger.projections
+        where ledger_id = %s and not building and failed_position is null and updated_at > now() - interval '7 days'
+    ),
+    (select min(position) from ledger.subscriptions where ledger_id = %s and updated_at > now() - interval '7 days')
 );
 
 -- name: subscribe

@@ -196,14 +196,14 @@ triggers (tablename, name, definition) as (
             ' FOR EACH ROW WHEN ((pg_trigger_depth() = 0)) EXECUTE FUNCTION ledger.refuse_change()'),
         ('ledger.tiles', 'append_only',
             'CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OF ledger_id, level, index OR TRUNCATE ON ledger.tiles'
-            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_tree_change()'),
+            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_tree_change(''ledger.tree_rebuilt'')'),
         ('ledger.tiles', 'grow_only',
             'CREATE TRIGGER grow_only BEFORE UPDATE ON ledger.tiles'
             ' FOR EACH ROW EXECUTE FUNCTION ledger.grow_tile()'),
         ('ledger.checkpoints', 'append_only',
             'CREATE TRIGGER append_only'
             ' BEFORE DELETE OR UPDATE OF ledger_id, size, root, signed_at OR TRUNCATE ON ledger.checkpoints'
-            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_tree_change()'),
+            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_tree_change(''ledger.tree_rebuilt'')'),
         ('ledger.checkpoints', 'add_only',
             'CREATE TRIGGER add_only BEFORE UPDATE ON ledger.checkpoints'
             ' FOR EACH ROW EXECUTE FUNCTION ledger.add_signatures()')
@@ -258,7 +258,7 @@ END), false)))$$),
         ('ledger.tiles', 'tile_format',
             'CHECK ((((level >= 0) AND (level <= 7)) AND (index >= 0) AND ((octet_length(hashes) >= 32)'
             ' AND (octet_length(hashes) <= 8192)) AND ((octet_length(hashes) %% 32) = 0)))'),
-        ('ledger.checkpoints', 'checkpoints_pkey', 'PRIMARY KEY (ledger_id, size)'),
+        ('ledger.checkpoints', 'checkpoints_pkey', 'PRIMARY KEY (ledger_id, size, origin)'),
         ('ledger.checkpoints', 'checkpoint_format',
             'CHECK (((size >= 0) AND (octet_length(root) = 32)'
             ' AND (split_part(note, chr(10), 2) = (size)::text)'

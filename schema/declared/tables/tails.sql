@@ -22,4 +22,3 @@ alter table ledger.tails enable always trigger moved_by_entries;
 select ledger.restrict_readers('ledger.tails', 'ledger_writer', 'ledger_projector', 'ledger_eraser', 'ledger_admin');
 grant select on ledger.tails to ledger_writer, ledger_reader, ledger_projector, ledger_eraser, ledger_admin;
 grant update (fence) on ledger.tails to ledger_writer, ledger_projector, ledger_eraser, ledger_admin;
-grant update (epoch) on ledger.tails to ledger_admin;
