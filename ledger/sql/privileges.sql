@@ -67,7 +67,12 @@ owners (what, owner, wanted) as (
     select kind || ' ' || name, owner, case when own then '{ledger_owner}' else '{ledger_owner, ledger_projector}' end::text[]
     from relations
     union all
-    select 'function ' || name, owner, case when own then '{ledger_owner}' else '{ledger_owner, ledger_projector}' end::text[]
+    select 'function ' || name, owner, case
+        -- It reads what ledger_projector owns.
+        when name = 'ledger.timeline_matches' then '{ledger_projector}'
+        when own then '{ledger_owner}'
+        else '{ledger_owner, ledger_projector}'
+    end::text[]
     from routines
 ),
 -- Postgres before 16 knows memberships only as a whole.
@@ -95,6 +100,10 @@ wanted_policies (name, policy, command, permissive, roles, condition, checked) a
     select
         name, 'everything', '*', true, array(select role::name from unnest(unrestricted) as role order by 1), 'true', 'true'
     from restricted where unrestricted is not null
+    union all
+    select
+        name, 'writable', '*', true, '{ledger_writer}', 'ledger.may_write(ledger_id, CURRENT_USER)', null
+    from (values ('ledger.ledgers'), ('ledger.tails')) as writers (name)
 ),
 -- SHA-256 of a view's definition without white space and the prefixes that not every version of Postgres prints.
 views (name, definition) as (
