@@ -18,7 +18,8 @@ from ledger.effects import Plan, Query, SqlScript
 from ledger.errors import ChainBroken, InvalidSetting, UsageError
 from ledger.events import GENESIS
 from ledger.layout import LayoutWriter, sorted_files
-from ledger.scan import SQL, Record, Source
+from ledger.record import Record
+from ledger.scan import SQL, Source
 from ledger.settings import Settings
 
 _STEP = 1_000

@@ -25,8 +25,9 @@ KINDS = (
     "rewritten",
     "forked",
     "tree_mismatch",
+    "quarantined",
 )
-"""The last four are about checkpoints and the tree that they sign: see evidence.py and regrow.py."""
+"""The four before the last are about checkpoints and the tree that they sign: see evidence.py and regrow.py."""
 MOST = 10_000
 """Findings that are kept; those beyond are counted."""
 _GAP = 1_000
@@ -39,6 +40,8 @@ HOLD_PLACED, HOLD_RELEASED = "ledger.hold_placed", "ledger.hold_released"
 SKIPPED, RETRIED = "ledger.entry_skipped", "ledger.entry_retried"
 SKIP_TYPE = "ledger.skip"
 """Actions and resource_type of skips; the resource_id is `<projection>:<position>`."""
+QUARANTINED = "ledger.entry_quarantined"
+"""Action of the record that work goes on past an entry that does not hold; its resource is as an erasure's."""
 _POSITION = re.compile(r"[1-9][0-9]{0,18}").fullmatch
 
 

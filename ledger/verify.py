@@ -204,8 +204,11 @@ def _jobs(connection: Connection, seen: _Seen, tree: TreeCheck | None, workers: 
         if tree is not None:
             end -= end % FULL
         end = min(end, store.FAR)
-        yield Job(start, end) if tree is None else drive(tree.job(start, end), lambda: connection)
+        job = Job(start, end, through=seen.newest.position)
+        yield job if tree is None else drive(tree.job(start, end), lambda: connection)
         start = drive(scan.next_position(seen.source, end + 1), lambda: connection) if end < store.FAR else None
+        if tree is not None and start is not None and start - end <= size:
+            start = end + 1  # missing entries that are quarantined have leaves too
 
 
 def _check_range(settings: Settings, seen: _Seen, job: Job) -> tuple[Span, Grown | None]:

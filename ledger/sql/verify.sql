@@ -41,6 +41,13 @@ select resource_id, max(position) from {}
 where ledger_id = %s and resource_type = %s and resource_id = any(%s::text[]) and action = %s
 group by resource_id;
 
+-- name: mismatched
+-- The erasures of bodies that were not those of their envelopes: these entries', and no others.
+select resource_id, position, actor, metadata ->> 'mismatched' from {}
+where ledger_id = %s and resource_type = %s and resource_id = any(%s::text[]) and action = %s
+    and position > resource_id::bigint and metadata ->> 'mismatched' is not null
+order by position;
+
 -- name: false_marks
 -- What stands in the tables of legal holds and of skips, and no entries say.
 with kept (what, resource_type, resource_id, began, ended, begins, ends) as (

@@ -1,0 +1,68 @@
+"""A row of the ledger's own table as it is stored, whatever it holds, and what is wrong with it by itself. Pure."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ledger.canonical import body_bytes, digest, envelope_from, timestamp_from, uuid_text
+from ledger.findings import ERASED, ERASED_TYPE, Link
+
+
+class Record(NamedTuple):
+    """A row as it is stored; any column but the position may be NULL in a forged one.
+
+    id: 16 bytes. recorded, occurred: microseconds since 2000-01-01 UTC. before, after, metadata: JSON texts, UTF-8.
+    """
+
+    position: int
+    id: bytes
+    recorded: int
+    occurred: int
+    actor: str
+    actor_type: str
+    action: str
+    resource_type: str | None
+    resource_id: str | None
+    before: bytes | None
+    after: bytes | None
+    metadata: bytes | None
+    salt: bytes | None
+    body_hash: bytes
+    prev_hash: bytes
+    hash: bytes
+
+    def envelope(self, ledger: str) -> bytes | None:
+        """The envelope's bytes; None where a NULL or a time outside the years 0001-9999 leaves it without one."""
+        try:
+            return envelope_from(
+                ledger,
+                self.position,
+                uuid_text(self.id),
+                timestamp_from(self.recorded),
+                timestamp_from(self.occurred),
+                *self[4:9],
+                self.body_hash,
+                self.prev_hash,
+            )
+        except (AttributeError, OverflowError, TypeError):
+            return None
+
+    def body(self) -> bytes | None:
+        """The body's bytes; None where it was erased."""
+        return None if self.salt is None else body_bytes(self.before, self.after, self.metadata, self.salt)
+
+    @property
+    def is_erasure(self) -> bool:
+        return self.action == ERASED and self.resource_type == ERASED_TYPE
+
+    def link(self, envelope: bytes | None) -> Link:
+        """What the next entry is judged by. envelope: this one's."""
+        return Link(self.position, self.hash, None if envelope is None else digest(envelope), self.recorded)
+
+    def body_flaw(self) -> str | None:
+        """What is wrong with a body that stands, or with what is left of one; None where nothing is."""
+        body = self.body()
+        if body is None:
+            left = self[9:12] != (None, None, None)
+            return "its salt was removed, but not all of its body" if left else None
+        return None if digest(body) == self.body_hash else "its body is not the one that its envelope names"
