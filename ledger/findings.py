@@ -202,4 +202,9 @@ def body_missing(position: int) -> str:
     return f"the body was removed, and no later entry {ERASED} names {position}"
 
 
+def erased_mismatched(actor: str, by: int, stood: object) -> str:
+    """by: the position of the erasure. stood: the digest of what stood there."""
+    return f"{actor} erased in entry {by} a body that was not the one of its envelope: its BLAKE3 was {stood}"
+
+
 ERASURE_ERASED = "the body of an erasure was removed: such entries cannot be erased"

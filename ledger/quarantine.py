@@ -16,15 +16,13 @@ from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
 
-import msgspec
-
-from ledger.canonical import POSTGRES_EPOCH, body_bytes, digest, timestamp_from
+from ledger.canonical import POSTGRES_EPOCH
 from ledger.chain import check_entry, check_link
 from ledger.effects import Plan, Query, Row, sql
-from ledger.envelopes import Hash
 from ledger.errors import ChainBroken, InvalidEvent, QuarantineRefused
 from ledger.events import GENESIS, Entry, Event, Quarantined, Seen, Tail
-from ledger.findings import ERASED_TYPE, QUARANTINED, Finding, Findings, Link, Walk
+from ledger.findings import ERASED_TYPE, QUARANTINED, Finding, Link
+from ledger.marks import Mark, digests, flaws, mark_of
 from ledger.record import Record
 from ledger.store import LedgerRef
 
@@ -35,54 +33,6 @@ _FAR, _LONG_AGO = 2**63 - 1, -(2**63)
 _EPOCH = round(POSTGRES_EPOCH.timestamp()) * 1_000_000
 _STEP = 1_000
 """Missing entries of one hole that a reader passes over at a time."""
-
-
-class _Said(msgspec.Struct, frozen=True):
-    """metadata of an entry `ledger.entry_quarantined`. Digests in hex; None where nothing stands there."""
-
-    reason: str
-    found: list[str]
-    hash: Hash
-    row: Hash | None = None
-    body: Hash | None = None
-
-
-class Mark(NamedTuple):
-    """The record that work goes on past an entry.
-
-    by: its own position. recorded: microseconds since 2000-01-01 UTC. found: kinds of findings. hash: by which the
-    chain goes on. row, body: digests of what stood there, in hex.
-    """
-
-    position: int
-    by: int
-    actor: str
-    recorded: int
-    reason: str
-    found: tuple[str, ...]
-    hash: bytes
-    row: str | None
-    body: str | None
-
-    def names(self, rows: Sequence[Record]) -> bool:
-        """Is it what stands there? A body may have been erased since: whether that is on record, `verify` says."""
-        row, body = digests(rows)
-        return row == self.row and body in (self.body, None)
-
-    def finding(self) -> tuple[int, str, str]:
-        """Position, kind and detail of what a verification says of it."""
-        found = ", ".join(self.found)
-        detail = f"quarantined by {self.actor}, {self._when}, in entry {self.by}: {found}; its reason: {self.reason}"
-        return self.position, "quarantined", detail
-
-    def changed(self) -> tuple[int, str, str]:
-        """The same, where something else stands there now."""
-        detail = f"what stands here is not what {self.actor} quarantined, {self._when}, in entry {self.by}"
-        return self.position, "quarantined", detail
-
-    @property
-    def _when(self) -> str:
-        return timestamp_from(self.recorded).decode()
 
 
 class Found(NamedTuple):
@@ -102,73 +52,13 @@ class Found(NamedTuple):
     @property
     def mark(self) -> Mark | None:
         """The newest record that names what stands there."""
-        return next((mark for mark in reversed(self.marks) if mark.names(self.rows)), None)
+        stands = digests(self.rows)
+        return next((mark for mark in reversed(self.marks) if mark.names(stands)), None)
 
     @property
     def findings(self) -> list[Finding]:
         """What is wrong with it: nothing, where a row holds and continues the entry before it."""
         return flaws(self.ledger.name, self.position, self.rows, self.before)
-
-
-# ------------------------------------------------------------------------------------------------------------- pure
-
-
-def flaws(ledger: str, position: int, rows: Sequence[Record], before: Link) -> list[Finding]:
-    """What is wrong with what stands at a position."""
-    if not rows:
-        return [Finding(position, "missing_entry", f"there is no entry {position}")]
-    found = Findings()
-    for record in rows:
-        found = Findings()
-        Walk(before, found).step(record.link(record.envelope(ledger)), record.prev_hash)
-        flaw = record.body_flaw()
-        if flaw is not None:
-            found.add(position, "body_mismatch", flaw)
-        if not found.kept:
-            break
-    return found.kept
-
-
-def digests(rows: Sequence[Record]) -> tuple[str | None, str | None]:
-    """The digests of what stands at a position, of its columns and of its body, in hex; None where there is none."""
-    if not rows:
-        return None, None
-    bodies = [
-        body_bytes(record.before, record.after, record.metadata, record.salt or b"")
-        for record in rows
-        if record[9:13] != (None, None, None, None)
-    ]
-    row = digest(b"\n".join(row_json(record) for record in rows)).hex()
-    return row, digest(b"\n".join(bodies)).hex() if bodies else None
-
-
-def row_json(record: Record) -> bytes:
-    """A row without its body, as JSON: what is digested (format.md, "Quarantine"). Binary in hex, times in microseconds
-    since 2000-01-01 UTC as Postgres stores them."""
-    named = {
-        name: value.hex() if isinstance(value, bytes) else value
-        for name, value in record._asdict().items()
-        if name not in ("before", "after", "metadata", "salt")
-    }
-    return msgspec.json.encode(dict(sorted(named.items())))
-
-
-def mark_of(record: Record, ledger: str) -> Mark | None:
-    """The record that an entry makes; None where it makes none, or does not hold itself."""
-    envelope, body = record.envelope(ledger), record.body()
-    if record.action != QUARANTINED or record.resource_type != ERASED_TYPE or envelope is None or body is None:
-        return None
-    if digest(envelope) != record.hash or digest(body) != record.body_hash:
-        return None
-    try:
-        position = int(record.resource_id or "")
-        said = msgspec.json.decode(record.metadata or b"", type=_Said)
-    except ValueError:
-        return None
-    if str(position) != record.resource_id or not 0 < position < record.position:
-        return None
-    who = (record.position, record.actor, record.recorded, said.reason, tuple(said.found))
-    return Mark(position, *who, bytes.fromhex(said.hash), said.row, said.body)
 
 
 def holds(entry: Entry) -> bool:
@@ -219,9 +109,9 @@ def vetted(ledger: LedgerRef, tail: Tail, entries: Sequence[Entry], end: int) ->
 
 def passed(ledger: LedgerRef, position: int, recorded_at: datetime) -> Plan[Quarantined | None]:
     """What stands for an entry that does not hold, where it is on record that work goes on past it."""
-    rows = yield from _stands(ledger, position, position)
+    stands = digests((yield from _stands(ledger, position, position)))
     for mark in reversed((yield from marks(ledger, [position]))):
-        if mark.names(rows):
+        if mark.names(stands):
             return Quarantined(position, mark.hash, recorded_at, mark.by)
     return None
 
@@ -234,14 +124,14 @@ def look(ledger: LedgerRef, position: int, entries: str = VIEW) -> Plan[Found]:
         at.setdefault(row.position, []).append(row)
     marked = yield from marks(ledger, [position - 1, position], entries)
     here = tuple(mark for mark in marked if mark.position == position)
-    passed_before = [mark for mark in marked if mark.position == position - 1]
     before = Link(0, GENESIS, GENESIS, None) if position == 1 else Link(position - 1, None, None, None)
     for record in at.get(position - 1, ()):
         before = record.link(record.envelope(ledger.name))
-    if position > 1 and any(mark.names(at.get(position - 1, [])) for mark in passed_before):
-        recorded = before.recorded if before.stored == before.computed else None
-        hashes = [mark.hash for mark in passed_before if mark.names(at.get(position - 1, []))]
-        before = Link(position - 1, before.stored, hashes[-1], recorded)
+    stood_before = digests(at.get(position - 1, ()))
+    for mark in marked:
+        if mark.position == position - 1 and mark.names(stood_before):
+            recorded = before.recorded if before.stored == before.computed else None
+            before = Link(position - 1, before.stored, mark.hash, recorded)
     [(end, end_hash)] = yield Query(SQL["tail"], (ledger.ledger_id,))
     going_on = end_hash if end == position else None
     for record in at.get(position + 1, ()):
@@ -253,6 +143,13 @@ def marks(ledger: LedgerRef, positions: Collection[int], entries: str = VIEW) ->
     """The records about these positions, in order."""
     params = (ledger.ledger_id, [str(position) for position in positions])
     rows = yield Query(SQL["marks"].replace("{}", entries), params)
+    found = (mark_of(_record(row), ledger.name) for row in rows)
+    return [mark for mark in found if mark is not None]
+
+
+def all_marks(ledger: LedgerRef, entries: str = VIEW) -> Plan[list[Mark]]:
+    """All records of a ledger, in order."""
+    rows = yield Query(SQL["all_marks"].replace("{}", entries), (ledger.ledger_id,))
     found = (mark_of(_record(row), ledger.name) for row in rows)
     return [mark for mark in found if mark is not None]
 
@@ -284,8 +181,7 @@ def describe(ledger: LedgerRef, position: int, actor: str, reason: str, actor_ty
         raise QuarantineRefused(
             f"entry {position} of ledger {ledger.name!r} holds: its hash, body and link are true. Nothing was recorded"
         )
-    row, body = digests(found.rows)
-    metadata = {"body": body, "found": kinds, "hash": found.hash.hex(), "reason": reason, "row": row}
+    metadata = {"found": kinds, "hash": found.hash.hex(), "reason": reason, **digests(found.rows)._asdict()}
     return Event(actor, QUARANTINED, ERASED_TYPE, str(position), actor_type, metadata=metadata)
 
 

@@ -26,8 +26,10 @@ from ledger.findings import (
     Link,
     Walk,
     body_missing,
+    erased_mismatched,
 )
-from ledger.quarantine import Mark, flaws, marks
+from ledger.marks import Mark, digests, flaws, leaf_of
+from ledger.quarantine import marks
 from ledger.record import Record
 from ledger.store import FAR, LedgerRef
 
@@ -173,6 +175,7 @@ def check_range(
 
 def _checked(source: Source, start: int, end: int, check: _Check, through: int = 0) -> Plan[Span]:
     yield from _rows(source, start, end, check.take)
+    check.examine_group()
     check.pass_holes(through + 1)
     if check.erased:
         erased = [str(position) for position in check.erased]
@@ -183,8 +186,7 @@ def _checked(source: Source, start: int, end: int, check: _Check, through: int =
                 check.findings.add(position, "body_missing", body_missing(position))
         mismatched = yield Query(_from(source, "mismatched"), (source.ledger_id, ERASED_TYPE, erased, ERASED))
         for resource_id, position, actor, stood in mismatched:
-            detail = f"{actor} erased in entry {position} a body that was not the one of its envelope: {stood} (BLAKE3)"
-            check.findings.add(int(resource_id), "body_mismatch", detail)
+            check.findings.add(int(resource_id), "body_mismatch", erased_mismatched(actor, position, stood))
     if check.marks:
         columns = map(list, zip(*check.marks, strict=True))
         for position, table in (yield Query(SQL["lost_marks"], (*columns, source.ledger_id, source.ledger_id))):
@@ -209,8 +211,9 @@ def _passed_over(source: Source, before: Link, start: int, known: Mapping[int, S
 
 def _after(known: Sequence[Mark], rows: Sequence[Record], before: Link) -> Link | None:
     """What the entry after a quarantined one is judged by; None where no record names what stands there."""
+    stands = digests(rows)
     for mark in reversed(known):
-        if mark.names(rows):
+        if mark.names(stands):
             return Link(mark.position, mark.hash, mark.hash, before.recorded)
     return None
 
@@ -265,6 +268,7 @@ class _Check:
         """known: the records of what is quarantined, by the positions that they name."""
         self.ledger = ledger
         self.known = known
+        self.group: list[Record] = []
         self.leaf = leaf
         self.findings = Findings(_MOST_OF_A_RANGE)
         self.walk = Walk(before, self.findings)
@@ -274,8 +278,27 @@ class _Check:
 
     def take(self, row: Row) -> None:
         self.entries += 1
-        if not self._is_sound(row):
+        if self.group and row[0] != self.group[0].position:
+            self.examine_group()
+        if row[0] in self.known:
+            self.group.append(Record(*row))
+        elif not self._is_sound(row):
             self._examine(Record(*row))
+
+    def examine_group(self) -> None:
+        """What stands at a position that a record names: more than one row where somebody has broken an index."""
+        records, self.group = self.group, []
+        if not records:
+            return
+        position = records[0].position
+        self.pass_holes(position)
+        if flaws(self.ledger, position, records, self.walk.last):
+            envelope = records[0].envelope(self.ledger)
+            if self.is_quarantined(position, records, envelope):
+                return
+            self.findings.add(*self.known[position][-1].changed())
+        for record in records:
+            self._examine(record)
 
     def _is_sound(self, row: Row) -> bool:
         """Is it a whole entry that continues a sound one, and says nothing of holds or skips? Then it is done with."""
@@ -312,10 +335,6 @@ class _Check:
         position = record.position
         self.pass_holes(position)
         envelope = record.envelope(self.ledger)
-        if position in self.known and flaws(self.ledger, position, (record,), self.walk.last):
-            if self.is_quarantined(position, (record,), envelope):
-                return
-            self.findings.add(*self.known[position][-1].changed())
         if record.action in _MARKS:
             self.marks.append((position, record.action, record.resource_type, record.resource_id))
         self.walk.step(record.link(envelope), record.prev_hash)
@@ -339,12 +358,11 @@ class _Check:
     def is_quarantined(self, position: int, rows: Sequence[Record], envelope: bytes | None = None) -> bool:
         """Is what stands there on record as passed over? Then it is named as that, and the chain goes on from there."""
         for mark in reversed(self.known.get(position, ())):
-            if mark.names(rows):
+            if mark.names(digests(rows)):
                 self.findings.add(*mark.finding())
                 if position > self.walk.last.position:
                     self.walk.last = Link(position, mark.hash, mark.hash, self.walk.last.recorded)
                     if self.leaf is not None:
-                        own = envelope is not None and digest(envelope) == mark.hash
-                        self.leaf(position, envelope if own else mark.hash, True)
+                        self.leaf(position, leaf_of(envelope, mark), True)
                 return True
         return False

@@ -18,6 +18,13 @@ where ledger_id = %s and resource_type = 'ledger.entry' and resource_id = any(%s
     and action = 'ledger.entry_quarantined'
 order by position;
 
+-- name: all_marks
+select
+    position, id, extract(epoch from recorded_at)::text, extract(epoch from occurred_at)::text, actor, actor_type,
+    action, resource_type, resource_id, before::text, after::text, metadata::text, salt, body_hash, prev_hash, hash
+from {} where ledger_id = %s and resource_type = 'ledger.entry' and action = 'ledger.entry_quarantined'
+order by position;
+
 -- name: tail
 select position, hash from ledger.tails where ledger_id = %s;
 
