@@ -10,12 +10,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
-from ledger import proving, store, tree
+from ledger import proving, quarantine, store, tree
 from ledger.callers import adrive_within
 from ledger.consumer import POLL, Streams, followed, reader_after
 from ledger.cursors import AsyncConnection
 from ledger.effects import Plan
-from ledger.erasure import erasing, holding, rebuilding_tree, releasing, skipping
+from ledger.erasure import erasing, holding, mismatch, rebuilding_tree, releasing, skipping
 from ledger.errors import LedgerError
 from ledger.events import Appended, Entry, Event, Receipt, Tail
 from ledger.evidence import Trust, numbered
@@ -122,9 +122,18 @@ class AsyncLedger:
                 return gathering.result()
             under_way = asyncio.create_task(writer.write_batch(gathering.drafts(pulled)))
 
-    async def erase(self, position: int, actor: str, reason: str, *, actor_type: str = "user") -> Receipt:
+    async def erase(
+        self, position: int, actor: str, reason: str, *, actor_type: str = "user", mismatched: bool = False
+    ) -> Receipt:
         """As Ledger.erase."""
-        return await self._record_own(erasing(position, actor, reason, actor_type))
+        event = erasing(position, actor, reason, actor_type)
+        stood = await self._servers.run(mismatch(await self.ref(), event, mismatched))
+        return await self._record_own(erasing(position, actor, reason, actor_type, mismatched=stood))
+
+    async def quarantine(self, position: int, actor: str, reason: str, *, actor_type: str = "user") -> Receipt:
+        """As Ledger.quarantine."""
+        event = await self._servers.run(quarantine.describe(await self.ref(), position, actor, reason, actor_type))
+        return await self._record_own(event)
 
     async def hold(self, held: tuple[str, str] | int, actor: str, reason: str, *, actor_type: str = "user") -> Receipt:
         """As Ledger.hold."""
@@ -178,7 +187,8 @@ class AsyncLedger:
                 plan = followed(reader, streams, quiet.wait)
                 for entry in await self._servers.run(plan, redis_client):
                     reader.tail = entry.tail
-                    yield entry
+                    if isinstance(entry, Entry):
+                        yield entry
                     quiet.broken()
         finally:
             if redis_client is not None:

@@ -3,6 +3,7 @@
 envelopes.jsonl   line i is exactly an envelope
 bodies.jsonl      line i is exactly its body; an empty line where it was erased
 manifest.json     what the two should hold (class Manifest)
+quarantined.jsonl rows that do not hold and are quarantined, as they stand; missing where there are none
 
 Beside them lie the ledger's newest checkpoint and the tree that it signs, where there is one (layout.py).
 """
@@ -20,23 +21,28 @@ import msgspec
 from msgspec import Meta
 
 from ledger.canonical import digest, microseconds
-from ledger.envelopes import NO_BODY, Envelope, Hash, Name, Position, body_columns, read_envelope
+from ledger.envelopes import NO_BODY, Envelope, Hash, Name, Position, body_columns, parse_body, read_envelope
 from ledger.errors import EvidenceRefused, NoteRefused, UsageError
 from ledger.events import GENESIS
 from ledger.evidence import Claim, Trust, given_claims, kept_claim
-from ledger.findings import OWN_ERASED, Findings, Link, Report, Walk, body_missing, check_tail
+from ledger.findings import OWN_ERASED, Findings, Link, Report, Walk, body_missing, check_tail, erased_mismatched
 from ledger.layout import CHECKPOINT, TILES, LayoutCheck, open_file
+from ledger.marks import Mark, digests_of, leaf_of, mark_from, record_from
 from ledger.note import MAX_NOTE
 from ledger.ownentries import OwnEntries, OwnEntry, Target
 from ledger.rules import ERASED, ERASED_TYPE, broken, is_own, surely_kept
+from ledger.rules import QUARANTINED as ENTRY_QUARANTINED
 
 ENVELOPES, BODIES, MANIFEST = "envelopes.jsonl", "bodies.jsonl", "manifest.json"
+QUARANTINED = "quarantined.jsonl"
 _LONGEST = 1024 * 1024
 """Bytes of a line; those of the format are far shorter."""
+_LONGEST_ROW = 2**30
+"""Bytes of a row that is quarantined, whose body may be as long as Postgres takes it."""
+_ERASURES, _QUARANTINES = (b'{"action":"%b",' % action.encode() for action in (ERASED, ENTRY_QUARANTINED))
+"""How the envelopes of such entries begin."""
 _STEP = 1_000
 """Entries between two calls of `progress`."""
-_ERASURE = b'{"action":"%b"' % ERASED.encode()
-"""How the envelope of an erasure begins."""
 
 _Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
@@ -60,6 +66,18 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def encode(self) -> bytes:
         """The file's bytes; other spellings of the same values do not pass."""
         return msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n"
+
+
+class QuarantinedRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A line of quarantined.jsonl. body: in hex, because it may be anything. row: as marks.row_json makes it."""
+
+    body: str | None
+    row: msgspec.Raw
+
+    @staticmethod
+    def encode(row: bytes, body: bytes | None) -> bytes:
+        said = QuarantinedRow(None if body is None else body.hex(), msgspec.Raw(row))
+        return msgspec.json.encode(said) + b"\n"
 
 
 class _Line(NamedTuple):
@@ -96,8 +114,10 @@ def verify_bundle(
         if not (folder / MANIFEST).exists():
             raise UsageError(f"{folder} is no bundle: it has no {MANIFEST}")
         manifest, as_exported = _manifest(folder / MANIFEST)
-        check = _Check(manifest, _erasures(folder / ENVELOPES))
-        tree = _tree(folder, manifest, checkpoints, trust or Trust(), check.findings)
+        found = Findings()
+        tree = _tree(folder, manifest, checkpoints, trust or Trust(), found)
+        records = Records.read(folder, manifest.ledger)
+        check = _Check(manifest, found, tree, records)
         if not as_exported:
             check.findings.add(manifest.last, "tail_mismatch", f"{MANIFEST} is not as an export writes it")
         with ExitStack() as stack:
@@ -105,10 +125,9 @@ def verify_bundle(
             lines = [_lines(stack.enter_context(open_file(path)), path) for path in paths]
             for line, body in zip_longest(*lines):
                 check.take(line, body)
-                if tree is not None and line is not None:
-                    tree.take(line.text)
                 if progress is not None and (check.lines % _STEP == 0 or check.lines == manifest.entries):
                     progress(check.lines, max(check.lines, manifest.entries))
+        check.pass_holes(manifest.last + 1)
         if tree is not None:
             tree.end()
     except OSError as error:
@@ -180,25 +199,74 @@ def unusable(path: Path, error: OSError) -> UsageError:
     return UsageError(f"{path} cannot be used: {error.strerror or error}")
 
 
-def _lines(file: BinaryIO, path: Path) -> Iterator[_Line]:
-    while text := file.readline(_LONGEST):
-        if len(text) == _LONGEST:
-            raise EvidenceRefused(f"{path} has a line of more than {_LONGEST} bytes: no bundle has")
+def _lines(file: BinaryIO, path: Path, longest: int = _LONGEST) -> Iterator[_Line]:
+    while text := file.readline(longest):
+        if len(text) == longest:
+            raise EvidenceRefused(f"{path} has a line of more than {longest} bytes: no bundle has")
         yield _Line(text.removesuffix(b"\n"), text.endswith(b"\n"))
 
 
-def _erasures(path: Path) -> dict[int, int]:
-    """By position, the entries that an erasure names, and the position of the first one after them."""
-    erased: dict[int, int] = {}
-    with open_file(path) as file:
-        for line in _lines(file, path):
-            if line.text.startswith(_ERASURE):
-                with suppress(ValueError):
-                    said = read_envelope(line.text)
-                    named = _own(said).named
-                    if named is not None and named < said.position:
-                        erased.setdefault(named, said.position)
-    return erased
+class Records:
+    """What a bundle's own entries say of entries before them, and what stood where entries are quarantined.
+
+    known: the records of quarantined entries, by the position that they name; rows: what stood there. erasures: of each
+    entry that an erasure names, by position, where the first of them stands.
+    """
+
+    def __init__(self, ledger: str) -> None:
+        self.ledger = ledger
+        self.known: dict[int, list[Mark]] = {}
+        self.rows: dict[int, list[QuarantinedRow]] = {}
+        self.erasures: dict[int, int] = {}
+
+    @classmethod
+    def read(cls, folder: Path, ledger: str) -> Records:
+        """Reads them from all lines, as they stand behind the entries that they name. Raises EvidenceRefused."""
+        records = cls(ledger)
+        with ExitStack() as stack:
+            paths = [folder / name for name in (ENVELOPES, BODIES)]
+            lines = [_lines(stack.enter_context(open_file(path)), path) for path in paths]
+            for line, body in zip_longest(*lines, fillvalue=_Line(b"", True)):
+                if line.text.startswith(_ERASURES):
+                    records._take_erasure(line.text)
+                elif line.text.startswith(_QUARANTINES):
+                    records._take_mark(line.text, body.text)
+        path = folder / QUARANTINED
+        if path.exists():
+            with open_file(path) as file:
+                for line in _lines(file, path, _LONGEST_ROW):
+                    try:
+                        row = msgspec.json.decode(line.text, type=QuarantinedRow)
+                        position = record_from(bytes(row.row)).position
+                        bytes.fromhex(row.body or "")
+                    except (TypeError, ValueError) as error:
+                        raise EvidenceRefused(f"{path} has a line that is no row: {error}") from None
+                    records.rows.setdefault(position, []).append(row)
+        return records
+
+    def _take_erasure(self, text: bytes) -> None:
+        with suppress(ValueError):
+            said = read_envelope(text)
+            named = _own(said).named
+            if named is not None and named < said.position:
+                self.erasures.setdefault(named, said.position)
+
+    def _take_mark(self, text: bytes, body: bytes) -> None:
+        mark = _mark_of(text, body, self.ledger)
+        if mark is not None:
+            self.known.setdefault(mark.position, []).append(mark)
+
+    def mark_of(self, position: int, envelope: bytes | None) -> Mark | None:
+        """The record that names what stood at a position. envelope: the bundle's line, which must be the row's."""
+        rows = self.rows.get(position, [])
+        if envelope is not None and envelope not in [self._envelope(row) for row in rows]:
+            return None
+        bodies = [None if row.body is None else bytes.fromhex(row.body) for row in rows]
+        stood = digests_of([bytes(row.row) for row in rows], bodies)
+        return next((mark for mark in reversed(self.known.get(position, [])) if mark.names(stood)), None)
+
+    def _envelope(self, row: QuarantinedRow) -> bytes | None:
+        return record_from(bytes(row.row)).envelope(self.ledger)
 
 
 def _own(said: Envelope) -> OwnEntry:
@@ -206,12 +274,13 @@ def _own(said: Envelope) -> OwnEntry:
 
 
 class _Check:
-    """Takes the lines of both files, pair by pair. erasures: see `_erasures`."""
+    """Takes the lines of both files, pair by pair."""
 
-    def __init__(self, manifest: Manifest, erasures: dict[int, int]) -> None:
+    def __init__(self, manifest: Manifest, findings: Findings, tree: LayoutCheck | None, records: Records) -> None:
         self.manifest = manifest
-        self.erasures = erasures
-        self.findings = Findings()
+        self.findings = findings
+        self.tree = tree
+        self.records = records
         prev = bytes.fromhex(manifest.prev)
         self.walk = Walk(Link(manifest.first - 1, prev, prev, None), self.findings)
         self.own = OwnEntries(self.findings, whole=manifest.first == 1)
@@ -222,6 +291,7 @@ class _Check:
         self.surplus = 0
         # The positions, in decimal, of erased entries for which no erasure has come yet.
         self.unexcused: dict[str, int] = {}
+        self.passed: Mark | None = None
 
     def take(self, line: _Line | None, body: _Line | None) -> None:
         if line is None:
@@ -229,12 +299,21 @@ class _Check:
             return
         self.lines += 1
         hashed = digest(line.text)
+        said, problem = None, ""
         try:
             said = _well_formed(line, self.manifest.ledger)
         except ValueError as error:
-            position = self.walk.last.position + 1
-            detail = f"line {self.lines} of {ENVELOPES} is not an envelope of the format: {error}"
-            self.findings.add(position, "hash_mismatch", detail)
+            problem = f"line {self.lines} of {ENVELOPES} is not an envelope of the format: {error}"
+        if said is not None:
+            self.pass_holes(said.position)
+        position = said.position if said is not None else self.walk.last.position + 1
+        if position in self.records.known and self._passes(position, line):
+            self.erased += body is not None and not body.text
+            return
+        if self.tree is not None:
+            self.tree.take(line.text)
+        if said is None:
+            self.findings.add(position, "hash_mismatch", problem)
             self.walk.step(Link(position, hashed, hashed, None), self.walk.last.stored)
             self.erased += body is not None and not body.text
             return
@@ -242,8 +321,46 @@ class _Check:
         self.walk.step(Link(said.position, hashed, hashed, recorded), bytes.fromhex(said.prev))
         if said.action == ERASED and said.resource_type == ERASED_TYPE and said.resource_id is not None:
             self.unexcused.pop(said.resource_id, None)
+            self._take_erasure(said, body)
         stands = self._take_body(said, body)
         self._take_rules(said, hashed, b"" if body is None else body.text, stands=stands)
+
+    def pass_holes(self, until: int) -> None:
+        """Entries without a line that are quarantined, from the last entry up to `until`."""
+        while self.walk.last.position + 1 < until:
+            mark = self.records.mark_of(self.walk.last.position + 1, None)
+            if mark is None:
+                return
+            self._pass(mark, mark.hash)
+
+    def _passes(self, position: int, line: _Line) -> bool:
+        """Is a line what is on record as quarantined? Then it is named as that.
+
+        Further lines of the same position, where more than one row stood there, belong to it.
+        """
+        if self.passed is not None and self.passed.position == position:
+            return True
+        mark = self.records.mark_of(position, line.text)
+        if mark is not None:
+            self._pass(mark, leaf_of(line.text, mark))
+        return mark is not None
+
+    def _pass(self, mark: Mark, leaf: bytes) -> None:
+        self.findings.add(*mark.finding())
+        self.passed = mark
+        self.walk.last = Link(mark.position, mark.hash, mark.hash, self.walk.last.recorded)
+        if self.tree is not None:
+            self.tree.take(leaf, quarantined=True)
+
+    def _take_erasure(self, said: Envelope, body: _Line | None) -> None:
+        """Whether it says that the body which it removed was not its envelope's."""
+        try:
+            metadata = msgspec.json.decode(parse_body(body.text if body is not None else b"")[2] or "")
+            stood, erased = metadata.get("mismatched"), int(said.resource_id or 0)
+        except (AttributeError, ValueError):
+            return
+        if stood is not None and erased < said.position:
+            self.findings.add(erased, "body_mismatch", erased_mismatched(said.actor, said.position, stood))
 
     def _take_body(self, said: Envelope, body: _Line | None) -> bool:
         """Does the body stand that the envelope names?"""
@@ -275,8 +392,8 @@ class _Check:
         if not surely_kept(said.actor, said.actor_type, said.action, said.resource_type, said.resource_id, body):
             for rule in broken(said.columns(hashed, texts)):
                 self.findings.add(position, "rule_broken", str(rule))
-        if position in self.erasures or said.action == ERASED:
-            erased = self.erasures.get(position)
+        if position in self.records.erasures or said.action == ERASED:
+            erased = self.records.erasures.get(position)
             self.targets[position] = Target(said.action, said.resource_type, said.resource_id, bool(body), erased)
         if is_own(said.action):
             entry = _own(said)
@@ -286,7 +403,8 @@ class _Check:
         """What only shows once all lines are read."""
         manifest, last, add = self.manifest, self.walk.last, self.findings.add
         for position in self.unexcused.values():
-            add(position, "body_missing", body_missing(position))
+            mark = self.records.mark_of(position, None)
+            add(*(mark.finding() if mark is not None else (position, "body_missing", body_missing(position))))
         if self.surplus:
             add(last.position, "body_mismatch", f"{BODIES} has {self.surplus} lines more than {ENVELOPES}")
         if manifest.first == 1 and manifest.prev != GENESIS.hex():
@@ -296,6 +414,19 @@ class _Check:
         for name, says, holds in (("entries", manifest.entries, self.lines), ("erased", manifest.erased, self.erased)):
             if says != holds:
                 add(manifest.last, "tail_mismatch", f"{MANIFEST} says {name}: {says}, the files hold {holds}")
+
+
+def _mark_of(envelope: bytes, body: bytes, ledger: str) -> Mark | None:
+    """The record that a line makes; None where it makes none."""
+    try:
+        said = read_envelope(envelope)
+        _, _, metadata, _ = parse_body(body)
+    except ValueError:
+        return None
+    if said.ledger != ledger or said.resource_type != ERASED_TYPE or digest(body).hex() != said.body:
+        return None
+    recorded = microseconds(said.recorded_at)
+    return mark_from(said.position, said.actor, recorded, said.resource_id, (metadata or "").encode())
 
 
 def _well_formed(line: _Line, ledger: str) -> Envelope:

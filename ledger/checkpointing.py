@@ -16,12 +16,20 @@ import msgspec
 
 from ledger import tree
 from ledger.checkpoint import Checkpoint
-from ledger.errors import CosignaturesMissing, NoteRefused, SigningRefused, Unavailable, WitnessRefused
+from ledger.errors import (
+    ChainBroken,
+    CosignaturesMissing,
+    NoteRefused,
+    SigningRefused,
+    Unavailable,
+    WitnessRefused,
+)
 from ledger.note import Signer, parse_note, sign, verified_by
 from ledger.publishing import AnyPublisher, Once, Publisher, check_require, publish, publisher_of
 from ledger.servers import Servers
 from ledger.settings import Settings
 from ledger.signing import AnyKey, Guarded, State, create_state, key_of, locked, origin_of, verifier_of
+from ledger.stops import Stops
 from ledger.store import LedgerRef, find_ledger
 from ledger.tree import Head, Kept
 
@@ -98,6 +106,7 @@ class Checkpointer:
         self._cosign = cosign
         self._new_state = new_state
         self._ref: LedgerRef | None = None
+        self._stops = Stops(servers, "sign")
 
     @property
     def ref(self) -> LedgerRef:
@@ -115,13 +124,19 @@ class Checkpointer:
     def run(self, stop: threading.Event, every: float) -> None:
         """A checkpoint every so many seconds until `stop` is set; a server that is away is waited for.
 
-        No publisher gets again what it took last. Raises what `checkpoint` raises, but Unavailable.
+        Where the ledger does not hold it signs nothing, and looks again after growing pauses. No publisher gets again
+        what it took last. Raises what `checkpoint` raises, but Unavailable, ChainBroken and SigningRefused.
         """
         self._publishers = [Once(publisher) for publisher in self._publishers]
         done: Checkpointed | None = None
         while not stop.is_set():
             try:
-                done = self._step(done)
+                if not self._stops.waits(self.name):
+                    done = self._step(done)
+                    self._stops.passed(self.name, self.ref)
+            except (ChainBroken, SigningRefused) as error:
+                position = error.position if isinstance(error, ChainBroken) else None
+                self._stops.stopped(self.name, self.ref, error, position)
             except Unavailable as error:
                 log.warning("%s; trying again", error)
             stop.wait(every)

@@ -12,12 +12,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
-from ledger import proving, store, tree
+from ledger import proving, quarantine, store, tree
 from ledger.callers import drive_within
 from ledger.consumer import POLL, Streams, followed, reader_after
 from ledger.cursors import Connection
 from ledger.effects import Plan
-from ledger.erasure import erasing, holding, rebuilding_tree, releasing, skipping
+from ledger.erasure import erasing, holding, mismatch, rebuilding_tree, releasing, skipping
 from ledger.errors import LedgerError
 from ledger.events import Appended, Entry, Event, Receipt, Tail
 from ledger.evidence import Trust, numbered
@@ -132,15 +132,31 @@ class Ledger:
                     return gathering.result()
                 under_way = executor.submit(writer.write_batch, gathering.drafts(pulled))
 
-    def erase(self, position: int, actor: str, reason: str, *, actor_type: str = "user") -> Receipt:
+    def erase(
+        self, position: int, actor: str, reason: str, *, actor_type: str = "user", mismatched: bool = False
+    ) -> Receipt:
         """Removes the body of the entry at a position, and records in the same transaction who did it and why.
 
         Envelope and hash stay, so the chain does. The stream's copy goes when the relay publishes the erasure, what
         views made of the body when they come to it; erasure.py says what is not reached. Returns the erasure's receipt,
         or the first one where the same actor erased it before for the same reason.
+        mismatched: also a body that is not the one that its envelope names. That was evidence: what it came to is
+        recorded with the erasure, and `verify` goes on naming it.
         Raises ErasureRefused (no such entry, one of the ledger's own, erased already), UnderLegalHold, InvalidEvent.
         """
-        return self._record_own(erasing(position, actor, reason, actor_type))
+        event = erasing(position, actor, reason, actor_type)
+        stood = self._servers.run(mismatch(self.ref, event, mismatched))
+        return self._record_own(erasing(position, actor, reason, actor_type, mismatched=stood))
+
+    def quarantine(self, position: int, actor: str, reason: str, *, actor_type: str = "user") -> Receipt:
+        """Records that the entry at a position does not hold: what is wrong, and the digests of what stands there.
+
+        Workers, which stop before such an entry, go on past it as long as just that stands there; `verify` goes on
+        naming it, as `quarantined`. Nothing is changed. Saying it again gets the first receipt.
+        Raises QuarantineRefused where the entry holds or is not there yet, InvalidEvent.
+        """
+        event = self._servers.run(quarantine.describe(self.ref, position, actor, reason, actor_type))
+        return self._record_own(event)
 
     def hold(self, held: tuple[str, str] | int, actor: str, reason: str, *, actor_type: str = "user") -> Receipt:
         """Places a legal hold: nothing about a resource (type, id), or not the entry at a position, may be erased.
@@ -192,7 +208,8 @@ class Ledger:
     def follow(self, after: int | None = None, *, idle: float | None = None) -> Iterator[Entry]:
         """Entries after a position (None: after the newest) as they come: from Redis, gaps filled from Postgres.
 
-        Each is checked on arrival. idle: end after so many seconds without one; None goes on for ever.
+        Each is checked on arrival; one that is quarantined is passed over. idle: end after so many seconds without one;
+        None goes on for ever.
         Raises ChainBroken, StreamDiverged, Unavailable.
         """
         reader = self._servers.run(reader_after(self.ref, self.tail().position if after is None else after))
@@ -203,7 +220,8 @@ class Ledger:
                 plan = followed(reader, streams, quiet.wait)
                 for entry in self._servers.run(plan, redis_client):
                     reader.tail = entry.tail
-                    yield entry
+                    if isinstance(entry, Entry):
+                        yield entry
                     quiet.broken()
         finally:
             if redis_client is not None:

@@ -203,6 +203,13 @@ def _ledger(ledger: LedgerState) -> Iterator[Check]:
         yield check("tail", "ok", f"at {ledger.position}")
     else:
         yield check("tail", "warning", *_held(ledger.holder))
+    for bad in ledger.stopped or ():
+        command = f"'auditledger --ledger {ledger.name}"
+        advice = (
+            f"{command} verify --from {bad.position}' says more; find out who wrote it, restore it, or go on past it "
+            f"on the record: {command} quarantine {bad.position} --actor WHO --reason WHY'"
+        )
+        yield check(f"entry {bad.position}", "danger", f"does not hold, workers stop before it: {bad.found}", advice)
     if ledger.stream is not None:
         if ledger.stream.diverged:
             command = f"'auditledger --ledger {ledger.name}"

@@ -27,6 +27,7 @@ from ledger.errors import (
     HoldRefused,
     IdempotencyConflict,
     InvalidEvent,
+    QuarantineRefused,
     SkipRefused,
     Unavailable,
     UnderLegalHold,
@@ -40,13 +41,14 @@ from ledger.rules import (
     HOLD_PLACED,
     HOLD_RELEASED,
     KEY_ROTATED,
+    QUARANTINED,
     RETRIED,
     SKIP_TYPE,
     SKIPPED,
     TREE_REBUILT,
     TREE_TYPE,
 )
-from ledger.store import BEGIN, LOCK_TIMEOUT, Appender
+from ledger.store import BEGIN, LOCK_TIMEOUT, Appender, LedgerRef
 
 SQL = sql("erasure")
 _NAME = re.compile(r"[a-z][a-z0-9_]*").fullmatch
@@ -55,6 +57,7 @@ _FUNCTIONS = {
     HOLD_PLACED: "place_hold",
     HOLD_RELEASED: "release_hold",
     KEY_ROTATED: "record_key",
+    QUARANTINED: "quarantine_entry",
     SKIPPED: "skip_entry",
     RETRIED: "retry_entry",
     TREE_REBUILT: "rebuild_tree",
@@ -65,14 +68,45 @@ _DONE = {
     HOLD_PLACED: "put under a legal hold",
     HOLD_RELEASED: "released",
     KEY_ROTATED: "recorded",
+    QUARANTINED: "quarantined",
     SKIPPED: "skipped",
     TREE_REBUILT: "rebuilt",
 }
 
 
-def erasing(position: int, actor: str, reason: str, actor_type: str = "user") -> Event:
-    """The event that says that an entry was erased, by whom and why. Raises InvalidEvent."""
-    return _own(ERASED, position, actor, reason, actor_type)
+def erasing(
+    position: int, actor: str, reason: str, actor_type: str = "user", *, mismatched: str | None = None
+) -> Event:
+    """The event that says that an entry was erased, by whom and why. Raises InvalidEvent.
+
+    mismatched: the digest of the body, in hex, where that is not the one that the entry's envelope names.
+    """
+    event = _own(ERASED, position, actor, reason, actor_type)
+    if mismatched is None:
+        return event
+    return msgspec.structs.replace(event, metadata={"mismatched": mismatched, "reason": reason})
+
+
+def mismatch(ledger: LedgerRef, event: Event, allowed: bool) -> Plan[str | None]:
+    """What the body that an erasure removes comes to, where that is not the one that its entry's envelope names.
+
+    Raises ErasureRefused unless that is allowed: it would be evidence that is destroyed.
+    """
+    [(digest, matches)] = yield Query(SQL["body_digest"], (ledger.ledger_id, int(event.resource_id or 0)))
+    if matches or digest is None:
+        return None
+    if matches is not None and not allowed:  # None: it was erased before
+        raise ErasureRefused(mismatched_text(int(event.resource_id or 0)))
+    return str(digest)
+
+
+def mismatched_text(position: int) -> str:
+    """Why such a body is not erased, and what to do."""
+    return (
+        f"the body of entry {position} is not the one that its envelope names: somebody changed it, and erasing it "
+        f"destroys the evidence. Keep a copy, run 'auditledger verify --from {position}'; then 'auditledger erase "
+        "--mismatched' (mismatched=True) records what it came to, and verify goes on naming it. Nothing was erased"
+    )
 
 
 def holding(held: tuple[str, str] | int, actor: str, reason: str, actor_type: str = "user") -> Event:
@@ -165,9 +199,13 @@ def _own(action: str, about: tuple[str, str] | int, actor: str, reason: str, act
 
 def _refusal(action: str, refused: Refused) -> UsageError | None:
     text = str(refused).partition("\n")[0]
-    match refused.sqlstate:  # of schema/0004_erasure.sql, 0007_trouble.sql and 0009_tree_writes.sql
+    match refused.sqlstate:  # of schema/0004, 0007, 0009 and 0011
         case "LE020":
             return UsageError(f"{text}: nothing was recorded")
+        case "LE006" if action == QUARANTINED:
+            return QuarantineRefused(f"{text}: nothing was recorded")
+        case "LE011":
+            return ErasureRefused(text)
         case "LE006" | "LE010" if action in (SKIPPED, RETRIED):
             return SkipRefused(f"{text}: nothing was recorded")
         case "LE006" if action != ERASED:  # no such entry
@@ -191,5 +229,10 @@ def _done_before(event: Event, entry: Entry) -> UsageError:
         f"{event.resource_type}:{event.resource_id} was {_DONE[event.action]} already, by {entry.actor} at position "
         f"{entry.position}: nothing was recorded"
     )
-    kinds = {ERASED: ErasureRefused, KEY_ROTATED: IdempotencyConflict, SKIPPED: SkipRefused}
+    kinds: dict[str, type[UsageError]] = {
+        ERASED: ErasureRefused,
+        KEY_ROTATED: IdempotencyConflict,
+        QUARANTINED: QuarantineRefused,
+        SKIPPED: SkipRefused,
+    }
     return kinds.get(event.action, HoldRefused)(text)

@@ -27,8 +27,9 @@ KINDS = (
     "rewritten",
     "forked",
     "tree_mismatch",
+    "quarantined",
 )
-"""The last four are about checkpoints and the tree that they sign: see evidence.py and regrow.py."""
+"""The four before the last are about checkpoints and the tree that they sign: see evidence.py and regrow.py."""
 MOST = 10_000
 """Findings that are kept; those beyond are counted."""
 _GAP = 1_000
@@ -196,3 +197,8 @@ def body_missing(position: int) -> str:
 
 
 OWN_ERASED = "the body of an entry of the ledger's own was removed: such entries cannot be erased"
+
+
+def erased_mismatched(actor: str, by: int, stood: object) -> str:
+    """by: the position of the erasure. stood: the digest of what stood there."""
+    return f"{actor} erased in entry {by} a body that was not the one of its envelope: its BLAKE3 was {stood}"

@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
-from ledger import protections, stream
+from ledger import protections, quarantine, stream
 from ledger.drive import Redis
 from ledger.effects import Command, Plan, Query, Refused, Row, SqlScript, Wait, sql
 from ledger.errors import LedgerError, Unavailable, UnknownLedger
@@ -19,6 +19,7 @@ from ledger.migrate import check_schema, load
 from ledger.servers import Servers
 from ledger.settings import LEDGER_NAME
 from ledger.store import SQL as STORE
+from ledger.store import LedgerRef
 from ledger.stream import NOTHING, StreamId, StreamState
 
 T = TypeVar("T")
@@ -111,6 +112,16 @@ class Holder(NamedTuple):
     waiting: int
 
 
+class Stopped(NamedTuple):
+    """An entry that does not hold and is not quarantined: workers that have not passed it yet stop before it.
+
+    found: what is wrong with it.
+    """
+
+    position: int
+    found: str
+
+
 class LedgerState(NamedTuple):
     """One ledger. Without a ledger_id it is known from Redis alone; without a position it has no tail."""
 
@@ -125,6 +136,7 @@ class LedgerState(NamedTuple):
     verified: Verified | None = None
     holder: Holder | None = None
     stream: StreamPlace | None = None
+    stopped: tuple[Stopped, ...] | None = None
 
 
 class Overview(NamedTuple):
@@ -161,6 +173,11 @@ def look(servers: Servers, names: Collection[str] | None) -> Overview:
             redis, found = _with_streams(servers, client, found, names, postgres)
         finally:
             client.close()
+    if postgres == OK:
+        try:
+            found = servers.run(_with_stopped(found, hidden))
+        except Unavailable as error:
+            postgres = str(error)
     return Overview(postgres, redis, tuple(found), unprotected, tuple(hidden))
 
 
@@ -195,6 +212,37 @@ def _ledgers(names: Collection[str] | None, hidden: list[str]) -> Plan[list[Ledg
     return found
 
 
+def _with_stopped(found: list[LedgerState], hidden: list[str]) -> Plan[list[LedgerState]]:
+    """Looks at the entries right after what each worker has done, and at those at which one said that it stopped."""
+    suspects = (yield from _allowed(_suspects(), "suspects", hidden)) or {}
+    with_them = []
+    for ledger in found:
+        if ledger.ledger_id is not None and ledger.position:
+            done = [place.position for place in (*(ledger.projections or ()), *(ledger.subscriptions or ()))]
+            done += [ledger.stream.position] if ledger.stream is not None else []
+            at = {position + 1 for position in done} | suspects.get(ledger.ledger_id, set())
+            looking = _bad_ones(ledger, sorted(each for each in at if each <= ledger.position))
+            ledger = ledger._replace(stopped=(yield from _allowed(looking, "stopped", hidden)))  # noqa: PLW2901
+        with_them.append(ledger)
+    return with_them
+
+
+def _suspects() -> Plan[dict[int, set[int]]]:
+    suspects: dict[int, set[int]] = {}
+    for ledger_id, position in (yield Query(quarantine.SQL["suspects"])):
+        suspects.setdefault(ledger_id, set()).add(position)
+    return suspects
+
+
+def _bad_ones(ledger: LedgerState, positions: Sequence[int]) -> Plan[tuple[Stopped, ...]]:
+    bad = []
+    for position in positions:
+        found = yield from quarantine.look(LedgerRef(ledger.ledger_id or 0, ledger.name), position)
+        if found.findings and found.mark is None:
+            bad.append(Stopped(position, "; ".join(f"{each.kind}: {each.detail}" for each in found.findings)))
+    return tuple(bad)
+
+
 def _rows(statement: str) -> Plan[list[Row]]:
     rows: list[Row] = yield Query(SQL[statement])
     return rows
@@ -226,11 +274,6 @@ def _lag(ledger_id: int, at: int, end: int) -> Plan[Lag]:
 
 def _first_behind(ledger_id: int, position: int) -> Plan[list[Row]]:
     rows: list[Row] = yield Query(SQL["waiting"], (ledger_id, position))
-    return rows
-
-
-def _hash_at(ledger_id: int, position: int) -> Plan[list[Row]]:
-    rows: list[Row] = yield Query(STORE["hash_at"], (ledger_id, position))
     return rows
 
 
@@ -328,8 +371,10 @@ def _compared(ledger: LedgerState, state: StreamState) -> Plan[StreamPlace]:
         [(_, epoch, end)] = yield Query(STORE["tails"], ([ledger_id],))
     diverged: bool | None = state.last != NOTHING and state.last > StreamId(epoch, end)
     if state.newest is not None and state.last.epoch == epoch and not diverged:
-        rows = yield from _allowed(_hash_at(ledger_id, state.newest.position), "hash", [])
-        diverged = None if rows is None else not rows or rows[0][0].hex().encode() != state.newest_hash
+        ref = LedgerRef(ledger_id, ledger.name)
+        hash_ = stream.raw_hash(state.newest_hash)
+        chained = yield from _allowed(quarantine.is_chained(ref, state.newest.position, hash_), "hash", [])
+        diverged = None if chained is None else not chained
     at = state.last.position if state.last.epoch == epoch else 0
     lag = yield from _lag(ledger_id, min(at, end), end)
     return _from_redis(state)._replace(position=at, lag=lag, diverged=diverged)

@@ -12,13 +12,22 @@ from dataclasses import dataclass
 from ledger.applying import advance, advance_exactly
 from ledger.consumer import NO_STREAMS, Reader, Streams, next_entries, set_back
 from ledger.drive import Redis
-from ledger.errors import ChainBroken, LedgerError, ProjectionFailed, StreamDiverged, Unavailable, UsageError
-from ledger.events import Entry, Tail
+from ledger.errors import (
+    ChainBroken,
+    IntegrityError,
+    LedgerError,
+    ProjectionFailed,
+    StreamDiverged,
+    Unavailable,
+    UsageError,
+)
+from ledger.events import Entry, Seen, Tail
 from ledger.projection import Checkpoint, Projection, checkpoints, install
 from ledger.relay import Standing, standings
 from ledger.replay import rebuild
 from ledger.servers import Servers
 from ledger.standstill import Standstills
+from ledger.stops import Stops
 from ledger.store import PAGE, LedgerRef
 from ledger.telemetry import COUNTERS, FAILURES, PROJECTED, span
 
@@ -46,7 +55,8 @@ class Projector:
     """Runs projections over the ledgers of one database; any number of projectors may run at once.
 
     names: of the ledgers, None for all. A projection that fails in a ledger stands still there, before the entry that
-    it could not apply, and is tried again after pauses that grow; the others go on. park_after: as in Standstills.
+    it could not apply, and is tried again after pauses that grow; the others go on. So it is with an entry that does
+    not hold, before which all stop that have not passed it yet. park_after: as in Standstills.
     """
 
     def __init__(
@@ -60,6 +70,7 @@ class Projector:
         self._servers = servers
         self._names = names
         self._standstills = Standstills(servers, park_after)
+        self._stops = Stops(servers, "project")
         self._projections = list(projections)
         self._redis: Redis | None = None
         self._streams = Streams(servers.settings.redis_url is not None)
@@ -75,6 +86,11 @@ class Projector:
         """Of each projection that stands still, why."""
         return self._standstills.errors
 
+    @property
+    def stopped(self) -> list[IntegrityError]:
+        """Why projections have stopped before entries that do not hold."""
+        return self._stops.errors
+
     def install(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Creates the tables of new projections, and rebuilds those whose version has changed."""
         ledgers = [standing.ledger for standing in self._servers.run(standings(None))]
@@ -87,6 +103,10 @@ class Projector:
                 except ProjectionFailed as error:
                     [ledger] = [each for each in ledgers if each.name == error.ledger]
                     self._standstills.failed_to_rebuild(ledger, projection, error)
+                    continue
+                except ChainBroken as error:
+                    ledger = next((each for each in ledgers if each.name == error.ledger), ledgers[0])
+                    self._stops.stopped((ledger.ledger_id, projection.name), ledger, error, error.position)
                     continue
             self._install(projection, ledgers)
 
@@ -103,7 +123,7 @@ class Projector:
         self._broken = others | self._said(self._broken, errors)
 
     def run(self, stop: threading.Event) -> None:
-        """Projects until `stop` is set; a server that is away is waited for. Raises ChainBroken, StreamDiverged."""
+        """Projects until `stop` is set; a server that is away is waited for. Raises StreamDiverged."""
         refreshed = 0.0
         while not stop.is_set():
             try:
@@ -116,7 +136,7 @@ class Projector:
                 COUNTERS.add(FAILURES, "project", type(error).__name__, "")
                 refreshed = 0.0
                 stop.wait(RETRY)
-            except (StreamDiverged, ChainBroken) as error:
+            except StreamDiverged as error:
                 if not self._remembers_other():
                     raise
                 log.warning("%s. Its views were set back with it, and go on", error)
@@ -168,8 +188,9 @@ class Projector:
         for standing in found:
             ledger = standing.ledger
             going = [each for each in stands[ledger.ledger_id] if self._standstills.goes(ledger, *each)]
-            if going:
-                *behind, self._front[ledger.ledger_id] = _lanes(standing, going)
+            lanes = [lane for lane in _lanes(standing, going) if not self._stops.waits(_place(lane))]
+            if lanes:
+                *behind, self._front[ledger.ledger_id] = lanes
                 self._behind += behind
 
     def _remembers_other(self) -> bool:
@@ -229,6 +250,10 @@ class Projector:
         for lane in self._behind:  # they read what is long out of the stream
             found = self._servers.run(next_entries([lane.reader], NO_STREAMS, wait=None))
             work += [(lane, entries) for entries in found.values()]
+        for lane in (*self._front.values(), *self._behind):
+            if lane.reader.stopped is not None:
+                self._stop(lane, lane.reader.stopped)
+                return 0
         for lane, entries in work:
             ledger = lane.reader.ledger
             try:
@@ -239,6 +264,10 @@ class Projector:
                 COUNTERS.add(FAILURES, "project", type(error).__name__, "")
                 self._believed = False
                 return 0
+            except ChainBroken as error:
+                self._stop(lane, error)
+                return 0
+            self._stops.passed(_place(lane), ledger)
             if not together:
                 self._refresh()
                 return done
@@ -248,11 +277,19 @@ class Projector:
             self._refresh()
         return sum(len(entries) for lane, entries in work if rear[lane.reader.ledger] is lane)
 
+    def _stop(self, lane: Lane, error: ChainBroken) -> None:
+        """The lane is left where it stands, unless it was read from elsewhere than its views stand now."""
+        if self._remembers_other():
+            log.warning("%s. Its views were set back with it, and go on", error)
+            return
+        self._stops.stopped(_place(lane), lane.reader.ledger, error, error.position)
+        self._refresh()
+
     def _has_caught_up(self, lane: Lane) -> bool:
         front = self._front[lane.reader.ledger.ledger_id]
         return front.reader.tail.position - lane.reader.tail.position <= PAGE
 
-    def _advance(self, lane: Lane, entries: Sequence[Entry]) -> tuple[int, bool]:
+    def _advance(self, lane: Lane, entries: Sequence[Seen]) -> tuple[int, bool]:
         """Applies the entries: how many, and whether all of the lane's projections stand at their end then.
 
         A few go into all views in one commit, which is quickest. With many, one view is prepared while Postgres works
@@ -288,7 +325,9 @@ class Projector:
             done.append(len(entries))
             if isinstance(outcome, ProjectionFailed):
                 done[-1] = outcome.position - reader.tail.position - 1
-                self._standstills.failed(reader.ledger, projection, outcome, entries[done[-1]])
+                entry = entries[done[-1]]
+                if isinstance(entry, Entry):  # what is quarantined is given to none
+                    self._standstills.failed(reader.ledger, projection, outcome, entry)
         return max(done), all(outcome == 1 for outcome in outcomes)
 
 
@@ -304,3 +343,8 @@ def _lanes(standing: Standing, stands: Sequence[tuple[Checkpoint, Projection]]) 
             lanes.append(Lane(Reader(standing.ledger, checkpoint.tail, epoch), []))
         lanes[-1].projections.append(projection)
     return lanes
+
+
+def _place(lane: Lane) -> tuple[int, int]:
+    """What it reads next."""
+    return lane.reader.ledger.ledger_id, lane.reader.tail.position + 1

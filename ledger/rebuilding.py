@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from ledger import trouble
 from ledger.applying import apply_unseen, move, skipped_by
-from ledger.chain import check_continues
 from ledger.effects import Pipeline, Plan, Query, Refused, Rollback, SqlScript
 from ledger.errors import UsageError
 from ledger.projection import (
@@ -18,7 +17,8 @@ from ledger.projection import (
     checkpoints,
     create_tables,
 )
-from ledger.store import BEGIN, COMMIT, LOCK_TIMEOUT, PAGE, LedgerRef, read
+from ledger.quarantine import vetted
+from ledger.store import BEGIN, COMMIT, LOCK_TIMEOUT, PAGE, LedgerRef, read, tail_of
 
 _FORBIDDEN = "42501"
 
@@ -72,10 +72,10 @@ def swap(projection: Projection, ledgers: Sequence[LedgerRef], retry: Retry | No
         skips = skipped_by(ledger, (yield trouble.skips(ledger.ledger_id, [projection.name])), retry)
         while at.position < goal:
             entries = yield from read(ledger, at.position, PAGE, goal)
-            if not entries:  # the live view had seen more than a database that was set back
-                break
-            check_continues(at.tail, entries)
-            at = yield from apply_unseen(ledger, projection, at, at.tail, entries, at.epoch, skips)
+            if not entries and (yield from tail_of(ledger)).position <= at.position:
+                break  # the live view had seen more than a database that was set back
+            seen = yield from vetted(ledger, at.tail, entries, goal)
+            at = yield from apply_unseen(ledger, projection, at, at.tail, seen, at.epoch, skips)
         yield move(ledger.ledger_id, at, building=True)
     try:
         yield Pipeline(

@@ -10,7 +10,6 @@ from importlib.metadata import entry_points
 from typing import TypeVar
 
 from ledger.applying import advance_exactly
-from ledger.chain import check_continues
 from ledger.connections import connect
 from ledger.cursors import Connection
 from ledger.drive import drive
@@ -25,6 +24,7 @@ from ledger.errors import (
 )
 from ledger.locking import kept, take
 from ledger.projection import Projection, Retry, checkpoints
+from ledger.quarantine import vetted
 from ledger.rebuilding import begin_rebuild, drop_rebuild, lock_of, swap
 from ledger.settings import Settings
 from ledger.store import LedgerRef, all_ledgers, read, tail_of
@@ -123,8 +123,9 @@ class _Rebuild:
         if built is None:
             return 0  # created a moment ago: the swap replays it
         tail, goal = built.tail, self._drive(tail_of(ledger)).position
-        while entries := self._drive(read(ledger, tail.position, BATCH, goal)):
-            check_continues(tail, entries)
+        while tail.position < goal:
+            read_now = self._drive(read(ledger, tail.position, BATCH, goal))
+            entries = self._drive(vetted(ledger, tail, read_now, goal))
             advanced = advance_exactly(
                 ledger, self._projection, tail, entries, epoch=built.epoch, building=True, retry=self._retry
             )

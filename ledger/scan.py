@@ -6,21 +6,26 @@ believed. Times stay numbers, because a forged row may hold one that no datetime
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from ledger.canonical import body_bytes, digest, envelope_from, timestamp_from, uuid_text
 from ledger.effects import Plan, Query, Row, Stored, sql
-from ledger.findings import BEGINNING, OWN_ERASED, Finding, Findings, Link, Walk, body_missing
+from ledger.findings import BEGINNING, OWN_ERASED, Finding, Findings, Link, Walk, body_missing, erased_mismatched
+from ledger.marks import Mark, digests, flaws, leaf_of
 from ledger.ownentries import OwnEntry
-from ledger.rules import ERASED, ERASED_TYPE, Columns, broken, is_own, surely_kept
+from ledger.quarantine import marks
+from ledger.record import Record
+from ledger.rules import ERASED, ERASED_TYPE, broken, is_own, surely_kept
 from ledger.store import FAR, LedgerRef
 
 SQL = sql("verify")
 TABLE = "ledger.audit_logs"
 _RANGE = 10_000
 """Positions that are read from the view at a time."""
+_HOLE = 1_000
+"""Missing entries of one hole for which it is looked whether they are quarantined."""
 _STRAYS = 1_000
 """Rows at positions below 1 that are named; one finding is enough to damn the ledger."""
 _MOST_OF_A_RANGE = 200_000
@@ -44,30 +49,10 @@ class Source(NamedTuple):
         return self.entries == TABLE
 
 
-class Record(Columns):
-    """A row as it is stored."""
-
-    __slots__ = ()
-
-    def envelope(self, ledger: str) -> bytes | None:
-        """The envelope's bytes; None where a NULL or a time outside the years 0001-9999 leaves it without one."""
-        try:
-            return envelope_from(
-                ledger,
-                self.position,
-                uuid_text(self.id),
-                timestamp_from(self.recorded),
-                timestamp_from(self.occurred),
-                *self[4:9],
-                self.body_hash,
-                self.prev_hash,
-            )
-        except (AttributeError, OverflowError, TypeError):
-            return None
-
-    def body(self) -> bytes | None:
-        """The body's bytes; None where it was erased."""
-        return None if self.salt is None else body_bytes(self.before, self.after, self.metadata, self.salt)
+Leaf: TypeAlias = Callable[[int, bytes | None, bool], object]
+"""Takes each position with what its leaf is of: its envelope, or None where a forged entry has none. The last: is it
+quarantined? Then it is of the envelope only if that is the one that the chain goes on from, else of the hash by which
+the chain goes on (format.md, "Quarantine")."""
 
 
 class Span(NamedTuple):
@@ -125,7 +110,7 @@ def newest(source: Source, last: int = FAR, first: int = 1, *, near: int = 1) ->
 
     def take(row: Row) -> None:
         record = Record(*row)
-        links.append(_link(record, record.envelope(source.name)))
+        links.append(record.link(record.envelope(source.name)))
 
     near = max(near, first)
     for low, high in ((near, last), (first, near - 1)):
@@ -146,29 +131,77 @@ def check_range(
     end: int,
     first: int,
     before: Link | None = None,
-    leaf: Callable[[int, bytes | None], object] | None = None,
+    leaf: Callable[[], Leaf] | None = None,
+    through: int = 0,
 ) -> Plan[Span]:
     """Checks the entries at positions start … end, each against the one before it, which may lie before `start`.
 
     first: where the whole verification begins: what is missing before it is not looked for. before: what the first of
-    the range is judged by, where the caller knows it; else it is read. leaf: takes each position with its envelope,
-    which is None where a forged entry has none.
+    the range is judged by, where the caller knows it; else it is read. leaf: makes what takes the leaves, anew each
+    time that the range is read. through: up to where there must be entries after the last of the range.
+
+    Only where something is wrong is it looked for what is quarantined, and the range read again with that.
     """
     if before is None:
         before = yield from newest(source, start - 1, max(first - 1, 1), near=start - 1)
     if before is None:
         before = BEGINNING if first == 1 else Link(first - 1, None, None, None)
-    check = _Check(source.name, before, leaf)
+    check = _Check(source.name, before, leaf() if leaf is not None else None, {})
+    span = yield from _checked(source, start, end, check)
+    suspects = {finding.position for finding in span.findings.kept if finding.position is not None}
+    suspects |= set(range(span.last.position + 1, min(end, through, span.last.position + _HOLE) + 1))
+    if not suspects:
+        return span
+    wanted = suspects | set(range(max(before.position, start - _HOLE), start))
+    known: dict[int, list[Mark]] = {}
+    for mark in (yield from marks(source.ledger, wanted, source.entries)):
+        known.setdefault(mark.position, []).append(mark)
+    if not known:
+        return span
+    before = yield from _passed_over(source, before, start, known)
+    check = _Check(source.name, before, leaf() if leaf is not None else None, known)
+    return (yield from _checked(source, start, end, check, min(end, through)))
+
+
+def _checked(source: Source, start: int, end: int, check: _Check, through: int = 0) -> Plan[Span]:
     yield from _rows(source, start, end, check.take)
+    check.examine_group()
+    check.pass_holes(through + 1)
     if check.erased:
         erased = [str(position) for position in check.erased]
         rows = yield Query(from_(source, "erasures"), (source.ledger_id, ERASED_TYPE, erased, ERASED))
         excused = {int(resource_id): position for resource_id, position in rows}
-        for position in check.erased:
-            if excused.get(position, 0) <= position:
+        for position, record in check.erased.items():
+            if excused.get(position, 0) <= position and not check.is_quarantined(position, (record,)):
                 check.findings.add(position, "body_missing", body_missing(position))
+        mismatched = yield Query(from_(source, "mismatched"), (source.ledger_id, ERASED_TYPE, erased, ERASED))
+        for resource_id, position, actor, stood in mismatched:
+            check.findings.add(int(resource_id), "body_mismatch", erased_mismatched(actor, position, stood))
     check.findings.sort()
     return Span(check.entries, check.findings, check.walk.last, check.own)
+
+
+def _passed_over(source: Source, before: Link, start: int, known: Mapping[int, Sequence[Mark]]) -> Plan[Link]:
+    """What the first of a range is judged by, where entries before it are quarantined."""
+    if before.position in known:
+        rows: list[Record] = []
+        yield from records(source, before.position, rows.append, before.position)
+        before = _after(known[before.position], rows, before) or before
+    for position in range(before.position + 1, start):
+        passed = _after(known.get(position, ()), (), before)
+        if passed is None:
+            break
+        before = passed
+    return before
+
+
+def _after(known: Sequence[Mark], rows: Sequence[Record], before: Link) -> Link | None:
+    """What the entry after a quarantined one is judged by; None where no record names what stands there."""
+    stands = digests(rows)
+    for mark in reversed(known):
+        if mark.names(stands):
+            return Link(mark.position, mark.hash, mark.hash, before.recorded)
+    return None
 
 
 def strays(source: Source) -> Plan[list[Finding]]:
@@ -212,19 +245,41 @@ _recorded_from = lru_cache(maxsize=16)(timestamp_from)  # entries that were reco
 class _Check:
     """Takes rows one by one. Nearly all are sound, which is told quickly; of another it is found out what is wrong."""
 
-    def __init__(self, ledger: str, before: Link, leaf: Callable[[int, bytes | None], object] | None) -> None:
+    def __init__(self, ledger: str, before: Link, leaf: Leaf | None, known: Mapping[int, Sequence[Mark]]) -> None:
+        """known: the records of what is quarantined, by the positions that they name."""
         self.ledger = ledger
+        self.known = known
+        self.group: list[Record] = []
         self.leaf = leaf
         self.findings = Findings(_MOST_OF_A_RANGE)
         self.walk = Walk(before, self.findings)
         self.entries = 0
-        self.erased: list[int] = []
+        self.erased: dict[int, Record] = {}
         self.own: list[OwnEntry] = []
 
     def take(self, row: Row) -> None:
         self.entries += 1
-        if not self._is_sound(row):
+        if self.group and row[0] != self.group[0].position:
+            self.examine_group()
+        if row[0] in self.known:
+            self.group.append(Record(*row))
+        elif not self._is_sound(row):
             self._examine(Record(*row))
+
+    def examine_group(self) -> None:
+        """What stands at a position that a record names: more than one row where somebody has broken an index."""
+        records, self.group = self.group, []
+        if not records:
+            return
+        position = records[0].position
+        self.pass_holes(position)
+        if flaws(self.ledger, position, records, self.walk.last):
+            envelope = records[0].envelope(self.ledger)
+            if self.is_quarantined(position, records, envelope):
+                return
+            self.findings.add(*self.known[position][-1].changed())
+        for record in records:
+            self._examine(record)
 
     def _is_sound(self, row: Row) -> bool:
         """Is it a whole entry that continues a sound one, keeps the rules and is not the ledger's own? Then it is done
@@ -257,34 +312,46 @@ class _Check:
         if sound:
             self.walk.last = Link(position, entry_hash, entry_hash, recorded)
             if self.leaf is not None:
-                self.leaf(position, envelope)
+                self.leaf(position, envelope, False)
         return sound
 
     def _examine(self, record: Record) -> None:
-        position, add = record.position, self.findings.add
+        position = record.position
+        self.pass_holes(position)
         envelope = record.envelope(self.ledger)
-        link = _link(record, envelope)
+        link = record.link(envelope)
         self.walk.step(link, record.prev_hash)
         if self.leaf is not None:
-            self.leaf(position, envelope)
-        body = record.body()
-        if body is not None:
-            if digest(body) != record.body_hash:
-                add(position, "body_mismatch", "its body is not the one that its envelope names")
-                record = record.without_body()
-        elif record[9:12] != (None, None, None):
-            add(position, "body_mismatch", "its salt was removed, but not all of its body")
-            record = record.without_body()
-        elif is_own(record.action):
-            add(position, "body_missing", OWN_ERASED)
-        else:
-            self.erased.append(position)
+            self.leaf(position, envelope, False)
+        flaw = record.body_flaw()
+        if flaw is not None:
+            self.findings.add(position, "body_mismatch", flaw)
+            record = Record(*record.without_body())
+        elif record.salt is None and is_own(record.action):
+            self.findings.add(position, "body_missing", OWN_ERASED)
+        elif record.salt is None:
+            self.erased[position] = record
         if link.computed is not None and link.computed == link.stored:  # else it is not what the ledger recorded
             for rule in broken(record):
-                add(position, "rule_broken", str(rule))
+                self.findings.add(position, "rule_broken", str(rule))
             if is_own(record.action):
                 self.own.append(OwnEntry(position, record.action, record.resource_type, record.resource_id))
 
+    def pass_holes(self, until: int) -> None:
+        """The missing entries that are quarantined, from the last entry up to `until`."""
+        while self.walk.last.position + 1 < until:
+            position = self.walk.last.position + 1
+            if not self.is_quarantined(position, ()):
+                return
 
-def _link(record: Record, envelope: bytes | None) -> Link:
-    return Link(record.position, record.hash, None if envelope is None else digest(envelope), record.recorded)
+    def is_quarantined(self, position: int, rows: Sequence[Record], envelope: bytes | None = None) -> bool:
+        """Is what stands there on record as passed over? Then it is named as that, and the chain goes on from there."""
+        for mark in reversed(self.known.get(position, ())):
+            if mark.names(digests(rows)):
+                self.findings.add(*mark.finding())
+                if position > self.walk.last.position:
+                    self.walk.last = Link(position, mark.hash, mark.hash, self.walk.last.recorded)
+                    if self.leaf is not None:
+                        self.leaf(position, leaf_of(envelope, mark), True)
+                return True
+        return False

@@ -88,6 +88,20 @@ class Wire(NamedTuple):
     erases: str = ""
 
 
+def marker(position: int, hash_: bytes, by: int) -> Wire:
+    """What stands in the stream for an entry that is quarantined, by the entry at `by`: no entry to any reader, so that
+    each asks Postgres what stands there. hash_: by which the chain goes on."""
+    return Wire(position, b'{"position":%d,"quarantined":%d}' % (position, by), b"", hash_.hex())
+
+
+def raw_hash(text: bytes) -> bytes:
+    """A hash as the stream has it; anything else is the hash of nothing."""
+    try:
+        return bytes.fromhex(text.decode())
+    except ValueError:
+        return b""
+
+
 def publish(ledger: str, after: StreamId, epoch: int, entries: Sequence[Wire]) -> Plan[StreamId]:
     """Adds the entries if `after` is the stream's last id, and deletes the copies of those that they erase.
 

@@ -16,13 +16,13 @@ import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from ledger import stream
-from ledger.chain import check_entry
+from ledger import quarantine, stream
 from ledger.effects import Command, LuaScript, Plan, Query, Refused, Wait
 from ledger.errors import ChainBroken, UsageError
 from ledger.events import Entry
@@ -232,21 +232,37 @@ class Subscription:
         return int(epoch)
 
     def _claims(self, rows: Sequence[_Row]) -> Plan[list[Claim]]:
-        """The rows' entries, in order, which are the ledger's whatever Redis says."""
-        claims = []
+        """The rows' entries, in order, which are the ledger's whatever Redis says.
+
+        Those that are quarantined are acknowledged, and handed out to nobody. Before one that does not hold it ends.
+        """
+        claims: list[Claim] = []
         positions = [stream_id.position for stream_id, _, _ in rows]
         hashes = dict((yield Query(SQL["hashes"], (self._ledger.ledger_id, positions)))) if rows else {}
         for stream_id, fields, tries in sorted(rows, key=itemgetter(0)):
             entry = stream.parse(fields)
             if entry is None or entry.hash != hashes.get(stream_id.position):
-                # Erased, trimmed or false in Redis: Postgres is the truth.
-                entries = yield from read(self._ledger, stream_id.position - 1, 1, stream_id.position)
-                if not entries:
-                    raise ChainBroken(stream_id.position, "published, but not in the database")
-                [entry] = entries
-                check_entry(entry)
+                try:
+                    entry = yield from self._stored(stream_id.position)
+                except ChainBroken:
+                    if claims:  # first what is before it
+                        return claims
+                    raise
+            if entry is None:
+                yield Command(("XACK", self._key, self._group, str(stream_id)))
+                continue
             claims.append(Claim(stream_id, entry, tries))
         return claims
+
+    def _stored(self, position: int) -> Plan[Entry | None]:
+        """An entry that was erased, trimmed or false in Redis: Postgres is the truth. None where it is quarantined."""
+        entries = yield from read(self._ledger, position - 1, 1, position)
+        for entry in filter(quarantine.holds, entries):
+            return entry
+        if (yield from quarantine.passed(self._ledger, position, datetime.now(UTC))) is None:
+            problem = "its hash or its body is not true" if entries else "published, but not in the database"
+            raise ChainBroken(position, problem, self._ledger.name)
+        return None
 
     def _create_group(self) -> Plan[None]:
         position = yield from self._saved()

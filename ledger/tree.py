@@ -22,7 +22,8 @@ from ledger.events import GENESIS, Tail
 from ledger.findings import Findings, Link
 from ledger.merkle import EMPTY_ROOT, HASH_SIZE, Node, leaf_hash
 from ledger.note import parse_note, parse_signatures
-from ledger.scan import check_range, source_of
+from ledger.quarantine import passed
+from ledger.scan import Leaf, check_range, source_of
 from ledger.store import BEGIN, FAR, LedgerRef
 from ledger.tiles import Tile, edge_root, edge_tiles
 
@@ -73,7 +74,7 @@ def extend(
     yield from _check_entries(ledger, tail, stored, trusted)
     base = max((head for head in trusted if head.hash is not None and head.size <= stored), default=NOTHING)
     edge = yield from _edge(ledger, base)
-    head = yield from _extend(ledger, base, edge, tail, progress)
+    head = yield from _extend(ledger, base, edge, tail, stored, progress)
     for each in trusted:
         if each.size != base.size:
             yield from _check_root(ledger, each, base)
@@ -95,6 +96,9 @@ def _check_entries(ledger: LedgerRef, tail: Tail, stored: int, trusted: Sequence
         if head.size and head.hash is not None:
             rows = yield Query(store.SQL["hash_at"], (ledger.ledger_id, head.size))
             if not rows or rows[0][0] != head.hash:
+                stands_for_it = yield from passed(ledger, head.size, tail.recorded_at)
+                if stands_for_it is not None and stands_for_it.hash == head.hash:
+                    continue
                 found = "is gone" if not rows else "is not the one that was signed"
                 raise SigningRefused("rewritten", f"entry {head.size} of ledger {ledger.name!r} {found}")
 
@@ -121,19 +125,22 @@ def _extend(
     base: Head,
     edge: Mapping[int, bytes],
     tail: Tail,
+    stored: int,
     progress: Callable[[int, int], None] | None,
 ) -> Plan[Head]:
     source = yield from source_of(ledger)
     at, last = base.size, Link(base.size, base.hash, base.hash, None)
     partial: dict[int, tuple[Tile, bytes]] = {}
     while at < tail.position:
-        leaves: list[bytes] = []
+        leaves = _Leaves(at)
         end = min(at + _BATCH, tail.position)
-        span = yield from check_range(source, at + 1, end, 1, last, _hashing_into(leaves))
-        _check_findings(span.findings)
-        if len(leaves) < end - at:
-            raise ChainBroken(span.last.position + 1, f"there is no such entry, but the tail is at {tail.position}")
-        grown = tiles.extend(edge, at, leaves)
+        span = yield from check_range(source, at + 1, end, 1, last, leaves.anew, tail.position)
+        _check_findings(ledger, span.findings)
+        if len(leaves.hashes) < end - at:
+            problem = f"there is no such entry, but the tail is at {tail.position}; nothing was signed"
+            raise ChainBroken(span.last.position + 1, problem, ledger.name)
+        yield from _keep_leaves(ledger, leaves, stored)
+        grown = tiles.extend(edge, at, leaves.hashes)
         for tile, hashes in grown.tiles:
             partial[tile.level] = tile, hashes
         # Partial tiles are written once, at the end: each time costs Postgres the whole row.
@@ -143,19 +150,43 @@ def _extend(
             progress(at - base.size, tail.position - base.size)
     yield from _write(ledger, [(tile, hashes) for tile, hashes in partial.values() if tile.width < tiles.FULL])
     if tail.position and last.stored != tail.hash:
-        raise ChainBroken(tail.position, "its hash is not the one that the tail has: run 'auditledger verify'")
+        raise ChainBroken(tail.position, "its hash is not the one that the tail has; nothing was signed", ledger.name)
     return Head(at, edge_root(edge, at), tail.hash)
 
 
-def _hashing_into(leaves: list[bytes]) -> Callable[[int, bytes | None], None]:
-    """An entry without an envelope is a finding, after which the leaves are not looked at."""
-    return lambda position, envelope: leaves.append(leaf_hash(envelope or b""))
+class _Leaves:
+    """The leaf hashes of a range, whose first leaf is `start`.
+
+    quarantined: leaves of entries that do not hold. A forged entry without an envelope is a finding, after which the
+    leaves are not looked at.
+    """
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+        self.anew()
+
+    def anew(self) -> Leaf:
+        self.hashes: list[bytes] = []
+        self.quarantined: list[int] = []
+        return self._add
+
+    def _add(self, position: int, envelope: bytes | None, quarantined: bool) -> None:
+        if quarantined:
+            self.quarantined.append(position - 1)
+        self.hashes.append(leaf_hash(envelope or b""))
 
 
-def _check_findings(findings: Findings) -> None:
-    if findings.kept:
-        first = findings.kept[0]
-        raise ChainBroken(first.position or 0, f"{first.kind}: {first.detail}; nothing was signed")
+def _keep_leaves(ledger: LedgerRef, leaves: _Leaves, stored: int) -> Plan[None]:
+    """An entry that had its leaf before it was changed and quarantined keeps that."""
+    kept = [Node(0, leaf) for leaf in leaves.quarantined if leaf < stored]
+    for node, hash_ in (yield from nodes(ledger, kept)).items():
+        leaves.hashes[node.index - leaves.start] = hash_
+
+
+def _check_findings(ledger: LedgerRef, findings: Findings) -> None:
+    for first in findings.kept:
+        if first.kind != "quarantined":
+            raise ChainBroken(first.position or 0, f"{first.kind}: {first.detail}; nothing was signed", ledger.name)
 
 
 def _check_root(ledger: LedgerRef, trusted: Head, base: Head) -> Plan[None]:

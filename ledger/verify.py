@@ -15,7 +15,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple, TypeAlias
 
-from ledger import marks, migrate, protections, scan, store, treecheck
+from ledger import migrate, ownlookups, protections, scan, store, treecheck
 from ledger.connections import connect
 from ledger.drive import Connection, drive
 from ledger.effects import Plan, Query, Refused, SqlScript
@@ -96,12 +96,12 @@ def verify(
         if seen.kept is not None:
             tree = TreeCheck(seen.source.ledger, seen.kept, last, claims, trust.keys, seen.base)
         findings, about_others = Findings(), Findings()
-        own = drive(marks.beginning(seen.source, first, about_others), lambda: connection)
+        own = drive(ownlookups.beginning(seen.source, first, about_others), lambda: connection)
         entries = 0
         for span, grown in _spans(settings, connection, seen, tree, workers):
             findings.extend(span.findings)
             entries += span.entries
-            drive(marks.follow(seen.source, own, span.own), lambda: connection)
+            drive(ownlookups.follow(seen.source, own, span.own), lambda: connection)
             if tree is not None and grown is not None:
                 drive(tree.take(grown), lambda: connection)
             if progress is not None:
@@ -150,7 +150,7 @@ def _begin(
             base = yield from treecheck.proven_base(source, claims)
             first = 1 if base is None else base.size + 1
     findings = yield from scan.strays(source)
-    findings += yield from marks.false_marks(source)
+    findings += yield from ownlookups.false_marks(source)
     findings += yield from protections.check(migrations, newer)
     snapshot = None
     if shared:
@@ -211,8 +211,11 @@ def _jobs(connection: Connection, seen: _Seen, tree: TreeCheck | None, workers: 
         if tree is not None:
             end -= end % FULL
         end = min(end, store.FAR)
-        yield Job(start, end) if tree is None else drive(tree.job(start, end), lambda: connection)
+        job = Job(start, end, through=seen.newest.position)
+        yield job if tree is None else drive(tree.job(start, end), lambda: connection)
         start = drive(scan.next_position(seen.source, end + 1), lambda: connection) if end < store.FAR else None
+        if tree is not None and start is not None and start - end <= size:
+            start = end + 1  # missing entries that are quarantined have leaves too
 
 
 def _check_range(settings: Settings, seen: _Seen, job: Job) -> tuple[Span, Grown | None]:

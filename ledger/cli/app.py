@@ -49,6 +49,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "erase": ("erase", "Remove an entry's body; record who did it and why"),
         "hold": ("erase", "Place a legal hold on a resource or an entry"),
         "release": ("erase", "Release a legal hold"),
+        "quarantine": ("erase", "Let workers go on past an entry that does not hold, on the record"),
     },
     "Sign": {
         "keygen": ("sign", "Make a key to sign checkpoints with; print its public half"),

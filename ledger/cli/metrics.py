@@ -128,6 +128,9 @@ def _of_ledger(ledger: LedgerState) -> Iterator[tuple[str, float | None, dict[st
         # Where its age may not be seen, it is known to be no less than this.
         yield "tail_held_seconds", 0.0 if held is None else held.seconds or STUCK, {}
         yield "tail_held_waiting", 0 if held is None else held.waiting, {}
+        if ledger.stopped is not None:
+            yield "bad_entries", len(ledger.stopped), {}
+            yield "bad_entry_position", min((bad.position for bad in ledger.stopped), default=0), {}
     if ledger.stream is not None:
         yield "stream_position", ledger.stream.position, {}
         if ledger.stream.lag is not None:
@@ -161,6 +164,8 @@ _HELP = {
     "tail_position": "The position of a ledger's newest entry.",
     "tail_held_seconds": "Age of the transaction that holds the tail for long; 0 where none does.",
     "tail_held_waiting": "Sessions that wait for that transaction.",
+    "bad_entries": "Entries that do not hold, before which workers stop.",
+    "bad_entry_position": "The first of them; 0 where there is none.",
     "stream_position": "The position of a stream's newest entry.",
     "stream_lag_entries": "Entries not yet published.",
     "stream_lag_seconds": "Seconds since the first of those was recorded.",

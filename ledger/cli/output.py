@@ -112,8 +112,8 @@ def print_receipt(receipt: Receipt, *, as_json: bool) -> None:
 
 
 def time_text(moment: datetime) -> str:
-    """`YYYY-MM-DDTHH:MM:SS.ffffffZ`."""
-    return timestamp(moment).decode()
+    """`YYYY-MM-DDTHH:MM:SS.ffffffZ`; `invalid` for the time of a forged entry that no datetime can hold."""
+    return "invalid" if moment is None else timestamp(moment).decode()
 
 
 # ----------------------------------------------------------------------------------------------------- lines, tables
@@ -163,6 +163,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Seque
 
 def short_time(moment: datetime) -> str:
     """To the millisecond, which is enough to read."""
+    if moment is None:
+        return "invalid"
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
 
 

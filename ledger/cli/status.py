@@ -35,8 +35,9 @@ _REPLAY, _NEW_EPOCH = "'auditledger replay'", "it goes on at the ledger's end in
 def status_command(shared: Shared) -> int:
     """Of each ledger, or the one named with --ledger: tail, stream, lag of every projection, last verification.
 
-    And which projection stands still and why, who holds a tail for long, and what is unprotected. Where Postgres or
-    Redis is away it says so, shows what the other knows, and exits 3.
+    And which projection stands still and why, which entry does not hold, so that workers stop before it, who holds a
+    tail for long, and what is unprotected. Where Postgres or Redis is away it says so, shows what the other knows, and
+    exits 3.
     """
     servers = Servers(settings_of(shared))
     try:
@@ -75,6 +76,7 @@ def _ledger_object(ledger: LedgerState) -> dict[str, Any]:
         "hash": None if ledger.hash is None else ledger.hash.hex(),
         "recorded_at": time_text(ledger.recorded_at) if ledger.position and ledger.recorded_at else None,
         "epoch": ledger.epoch,
+        "stopped": None if ledger.stopped is None else [bad._asdict() for bad in ledger.stopped],
         "held_by": None if ledger.holder is None else holder_object(ledger.holder),
         "stream": None if ledger.stream is None else _stream_object(ledger.stream),
         "projections": None if ledger.projections is None else [
@@ -166,6 +168,11 @@ def _print_ledger(ledger: LedgerState, found: Overview) -> None:
     for view in ledger.projections or ():
         if view.standstill is not None:
             line(f"  {view.name} STANDS STILL:", standstill_text(view.standstill))
+    for bad in ledger.stopped or ():
+        line(f"  ENTRY {bad.position} DOES NOT HOLD, workers stop before it:", bad.found)
+        line(
+            f"    'auditledger --ledger {ledger.name} quarantine {bad.position}' lets them go on past it, on the record"
+        )
     if ledger.holder is not None:
         line("  TAIL HELD, appends wait:", holder_text(ledger.holder))
 

@@ -12,3 +12,6 @@ from ledger.{}(
 
 -- name: lock_projection
 select ledger.lock_projection(%s, %s);
+
+-- name: body_digest
+select digest, matches from ledger.body_digest(%s, %s);

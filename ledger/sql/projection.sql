@@ -46,10 +46,6 @@ select
 from ledger.projections where ledger_id = %s and name = any(%s) and building = %s
 order by name for update;
 
--- name: hash_at
--- A stream may be ahead of a database that was set back: what it gives must be the ledger's still.
-select hash from ledger.audit_logs where ledger_id = %s and position = %s;
-
 -- name: move_checkpoint
 -- Past whatever could not be applied: with that it stood still.
 update ledger.projections
@@ -81,14 +77,20 @@ delete from ledger.projections where name = %s and building;
 
 -- name: entry
 select
-    position, id, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id,
+    position, id,
+    case when recorded_at >= '0001-01-01 00:00+00' and recorded_at < '10000-01-01 00:00+00' then recorded_at end,
+    case when occurred_at >= '0001-01-01 00:00+00' and occurred_at < '10000-01-01 00:00+00' then occurred_at end,
+    actor, actor_type, action, resource_type, resource_id,
     before::text, after::text, metadata::text, salt, body_hash, prev_hash, hash
 from ledger.audit_logs
 where ledger_id = %s and position = %s;
 
 -- name: about
 select
-    position, id, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id,
+    position, id,
+    case when recorded_at >= '0001-01-01 00:00+00' and recorded_at < '10000-01-01 00:00+00' then recorded_at end,
+    case when occurred_at >= '0001-01-01 00:00+00' and occurred_at < '10000-01-01 00:00+00' then occurred_at end,
+    actor, actor_type, action, resource_type, resource_id,
     before::text, after::text, metadata::text, salt, body_hash, prev_hash, hash
 from ledger.audit_logs
 where ledger_id = %s and resource_type = %s and resource_id = %s and position > %s and position <= %s

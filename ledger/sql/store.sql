@@ -113,8 +113,12 @@ from ledger.recorded(%s, %s);
 select number, field from ledger.differences(%s, %s, %s, %s, %s) where field is not null;
 
 -- name: read
+-- A time that no datetime can hold, which only a forged entry has, is null.
 select
-    position, id, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id,
+    position, id,
+    case when recorded_at >= '0001-01-01 00:00+00' and recorded_at < '10000-01-01 00:00+00' then recorded_at end,
+    case when occurred_at >= '0001-01-01 00:00+00' and occurred_at < '10000-01-01 00:00+00' then occurred_at end,
+    actor, actor_type, action, resource_type, resource_id,
     before::text, after::text, metadata::text, salt, body_hash, prev_hash, hash
 from ledger.entries where ledger_id = %s and position > %s and position <= %s order by position limit %s;
 

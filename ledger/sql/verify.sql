@@ -70,6 +70,12 @@ where ledger_id = %s and %s between placed + 1 and coalesce(released, 9223372036
 union all
 select skipped, 'ledger.entry_skipped', 'ledger.skip', name || ':' || position from ledger.skips
 where ledger_id = %s and %s between skipped + 1 and coalesce(retried, 9223372036854775807);
+-- name: mismatched
+-- The erasures of bodies that were not those of their envelopes: these entries', and no others.
+select resource_id, position, actor, metadata ->> 'mismatched' from {}
+where ledger_id = %s and resource_type = %s and resource_id = any(%s::text[]) and action = %s
+    and position > resource_id::bigint and metadata ->> 'mismatched' is not null
+order by position;
 
 -- name: false_marks
 -- What stands in the tables of legal holds and of skips, and no entries say.
