@@ -55,7 +55,8 @@ class Report(msgspec.Struct, frozen=True):
 
     first, last: the positions verified; last is first - 1 where there were none. entries: how many were read.
     head: hash of the newest entry, 32 bytes. findings: by position, then kind; those about no entry come last, and at
-    the very end how many more there were than are listed. seconds: how long it took.
+    the very end how many more there were than are listed. seconds: how long it took. privileged: sentences about
+    the database's users whom no privilege binds, superusers above all; empty for a bundle.
     """
 
     ledger: str
@@ -66,6 +67,7 @@ class Report(msgspec.Struct, frozen=True):
     head: bytes
     findings: list[Finding]
     seconds: float
+    privileged: list[str] = []
 
 
 class Findings:

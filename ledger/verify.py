@@ -39,7 +39,7 @@ class _Seen(NamedTuple):
     """What a verification begins with.
 
     first: the position. newest: None in an empty ledger; tail: None where its row is gone. kept: None where the tree is
-    not looked at. base: of an incremental verification.
+    not looked at. base: of an incremental verification. privileged: as in a Report.
     """
 
     source: Source
@@ -49,6 +49,7 @@ class _Seen(NamedTuple):
     kept: Standing | None
     base: Base | None
     snapshot: str | None
+    privileged: list[str]
 
     @property
     def leaves(self) -> int | None:
@@ -115,6 +116,7 @@ def verify(
             head=(seen.newest.stored if seen.newest else None) or GENESIS,
             findings=found,
             seconds=time.perf_counter() - started,
+            privileged=seen.privileged,
         )
         drive(_end(seen.source, report, len(found) + max(findings.more - 1, 0)), lambda: connection)
     finally:
@@ -145,11 +147,12 @@ def _begin(
             base = yield from treecheck.proven_base(source, claims)
             first = 1 if base is None else base.size + 1
     findings = yield from scan.strays(source)
-    findings += yield from protections.check(migrations, newer)
+    findings += yield from protections.check(newer)
+    privileged = yield from protections.privileged()
     snapshot = None
     if shared:
         [(snapshot,)] = yield Query(SQL["export_snapshot"])
-    return _Seen(source, first, tail, newest, kept, base, snapshot), findings
+    return _Seen(source, first, tail, newest, kept, base, snapshot, privileged), findings
 
 
 def _end(source: Source, report: Report, findings: int) -> Plan[None]:
