@@ -22,8 +22,8 @@ Value: TypeAlias = str | int | list[str]
 Facts: TypeAlias = dict[tuple[str, str], dict[str, Value]]
 """By kind and name of an object: what it is. A list: any of these, as a restored dump words it otherwise."""
 
-_PASSIVE = ("table", "column", "index", "sequence", "type")
-"""What does nothing by itself: a newer migration may have added it."""
+_PASSIVE = ("table", "column", "constraint", "index", "sequence", "type")
+"""What changes nothing that is written: a newer migration may have added it."""
 _SHOWN = 120
 """Characters of a definition that are shown from shortly before the first that differs."""
 
@@ -53,7 +53,9 @@ def differences(wanted: Facts, found: Facts, *, newer: bool = False) -> Iterator
     for kind, name in sorted(wanted.keys() | found.keys()):
         should, there = wanted.get((kind, name)), found.get((kind, name))
         if kind == "privileges":
-            yield from _privileges(name, should or {}, there or {})
+            of, _, target = name.partition(" ")
+            gone = (of, target) in wanted and (of, target) not in found
+            yield from _privileges(name, {} if gone else should or {}, there or {})
         elif there is None:
             if not _is_part_of_another(kind, name, found):
                 yield f"{kind} {name} is missing"

@@ -192,8 +192,7 @@ facts (kind, object, fact) as (
         'valid', case when not indisvalid then 'no' end,
         'ready', case when not indisready then 'no' end,
         'live', case when not indislive then 'no' end,
-        'immediate', case when not indimmediate then 'no' end,
-        'persistence', nullif(class.relpersistence, 'p')
+        'immediate', case when not indimmediate then 'no' end
     )
     from pg_index join relations on relations.oid = indrelid join pg_class as class on class.oid = indexrelid
     union all
@@ -238,7 +237,7 @@ facts (kind, object, fact) as (
         'parallel', nullif(proparallel, 'u'),
         'leakproof', case when proleakproof then 'yes' end,
         'strict', case when proisstrict then 'yes' end,
-        'settings', nullif(array_to_string(proconfig, ', '), 'search_path=pg_catalog, pg_temp'),
+        'settings', nullif(coalesce(array_to_string(proconfig, ', '), 'none'), 'search_path=pg_catalog, pg_temp'),
         'support', case when prosupport <> 0 then prosupport::regproc::text end,
         'library', probin,
         'body', left(encode(sha256(convert_to(concat(prosrc, pg_get_function_sqlbody(oid)), 'UTF8')), 'hex'), 32)

@@ -48,11 +48,11 @@ where relkind not in ('r', 'p', 'S') or relpersistence <> 'p' or exists (
 union all
 select format('%%s %%s belongs to %%s, not to ledger_projector', kind, name, rolname)
 from relations join pg_roles on pg_roles.oid = relowner
-where rolname not in ('ledger_owner', 'ledger_projector') and not rolsuper
+where rolname not in ('ledger_owner', 'ledger_projector')
 union all
 select format('schema %%s belongs to %%s, not to ledger_projector', schemas.name, rolname)
 from schemas join pg_namespace using (oid) join pg_roles on pg_roles.oid = nspowner
-where nspname <> 'ledger_views' and rolname <> 'ledger_projector' and not rolsuper
+where nspname <> 'ledger_views' and rolname <> 'ledger_projector'
 union all
 select format('trigger %%I on %%s is %%s', tgname, name, case when tgisinternal then 'disabled' else 'not of the schema' end)
 from relations join pg_trigger on tgrelid = relations.oid
