@@ -16,6 +16,7 @@ KINDS = (
     "hash_mismatch",
     "broken_link",
     "missing_entry",
+    "unreadable",
     "body_mismatch",
     "body_missing",
     "tail_mismatch",

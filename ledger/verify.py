@@ -147,6 +147,8 @@ def _begin(
             base = yield from treecheck.proven_base(source, claims)
             first = 1 if base is None else base.size + 1
     findings = yield from scan.strays(source)
+    if source.whole and first == 1:  # else it would take longer than what was asked for
+        findings += yield from scan.unindexed()
     findings += yield from protections.check(newer)
     privileged = yield from protections.privileged()
     snapshot = None
