@@ -60,8 +60,9 @@ simulate: .venv/.test-installed ## Faults of every kind, by seeds: SEEDS=10 (a c
 	$(BIN)/python -m tests.simulation $(and $(SEED),--seeds "$(SEED)$(COMMA)") $(and $(SEEDS),--seeds "$(SEEDS)") \
 		$(and $(MINUTES),--minutes "$(MINUTES)") $(and $(JSON),--json "$(JSON)")
 
-journal: .venv/.pip ## Record the migrations' hashes in schema/journal.json
+journal: .venv/.test-installed ## Record the migrations' hashes in schema/journal.json, and what they make in schema/catalog.json
 	$(BIN)/python tools/journal.py
+	$(BIN)/python -m tools.catalog
 
 migration: .venv/.test-installed ## Write the next migration from schema/declared: NAME=what_it_does; without NAME check
 	@$(BIN)/python -m tools.migration "$(NAME)"

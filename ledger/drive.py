@@ -60,6 +60,8 @@ _CHUNK = 100 if psycopg.capabilities.has_stream_chunked() else 1
 """Rows that a long result brings at a time: at most some 25 MB, should every body have its 256 KiB."""
 # The server is going away, or has ended a session that it found silent: the connection is as good as lost.
 _SHUTDOWN = ("57P01", "57P02", "57P03", "57P05", "25P03", "25P04")
+_DAMAGED = "XX001"
+"""data_corrupted."""
 _UNWILLING = {
     "ReadOnlyError": "is a replica and takes no writes: give the master's URL, or promote it",
     "OutOfMemoryError": "is out of memory and takes no writes: raise its maxmemory, or keep less (LEDGER_STREAM_KEEP)",
@@ -143,6 +145,8 @@ def _throw(plan: Plan[Any], error: Exception, raw: bool) -> Effect:
 def _as_refused(error: Exception) -> Refused | None:
     if isinstance(error, psycopg.Error):
         return None if _is_lost(error) else Refused(str(error), error.sqlstate or "")
+    if isinstance(error, UnicodeDecodeError):
+        return Refused(str(error), _DAMAGED)
     if isinstance(error, UnicodeError):
         return None
     why = _unwilling(error)
@@ -179,6 +183,8 @@ def translate(error: Exception) -> LedgerError:
         return error
     if isinstance(error, psycopg.Error):
         return _translate_postgres(error)
+    if isinstance(error, UnicodeDecodeError):
+        return Unavailable(f"a text that Postgres stores is damaged: {error}")
     if isinstance(error, UnicodeError):
         return UsageError(f"a text that no server takes, such as one with a lone surrogate: {error}")
     if _is_redis(error, "AuthenticationError"):
@@ -221,6 +227,11 @@ def _translate_postgres(error: psycopg.Error) -> LedgerError:
         return UsageError(f"Postgres cannot take that: {text}")
     if _is_lost(error):
         return ConnectionLost(f"the connection to Postgres was lost: {text}")
+    if state.startswith(("XX", "58")):
+        return Unavailable(
+            f"Postgres cannot read or write what it stores: {text} (SQLSTATE {state}). Its log says more; damaged files are "
+            "restored from a backup or a standby, damaged indexes made anew by REINDEX"
+        )
     if state.startswith(("28", "3D", "53", "57")):
         return Unavailable(f"Postgres: {text}")
     return LedgerError(f"Postgres: {text} (SQLSTATE {state})")

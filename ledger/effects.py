@@ -129,6 +129,11 @@ class Refused(Exception):
         self.sqlstate = sqlstate
         self.away = away
 
+    @property
+    def is_damage(self) -> bool:
+        """Could Postgres not read what it stores? Internal errors, class XX, and errors of the file system, class 58."""
+        return self.sqlstate.startswith(("XX", "58"))
+
 
 @cache
 def statements(file: Path) -> dict[str, str]:

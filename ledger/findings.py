@@ -17,6 +17,7 @@ KINDS = (
     "hash_mismatch",
     "broken_link",
     "missing_entry",
+    "unreadable",
     "body_mismatch",
     "body_missing",
     "tail_mismatch",
@@ -51,7 +52,8 @@ class Report(msgspec.Struct, frozen=True):
     first, last: the positions verified; last is first - 1 where there were none. entries: how many were read.
     head: hash of the newest entry, 32 bytes. findings: by position, then kind; those about no entry come last, and at
     the very end how many more there were than are listed. seconds: how long it took. notes: what is no finding, but
-    should be known: rebuilds of the tree, with who did it.
+    should be known: rebuilds of the tree, with who did it. privileged: sentences about
+    the database's users whom no privilege binds, superusers above all; empty for a bundle.
     """
 
     ledger: str
@@ -63,6 +65,7 @@ class Report(msgspec.Struct, frozen=True):
     findings: list[Finding]
     seconds: float
     notes: tuple[str, ...] = ()
+    privileged: list[str] = []
 
 
 class Findings:

@@ -113,28 +113,6 @@ def check_schema(migrations: list[Migration]) -> Plan[list[str]]:
     return newer
 
 
-class Function(NamedTuple):
-    """A function of the schema. as_owner: SECURITY DEFINER. settings: `name=value` each, as in pg_proc.proconfig."""
-
-    name: str
-    source: str
-    as_owner: bool
-    settings: tuple[str, ...]
-
-
-def functions(migrations: list[Migration]) -> list[Function]:
-    """Each function of the schema, as the last migration that defines it has it."""
-    pattern = re.compile(r"create (?:or replace )?function (ledger\.\w+)\((.*?)\$\$(.*?)\$\$", re.DOTALL)
-    setting = re.compile(r" set ([\w.]+) = (.+?)(?= set [\w.]+ = | as$)")
-    found = {}
-    for migration in migrations:
-        for name, declared, source in pattern.findall(migration.sql):
-            head = " ".join(declared.split())
-            settings = tuple(f"{key}={value.strip(chr(39))}" for key, value in setting.findall(head))
-            found[name] = Function(name, source, " security definer " in head, settings)
-    return list(found.values())
-
-
 def _check_server() -> Plan[None]:
     [(version, encoding)] = yield Query(SQL["server"])
     if version < _OLDEST_POSTGRES:

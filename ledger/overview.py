@@ -297,7 +297,7 @@ def _holder(row: Row) -> Holder:
 def _unprotected(newer: Sequence[str]) -> Plan[tuple[str, ...]]:
     """What is not as the schema has it, as verify says it."""
     yield SqlScript(VERIFY["begin"])
-    findings = yield from protections.check(load(), newer)
+    findings = yield from protections.check(newer)
     yield Query("rollback")
     return tuple(finding.detail for finding in findings)
 

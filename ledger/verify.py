@@ -40,7 +40,7 @@ class _Seen(NamedTuple):
 
     first: the position. newest: None in an empty ledger; tail: None where its row is gone. kept: None where the tree is
     not looked at. base: of an incremental verification.
-    notes: as the report has them.
+    notes, privileged: as the report has them.
     """
 
     source: Source
@@ -51,6 +51,7 @@ class _Seen(NamedTuple):
     base: Base | None
     snapshot: str | None
     notes: tuple[str, ...]
+    privileged: list[str]
 
     @property
     def leaves(self) -> int | None:
@@ -120,6 +121,7 @@ def verify(
             findings=found,
             seconds=time.perf_counter() - started,
             notes=seen.notes,
+            privileged=seen.privileged,
         )
         drive(_end(seen.source, report, len(found) + max(findings.more - 1, 0)), lambda: connection)
     finally:
@@ -151,12 +153,15 @@ def _begin(
             first = 1 if base is None else base.size + 1
     findings = yield from scan.strays(source)
     findings += yield from ownlookups.false_marks(source)
-    findings += yield from protections.check(migrations, newer)
+    if source.whole and first == 1:  # else it would take longer than what was asked for
+        findings += yield from scan.unindexed()
+    findings += yield from protections.check(newer)
+    privileged = yield from protections.privileged()
     snapshot = None
     if shared:
         [(snapshot,)] = yield Query(SQL["export_snapshot"])
     notes = yield from treecheck.rebuilds(source)
-    return _Seen(source, first, tail, newest, kept, base, snapshot, notes), findings
+    return _Seen(source, first, tail, newest, kept, base, snapshot, notes, privileged), findings
 
 
 def _end(source: Source, report: Report, findings: int) -> Plan[None]:

@@ -237,7 +237,9 @@ def test_what_is_unprotected_is_shown(ledger: Ledger, admin: psycopg.Connection)
     cli = cli_of(ledger)
     assert cli.well("status", "--json").json["unprotected"] == []
     admin.execute("alter table ledger.audit_logs disable trigger append_only")
-    assert cli.well("status", "--json").json["unprotected"] == ["trigger append_only on ledger.audit_logs is disabled"]
+    assert cli.well("status", "--json").json["unprotected"] == [
+        "trigger append_only on ledger.audit_logs is not the one of the schema: enabled is never, not ALWAYS"
+    ]
     assert "UNPROTECTED:  trigger append_only" in cli.well("status").out
 
 

@@ -123,6 +123,45 @@ where not exists (
         end
 );
 
+-- name: savepoint
+savepoint reading
+
+-- name: release
+release savepoint reading
+
+-- name: go_back
+rollback to savepoint reading
+
+-- name: in_the_table
+set local enable_indexscan = off;
+set local enable_indexonlyscan = off;
+set local enable_bitmapscan = off
+
+-- name: in_the_index
+set local enable_seqscan = off;
+set local enable_bitmapscan = off;
+set local enable_sort = off;
+set local enable_incremental_sort = off;
+set local max_parallel_workers_per_gather = 0
+
+-- name: indexes
+-- The usable ones that have every row of a table that this database user may read, and their columns.
+select indrelid::regclass::text, indexrelid::regclass::text, columns
+from pg_index
+join pg_class as class on class.oid = indexrelid join pg_am on pg_am.oid = class.relam and amname = 'btree'
+cross join lateral (
+    select string_agg(quote_ident(attname), ', ' order by place) as columns
+    from unnest(indkey[:indnkeyatts - 1]) with ordinality as key (number, place)
+    join pg_attribute on attrelid = indrelid and attnum = number
+) as named
+where class.relnamespace = 'ledger'::regnamespace and has_table_privilege(indrelid, 'select')
+    and indisvalid and indisready and indpred is null and indexprs is null
+order by 1, 2;
+
+-- name: count_of
+-- In the order of an index, which is then the one that is read. Columns, table and order come from `indexes`.
+select count(*) from (select {} from {} {}) as entries;
+
 -- name: misplaced
 (select position from {} where ledger_id = %s and position < 1 order by position limit %s)
 union all
@@ -147,206 +186,3 @@ order by present.ledger_id limit 1000;
 -- name: record
 insert into ledger.verifications (ledger_id, first, last, head, findings) values (%s, %s, %s, %s, %s)
 on conflict do nothing;
-
--- name: unprotected
--- What the schema sets up against changes, compared with what there is: one row for each difference. The definitions
--- are as Postgres prints them with the search_path that `begin` sets.
-with tables (name) as (
-    values
-        ('ledger.audit_logs'), ('ledger.tails'), ('ledger.ledgers'), ('ledger.holds'), ('ledger.skips'),
-        ('ledger.tiles'), ('ledger.checkpoints')
-),
-triggers (tablename, name, definition) as (
-    values
-        ('ledger.audit_logs', 'move_tail',
-            'CREATE TRIGGER move_tail AFTER INSERT ON ledger.audit_logs'
-            ' REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION ledger.move_tail()'),
-        ('ledger.audit_logs', 'append_only',
-            'CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON ledger.audit_logs'
-            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change(''ledger.entry_erased'')'),
-        ('ledger.audit_logs', 'only_bodies',
-            'CREATE TRIGGER only_bodies BEFORE UPDATE ON ledger.audit_logs'
-            ' FOR EACH ROW WHEN ((current_setting(''ledger.own''::text, true) <> ''''::text))'
-            ' EXECUTE FUNCTION ledger.refuse_more_than_bodies()'),
-        ('ledger.audit_logs', 'own_actions',
-            'CREATE TRIGGER own_actions AFTER INSERT ON ledger.audit_logs'
-            ' FOR EACH ROW WHEN ((new.action ^@ ''ledger.''::text)) EXECUTE FUNCTION ledger.refuse_own_action()'),
-        ('ledger.holds', 'append_only',
-            'CREATE TRIGGER append_only'
-            ' BEFORE DELETE OR UPDATE OF ledger_id, resource_type, resource_id, placed OR TRUNCATE ON ledger.holds'
-            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()'),
-        ('ledger.holds', 'placed_by_entries',
-            'CREATE TRIGGER placed_by_entries BEFORE INSERT ON ledger.holds'
-            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change(''ledger.hold_placed'')'),
-        ('ledger.holds', 'released_by_entries',
-            'CREATE TRIGGER released_by_entries BEFORE UPDATE ON ledger.holds'
-            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change(''ledger.hold_released'')'),
-        ('ledger.skips', 'append_only',
-            'CREATE TRIGGER append_only'
-            ' BEFORE DELETE OR UPDATE OF ledger_id, name, "position", skipped OR TRUNCATE ON ledger.skips'
-            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()'),
-        ('ledger.skips', 'skipped_by_entries',
-            'CREATE TRIGGER skipped_by_entries BEFORE INSERT ON ledger.skips'
-            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change(''ledger.entry_skipped'')'),
-        ('ledger.skips', 'retried_by_entries',
-            'CREATE TRIGGER retried_by_entries BEFORE UPDATE ON ledger.skips'
-            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change(''ledger.entry_retried'')'),
-        ('ledger.ledgers', 'append_only',
-            'CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON ledger.ledgers'
-            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()'),
-        ('ledger.tails', 'append_only',
-            'CREATE TRIGGER append_only BEFORE DELETE OR TRUNCATE ON ledger.tails'
-            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()'),
-        ('ledger.tails', 'moved_by_entries',
-            'CREATE TRIGGER moved_by_entries BEFORE UPDATE OF ledger_id, "position", hash, recorded_at ON ledger.tails'
-            ' FOR EACH ROW WHEN ((pg_trigger_depth() = 0)) EXECUTE FUNCTION ledger.refuse_change()'),
-        ('ledger.tiles', 'append_only',
-            'CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OF ledger_id, level, index OR TRUNCATE ON ledger.tiles'
-            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_tree_change(''ledger.tree_rebuilt'')'),
-        ('ledger.tiles', 'grow_only',
-            'CREATE TRIGGER grow_only BEFORE UPDATE ON ledger.tiles'
-            ' FOR EACH ROW EXECUTE FUNCTION ledger.grow_tile()'),
-        ('ledger.checkpoints', 'append_only',
-            'CREATE TRIGGER append_only'
-            ' BEFORE DELETE OR UPDATE OF ledger_id, size, root, signed_at OR TRUNCATE ON ledger.checkpoints'
-            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_tree_change(''ledger.tree_rebuilt'')'),
-        ('ledger.checkpoints', 'add_only',
-            'CREATE TRIGGER add_only BEFORE UPDATE ON ledger.checkpoints'
-            ' FOR EACH ROW EXECUTE FUNCTION ledger.add_signatures()')
-),
-constraints (tablename, name, definition) as (
-    values
-        ('ledger.audit_logs', 'one_entry_per_position', 'PRIMARY KEY (ledger_id, "position")'),
-        ('ledger.audit_logs', 'one_entry_per_id', 'UNIQUE (ledger_id, id)'),
-        ('ledger.audit_logs', 'entry_format',
-            'CHECK ((("position" >= 1) AND (octet_length(hash) = 32) AND (octet_length(prev_hash) = 32)'
-            ' AND (octet_length(body_hash) = 32) AND ((resource_type IS NULL) = (resource_id IS NULL))'
-            ' AND (COALESCE(octet_length(salt), (16 + num_nonnulls(before, after, metadata))) = 16)))'),
-        ('ledger.audit_logs', 'entry_times',
-$$CHECK (((recorded_at >= to_timestamp(('-62135596800'::bigint)::double precision)) AND (recorded_at < to_timestamp(('253402300800'::bigint)::double precision)) AND (occurred_at >= to_timestamp(('-62135596800'::bigint)::double precision)) AND (occurred_at < to_timestamp(('253402300800'::bigint)::double precision))))$$),
-        ('ledger.audit_logs', 'actor_length',
-$$CHECK (((char_length(actor) >= 1) AND (char_length(actor) <= 255)))$$),
-        ('ledger.audit_logs', 'actor_type_length',
-$$CHECK (((char_length(actor_type) >= 1) AND (char_length(actor_type) <= 64)))$$),
-        ('ledger.audit_logs', 'action_length',
-$$CHECK (((char_length(action) >= 1) AND (char_length(action) <= 128)))$$),
-        ('ledger.audit_logs', 'resource_type_length',
-$$CHECK (((char_length(resource_type) >= 1) AND (char_length(resource_type) <= 64)))$$),
-        ('ledger.audit_logs', 'resource_id_length',
-$$CHECK (((char_length(resource_id) >= 1) AND (char_length(resource_id) <= 255)))$$),
-        ('ledger.audit_logs', 'body_size',
-$$CHECK (((octet_length(concat(before, after, metadata)) + (4 * num_nulls(before, after, metadata))) <= 262070))$$),
-        ('ledger.audit_logs', 'body_line_breaks',
-$$CHECK (((strpos(concat(before, after, metadata), chr(10)) = 0) AND (strpos(concat(before, after, metadata), chr(13)) = 0)))$$),
-        ('ledger.audit_logs', 'body_characters',
-$$CHECK (((strpos(concat(before, after, metadata), '\'::text) = 0) OR (regexp_replace(concat(before, after, metadata), '\\\\|\\u[dD][89abAB]..\\u[dD][c-fC-F]..'::text, ' '::text, 'g'::text) !~ '\\u(0000|[dD][89a-fA-F])'::text)))$$),
-        ('ledger.audit_logs', 'body_depth',
-$$CHECK ((((octet_length(concat(before, after, metadata)) - octet_length(replace(replace(concat(before, after, metadata), '['::text, ''::text), '{'::text, ''::text))) <= 64) OR ((jsonb_path_exists((before)::jsonb, 'strict $.**{64}?(@.type() == "array" || @.type() == "object")'::jsonpath) IS NOT TRUE) AND (jsonb_path_exists((after)::jsonb, 'strict $.**{64}?(@.type() == "array" || @.type() == "object")'::jsonpath) IS NOT TRUE) AND (jsonb_path_exists((metadata)::jsonb, 'strict $.**{64}?(@.type() == "array" || @.type() == "object")'::jsonpath) IS NOT TRUE))))$$),
-        ('ledger.audit_logs', 'own_entry_form',
-$$CHECK (((NOT (action ^@ 'ledger.'::text)) OR (salt IS NULL) OR COALESCE(((before IS NULL) AND (after IS NULL) AND
-CASE
-    WHEN (action = 'ledger.entry_erased'::text) THEN ((resource_type = 'ledger.entry'::text) AND (resource_id ~ '^[1-9][0-9]{0,17}$'::text))
-    WHEN (action = ANY (ARRAY['ledger.hold_placed'::text, 'ledger.hold_released'::text])) THEN ((resource_type <> 'ledger.entry'::text) OR (resource_id ~ '^[1-9][0-9]{0,17}$'::text))
-    WHEN (action = ANY (ARRAY['ledger.entry_skipped'::text, 'ledger.entry_retried'::text])) THEN ((resource_type = 'ledger.skip'::text) AND (resource_id ~ '^[a-z][a-z0-9_]*:[1-9][0-9]{0,17}$'::text))
-    WHEN (action = 'ledger.key_rotated'::text) THEN (resource_type = 'ledger.key'::text)
-    ELSE true
-END AND
-CASE
-    WHEN (action = 'ledger.key_rotated'::text) THEN ((json_typeof((metadata -> 'old'::text)) = 'string'::text) AND ((metadata ->> 'old'::text) <> ''::text) AND (json_typeof((metadata -> 'new'::text)) = 'string'::text) AND ((metadata ->> 'new'::text) <> ''::text))
-    WHEN (action = ANY (ARRAY['ledger.entry_erased'::text, 'ledger.hold_placed'::text, 'ledger.hold_released'::text, 'ledger.entry_skipped'::text, 'ledger.entry_retried'::text])) THEN ((json_typeof((metadata -> 'reason'::text)) = 'string'::text) AND ((metadata ->> 'reason'::text) ~ '[^\u0001-\u0020]'::text))
-    ELSE true
-END), false)))$$),
-        ('ledger.holds', 'holds_pkey', 'PRIMARY KEY (ledger_id, placed)'),
-        ('ledger.holds', 'released_after_placed', 'CHECK ((released > placed))'),
-        ('ledger.skips', 'skips_pkey', 'PRIMARY KEY (ledger_id, skipped)'),
-        ('ledger.skips', 'skip_order', 'CHECK (((skipped > "position") AND (retried > skipped)))'),
-        ('ledger.tiles', 'tiles_pkey', 'PRIMARY KEY (ledger_id, level, index)'),
-        ('ledger.tiles', 'tile_format',
-            'CHECK ((((level >= 0) AND (level <= 7)) AND (index >= 0) AND ((octet_length(hashes) >= 32)'
-            ' AND (octet_length(hashes) <= 8192)) AND ((octet_length(hashes) %% 32) = 0)))'),
-        ('ledger.checkpoints', 'checkpoints_pkey', 'PRIMARY KEY (ledger_id, size, origin)'),
-        ('ledger.checkpoints', 'checkpoint_format',
-            'CHECK (((size >= 0) AND (octet_length(root) = 32)'
-            ' AND (split_part(note, chr(10), 2) = (size)::text)'
-            ' AND (split_part(note, chr(10), 3) = encode(root, ''base64''::text))))')
-),
--- The same constraints in other words: a BETWEEN that comes first loses its parentheses when a dump is restored.
-restored (tablename, name, definition) as (
-    values
-        ('ledger.tiles', 'tile_format',
-            'CHECK (((level >= 0) AND (level <= 7) AND (index >= 0) AND ((octet_length(hashes) >= 32)'
-            ' AND (octet_length(hashes) <= 8192)) AND ((octet_length(hashes) %% 32) = 0)))')
-),
--- From the package's migrations; the settings of each are lines of one text.
-functions (name, source, as_owner, settings) as (
-    select name, source, as_owner, string_to_array(nullif(settings, ''), e'\n')
-    from unnest(%s::text[], %s::text[], %s::boolean[], %s::text[]) as source (name, source, as_owner, settings)
-),
-differences (detail) as (
-    select format('trigger %%s on %%s is %%s', wanted.name, wanted.tablename, case
-        when found.oid is null then 'missing'
-        when pg_get_triggerdef(found.oid) <> wanted.definition then 'not the one of the schema'
-        when found.tgenabled = 'D' then 'disabled'
-        else 'not enabled ALWAYS'
-    end)
-    from triggers as wanted
-    left join pg_trigger as found
-        on found.tgrelid = to_regclass(wanted.tablename) and found.tgname = wanted.name and not found.tgisinternal
-    where found.oid is null or found.tgenabled <> 'A' or pg_get_triggerdef(found.oid) <> wanted.definition
-    union all
-    -- A BEFORE ROW trigger can change or swallow what is written.
-    select format('trigger %%s on %%s is not of the schema and can change what is written', found.tgname, tables.name)
-    from tables
-    join pg_trigger as found on found.tgrelid = to_regclass(tables.name)
-    where not found.tgisinternal and found.tgenabled <> 'D' and found.tgtype & 3 = 3
-        and (tables.name, found.tgname) not in (select tablename, name from triggers)
-    union all
-    select format('constraint %%s on %%s is %%s', wanted.name, wanted.tablename, case
-        when found.oid is null then 'missing'
-        when not found.convalidated then 'not valid'
-        else 'not the one of the schema'
-    end)
-    from constraints as wanted
-    left join pg_constraint as found on found.conrelid = to_regclass(wanted.tablename) and found.conname = wanted.name
-    where found.oid is null or not found.convalidated
-        or (wanted.tablename, wanted.name, pg_get_constraintdef(found.oid)) not in (
-            select tablename, name, definition from constraints
-            union all
-            select tablename, name, definition from restored
-        )
-    union all
-    select format('function %%s is %%s', wanted.name, case
-        when found.oid is null then 'missing'
-        when found.prosrc <> wanted.source then 'not the one of the schema: its source differs'
-        when found.prosecdef <> wanted.as_owner then
-            case when wanted.as_owner then 'not SECURITY DEFINER' else 'SECURITY DEFINER' end
-        else 'not the one of the schema: its language or settings differ'
-    end)
-    from functions as wanted
-    left join pg_proc as found
-        on found.pronamespace = to_regnamespace('ledger') and 'ledger.' || found.proname = wanted.name
-    where found.oid is null or found.prosrc <> wanted.source or found.prosecdef <> wanted.as_owner
-        or found.prolang <> (select oid from pg_language where lanname = 'plpgsql')
-        or found.proconfig is distinct from wanted.settings
-    union all
-    select format('table %%s is %%s', tables.name, case
-        when found.oid is null then 'missing'
-        when found.relkind not in ('r', 'p') then 'not a table'
-        when found.relpersistence = 'u' then 'UNLOGGED: a crash empties it'
-        else 'temporary'
-    end)
-    from tables
-    left join pg_class as found on found.oid = to_regclass(tables.name)
-    where found.oid is null or found.relkind not in ('r', 'p') or found.relpersistence <> 'p'
-    union all
-    select format('rule %%s on %%s changes what statements do', rewrite.rulename, tables.name)
-    from tables
-    join pg_rewrite as rewrite on rewrite.ev_class = to_regclass(tables.name)
-    where rewrite.rulename <> '_RETURN'
-    union all
-    select format('table %%s inherits from %%s: its rows pass for that table''s', child.inhrelid::regclass, tables.name)
-    from tables
-    join pg_inherits as child on child.inhparent = to_regclass(tables.name)
-    join pg_class as parent on parent.oid = child.inhparent and parent.relkind = 'r'
-)
-select detail from differences order by detail;
