@@ -59,6 +59,11 @@ class InTransaction:
 
 
 @dataclass(frozen=True, slots=True)
+class LentTransactions:
+    """Which connections that callers lent (`connection=`) are in a transaction? Brings their backends' pids."""
+
+
+@dataclass(frozen=True, slots=True)
 class Rollback:
     """Ends the open transaction, if there is one, with nothing done. Brings None.
 
@@ -107,7 +112,18 @@ class Apply:
 
 
 Effect: TypeAlias = (
-    Query | Pipeline | CopyIn | Stored | SqlScript | InTransaction | Rollback | Command | LuaScript | Wait | Apply
+    Query
+    | Pipeline
+    | CopyIn
+    | Stored
+    | SqlScript
+    | InTransaction
+    | LentTransactions
+    | Rollback
+    | Command
+    | LuaScript
+    | Wait
+    | Apply
 )
 Plan: TypeAlias = Generator[Effect, Any, T]
 
