@@ -26,7 +26,7 @@ PINNED := --only-binary :all: -c constraints.txt
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
-demo: .venv/.installed ## Tell the whole story on made-up data; starts its own Postgres and Valkey
+demo: .venv/.installed ## Run an end-to-end demo on sample data; starts its own Postgres and Valkey
 	@$(BIN)/auditledger demo $(DEMO_ARGS)
 
 test: lint types imports unit ## All checks: lint, types, imports, unit

@@ -17,6 +17,7 @@ from ledger.cursors import AsyncConnection, AsyncCursor, Connection, Cursor
 from ledger.drive import adrive, drive
 from ledger.effects import Plan, sql
 from ledger.errors import UsageError
+from ledger.lent import lent
 
 T = TypeVar("T")
 
@@ -25,8 +26,7 @@ _SET_ENCODING = sql("session")["set_encoding"]
 
 def drive_within(plan: Plan[T], connection: Connection) -> T:
     """Runs a plan in the open transaction of a caller's connection. Raises UsageError, psycopg.Error."""
-    if not isinstance(connection, psycopg.Connection):
-        raise UsageError(f"a Ledger takes a psycopg.Connection, not {type(connection).__name__}")
+    lent(connection, psycopg.Connection)
     _check(connection)
     with _in_utf8(connection):
         return drive(plan, lambda: connection, raw_errors=True)
@@ -34,8 +34,7 @@ def drive_within(plan: Plan[T], connection: Connection) -> T:
 
 async def adrive_within(plan: Plan[T], connection: AsyncConnection) -> T:
     """`drive_within`, awaited."""
-    if not isinstance(connection, psycopg.AsyncConnection):
-        raise UsageError(f"an AsyncLedger takes a psycopg.AsyncConnection, not {type(connection).__name__}")
+    lent(connection, psycopg.AsyncConnection)
     _check(connection)
 
     async def given() -> AsyncConnection:

@@ -24,6 +24,7 @@ from ledger.effects import (
     Command,
     CopyIn,
     Effect,
+    LentTransactions,
     LuaScript,
     Pipeline,
     Plan,
@@ -44,6 +45,7 @@ from ledger.errors import (
     Unavailable,
     UsageError,
 )
+from ledger.lent import open_transactions
 
 if TYPE_CHECKING:
     import redis.asyncio
@@ -70,6 +72,23 @@ _UNWILLING = {
     "NOREPLICAS": "takes no writes because too few replicas are connected: see min-replicas-to-write",
 }
 """By redis-py's class, or by the code with which the answer begins where it has none."""
+
+
+_ANEW = "nothing was recorded; roll back, and run the whole transaction again, with the same event ids"
+_REMARKS = {
+    "40001": "this transaction is REPEATABLE READ or SERIALIZABLE, and another append came after its snapshot: "
+    f"{_ANEW}, as for any serialization failure (docs/deploying.md); or append at READ COMMITTED",
+    "40P01": f"{_ANEW}. Transactions that append last, after all other locks, do not deadlock over the ledger's tail",
+    "55P03": "another transaction holds the ledger's tail ('auditledger status' says who), and this connection's "
+    f"lock_timeout ended the wait: {_ANEW}",
+    "57014": f"if it waited for the ledger's tail, 'auditledger status' says who holds that: {_ANEW}",
+    "42501": "'auditledger grant ledger_writer USER' lets a database user append",
+    "42P01": "the database lacks part of the ledger's schema: is it the right one, and was 'auditledger migrate' run?",
+    "3F000": "this database has no ledger: is it the right one, and was 'auditledger migrate' run?",
+    "25P02": "an earlier statement of this transaction failed: roll back",
+    "25006": "this transaction or this server is read-only: append on the primary, in a READ WRITE transaction",
+}
+"""What we say, as a note, of errors of the database that pass through in the caller's own transaction."""
 
 
 def drive(
@@ -138,6 +157,8 @@ def _throw(plan: Plan[Any], error: Exception, raw: bool) -> Effect:
             if unhandled is not refused:
                 raise
     if raw:
+        if (remark := _REMARKS.get(getattr(error, "sqlstate", None) or "")) is not None:
+            error.add_note(f"auditledger: {remark}")
         raise error
     raise translate(error) from error
 
@@ -240,6 +261,8 @@ def _translate_postgres(error: psycopg.Error) -> LedgerError:
 def _perform(effect: Effect, connection: Callable[[], Connection] | None, client: Redis | None) -> Any:
     if isinstance(effect, Wait):
         return time.sleep(effect.seconds)
+    if isinstance(effect, LentTransactions):
+        return open_transactions()
     if isinstance(effect, Command | LuaScript):
         return cast(Any, _needed(client, "Redis")).execute_command(*_redis_args(effect))
     postgres = _needed(connection, "Postgres")()
@@ -305,6 +328,8 @@ async def _aperform(
 ) -> Any:
     if isinstance(effect, Wait):
         return await asyncio.sleep(effect.seconds)
+    if isinstance(effect, LentTransactions):
+        return open_transactions()
     if isinstance(effect, Command | LuaScript):
         return await cast(Any, _needed(client, "Redis")).execute_command(*_redis_args(effect))
     postgres = await _needed(connection, "Postgres")()

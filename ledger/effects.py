@@ -65,6 +65,11 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
+class LentTransactions:
+    """Which connections that callers lent (`connection=`) are in a transaction? Brings their backends' pids."""
+
+
+@dataclass(frozen=True, slots=True)
 class Rollback:
     """Ends the open transaction, if there is one, with nothing done. Brings None.
 
@@ -113,7 +118,18 @@ class Apply:
 
 
 Effect: TypeAlias = (
-    Query | Begin | Pipeline | CopyIn | Stored | SqlScript | Rollback | Command | LuaScript | Wait | Apply
+    Query
+    | Begin
+    | Pipeline
+    | CopyIn
+    | Stored
+    | SqlScript
+    | LentTransactions
+    | Rollback
+    | Command
+    | LuaScript
+    | Wait
+    | Apply
 )
 Plan: TypeAlias = Generator[Effect, Any, T]
 

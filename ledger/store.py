@@ -12,7 +12,7 @@ from uuid import UUID
 from ledger import chain
 from ledger.canonical import Draft
 from ledger.chain import Link
-from ledger.effects import Begin, CopyIn, Effect, Pipeline, Plan, Query, Refused, Rollback, Row, sql
+from ledger.effects import Begin, CopyIn, Effect, LentTransactions, Pipeline, Plan, Query, Refused, Rollback, Row, sql
 from ledger.errors import ConditionFailed, ConnectionLost, OutcomeUnknown, TailBusy, Unavailable, UnknownLedger
 from ledger.events import Entry, Event, Tail, Unchanged
 from ledger.repeats import Outcome, Recorded, Repeat, bodies, difference, resolved, sift
@@ -100,6 +100,9 @@ def size_of(entries: Iterable[Entry]) -> int:
     )
 
 
+_WHO = "'auditledger status' says who holds it"
+
+
 class Appender:
     """Appends to one ledger from where this process last saw its tail.
 
@@ -140,7 +143,7 @@ class Appender:
                 now = time.monotonic()
                 if refused.sqlstate == LOCK_TIMEOUT and now >= deadline:
                     yield from end_silent_sessions()
-                    raise self._busy() from refused
+                    raise (yield from self._busy()) from refused
                 self._contended_until = now + max(_CONTENDED_FOR, 10 * (now - began))
                 settle = not refused.sqlstate
         return (yield from self._append_locked(list(drafts), None, deadline, settle=settle, stop=stop))
@@ -255,7 +258,7 @@ class Appender:
         if deadline is not None and deadline < math.inf:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise self._busy()
+                raise self._busy_by()
             limit = [Query(SQL["limit_wait"], (str(math.ceil(left * 1000)),))]
             lock = Query(SQL["lock_tail_in_time"], (self.ledger.ledger_id,))
         before = ([BEGIN] if begin else []) + limit
@@ -266,7 +269,7 @@ class Appender:
             if deadline is not None and refused.sqlstate in (LOCK_TIMEOUT, _CANCELLED):
                 yield Rollback()
                 yield from end_silent_sessions()
-                raise self._busy() from refused
+                raise (yield from self._busy()) from refused
             raise
         results = results[len(before) :]
         position, hash_, recorded_at, now = _only(results[0], self.ledger)[:4]
@@ -307,11 +310,27 @@ class Appender:
         """Of lock_timeout, as Postgres takes it."""
         return "0" if self.lock_timeout == math.inf else str(math.ceil(self.lock_timeout * 1000))
 
-    def _busy(self) -> TailBusy:
+    def _busy(self) -> Plan[TailBusy]:
+        """Names the caller's own transaction, if it is that: one on a connection lent to an append of this process."""
+        ours = yield LentTransactions()
+        if not ours:
+            return self._busy_by()
+        try:
+            rows = yield Query(SQL["tail_holder"], (self.ledger.ledger_id,))
+        except Refused:
+            rows = []
+        if any(pid in ours for (pid,) in rows):
+            return self._busy_by(
+                f"your own transaction (appended to with connection=, backend {rows[0][0]})",
+                "commit or roll it back first, or give connection= to this append too",
+            )
+        # Behind a pooler a connection does not know its backend.
+        return self._busy_by(do=f"{_WHO}; is it a transaction of your own, on a connection= that you gave?")
+
+    def _busy_by(self, who: str = "another transaction", do: str = _WHO) -> TailBusy:
         return TailBusy(
-            f"another transaction holds the tail of ledger {self.ledger.name!r} for longer than the lock timeout "
-            f"({self.lock_timeout:g} s): nothing was recorded, appending again is safe; "
-            "'auditledger status' says who holds it"
+            f"{who} holds the tail of ledger {self.ledger.name!r} for longer than the lock timeout "
+            f"({self.lock_timeout:g} s): nothing was recorded, appending again is safe; {do}"
         )
 
     def _recorded(self, links: list[Link], before: Tail) -> None:

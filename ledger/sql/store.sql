@@ -16,6 +16,13 @@ select position, hash, recorded_at from ledger.tails where ledger_id = %s;
 update ledger.tails set fence = fence where ledger_id = %s
 returning position, hash, recorded_at, clock_timestamp();
 
+-- name: tail_holder
+-- The backend that holds a tail: the xmax of a locked row is the transaction that locked it (status.sql says more).
+select held.pid
+from ledger.tails as tail
+join pg_locks as held on held.granted and held.locktype = 'transactionid' and held.transactionid = tail.xmax
+where tail.ledger_id = %s;
+
 -- name: limit_wait
 -- How long the next statement may take, in ms. A role or database may have a limit of its own, which comes back after it.
 select
