@@ -114,7 +114,7 @@ def _length(column: str) -> Rule:
     limit, optional = LIMITS[column], column.startswith("resource")
 
     def kept(entry: Columns) -> bool:
-        value = getattr(row, column)
+        value = getattr(entry, column)
         if value is None:
             return optional
         return isinstance(value, str) and 1 <= len(value) <= limit and "\0" not in value
