@@ -210,17 +210,19 @@ def _jobs(connection: Connection, seen: _Seen, tree: TreeCheck | None, workers: 
     size = min(_RANGE, -(-(seen.newest.position - seen.first + 1) // workers))
     if tree is not None:
         size = max(size // FULL, 1) * FULL
-    start = drive(scan.next_position(seen.source, seen.first), lambda: connection)
-    while start is not None:
+    at = seen.first
+    while (start := drive(scan.next_position(seen.source, at), lambda: connection)) is not None:
+        if tree is not None and start - at < size:
+            start = at  # missing entries that are quarantined have leaves too
         end = start + size - 1
         if tree is not None:
             end -= end % FULL
         end = min(end, store.FAR)
         job = Job(start, end, through=seen.newest.position)
         yield job if tree is None else drive(tree.job(start, end), lambda: connection)
-        start = drive(scan.next_position(seen.source, end + 1), lambda: connection) if end < store.FAR else None
-        if tree is not None and start is not None and start - end <= size:
-            start = end + 1  # missing entries that are quarantined have leaves too
+        if end == store.FAR:
+            return
+        at = end + 1
 
 
 def _check_range(settings: Settings, seen: _Seen, job: Job) -> tuple[Span, Grown | None]:

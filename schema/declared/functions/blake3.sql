@@ -22,8 +22,8 @@ begin
         for at in 0 .. blocks - 1 loop
             block := substring(chunk from at * 64 + 1 for 64);
             words := array(
-                select get_byte(padded, word * 4)::bigint | get_byte(padded, word * 4 + 1)::bigint << 8
-                    | get_byte(padded, word * 4 + 2)::bigint << 16 | get_byte(padded, word * 4 + 3)::bigint << 24
+                select get_byte(padded, word * 4)::bigint + (get_byte(padded, word * 4 + 1)::bigint << 8)
+                    + (get_byte(padded, word * 4 + 2)::bigint << 16) + (get_byte(padded, word * 4 + 3)::bigint << 24)
                 from (select block || decode(repeat('00', 64 - octet_length(block)), 'hex')) as whole (padded),
                     generate_series(0, 15) as word
                 order by word
