@@ -146,6 +146,7 @@ def _bring_up(migrations: list[Migration], dry_run: bool) -> Plan[list[str]]:
                 break
             yield from _wait(migration, left)
     yield SqlScript(SQL["let_rebuild"])
+    yield SqlScript(SQL["clear_rebuilds"])
     yield from create_ledger("main")
     return [migration.file for migration in pending]
 
@@ -156,6 +157,7 @@ def _apply(migration: Migration) -> Plan[bool]:
         yield Query("begin")
         yield Query(SQL["short_lock_timeout"])
         yield SqlScript(SQL["become_owner"])
+        yield SqlScript(SQL["set_defaults_aside"])
         yield SqlScript(migration.sql)
         yield SqlScript(SQL["become_owner"])
         yield Query(SQL["record"], (migration.file, migration.sha256))

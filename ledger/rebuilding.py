@@ -1,4 +1,4 @@
-"""Rebuilds a projection beside the live one and puts it in its place. Plans, on one connection that holds its lock."""
+"""Rebuilds a projection beside the live one and puts it in its place. Plans; one holds the lock of the others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ledger import trouble
 from ledger.applying import apply_unseen, move, skipped_by
 from ledger.chain import check_continues
-from ledger.effects import Pipeline, Plan, Query, Refused, Rollback, SqlScript
+from ledger.effects import Pipeline, Plan, Query, Refused, Rollback, SqlScript, sql
 from ledger.errors import UsageError
 from ledger.projection import (
     SQL,
@@ -17,45 +17,51 @@ from ledger.projection import (
     building_schema,
     checkpoints,
     create_tables,
+    lock_work,
 )
 from ledger.silence import end_silent_sessions
 from ledger.store import BEGIN, COMMIT, LOCK_TIMEOUT, PAGE, LedgerRef, read
 
+LET_REBUILD = sql("migrate")["let_rebuild"]
 _FORBIDDEN = "42501"
 
 
-def begin_rebuild(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[bool]:
-    """Empty tables beside the live ones. False where another rebuild of this projection is under way.
+def hold_rebuild(projection: Projection) -> Plan[bool]:
+    """Begins a transaction that holds the rebuild's lock until it ends. False where another rebuild is under way.
 
-    The lock belongs to the connection: it must be one's own, and is given up by closing it. Waits for a moment, because
-    the lock of a rebuild that was killed, or has just ended, lasts until Postgres has seen that.
+    Waits for a moment, because the lock of a rebuild that was killed, or has just ended, lasts until Postgres has seen
+    that.
     """
-    lock = Query(SQL["lock_rebuild"], (projection.name,))
+    lock = Query(SQL["hold_rebuild"], (projection.name,))
     try:
-        yield Pipeline((BEGIN, Query(SQL["short_lock_timeout"]), lock, COMMIT))
+        yield Pipeline((BEGIN, Query(SQL["begin_hold"]), Query(SQL["short_lock_timeout"]), lock))
     except Refused as refused:
         if refused.sqlstate != LOCK_TIMEOUT:
             raise
         yield Rollback()
         yield from end_silent_sessions()
         return False
-    yield from drop_rebuild(projection)
+    return True
+
+
+def begin_rebuild(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[None]:
+    """Empty tables beside the live ones, in place of those of a rebuild that was given up. Wants `hold_rebuild`."""
     schema = building_schema(projection)
+    yield SqlScript(LET_REBUILD)
     yield BEGIN
     try:
-        yield SqlScript(f'create schema "{schema}" authorization ledger_projector')
+        yield Query(SQL["begin_rebuild"], (projection.name,))
     except Refused as refused:
         if refused.sqlstate != _FORBIDDEN:
             raise
         raise UsageError(
-            "ledger_projector may not create a schema in this database, which a rebuild needs: run 'auditledger "
+            "ledger_owner may not create a schema in this database, which a rebuild needs: run 'auditledger "
             "migrate' as the database's owner, who lets it (copies and restored databases have no such privileges)"
         ) from refused
     yield Pipeline((Query(SQL["as_projector"]), Query(SQL["set_path"], (schema,))))
     yield from create_tables(projection, schema)
     yield from add_checkpoints(projection, ledgers, building=True)
     yield COMMIT
-    return True
 
 
 def swap(projection: Projection, ledgers: Sequence[LedgerRef], retry: Retry | None = None) -> Plan[bool]:
@@ -70,6 +76,7 @@ def swap(projection: Projection, ledgers: Sequence[LedgerRef], retry: Retry | No
         (
             BEGIN,
             Query(SQL["lock_all_checkpoints"], (projection.name,)),
+            lock_work(schema, [projection]),
             Query(SQL["set_path"], (schema,)),
         )
     )
@@ -101,7 +108,7 @@ def swap(projection: Projection, ledgers: Sequence[LedgerRef], retry: Retry | No
             raise
         yield Rollback()
         return False
-    yield SqlScript(f'drop schema "{schema}" cascade')
+    yield Query(SQL["drop_rebuild"], (projection.name,))
     if retry is None:
         yield COMMIT
     else:
@@ -110,8 +117,5 @@ def swap(projection: Projection, ledgers: Sequence[LedgerRef], retry: Retry | No
 
 
 def drop_rebuild(projection: Projection) -> Plan[None]:
-    """Clears away a rebuild that was given up or killed."""
-    yield BEGIN
-    yield SqlScript(f'drop schema if exists "{building_schema(projection)}" cascade')
-    yield Query(SQL["drop_building_checkpoints"], (projection.name,))
-    yield COMMIT
+    """Clears away a rebuild that was given up."""
+    yield Query(SQL["drop_rebuild"], (projection.name,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from importlib import import_module
@@ -10,25 +11,28 @@ from typing import TypeVar
 
 from ledger.applying import advance_exactly
 from ledger.chain import check_continues
-from ledger.connections import ALONE, connect
+from ledger.connections import WORKS, connect
 from ledger.drive import Connection, drive
-from ledger.effects import Plan
+from ledger.effects import Plan, Query
 from ledger.errors import (
     ChainBroken,
     InvalidSetting,
     ProjectionFailed,
     SkipRefused,
     TailBusy,
+    Unavailable,
     UnknownProjection,
 )
 from ledger.projection import Projection, Retry, checkpoints
-from ledger.rebuilding import begin_rebuild, drop_rebuild, swap
+from ledger.rebuilding import begin_rebuild, drop_rebuild, hold_rebuild, swap
 from ledger.settings import Settings
 from ledger.store import LedgerRef, all_ledgers, read, tail_of
 
 GROUP = "auditledger.projections"
 """The entry points under which packages offer their projections."""
 BATCH = 5000
+ALIVE = 2.0
+"""Seconds between two signs of life of a rebuild."""
 TRIES = 60
 """How often a swap that readers hold up is tried, a second apart."""
 
@@ -69,34 +73,85 @@ def rebuild(
     be applied, TailBusy where readers hold the live tables for minutes, InvalidSetting where another rebuild of the
     same projection runs, SkipRefused where there is nothing to take back.
     """
-    connection = connect(settings, ALONE)
+    hold = _Hold(settings, projection)
     try:
-        return _Rebuild(connection, projection, progress or (lambda done, to_do: None), retry).run()
-    except (ChainBroken, ProjectionFailed, SkipRefused, TailBusy):
-        connection.rollback()
-        drive(drop_rebuild(projection), lambda: connection)
-        raise
+        connection = connect(settings, WORKS)
+        try:
+            return _Rebuild(connection, hold, projection, progress or (lambda done, to_do: None), retry).run()
+        except (ChainBroken, ProjectionFailed, SkipRefused, TailBusy):
+            connection.rollback()
+            drive(drop_rebuild(projection), lambda: connection)
+            raise
+        finally:
+            connection.close()
     finally:
-        connection.close()
+        hold.close()
+
+
+class _Hold:
+    """The lock of one rebuild: a transaction on a connection of its own, with a thread that keeps it from idling.
+
+    It ends with the process, and when that falls silent. It takes no snapshot and no number, so VACUUM goes on.
+    """
+
+    def __init__(self, settings: Settings, projection: Projection) -> None:
+        self._connection = connect(settings, WORKS)
+        try:
+            if not drive(hold_rebuild(projection), lambda: self._connection):
+                raise InvalidSetting(f"another rebuild of {projection.name!r} is running: wait for it to end")
+        except BaseException:
+            self._connection.close()
+            raise
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._stay, name=f"rebuild of {projection.name}", daemon=True)
+        self._thread.start()
+
+    def _stay(self) -> None:
+        while not self._closed.wait(ALIVE):
+            try:
+                self.check()
+            except Unavailable:
+                return
+
+    def check(self) -> None:
+        """Raises ConnectionLost where the lock went with its connection."""
+        drive(_alive(), lambda: self._connection)
+
+    def close(self) -> None:
+        self._closed.set()
+        self._thread.join()
+        self._connection.close()
+
+
+def _alive() -> Plan[None]:
+    yield Query("select 1")
 
 
 class _Rebuild:
-    """One rebuild, on a connection of its own, which also holds its lock."""
+    """One rebuild, on a connection of its own."""
 
-    def __init__(self, connection: Connection, projection: Projection, progress: Progress, retry: Retry | None) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        hold: _Hold,
+        projection: Projection,
+        progress: Progress,
+        retry: Retry | None,
+    ) -> None:
         self._connection = connection
+        self._hold = hold
         self._projection = projection
         self._progress = progress
         self._retry = retry
         self._done = 0
 
     def run(self) -> int:
-        if not self._drive(begin_rebuild(self._projection, self._drive(all_ledgers()))):
-            raise InvalidSetting(f"another rebuild of {self._projection.name!r} is running: wait for it to end")
+        self._drive(begin_rebuild(self._projection, self._drive(all_ledgers())))
         for _ in range(TRIES):
             ledgers = self._drive(all_ledgers())
             while sum(map(self._catch_up, ledgers)) > BATCH:
                 pass  # much has come meanwhile; it gets less, but hardly ever nothing
+            self._hold.check()
             try:
                 if self._drive(swap(self._projection, ledgers, self._retry)):
                     return self._done
@@ -116,7 +171,10 @@ class _Rebuild:
             advanced = advance_exactly(
                 ledger, self._projection, tail, entries, epoch=built.epoch, building=True, retry=self._retry
             )
-            tail = self._drive(advanced)[self._projection.name].tail
+            moved = self._drive(advanced).get(self._projection.name)
+            if moved is None:
+                raise Unavailable(f"another rebuild of {self._projection.name!r} took this one's place: replay it again")
+            tail = moved.tail
             self._done += len(entries)
             self._progress(self._done, max(goal, self._done))
         return tail.position - built.position

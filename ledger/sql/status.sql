@@ -4,7 +4,8 @@ from ledger.ledgers as ledger left join ledger.tails as tail using (ledger_id) o
 
 -- name: projections
 select
-    ledger_id, name, position, version, building, failed_position, failed_error, failing_since,
+    ledger_id, name, position, version, building,
+    building and name in (select ledger.left_rebuilds()), failed_position, failed_error, failing_since,
     extract(epoch from clock_timestamp() - failing_since)::float8, failed_tries,
     (
         select count(*) from ledger.skips as skip
