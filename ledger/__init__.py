@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     )
     from ledger.events import Appended, Entry, Event, Receipt, Tail, Unchanged
     from ledger.note import Verifier
-    from ledger.projection import Projection, Writes
+    from ledger.projection import Projection, Writes, read_views
     from ledger.proof import Consistency, Proof, Proven, check_consistency_proof, check_proof
     from ledger.quorum import Witnesses
     from ledger.signing import Key
@@ -104,6 +104,7 @@ _HOMES = {
     "check_proof": "ledger.proof",
     "create_async_redis_connection": "ledger.connections",
     "create_redis_connection": "ledger.connections",
+    "read_views": "ledger.projection",
 }
 
 __all__ = [
@@ -159,6 +160,7 @@ __all__ = [
     "check_proof",
     "create_async_redis_connection",
     "create_redis_connection",
+    "read_views",
 ]
 
 

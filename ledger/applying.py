@@ -13,7 +13,16 @@ from ledger.effects import Apply, Pipeline, Plan, Query, Refused, Rollback, Row
 from ledger.errors import ChainBroken, ProjectionFailed, StreamDiverged, Unavailable
 from ledger.events import Entry, Quarantined, Seen, Tail
 from ledger.findings import erased_by
-from ledger.projection import LIVE_SCHEMA, SQL, Checkpoint, Projection, Retry, Writes, building_schema
+from ledger.projection import (
+    LIVE_SCHEMA,
+    SQL,
+    Checkpoint,
+    Projection,
+    Retry,
+    Writes,
+    building_schema,
+    lock_work,
+)
 from ledger.quarantine import holds, if_chained
 from ledger.silence import end_silent_sessions
 from ledger.store import BEGIN, COMMIT, LOCK_TIMEOUT, LedgerRef
@@ -47,11 +56,12 @@ def advance(
     names = [projection.name for projection in projections]
     last = entries[-1]
     try:
-        *_, rows, skipped, there = yield Pipeline(
+        _, rows, *_, skipped, there = yield Pipeline(
             (
                 BEGIN,
-                Query(SQL["set_path"], (schema,)),
                 Query(SQL["lock_checkpoints"], (ledger.ledger_id, names, building)),
+                lock_work(schema, projections),
+                Query(SQL["set_path"], (schema,)),
                 trouble.skips(ledger.ledger_id, names),
                 if_chained(ledger, last.position, last.hash),
             )

@@ -230,6 +230,11 @@ def _ledger(ledger: LedgerState) -> Iterator[Check]:
                     f"'auditledger --ledger {ledger.name} skip {place.name} {still.position}'"
                 )
                 yield check(name, "warning", f"stands still at entry {still.position}: {still.error}", advice)
+            elif place.abandoned:
+                yield check(
+                    f"{name} (rebuild)", "warning", "was killed, and left copies of bodies that no erasure reaches",
+                    f"'auditledger project --once', or 'replay {place.name}', drops them",
+                )  # fmt: skip
             elif place.rebuilding:
                 yield check(f"{name} (rebuild)", "ok", f"at {place.position}")
             else:

@@ -2,7 +2,8 @@
 
 An erasure removes the body of an entry (before, after, metadata, salt) and records `ledger.entry_erased` in the same
 transaction; the envelope stays, and with it the chain. The relay deletes the stream's copy when it publishes that
-entry, and projections drop what they made of the body when they come to it. What an erasure does not reach:
+entry, and projections drop what they made of the body when they come to it, rebuilds in progress too; what a killed
+rebuild left behind is dropped at once. What an erasure does not reach:
 
 - backups, base backups and WAL archives made before it, and replicas until they have replayed it;
 - Postgres' dead row versions until VACUUM, statistics until ANALYZE, and deleted blocks on the disk;
@@ -21,7 +22,7 @@ from typing import Any
 import msgspec
 
 from ledger.canonical import Draft
-from ledger.effects import Pipeline, Plan, Query, Refused, sql
+from ledger.effects import Pipeline, Plan, Query, Refused, Rollback, sql
 from ledger.errors import (
     ErasureRefused,
     HoldRefused,
@@ -160,6 +161,8 @@ def record_own(
         if error is None:
             raise
         raise error from refused
+    if draft.event.action == ERASED:
+        yield from _clear_rebuilds()
     if not _says_the_same(draft, entry):
         raise _done_before(draft.event, entry)
     return [Repeat(Receipt(entry.id, entry.position, entry.hash, entry.recorded_at))]
@@ -171,6 +174,14 @@ def _skip(name: str, position: int) -> tuple[str, str]:
     if not isinstance(position, int) or not 0 < position < 10**18:
         raise InvalidEvent("position", f"must be the position of an entry, not {position!r}")
     return SKIP_TYPE, f"{name}:{position}"
+
+
+def _clear_rebuilds() -> Plan[None]:
+    """Drops what killed rebuilds left behind. The erasure is recorded: should this fail, the next worker does it."""
+    try:
+        yield Query(SQL["clear_rebuilds"])
+    except Refused:
+        yield Rollback()
 
 
 def _lock_projection(appender: Appender, draft: Draft) -> Plan[None]:

@@ -165,12 +165,14 @@ def _apply_next(migrations: list[Migration]) -> Plan[Migration | None]:
         if pending:
             migration = pending[0]
             yield SqlScript(SQL["become_owner"])
+            yield SqlScript(SQL["set_defaults_aside"])
             yield SqlScript(migration.sql)
             yield SqlScript(SQL["become_owner"])
             yield Query(SQL["record"], (migration.file, migration.sha256))
             yield SqlScript(SQL["leave_owner"])
         else:
             yield SqlScript(SQL["let_rebuild"])
+            yield SqlScript(SQL["clear_rebuilds"])
             yield from create_ledger("main")
         yield COMMIT
     except Refused as refused:

@@ -57,6 +57,7 @@ class Place(NamedTuple):
     """How far a projection or a consumer group has come. ahead: further than the ledger, which was set back.
 
     skipped: how many entries a projection leaves out. parked: how many a group does; None where Redis is away.
+    abandoned: a rebuild that was killed, and left copies of bodies that no erasure reaches.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Place(NamedTuple):
     ahead: bool
     version: int = 0
     rebuilding: bool = False
+    abandoned: bool = False
     standstill: Standstill | None = None
     skipped: int = 0
     parked: int | None = None
@@ -259,10 +261,10 @@ def _places(state: LedgerState, rows: list[Row]) -> Plan[tuple[Place, ...]]:
     return tuple(places)
 
 
-def _with_trouble(place: Place, version: int, building: bool, *more: Any) -> Place:
+def _with_trouble(place: Place, version: int, building: bool, abandoned: bool, *more: Any) -> Place:
     *standstill, skipped = more
     stands = Standstill(*standstill) if standstill[0] is not None else None
-    return place._replace(version=version, rebuilding=building, standstill=stands, skipped=skipped)
+    return place._replace(version=version, rebuilding=building, abandoned=abandoned, standstill=stands, skipped=skipped)
 
 
 def _lag(ledger_id: int, at: int, end: int) -> Plan[Lag]:

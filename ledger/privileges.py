@@ -9,15 +9,17 @@ from ledger.errors import UnknownLedger, UsageError
 from ledger.store import all_ledgers
 
 SQL = sql("privileges")
-READER = "ledger_reader"
-ROLES = ("ledger_writer", READER, "ledger_projector", "ledger_eraser", "ledger_admin")
+READER, WRITER = "ledger_reader", "ledger_writer"
+ROLES = (WRITER, READER, "ledger_projector", "ledger_eraser", "ledger_admin")
 """The roles that users are given. Nobody is given ledger_owner."""
+BY_LEDGER = (READER, WRITER)
+"""Those that are given for some ledgers, or for all."""
 _REFUSED = "0LP01"
 
 
 def grant(role: str, user: str, ledgers: Sequence[str] | None = None) -> Plan[None]:
-    """Gives a user one of ROLES. ledgers: the names of those that a reader may read, besides what it may already; None
-    for all, those to come among them.
+    """Gives a user one of ROLES. ledgers: the names of those that a reader may read, or a writer append to, besides what
+    it may already; None for all, those to come among them.
 
     Raises UsageError where there is no such role or user, UnknownLedger.
     """
@@ -25,11 +27,11 @@ def grant(role: str, user: str, ledgers: Sequence[str] | None = None) -> Plan[No
 
 
 def revoke(role: str, user: str, ledgers: Sequence[str] | None = None) -> Plan[None]:
-    """Takes a role from a user. ledgers: the names of those that a reader may read no longer; the role goes with the
-    last of them. None: the role, whatever it was given for.
+    """Takes a role from a user. ledgers: the names of those that a reader or writer has it for no longer; the role goes
+    with the last of them. None: the role, whatever it was given for.
 
-    Raises UsageError where there is no such role or user, where the user reads all ledgers and some are named, or where
-    somebody else gave it the role by hand; UnknownLedger.
+    Raises UsageError where there is no such role or user, where the user has it for all ledgers and some are named, or
+    where somebody else gave it the role by hand; UnknownLedger.
     """
     yield from _change("revoke", role, user, ledgers)
 
@@ -37,8 +39,8 @@ def revoke(role: str, user: str, ledgers: Sequence[str] | None = None) -> Plan[N
 def _change(how: str, role: str, user: str, ledgers: Sequence[str] | None) -> Plan[None]:
     ids = None
     if ledgers is not None:
-        if role != READER:
-            raise UsageError(f"{role} is for all ledgers: only {READER} is given ledger by ledger")
+        if role not in BY_LEDGER:
+            raise UsageError(f"{role} is for all ledgers: only {' and '.join(BY_LEDGER)} are given ledger by ledger")
         known = {ledger.name: ledger.ledger_id for ledger in (yield from all_ledgers())}
         unknown = [name for name in ledgers if name not in known]
         if unknown:

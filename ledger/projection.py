@@ -99,6 +99,7 @@ def install(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[None]:
     yield Pipeline(
         (
             *(BEGIN, Query(SQL["as_projector"]), Query(SQL["lock_name"], (projection.name,))),
+            lock_work(LIVE_SCHEMA, [projection]),
             Query(SQL["set_path"], (LIVE_SCHEMA,)),
         )
     )
@@ -106,6 +107,22 @@ def install(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[None]:
         yield from create_tables(projection, LIVE_SCHEMA)
     yield from add_checkpoints(projection, ledgers, building=False)
     yield COMMIT
+
+
+def read_views(tables: Sequence[str], query: Query) -> Plan[list[Row]]:
+    """The rows of a query on read views, in a transaction of its own. tables: those of `ledger_views` that it names.
+
+    Raises RecordRefused where one of them is no plain table: Postgres would run what its owner put there, with the
+    rights of whoever reads it.
+    """
+    lock = Query(SQL["lock_plain"], (list(tables),))
+    *_, rows, _ = yield Pipeline((Query("begin isolation level read committed read only"), lock, query, COMMIT))
+    return list(rows)
+
+
+def clear_rebuilds() -> Plan[None]:
+    """Drops what rebuilds left behind that were killed."""
+    yield Query(SQL["clear_rebuilds"])
 
 
 def checkpoints(name: str, building: bool = False) -> Plan[dict[int, Checkpoint]]:
@@ -120,6 +137,11 @@ def reached(ledger: LedgerRef, name: str) -> Plan[int]:
     if ledger.ledger_id not in found:
         raise UnknownProjection(f"there is no projection {name!r} yet: build it with 'auditledger project {name}'")
     return found[ledger.ledger_id].position
+
+
+def lock_work(schema: str, projections: Iterable[Projection]) -> Query:
+    """The statement that refuses to go on where a worker with more rights than ledger_projector would run its code."""
+    return Query(SQL["lock_work"], (schema, [table for projection in projections for table in projection.tables]))
 
 
 def building_schema(projection: Projection) -> str:

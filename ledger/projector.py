@@ -22,7 +22,7 @@ from ledger.errors import (
     UsageError,
 )
 from ledger.events import Entry, Seen, Tail
-from ledger.projection import Checkpoint, Projection, checkpoints, install
+from ledger.projection import Checkpoint, Projection, checkpoints, clear_rebuilds, install
 from ledger.relay import Standing, standings
 from ledger.replay import rebuild
 from ledger.servers import Servers
@@ -93,6 +93,7 @@ class Projector:
 
     def install(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Creates the tables of new projections, and rebuilds those whose version has changed."""
+        self._servers.run(clear_rebuilds())
         ledgers = [standing.ledger for standing in self._servers.run(standings(None))]
         for projection in self._projections:
             found = self._servers.run(checkpoints(projection.name))

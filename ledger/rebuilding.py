@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ledger import trouble
 from ledger.applying import apply_unseen, move, skipped_by
-from ledger.effects import Pipeline, Plan, Query, Refused, Rollback, SqlScript
+from ledger.effects import Pipeline, Plan, Query, Refused, Rollback, SqlScript, sql
 from ledger.errors import UsageError
 from ledger.projection import (
     SQL,
@@ -16,10 +16,12 @@ from ledger.projection import (
     building_schema,
     checkpoints,
     create_tables,
+    lock_work,
 )
 from ledger.quarantine import vetted
 from ledger.store import BEGIN, COMMIT, LOCK_TIMEOUT, PAGE, LedgerRef, read, tail_of
 
+LET_REBUILD = sql("migrate")["let_rebuild"]
 _FORBIDDEN = "42501"
 
 
@@ -29,17 +31,17 @@ def lock_of(projection: Projection) -> Query:
 
 
 def begin_rebuild(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[None]:
-    """Empty tables beside the live ones."""
-    yield from drop_rebuild(projection)
+    """Empty tables beside the live ones, in place of those of a rebuild that was given up. Wants the lock."""
     schema = building_schema(projection)
+    yield SqlScript(LET_REBUILD)
     yield BEGIN
     try:
-        yield SqlScript(f'create schema "{schema}" authorization ledger_projector')
+        yield Query(SQL["begin_rebuild"], (projection.name,))
     except Refused as refused:
         if refused.sqlstate != _FORBIDDEN:
             raise
         raise UsageError(
-            "ledger_projector may not create a schema in this database, which a rebuild needs: run 'auditledger "
+            "ledger_owner may not create a schema in this database, which a rebuild needs: run 'auditledger "
             "migrate' as the database's owner, who lets it (copies and restored databases have no such privileges)"
         ) from refused
     yield Pipeline((Query(SQL["as_projector"]), Query(SQL["set_path"], (schema,))))
@@ -60,6 +62,7 @@ def swap(projection: Projection, ledgers: Sequence[LedgerRef], retry: Retry | No
         (
             BEGIN,
             Query(SQL["lock_all_checkpoints"], (projection.name,)),
+            lock_work(schema, [projection]),
             Query(SQL["set_path"], (schema,)),
         )
     )
@@ -91,7 +94,7 @@ def swap(projection: Projection, ledgers: Sequence[LedgerRef], retry: Retry | No
             raise
         yield Rollback()
         return False
-    yield SqlScript(f'drop schema "{schema}" cascade')
+    yield Query(SQL["drop_rebuild"], (projection.name,))
     if retry is None:
         yield COMMIT
     else:
@@ -100,8 +103,5 @@ def swap(projection: Projection, ledgers: Sequence[LedgerRef], retry: Retry | No
 
 
 def drop_rebuild(projection: Projection) -> Plan[None]:
-    """Clears away a rebuild that was given up or killed."""
-    yield BEGIN
-    yield SqlScript(f'drop schema if exists "{building_schema(projection)}" cascade')
-    yield Query(SQL["drop_building_checkpoints"], (projection.name,))
-    yield COMMIT
+    """Clears away a rebuild that was given up."""
+    yield Query(SQL["drop_rebuild"], (projection.name,))

@@ -20,6 +20,7 @@ from ledger.errors import (
     ProjectionFailed,
     SkipRefused,
     TailBusy,
+    Unavailable,
     UnknownProjection,
 )
 from ledger.locking import kept, take
@@ -32,6 +33,8 @@ from ledger.store import LedgerRef, all_ledgers, read, tail_of
 GROUP = "auditledger.projections"
 """The entry points under which packages offer their projections."""
 BATCH = 5000
+ALIVE = 2.0
+"""Seconds between two signs of life of a rebuild."""
 TRIES = 60
 """How often a swap that readers hold up is tried, a second apart."""
 
@@ -109,6 +112,7 @@ class _Rebuild:
             ledgers = self._drive(all_ledgers())
             while sum(map(self._catch_up, ledgers)) > BATCH:
                 pass  # much has come meanwhile; it gets less, but hardly ever nothing
+            self._locked()
             try:
                 if self._drive(swap(self._projection, ledgers, self._retry)):
                     return self._done
@@ -129,7 +133,12 @@ class _Rebuild:
             advanced = advance_exactly(
                 ledger, self._projection, tail, entries, epoch=built.epoch, building=True, retry=self._retry
             )
-            tail = self._drive(advanced)[self._projection.name].tail
+            moved = self._drive(advanced).get(self._projection.name)
+            if moved is None:
+                raise Unavailable(
+                    f"another rebuild of {self._projection.name!r} took this one's place: replay it again"
+                )
+            tail = moved.tail
             self._done += len(entries)
             self._progress(self._done, max(goal, self._done))
         return tail.position - built.position

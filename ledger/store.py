@@ -50,7 +50,10 @@ def find_ledger(name: str) -> Plan[LedgerRef]:
     """The ledger of that name. Raises UnknownLedger."""
     rows = yield Query(SQL["find_ledger"], (name,))
     if not rows:
-        raise UnknownLedger(f"there is no ledger {name!r} in this database: create it with 'auditledger create {name}'")
+        raise UnknownLedger(
+            f"there is no ledger {name!r} in this database that this user was granted: 'auditledger create {name}' "
+            "creates it, 'auditledger grant' gives a user a ledger"
+        )
     return LedgerRef(*rows[0])
 
 
@@ -226,7 +229,7 @@ class Appender:
             queries.append(Query(SQL["changed"], (self.ledger.ledger_id, *expect)))
         tail, results = yield from self._locked(own, queries, deadline)
         found = [Recorded(*row) for row in results[0]] if ids else []
-        repeats = (yield from _compare(self.ledger, drafts, found)) if found else {}
+        repeats = (yield from _compare(self.ledger, drafts, found, stop)) if found else {}
         fresh, outcomes = sift(drafts, repeats, stop)
         if fresh:
             _check(expect, tail, results[-1] if results else [])
@@ -370,11 +373,12 @@ def _check(expect: Condition | None, tail: Tail, rows: list[Row]) -> None:
 
 
 def _compare(
-    ledger: LedgerRef, drafts: Sequence[Draft], found: Sequence[Recorded]
+    ledger: LedgerRef, drafts: Sequence[Draft], found: Sequence[Recorded], stop: bool
 ) -> Plan[dict[int, tuple[Recorded, str | None]]]:
     """Of each repeated draft, by its place: what is recorded, and the first field that differs, None where none does.
 
-    Of an erased entry only the envelope can be compared.
+    Of an erased entry only the envelope can be compared. Of bodies the database says which is the first that differs,
+    and compares each id once a question. stop: what comes after the first that differs does not matter.
     """
     known = {recorded.id: recorded for recorded in found}
     repeats = {
@@ -383,11 +387,18 @@ def _compare(
         if draft.id in known
     }
     places = [place for place, (recorded, field) in repeats.items() if field is None and not recorded.erased]
-    if places:
-        params = (ledger.ledger_id, *bodies([drafts[place] for place in places]))
-        for number, field in (yield Query(SQL["differences"], params)):
-            place = places[number - 1]
-            repeats[place] = (repeats[place][0], field)
+    while places:
+        once = {drafts[place].id: place for place in reversed(places)}
+        asked = sorted(once.values())
+        params = (ledger.ledger_id, *bodies([drafts[place] for place in asked]))
+        [(number,)] = yield Query(SQL["first_difference"], params)
+        known_now = set(asked[:number])
+        places = [place for place in places if place not in known_now]
+        if number is not None:
+            differs = asked[number - 1]
+            repeats[differs] = (repeats[differs][0], "body (before, after or metadata)")
+            if stop:
+                places = [place for place in places if place < differs]
     return repeats
 
 

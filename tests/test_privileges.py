@@ -18,7 +18,7 @@ from tests.views import project, some_events
 FORBIDDEN, OWN_ACTION = "42501", "LE005"
 NEVER = ("55000", "42809", "0A000", "428C9")
 """Of a view, or a generated column: what nobody can do."""
-CALLABLE = {"recorded", "differences", "changed"}
+CALLABLE = {"recorded", "differences", "first_difference", "changed", "may_write"}
 SELECTABLE = {"ledger.ledgers", "ledger.tails", "ledger.migrations"}
 SECRET = "a-secret-in-a-body"
 
@@ -180,7 +180,7 @@ def test_what_a_writer_is_told_has_no_bodies(writer: psycopg.Connection, admin: 
     assert len(told := columns.fetchall()) == 21 and SECRET not in str(told)
     texts = [None] * len(ids)
     told = writer.execute("select * from ledger.differences(1, %s, %s, %s, %s)", (ids, texts, texts, texts)).fetchall()
-    assert {field for _, field in told} == {"before", "after", "metadata"}
+    assert {field for _, field in told} == {"body"}
     for view in ("pg_stats", "pg_stats_ext"):
         assert (
             writer.execute(f"select from {view} where schemaname ^@ 'ledger' and tablename = 'audit_logs'").rowcount

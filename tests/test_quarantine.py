@@ -25,7 +25,7 @@ from ledger.erasure import erasing
 from ledger.errors import LedgerError
 from ledger.events import Tail
 from ledger.export import export
-from ledger.findings import QUARANTINED, Report
+from ledger.rules import QUARANTINED, Report
 from ledger.marks import digests
 from ledger.overview import look
 from ledger.quarantine import _stands

@@ -80,7 +80,8 @@ def _ledger_object(ledger: LedgerState) -> dict[str, Any]:
         "held_by": None if ledger.holder is None else holder_object(ledger.holder),
         "stream": None if ledger.stream is None else _stream_object(ledger.stream),
         "projections": None if ledger.projections is None else [
-            {"name": view.name, "version": view.version, "rebuilding": view.rebuilding} | _place_object(view)
+            {"name": view.name, "version": view.version, "rebuilding": view.rebuilding, "abandoned": view.abandoned}
+            | _place_object(view)
             | {"standstill": _standstill_object(view.standstill), "skipped": view.skipped}
             for view in ledger.projections
         ],
@@ -154,7 +155,9 @@ def _print_ledger(ledger: LedgerState, found: Overview) -> None:
     rows = [("  stream", *_stream_row(ledger.stream, found.redis))]
     if ledger.ledger_id is not None:
         for view in ledger.projections or ():
-            name = f"  {view.name}" + (" (being rebuilt)" if view.rebuilding else "")
+            name = f"  {view.name}" + (
+                " (abandoned rebuild)" if view.abandoned else " (being rebuilt)" if view.rebuilding else ""
+            )
             rows.append((name, *_place_row(view, _REPLAY)))
         groups = ledger.subscriptions or ()
         rows += [(f"  group {group.name}", *_place_row(group, _NEW_EPOCH)) for group in groups]

@@ -2,13 +2,33 @@
 select pg_advisory_xact_lock(hashtextextended('auditledger projection ' || %s, 0));
 
 -- name: lock_rebuild
-select pg_advisory_xact_lock(hashtextextended('auditledger rebuild ' || %s, 0));
+-- In a transaction of its own (locking.py), which lasts as long as the rebuild.
+select pg_advisory_xact_lock(ledger.rebuild_lock(%s));
+
+-- name: begin_rebuild
+select ledger.begin_rebuild(%s);
+
+-- name: drop_rebuild
+select ledger.drop_rebuild(%s);
+
+-- name: clear_rebuilds
+-- What rebuilds left behind that were killed.
+select ledger.clear_rebuilds();
+
+-- name: lock_work
+-- Read views belong to ledger_projector: whoever has more rights than that runs nothing that it may have put there.
+select ledger.lock_work(%s, %s);
+
+-- name: lock_plain
+-- Nothing that somebody put into a read view is run by who reads it.
+select ledger.lock_plain(variadic %s), set_config('search_path', 'pg_catalog, pg_temp', true);
 
 -- name: set_path
 -- A view may think for longer between two statements than an append, before it is taken for one whose process fell
 -- silent. 8 s is what connections.py asks for; a user's own setting stays.
 select
-    set_config('search_path', quote_ident(%s) || ', pg_catalog', true),
+    -- Postgres' own come first, unsaid; a table of the session's own, last.
+    set_config('search_path', quote_ident(%s) || ', pg_temp', true),
     set_config(
         'idle_in_transaction_session_timeout',
         regexp_replace(current_setting('idle_in_transaction_session_timeout'), '^8s$', '20s'),
@@ -70,9 +90,6 @@ delete from ledger.projections where name = %s and not building;
 
 -- name: raise_checkpoints
 update ledger.projections set building = false where name = %s and building;
-
--- name: drop_building_checkpoints
-delete from ledger.projections where name = %s and building;
 
 
 -- name: entry

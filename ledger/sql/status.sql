@@ -4,7 +4,8 @@ from ledger.ledgers as ledger left join ledger.tails as tail using (ledger_id) o
 
 -- name: projections
 select
-    ledger_id, name, position, version, building, failed_position, failed_error,
+    ledger_id, name, position, version, building,
+    building and name in (select ledger.left_rebuilds()), failed_position, failed_error,
     -- Somebody may have written a time by hand that no datetime can hold.
     case when failing_since between '1970-01-01' and clock_timestamp() then failing_since
         when failing_since is not null then clock_timestamp() end,

@@ -116,8 +116,8 @@ select
     position, id, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id, hash, erased
 from ledger.recorded(%s, %s);
 
--- name: differences
-select number, field from ledger.differences(%s, %s, %s, %s, %s) where field is not null;
+-- name: first_difference
+select ledger.first_difference(%s, %s, %s, %s, %s);
 
 -- name: read
 -- A time that no datetime can hold, which only a forged entry has, is null.

@@ -11,8 +11,8 @@ begin
         execute format('select bool_or(ledger_id is null) from ledger.%I where role = $1', grants)
             into has_all using quote_ident(grantee)::regrole;
         if ledger_ids is not null and has_all then
-            raise exception '% has % for all ledgers: revoke the role without naming one, then grant it those that are'
-                ' left', grantee, granted using errcode = '0LP01';
+            raise exception '% % all ledgers: revoke the role without naming one, then grant it those that are left',
+                grantee, case granted when 'ledger_reader' then 'reads' else 'appends to' end using errcode = '0LP01';
         end if;
         execute format('delete from ledger.%I where role = $1 and ($2 is null or ledger_id = any ($2))', grants)
             using quote_ident(grantee)::regrole, ledger_ids;
