@@ -10,9 +10,10 @@ import time
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg.abc import PQGen
+from psycopg.abc import PQGen, PQGenConn
 
 from ledger.effects import Query
+from ledger.environment import without_service
 
 T = TypeVar("T")
 
@@ -33,6 +34,18 @@ class _Answering:
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.well = time.monotonic()
+
+    @classmethod
+    def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Any]:
+        # libpq reads its environment before anything is sent, which is before the first wait.
+        gen = super()._connect_gen(conninfo)  # type: ignore[misc]
+        with without_service(conninfo):
+            wanted = next(gen)
+        try:
+            while True:
+                wanted = gen.send((yield wanted))
+        except StopIteration as stop:
+            return stop.value
 
 
 class AnsweringConnection(_Answering, psycopg.Connection[Any]):

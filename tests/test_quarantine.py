@@ -25,13 +25,14 @@ from ledger.erasure import erasing
 from ledger.errors import LedgerError
 from ledger.events import Tail
 from ledger.export import export
-from ledger.rules import QUARANTINED, Report
+from ledger.findings import Report
 from ledger.marks import digests
 from ledger.overview import look
 from ledger.quarantine import _stands
 from ledger.relay import Relay
 from ledger.replay import rebuild
 from ledger.rows import insert_params
+from ledger.rules import QUARANTINED
 from ledger.servers import Servers
 from ledger.signing import create_key
 from ledger.store import SQL, create_ledger

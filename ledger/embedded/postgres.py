@@ -8,11 +8,15 @@ import tempfile
 from pathlib import Path
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
+from ledger.answering import AnsweringConnection
 from ledger.embedded.access import Access
 from ledger.embedded.files import sync_folder, write_private
 from ledger.embedded.process import Server
 from ledger.embedded.reach import Wheel
+from ledger.environment import everything_said
+from ledger.errors import InvalidSetting
 
 
 class Postgres(Server):
@@ -59,16 +63,12 @@ class Postgres(Server):
     def accepts(self, access: Access) -> bool:
         """Can one log in? One cannot during a recovery."""
         try:
-            psycopg.connect(
-                host="127.0.0.1",
-                port=access.port,
-                user="ledger",
-                password=access.password,
-                dbname="ledger",
-                connect_timeout=2,
-                sslmode="disable",  # whatever PGSSLMODE in the environment asks of other servers
-                gssencmode="disable",
-            ).close()
-        except psycopg.OperationalError:
+            who = {"user": "ledger", "password": access.password, "dbname": "ledger"}
+            where = {"host": "127.0.0.1", "port": access.port, "connect_timeout": 2}
+            AnsweringConnection.connect(make_conninfo(**where, **who, **everything_said())).close()
+        except psycopg.OperationalError as error:
+            if "invalid value for parameter" in str(error):  # PGTZ and PGDATESTYLE cannot be overruled
+                said = " ".join(str(error).split())
+                raise InvalidSetting(f"the environment asks the embedded Postgres for nonsense: {said}") from None
             return False
         return True
