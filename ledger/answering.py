@@ -11,12 +11,18 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg.abc import PQGen
+from psycopg.pq import ConnStatus
+from psycopg.pq.abc import PGconn
+
+from ledger import forks
 
 T = TypeVar("T")
 
 
 class _Answering:
-    """patience: seconds of silence after which it is closed and an OperationalError raised; None waits for ever.
+    """A child of a fork cannot use it (forks.py).
+
+    patience: seconds of silence after which it is closed and an OperationalError raised; None waits for ever.
 
     well: when it was known to work last, by the monotonic clock.
     """
@@ -26,6 +32,13 @@ class _Answering:
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.well = time.monotonic()
+        forks.register(self)
+
+    def after_fork(self) -> object:
+        pgconn: PGconn = self.pgconn  # type: ignore[attr-defined]
+        if pgconn.status == ConnStatus.OK:
+            forks.cut(pgconn.socket)
+        return self
 
 
 class AnsweringConnection(_Answering, psycopg.Connection[Any]):
