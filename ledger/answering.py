@@ -11,7 +11,10 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg.abc import PQGen, PQGenConn
+from psycopg.pq import ConnStatus
+from psycopg.pq.abc import PGconn
 
+from ledger import forks
 from ledger.effects import Query
 from ledger.environment import without_service
 
@@ -19,7 +22,9 @@ T = TypeVar("T")
 
 
 class _Answering:
-    """patience: seconds of silence after which it is closed and an OperationalError raised; None waits for ever.
+    """A child of a fork cannot use it (forks.py).
+
+    patience: seconds of silence after which it is closed and an OperationalError raised; None waits for ever.
 
     well: when it was known to work last, by the monotonic clock.
     direct: its session is the server's own, none that a pooler lends. settings: statements that go with each begin.
@@ -34,6 +39,13 @@ class _Answering:
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.well = time.monotonic()
+        forks.register(self)
+
+    def after_fork(self) -> object:
+        pgconn: PGconn = self.pgconn  # type: ignore[attr-defined]
+        if pgconn.status == ConnStatus.OK:
+            forks.cut(pgconn.socket)
+        return self
 
     @classmethod
     def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Any]:

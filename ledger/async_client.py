@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
-from ledger import proving, quarantine, store, tree
+from ledger import forks, proving, quarantine, store, tree
 from ledger.callers import adrive_within
 from ledger.consumer import POLL, Streams, followed, reader_after
 from ledger.cursors import AsyncConnection
@@ -47,8 +48,22 @@ class AsyncLedger:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._servers = AsyncServers(settings)
+        self._begin()
+        forks.register(self)
+
+    def _begin(self) -> None:
         self._opening = asyncio.Lock()
         self._opened: tuple[LedgerRef, AsyncWriter, Appender] | None = None
+
+    def after_fork(self) -> object:
+        """As Ledger.after_fork."""
+        had = self._opening, self._opened
+        self._begin()
+        return had
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Settings]]:
+        """As Ledger.__reduce__."""
+        return type(self), (self.settings,)
 
     @classmethod
     def open(
@@ -72,6 +87,7 @@ class AsyncLedger:
 
     async def close(self) -> None:
         """Waits for the appends under way, then gives up the connections."""
+        forks.process()
         if self._opened is not None:
             await self._opened[1].close()
         await self._servers.close()
@@ -104,6 +120,7 @@ class AsyncLedger:
         """As Ledger.append_many; the events may come from an async iterable."""
         ref, writer, within = await self._open()
         gathering = Gathering(ref.name)
+        begun = forks.Begun("append_many()")
         source = aiter(events) if isinstance(events, AsyncIterable) else iter(events)
         if connection is not None:
             while not gathering.failed and (pulled := await _pull(source, gathering)):
@@ -113,6 +130,7 @@ class AsyncLedger:
         under_way: asyncio.Task[list[Outcome]] | None = None
         while True:
             pulled = await _pull(source, gathering)
+            begun.check()
             if under_way is not None:
                 try:
                     gathering.add(await under_way)
@@ -180,19 +198,17 @@ class AsyncLedger:
         """As Ledger.follow."""
         ref = await self.ref()
         reader = await self._servers.run(reader_after(ref, (await self.tail()).position if after is None else after))
-        redis_client = self._servers.new_redis() if self.settings.redis_url is not None else None
-        quiet, streams = Quiet(idle), Streams(redis_client is not None)
-        try:
+        begun, has_redis = forks.Begun("follow()"), self.settings.redis_url is not None
+        quiet, streams = Quiet(idle), Streams(has_redis)
+        async with self._servers.own_redis(begun) if has_redis else nullcontext() as redis_client:
             while not quiet.over:
                 plan = followed(reader, streams, quiet.wait)
                 for entry in await self._servers.run(plan, redis_client):
                     reader.tail = entry.tail
                     if isinstance(entry, Entry):
                         yield entry
+                    begun.check()
                     quiet.broken()
-        finally:
-            if redis_client is not None:
-                await redis_client.aclose()
 
     async def subscribe(
         self,
@@ -205,7 +221,7 @@ class AsyncLedger:
         idle: float | None = None,
     ) -> AsyncIterator[AsyncDelivery]:
         """As Ledger.subscribe; `await delivery.ack()`."""
-        redis_client = self._servers.new_redis()
+        begun = forks.Begun("subscribe()")
         subscription = Subscription(
             await self.ref(),
             group,
@@ -215,14 +231,13 @@ class AsyncLedger:
             max_tries=max_tries,
         )
         quiet = Quiet(idle)
-        try:
+        async with self._servers.own_redis(begun) as redis_client:
             while not quiet.over:
                 for claim in await self._servers.run(subscription.next_claims(CLAIMS, quiet.wait), redis_client):
                     yield AsyncDelivery(claim, partial(self._acknowledge, subscription, claim))
+                    begun.check()
                     quiet.broken()
             await self._servers.run(subscription.save(), redis_client)
-        finally:
-            await redis_client.aclose()
 
     async def wait_for(self, receipt: Receipt | int, projection: str, *, timeout: float = 10.0) -> None:
         """As Ledger.wait_for."""
@@ -296,6 +311,7 @@ class AsyncLedger:
 
     async def _open(self) -> tuple[LedgerRef, AsyncWriter, Appender]:
         """The ledger; who appends on our own connections; who appends in callers' transactions."""
+        forks.process()
         if self._opened is None:
             async with self._opening:
                 if self._opened is None:

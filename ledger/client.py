@@ -6,13 +6,14 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
-from ledger import proving, quarantine, store, tree
+from ledger import forks, proving, quarantine, store, tree
 from ledger.callers import drive_within
 from ledger.consumer import POLL, Streams, followed, reader_after
 from ledger.cursors import Connection
@@ -49,8 +50,22 @@ class Ledger:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._servers = Servers(settings)
+        self._begin()
+        forks.register(self)
+
+    def _begin(self) -> None:
         self._opening = threading.Lock()
         self._opened: tuple[LedgerRef, Writer, Appender] | None = None
+
+    def after_fork(self) -> object:
+        """In a child: connects anew when it is next used. See forks.py."""
+        had = self._opening, self._opened
+        self._begin()
+        return had
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Settings]]:
+        """Pickled by its settings, as multiprocessing does where it does not fork: another one on the same ledger."""
+        return type(self), (self.settings,)
 
     @classmethod
     def open(
@@ -113,6 +128,7 @@ class Ledger:
         """
         ref, writer, within = self._open()
         gathering = Gathering(ref.name)
+        begun = forks.Begun("append_many()")
         iterator = iter(events)
         if connection is not None:
             while not gathering.failed and (pulled := gathering.pull(iterator)):
@@ -123,6 +139,7 @@ class Ledger:
             under_way: Future[list[Outcome]] | None = None
             while True:
                 pulled = gathering.pull(iterator)
+                begun.check()
                 if under_way is not None:
                     try:
                         gathering.add(under_way.result())
@@ -213,19 +230,17 @@ class Ledger:
         Raises ChainBroken, StreamDiverged, Unavailable.
         """
         reader = self._servers.run(reader_after(self.ref, self.tail().position if after is None else after))
-        redis_client = self._servers.new_redis() if self.settings.redis_url is not None else None
-        quiet, streams = Quiet(idle), Streams(redis_client is not None)
-        try:
+        begun, has_redis = forks.Begun("follow()"), self.settings.redis_url is not None
+        quiet, streams = Quiet(idle), Streams(has_redis)
+        with self._servers.own_redis(begun) if has_redis else nullcontext() as redis_client:
             while not quiet.over:
                 plan = followed(reader, streams, quiet.wait)
                 for entry in self._servers.run(plan, redis_client):
                     reader.tail = entry.tail
                     if isinstance(entry, Entry):
                         yield entry
+                    begun.check()
                     quiet.broken()
-        finally:
-            if redis_client is not None:
-                redis_client.close()
 
     def subscribe(
         self,
@@ -243,19 +258,18 @@ class Ledger:
         consumer asks first, and parked after `max_tries` times.
         after: where a new group begins. consumer: a name for this one, unique in the group. idle: as in follow.
         """
-        redis_client = self._servers.new_redis()
+        begun = forks.Begun("subscribe()")
         subscription = Subscription(
             self.ref, group, consumer or consumer_name(), after=after, claim_after=claim_after, max_tries=max_tries
         )
         quiet = Quiet(idle)
-        try:
+        with self._servers.own_redis(begun) as redis_client:
             while not quiet.over:
                 for claim in self._servers.run(subscription.next_claims(CLAIMS, quiet.wait), redis_client):
                     yield Delivery(claim, partial(self._acknowledge, subscription, claim))
+                    begun.check()
                     quiet.broken()
             self._servers.run(subscription.save(), redis_client)
-        finally:
-            redis_client.close()
 
     def wait_for(self, receipt: Receipt | int, projection: str, *, timeout: float = 10.0) -> None:
         """Returns once the projection has reached the receipt (or position), for reading one's own writes.
@@ -353,6 +367,7 @@ class Ledger:
 
     def _open(self) -> tuple[LedgerRef, Writer, Appender]:
         """The ledger; who appends on our own connections; who appends in callers' transactions."""
+        forks.process()
         if self._opened is None:
             with self._opening:
                 if self._opened is None:

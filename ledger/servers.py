@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed, PoolTimeout
 
+from ledger import forks
 from ledger.answering import AnsweringConnection, AsyncAnsweringConnection
 from ledger.connections import (
     OPTIONS,
@@ -78,11 +79,20 @@ class Servers:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._pool: ConnectionPool[AnsweringConnection] | None = None
+        self._begin()
+        forks.register(self)
+
+    def _begin(self, pool: ConnectionPool[AnsweringConnection] | None = None) -> None:
+        self._pool = pool
         self._out: set[AnsweringConnection] = set()
         self._lost = 0.0  # when a connection was lost last
         self._redis: Redis | None = None
         self._lock = threading.Lock()
+
+    def after_fork(self) -> object:
+        had = vars(self).copy()
+        self._begin(self._pool if self._pool is not None and self._pool.closed else None)  # what was closed stays so
+        return had
 
     @property
     def redis(self) -> Redis | None:
@@ -110,6 +120,7 @@ class Servers:
 
     def run_anew(self, plan: Plan[T]) -> T:
         """Drives a plan on a connection of its own, as long as the pool's may all be dying. Postgres alone."""
+        forks.process()
         connection = connect(self.settings)
         connection.patience = self.settings.patience
         try:
@@ -120,6 +131,7 @@ class Servers:
     @contextmanager
     def _borrowed(self, patience: float | None) -> Iterator[Callable[[], Connection]]:
         taken: list[AnsweringConnection] = []
+        here = forks.process()
 
         def connection() -> Connection:
             if not taken:
@@ -134,7 +146,7 @@ class Servers:
                 taken[0].close()  # what answers there is not what was asked
             raise
         finally:
-            if taken and self._pool is not None:
+            if taken and self._pool is not None and forks.process() is here:
                 # A plan that ended early left its transaction open: the pool rolls back what it is given so.
                 if not taken[0].closed and taken[0].info.transaction_status in IN_TRANSACTION:
                     _quietly(taken[0].rollback)
@@ -179,7 +191,18 @@ class Servers:
             **_pool_options(self.settings),
         )
 
+    @contextmanager
+    def own_redis(self, begun: forks.Begun) -> Iterator[Redis]:
+        """A client for one conversation. A child does not close what its parent goes on using."""
+        client = self.new_redis()
+        try:
+            yield client
+        finally:
+            if not begun.inherited:
+                client.close()
+
     def close(self) -> None:
+        forks.process()
         if self._pool is not None:
             self._pool.close()
         if self._redis is not None:
@@ -191,11 +214,20 @@ class AsyncServers:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._pool: AsyncConnectionPool[AsyncAnsweringConnection] | None = None
+        self._begin()
+        forks.register(self)
+
+    def _begin(self, pool: AsyncConnectionPool[AsyncAnsweringConnection] | None = None) -> None:
+        self._pool = pool
         self._out: set[AsyncAnsweringConnection] = set()
         self._lost = 0.0
         self._redis: AsyncRedis | None = None
         self._lock = asyncio.Lock()
+
+    def after_fork(self) -> object:
+        had = vars(self).copy()
+        self._begin(self._pool if self._pool is not None and self._pool.closed else None)
+        return had
 
     @property
     def redis(self) -> AsyncRedis | None:
@@ -214,6 +246,7 @@ class AsyncServers:
 
     async def run_anew(self, plan: Plan[T]) -> T:
         """`Servers.run_anew`, awaited."""
+        forks.process()
         connection = await aconnect(self.settings)
         connection.patience = self.settings.patience
 
@@ -228,6 +261,7 @@ class AsyncServers:
     @asynccontextmanager
     async def _borrowed(self, patience: float | None) -> AsyncIterator[Callable[[], Awaitable[AsyncConnection]]]:
         taken: list[AsyncAnsweringConnection] = []
+        here = forks.process()
 
         async def connection() -> AsyncConnection:
             if not taken:
@@ -242,7 +276,7 @@ class AsyncServers:
                 await taken[0].close()
             raise
         finally:
-            if taken and self._pool is not None:
+            if taken and self._pool is not None and forks.process() is here:
                 if not taken[0].closed and taken[0].info.transaction_status in IN_TRANSACTION:
                     try:
                         await taken[0].rollback()
@@ -289,7 +323,18 @@ class AsyncServers:
         await pool.open()
         return pool
 
+    @asynccontextmanager
+    async def own_redis(self, begun: forks.Begun) -> AsyncIterator[AsyncRedis]:
+        """`Servers.own_redis` for asyncio."""
+        client = self.new_redis()
+        try:
+            yield client
+        finally:
+            if not begun.inherited:
+                await client.aclose()
+
     async def close(self) -> None:
+        forks.process()
         if self._pool is not None:
             await self._pool.close()
         if self._redis is not None:

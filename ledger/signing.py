@@ -20,6 +20,7 @@ from typing import Annotated, NamedTuple, TypeAlias
 
 import msgspec
 
+from ledger import forks
 from ledger.embedded.files import open_private, write_private
 from ledger.envelopes import Hash
 from ledger.errors import InvalidSetting, LedgerError, ProofRefused, SigningRefused, Unavailable, UsageError
@@ -248,7 +249,7 @@ def locked(paths: Sequence[Path], origin: str, timeout: float) -> Iterator[list[
     deadline = time.monotonic() + timeout
     with ExitStack() as held:
         for path in sorted(set(paths)):  # in one order: two signers of the same two keys do not wait for each other
-            held.callback(os.close, _lock(path, deadline))
+            held.enter_context(forks.held(_lock(path, deadline)))
         yield [State(path, origin) for path in dict.fromkeys(paths)]
 
 

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ledger import forks
 from ledger.embedded.access import Access, Keyring
 from ledger.embedded.files import open_private, write_private
 from ledger.embedded.postgres import Postgres
@@ -107,16 +108,12 @@ def _urls(postgres: Access, valkey: Access) -> Servers:
 def _locked(home: Path) -> Iterator[None]:
     """Held while servers are started or stopped; without it two starts would put two servers on one folder.
 
-    The kernel lets go of it when its holder dies. The servers do not inherit it, else it would be held while they run;
-    and it is unlocked, not only closed, in case another thread forked meanwhile.
+    The kernel lets go of it when its holder dies. The servers do not inherit it, else it would be held while they run.
     """
     lock = open_private(home / "lock", os.O_RDWR)
-    try:
+    with forks.held(lock):
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-    finally:
-        fcntl.flock(lock, fcntl.LOCK_UN)
-        os.close(lock)
 
 
 @contextmanager
