@@ -261,3 +261,90 @@ begin
 end
 $$;
 grant execute on function ledger.suspect_entry to ledger_projector;
+
+-- What the leaf of a quarantined entry is of (format.md, "Quarantine"); null where no record names the entry. One that
+-- holds all the same has its envelope, whatever a record says.
+create function ledger.quarantined_leaf(ledger_id int, entry_position bigint) returns bytea
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    chained bytea;
+    found record;
+    before bytea;
+    after bytea;
+    computed bytea;
+begin
+    select decode(said.metadata ->> 'hash', 'hex') into chained from ledger.audit_logs as said
+    where said.ledger_id = $1 and said.resource_type = 'ledger.entry' and said.resource_id = entry_position::text
+        and said.action = 'ledger.entry_quarantined' and said.position > entry_position
+    order by said.position desc limit 1;
+    if chained is null then
+        return null;
+    end if;
+    select entry.prev_hash, entry.hash, case
+        when least(entry.recorded_at, entry.occurred_at) >= '0001-01-01 00:00:00+00'
+            and greatest(entry.recorded_at, entry.occurred_at) < '10000-01-01 00:00:00+00'
+        then convert_to(stored.envelope, 'UTF8')
+    end as envelope
+    into found
+    from ledger.audit_logs as entry join ledger.envelopes as stored using (ledger_id, position)
+    where entry.ledger_id = $1 and entry.position = entry_position;
+    if found.envelope is null then
+        return chained;
+    end if;
+    computed := ledger.blake3(found.envelope);
+    select entry.hash into before from ledger.audit_logs as entry
+    where entry.ledger_id = $1 and entry.position = entry_position - 1;
+    select entry.prev_hash into after from ledger.audit_logs as entry
+    where entry.ledger_id = $1 and entry.position = entry_position + 1;
+    if computed = chained or (computed = found.hash and computed = after
+        and found.prev_hash = case when entry_position = 1 then decode(repeat('00', 32), 'hex') else before end)
+    then
+        return found.envelope;
+    end if;
+    return chained;
+end
+$$;
+
+-- As in 0009, with the leaves of quarantined entries.
+create or replace function ledger.make_tile(ledger_id int, level smallint, index bigint, first int, last int) returns bytea
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    start constant bigint := index * 256 + 1;
+    timeless bigint[];
+    quarantined bigint[];
+    made bytea;
+begin
+    if level = 0 then
+        timeless := array(
+            select entry.position from ledger.audit_logs as entry
+            where entry.ledger_id = $1 and entry.position between start + first and start + last and (
+                least(entry.recorded_at, entry.occurred_at) < '0001-01-01 00:00:00+00'
+                or greatest(entry.recorded_at, entry.occurred_at) >= '10000-01-01 00:00:00+00'
+            )
+        );
+        quarantined := array(
+            select distinct said.resource_id::bigint from ledger.audit_logs as said
+            where said.ledger_id = $1 and said.resource_type = 'ledger.entry'
+                and said.resource_id = any (array(select at::text from generate_series(start + first, start + last) as at))
+                and said.action = 'ledger.entry_quarantined' and said.position > said.resource_id::bigint
+        );
+        select string_agg(sha256(decode('00', 'hex') || leaf.data), ''::bytea order by leaf.position) into made
+        from (
+            select envelopes.position, case
+                when envelopes.position = any (timeless) then '' else convert_to(envelopes.envelope, 'UTF8')
+            end
+            from ledger.envelopes
+            where envelopes.ledger_id = $1 and envelopes.position between start + first and start + last
+                and envelopes.position <> all (quarantined)
+            union all
+            select at, ledger.quarantined_leaf($1, at) from unnest(quarantined) as at
+        ) as leaf (position, data);
+    else
+        select string_agg(ledger.merkle_root(tile.hashes), ''::bytea order by tile.index) into made
+        from ledger.tiles as tile
+        where tile.ledger_id = $1 and tile.level = $2 - 1 and octet_length(tile.hashes) = 8192
+            and tile.index between $3 * 256 + first and $3 * 256 + last;
+    end if;
+    return made;
+end
+$$;

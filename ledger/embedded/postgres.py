@@ -6,6 +6,7 @@ import shutil
 import signal
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from psycopg.conninfo import make_conninfo
@@ -63,8 +64,8 @@ class Postgres(Server):
     def accepts(self, access: Access) -> bool:
         """Can one log in? One cannot during a recovery."""
         try:
-            who = {"user": "ledger", "password": access.password, "dbname": "ledger"}
-            where = {"host": "127.0.0.1", "port": access.port, "connect_timeout": 2}
+            who: dict[str, Any] = {"user": "ledger", "password": access.password, "dbname": "ledger"}
+            where: dict[str, Any] = {"host": "127.0.0.1", "port": access.port, "connect_timeout": 2}
             AnsweringConnection.connect(make_conninfo(**where, **who, **everything_said())).close()
         except psycopg.OperationalError as error:
             if "invalid value for parameter" in str(error):  # PGTZ and PGDATESTYLE cannot be overruled
