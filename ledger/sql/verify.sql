@@ -226,7 +226,7 @@ $$CHECK (((strpos(concat(before, after, metadata), '\'::text) = 0) OR (regexp_re
         ('ledger.audit_logs', 'body_depth',
 $$CHECK ((((octet_length(concat(before, after, metadata)) - octet_length(replace(replace(concat(before, after, metadata), '['::text, ''::text), '{'::text, ''::text))) <= 64) OR ((jsonb_path_exists((before)::jsonb, 'strict $.**{64}?(@.type() == "array" || @.type() == "object")'::jsonpath) IS NOT TRUE) AND (jsonb_path_exists((after)::jsonb, 'strict $.**{64}?(@.type() == "array" || @.type() == "object")'::jsonpath) IS NOT TRUE) AND (jsonb_path_exists((metadata)::jsonb, 'strict $.**{64}?(@.type() == "array" || @.type() == "object")'::jsonpath) IS NOT TRUE))))$$),
         ('ledger.audit_logs', 'own_entry_form',
-$$CHECK (((NOT (action ^@ 'ledger.'::text)) OR (salt IS NULL) OR COALESCE(((before IS NULL) AND (after IS NULL) AND
+$$CHECK (((NOT (action ^@ 'ledger.'::text)) OR (salt IS NULL) OR COALESCE((
 CASE
     WHEN (action = 'ledger.entry_erased'::text) THEN ((resource_type = 'ledger.entry'::text) AND (resource_id ~ '^[1-9][0-9]{0,17}$'::text))
     WHEN (action = ANY (ARRAY['ledger.hold_placed'::text, 'ledger.hold_released'::text])) THEN ((resource_type <> 'ledger.entry'::text) OR (resource_id ~ '^[1-9][0-9]{0,17}$'::text))
@@ -235,8 +235,8 @@ CASE
     ELSE true
 END AND
 CASE
-    WHEN (action = 'ledger.key_rotated'::text) THEN ((json_typeof((metadata -> 'old'::text)) = 'string'::text) AND ((metadata ->> 'old'::text) <> ''::text) AND (json_typeof((metadata -> 'new'::text)) = 'string'::text) AND ((metadata ->> 'new'::text) <> ''::text))
-    WHEN (action = ANY (ARRAY['ledger.entry_erased'::text, 'ledger.hold_placed'::text, 'ledger.hold_released'::text, 'ledger.entry_skipped'::text, 'ledger.entry_retried'::text])) THEN ((json_typeof((metadata -> 'reason'::text)) = 'string'::text) AND ((metadata ->> 'reason'::text) ~ '[^\u0001-\u0020]'::text))
+    WHEN (action = 'ledger.key_rotated'::text) THEN ((before IS NULL) AND (after IS NULL) AND (json_typeof((metadata -> 'old'::text)) = 'string'::text) AND ((metadata ->> 'old'::text) <> ''::text) AND (json_typeof((metadata -> 'new'::text)) = 'string'::text) AND ((metadata ->> 'new'::text) <> ''::text))
+    WHEN (action = ANY (ARRAY['ledger.entry_erased'::text, 'ledger.hold_placed'::text, 'ledger.hold_released'::text, 'ledger.entry_skipped'::text, 'ledger.entry_retried'::text])) THEN ((before IS NULL) AND (after IS NULL) AND (json_typeof((metadata -> 'reason'::text)) = 'string'::text) AND ((metadata ->> 'reason'::text) ~ '[^\u0001-\u0020]'::text))
     ELSE true
 END), false)))$$),
         ('ledger.holds', 'holds_pkey', 'PRIMARY KEY (ledger_id, placed)'),
