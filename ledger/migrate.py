@@ -199,8 +199,8 @@ def _validate() -> Plan[None]:
         yield Rollback()
     for (name,) in (yield Query(SQL["not_validated"])):
         log.warning(
-            "constraint %s on ledger.audit_logs is not validated: 'auditledger verify' names the entries that break it, "
-            "or, where none does, the table was in use: migrate again",
+            "constraint %s on ledger.audit_logs is not validated: entries break it, as 'auditledger verify' says, or, "
+            "where none does, the table was in use: migrate again",
             name,
         )
 

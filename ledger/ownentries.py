@@ -1,7 +1,7 @@
 """What the ledger's own entries say of others, followed over the whole chain: erasures, legal holds, skips. Pure.
 
-The rules are `rules`' CourseRules. A database and a bundle hand in the entries in the order of their positions, with
-what stands at the position that each names. Kept meanwhile: the holds and skips that stand, no more.
+A database and a bundle hand in the entries in the order of their positions, with what stands at the position that each
+names. Kept meanwhile: the holds and skips that stand, no more.
 """
 
 from __future__ import annotations
@@ -11,7 +11,30 @@ from typing import NamedTuple
 
 from ledger import rules
 from ledger.findings import Findings
-from ledger.rules import CourseRule
+
+
+class CourseRule(NamedTuple):
+    """What an own entry may say of others. The schema's functions record nothing else."""
+
+    name: str
+    demands: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.demands}"
+
+
+ERASES_EARLIER = CourseRule("erases_earlier", "an erasure names an entry before it")
+ERASES_NOT_OWN = CourseRule("erases_not_own", "an entry of the ledger's own is never erased")
+ERASES_ONCE = CourseRule("erases_once", "an entry is erased once")
+STAYS_ERASED = CourseRule("stays_erased", "a body that was erased stays away")
+RESPECTS_HOLDS = CourseRule("respects_holds", "nothing is erased while a legal hold is on it")
+HOLDS_EARLIER = CourseRule("holds_earlier", "a hold on an entry names one before it")
+HOLDS_ONCE = CourseRule("holds_once", "a resource that is held is not held again")
+RELEASES_HELD = CourseRule("releases_held", "only what is held is released")
+SKIPS_EARLIER = CourseRule("skips_earlier", "a skip names an entry before it")
+SKIPS_NO_ERASURE = CourseRule("skips_no_erasure", "no view leaves out an erasure")
+SKIPS_ONCE = CourseRule("skips_once", "what a view leaves out is not skipped again")
+RETRIES_SKIPPED = CourseRule("retries_skipped", "only what a view leaves out is taken back")
 
 
 class OwnEntry(NamedTuple):
@@ -41,12 +64,12 @@ class Target(NamedTuple):
 _BEGINS = {rules.HOLD_PLACED: "hold", rules.SKIPPED: "skip"}
 _ENDS = {rules.HOLD_RELEASED: "hold", rules.RETRIED: "skip"}
 _EARLIER = {
-    rules.ERASED: rules.ERASES_EARLIER,
-    rules.HOLD_PLACED: rules.HOLDS_EARLIER,
-    rules.SKIPPED: rules.SKIPS_EARLIER,
+    rules.ERASED: ERASES_EARLIER,
+    rules.HOLD_PLACED: HOLDS_EARLIER,
+    rules.SKIPPED: SKIPS_EARLIER,
 }
-_ONCE = {"hold": rules.HOLDS_ONCE, "skip": rules.SKIPS_ONCE}
-_STANDING = {"hold": rules.RELEASES_HELD, "skip": rules.RETRIES_SKIPPED}
+_ONCE = {"hold": HOLDS_ONCE, "skip": SKIPS_ONCE}
+_STANDING = {"hold": RELEASES_HELD, "skip": RETRIES_SKIPPED}
 
 
 class OwnEntries:
@@ -71,7 +94,7 @@ class OwnEntries:
         elif action == rules.ERASED and target is not None:
             self._erasure(position, entry.named or 0, target)
         elif action == rules.SKIPPED and target is not None and target.action == rules.ERASED:
-            self._broken(position, rules.SKIPS_NO_ERASURE, f"entry {entry.named} is one")
+            self._broken(position, SKIPS_NO_ERASURE, f"entry {entry.named} is one")
         if action in _BEGINS:
             kind = _BEGINS[action]
             before = self._standing.setdefault((kind, resource_type, resource_id), position)
@@ -84,17 +107,17 @@ class OwnEntries:
 
     def _erasure(self, position: int, erased: int, target: Target) -> None:
         if rules.is_own(target.action):
-            self._broken(position, rules.ERASES_NOT_OWN, f"entry {erased} is one ({target.action})")
+            self._broken(position, ERASES_NOT_OWN, f"entry {erased} is one ({target.action})")
             return
         if target.erased is not None and target.erased < position:
-            self._broken(position, rules.ERASES_ONCE, f"entry {target.erased} says so of entry {erased} before")
+            self._broken(position, ERASES_ONCE, f"entry {target.erased} says so of entry {erased} before")
         elif target.has_body:
-            self._broken(erased, rules.STAYS_ERASED, f"entry {position} erased this one")
+            self._broken(erased, STAYS_ERASED, f"entry {position} erased this one")
         # One with a resource_type of ledger.entry may be held as either; it is one hold all the same.
         for about in dict.fromkeys(((rules.ERASED_TYPE, str(erased)), (target.resource_type, target.resource_id))):
             held = self._standing.get(("hold", *about))
             if held is not None:
-                self._broken(position, rules.RESPECTS_HOLDS, f"entry {erased} was under that of entry {held}")
+                self._broken(position, RESPECTS_HOLDS, f"entry {erased} was under that of entry {held}")
 
     def _broken(self, position: int, rule: CourseRule, why: str) -> None:
-        self.findings.add(position, "rule_broken", f"{rule.name}: {rule.demands}; {why}")
+        self.findings.add(position, "rule_broken", f"{rule}; {why}")

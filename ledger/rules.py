@@ -4,8 +4,8 @@
 - `canonical` makes no entry that breaks one, from the same limits.
 - `verify`, on a database or a bundle, names each entry that breaks one: kind `rule_broken`, with the rule's name.
 
-tests/test_rules.py holds the four against each other. Rules about several entries (an erasure under a legal hold) are
-the CourseRules at the end; `ownentries` looks at them.
+tests/test_rules.py holds the four against each other. Rules about several entries (nothing is erased while a legal hold
+is on it) are in `ownentries`.
 
 A text `null` in a column is the same to every hash as NULL, so no rule tells them apart.
 """
@@ -256,8 +256,7 @@ def _has_own_form(entry: Columns) -> bool:
 
 _OWN_FORM = f"""
 not action ^@ '{OWN_ACTIONS}' or salt is null or coalesce(
-    before is null and after is null
-    and case
+    case
         when action = '{ERASED}' then resource_type = '{ERASED_TYPE}' and resource_id ~ '^{_POSITION}$'
         when action in ('{HOLD_PLACED}', '{HOLD_RELEASED}')
             then resource_type <> '{ERASED_TYPE}' or resource_id ~ '^{_POSITION}$'
@@ -267,10 +266,12 @@ not action ^@ '{OWN_ACTIONS}' or salt is null or coalesce(
     end
     and case
         when action = '{KEY_ROTATED}'
-            then json_typeof(metadata -> 'old') = 'string' and metadata ->> 'old' <> ''
+            then before is null and after is null
+            and json_typeof(metadata -> 'old') = 'string' and metadata ->> 'old' <> ''
             and json_typeof(metadata -> 'new') = 'string' and metadata ->> 'new' <> ''
         when action in ('{ERASED}', '{HOLD_PLACED}', '{HOLD_RELEASED}', '{SKIPPED}', '{RETRIED}')
-            then json_typeof(metadata -> 'reason') = 'string'
+            then before is null and after is null
+            and json_typeof(metadata -> 'reason') = 'string'
             and metadata ->> 'reason' ~ {_literal(_NOT_BLANK)}
         else true
     end,
@@ -376,33 +377,10 @@ def surely_kept(
     )
 
 
-class CourseRule(NamedTuple):
-    """A rule about what an entry says of others: `ownentries` looks at it, and the schema's functions refuse it."""
-
-    name: str
-    section: str
-    demands: str
-
-
-_BODY, _OWN = "Body", "The ledger's own entries"
-ERASES_EARLIER = CourseRule("erases_earlier", _BODY, "an erasure names an entry before it")
-ERASES_NOT_OWN = CourseRule("erases_not_own", _BODY, "an entry of the ledger's own is never erased")
-ERASES_ONCE = CourseRule("erases_once", _BODY, "an entry is erased once")
-STAYS_ERASED = CourseRule("stays_erased", _BODY, "a body that was erased stays away")
-RESPECTS_HOLDS = CourseRule("respects_holds", _OWN, "nothing is erased while a legal hold is on it")
-HOLDS_EARLIER = CourseRule("holds_earlier", _OWN, "a hold on an entry names one before it")
-HOLDS_ONCE = CourseRule("holds_once", _OWN, "a resource that is held is not held again")
-RELEASES_HELD = CourseRule("releases_held", _OWN, "only what is held is released")
-SKIPS_EARLIER = CourseRule("skips_earlier", _OWN, "a skip names an entry before it")
-SKIPS_NO_ERASURE = CourseRule("skips_no_erasure", _OWN, "no view leaves out an erasure")
-SKIPS_ONCE = CourseRule("skips_once", _OWN, "what a view leaves out is not skipped again")
-RETRIES_SKIPPED = CourseRule("retries_skipped", _OWN, "only what a view leaves out is taken back")
-
-
-def position_named(row_type: str | None, row_id: str | None) -> int | None:
+def position_named(resource_type: str | None, resource_id: str | None) -> int | None:
     """The position that a resource names: of an entry (`ledger.entry`), or of one that a view leaves out."""
-    if row_type == SKIP_TYPE and row_id is not None and _is_skip(row_id):
-        row_id = row_id.rpartition(":")[2]
-    elif row_type != ERASED_TYPE or row_id is None or not _is_position(row_id):
-        return None
-    return int(row_id)
+    if resource_type == SKIP_TYPE and resource_id is not None and _is_skip(resource_id):
+        return int(resource_id.rpartition(":")[2])
+    if resource_type == ERASED_TYPE and resource_id is not None and _is_position(resource_id):
+        return int(resource_id)
+    return None

@@ -371,6 +371,7 @@ class _Check:
                 and position == last.position + 1
                 and recorded >= last.recorded
                 and digest(body) == body_hash
+                and len(salt) == 16
                 and surely_kept(actor, actor_type, action, resource_type, resource_id, body)
             )
         except (AttributeError, OverflowError, TypeError):  # a NULL, or a time that no datetime can hold

@@ -42,11 +42,10 @@ alter table ledger.audit_logs
         and jsonb_path_exists(metadata::jsonb, 'strict $.**{64} ? (@.type() == "array" || @.type() == "object")')
             is not true
     ) not valid,
-    -- Which actions there are is for the trigger own_actions: only the schema's functions record any.
+    -- Which actions there are is for the trigger own_actions: only the schema's functions record any of them.
     add constraint own_entry_form check (
         not action ^@ 'ledger.' or salt is null or coalesce(
-            before is null and after is null
-            and case
+            case
                 when action = 'ledger.entry_erased'
                     then resource_type = 'ledger.entry' and resource_id ~ '^[1-9][0-9]{0,17}$'
                 when action in ('ledger.hold_placed', 'ledger.hold_released')
@@ -58,13 +57,15 @@ alter table ledger.audit_logs
             end
             and case
                 when action = 'ledger.key_rotated'
-                    then json_typeof(metadata -> 'old') = 'string' and metadata ->> 'old' <> ''
+                    then before is null and after is null
+                    and json_typeof(metadata -> 'old') = 'string' and metadata ->> 'old' <> ''
                     and json_typeof(metadata -> 'new') = 'string' and metadata ->> 'new' <> ''
                 when action in (
                     'ledger.entry_erased', 'ledger.hold_placed', 'ledger.hold_released', 'ledger.entry_skipped',
                     'ledger.entry_retried'
                 )
-                    then json_typeof(metadata -> 'reason') = 'string'
+                    then before is null and after is null
+                    and json_typeof(metadata -> 'reason') = 'string'
                     and metadata ->> 'reason' ~ e'[^\\u0001-\\u0020]'
                 else true
             end,

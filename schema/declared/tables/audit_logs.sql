@@ -66,8 +66,7 @@ create table ledger.audit_logs (
     -- Which actions there are is for the trigger own_actions: only the schema's functions record any.
     constraint own_entry_form check (
         not action ^@ 'ledger.' or salt is null or coalesce(
-            before is null and after is null
-            and case
+            case
                 when action = 'ledger.entry_erased'
                     then resource_type = 'ledger.entry' and resource_id ~ '^[1-9][0-9]{0,17}$'
                 when action in ('ledger.hold_placed', 'ledger.hold_released')
@@ -79,13 +78,15 @@ create table ledger.audit_logs (
             end
             and case
                 when action = 'ledger.key_rotated'
-                    then json_typeof(metadata -> 'old') = 'string' and metadata ->> 'old' <> ''
+                    then before is null and after is null
+                    and json_typeof(metadata -> 'old') = 'string' and metadata ->> 'old' <> ''
                     and json_typeof(metadata -> 'new') = 'string' and metadata ->> 'new' <> ''
                 when action in (
                     'ledger.entry_erased', 'ledger.hold_placed', 'ledger.hold_released', 'ledger.entry_skipped',
                     'ledger.entry_retried'
                 )
-                    then json_typeof(metadata -> 'reason') = 'string'
+                    then before is null and after is null
+                    and json_typeof(metadata -> 'reason') = 'string'
                     and metadata ->> 'reason' ~ e'[^\\u0001-\\u0020]'
                 else true
             end,
