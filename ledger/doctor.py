@@ -203,6 +203,9 @@ def _ledger(ledger: LedgerState) -> Iterator[Check]:
         yield check("tail", "ok", f"at {ledger.position}")
     else:
         yield check("tail", "warning", *_held(ledger.holder))
+    if ledger.unusable is not None:
+        advice = "readers go on from Postgres, the relay waits: it goes on by itself once that is mended"
+        yield check("stream", "danger", ledger.unusable, advice)
     if ledger.stream is not None:
         if ledger.stream.diverged:
             command = f"'auditledger --ledger {ledger.name}"

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ledger import stream
 from ledger.effects import Command, Plan, Query, Refused
-from ledger.errors import ChainBroken, StreamDiverged, Unavailable, UnknownLedger
+from ledger.errors import ChainBroken, LedgerError, StreamDiverged, StreamUnusable, Unavailable, UnknownLedger
 from ledger.findings import erased_by
 from ledger.scan import Record, Source, records
 from ledger.servers import Servers
@@ -40,6 +40,13 @@ class Standing(NamedTuple):
     position: int
 
 
+class _Waiting(NamedTuple):
+    """Why a ledger is not published, and when that is tried again, on the monotonic clock."""
+
+    error: LedgerError
+    due: float
+
+
 class Relay:
     """Publishes the ledgers of one database; any number of relays may run at once.
 
@@ -51,16 +58,22 @@ class Relay:
         self._names = names
         self._keep = servers.settings.stream_keep
         self._published: dict[int, StreamId] = {}
+        self._waiting: dict[int, _Waiting] = {}
+        self._runs = False
 
     def run(self, stop: threading.Event) -> None:
-        """Publishes until `stop` is set; a server that is away is waited for. Raises StreamDiverged."""
+        """Publishes until `stop` is set; a server that is away is waited for.
+
+        So is a ledger whose stream cannot be used or diverged; the others go on.
+        """
         pause, tended = POLL, 0.0
+        self._runs = True
         while not stop.is_set():
             try:
                 if time.monotonic() - tended > TEND:
-                    self.tend()
+                    self._tend_each()
                     tended = time.monotonic()
-                pause = POLL if self.publish() else min(IDLE, pause * 2)
+                pause = POLL if self._publish_each(None) else min(IDLE, pause * 2)
             except Unavailable as error:
                 log.warning("%s; trying again", error)
                 COUNTERS.add(FAILURES, "relay", type(error).__name__, "")
@@ -71,20 +84,68 @@ class Relay:
     def publish(self, progress: Callable[[int], None] | None = None) -> int:
         """Brings every stream up to its ledger's end. Returns how many entries that took.
 
-        progress: called with the number of entries of each batch. Raises StreamDiverged, Unavailable.
+        progress: called with the number of entries of each batch. Raises StreamDiverged, StreamUnusable once the
+        others are done; Unavailable.
         """
-        published = 0
-        for standing in self._servers.run(standings(self._names)):
-            done = self._published.get(standing.ledger.ledger_id)
-            if done is None or done < StreamId(standing.epoch, standing.position):
-                published += self._catch_up(standing, progress)
+        self._waiting.clear()
+        published = self._publish_each(progress)
+        for waiting in self._waiting.values():
+            raise waiting.error
         return published
 
     def tend(self) -> None:
-        """Forgets what it believed of the streams, so that a lost one is noticed and filled again; trims long ones."""
+        """Forgets what it believed of the streams, so that a lost one is noticed and filled again; trims long ones.
+
+        Raises as `publish` does.
+        """
+        self._waiting.clear()
+        self._tend_each()
+        for waiting in self._waiting.values():
+            raise waiting.error
+
+    def _publish_each(self, progress: Callable[[int], None] | None) -> int:
+        published = 0
+        for standing in self._due():
+            done = self._published.get(standing.ledger.ledger_id)
+            if done is None or done < StreamId(standing.epoch, standing.position):
+                try:
+                    published += self._catch_up(standing, progress)
+                except (StreamUnusable, StreamDiverged) as error:
+                    self._wait_for(standing.ledger, error)
+                else:
+                    self._goes_on(standing.ledger)
+        return published
+
+    def _tend_each(self) -> None:
         self._published.clear()
-        for standing in self._servers.run(standings(self._names)):
-            self._servers.run(_trim(standing, self._keep))
+        for standing in self._due():
+            try:
+                self._servers.run(_trim(standing, self._keep))
+            except StreamUnusable as error:
+                self._wait_for(standing.ledger, error)
+
+    def _due(self) -> list[Standing]:
+        """The ledgers' ends, but for those whose stream is not tried again yet."""
+        now = time.monotonic()
+        waiting = self._waiting
+        return [
+            standing
+            for standing in self._servers.run(standings(self._names))
+            if standing.ledger.ledger_id not in waiting or waiting[standing.ledger.ledger_id].due <= now
+        ]
+
+    def _wait_for(self, ledger: LedgerRef, error: LedgerError) -> None:
+        """Notes why a ledger waits; `run` says it, once a change."""
+        before = self._waiting.get(ledger.ledger_id)
+        self._waiting[ledger.ledger_id] = _Waiting(error, time.monotonic() + RETRY)
+        self._published.pop(ledger.ledger_id, None)
+        COUNTERS.add(FAILURES, "relay", type(error).__name__, "")
+        if self._runs and (before is None or str(before.error) != str(error)):
+            log.error("ledger %r is not published: %s", ledger.name, error)
+
+    def _goes_on(self, ledger: LedgerRef) -> None:
+        if self._waiting.pop(ledger.ledger_id, None) is not None:
+            log.info("ledger %r is published again", ledger.name)
 
     def _catch_up(self, standing: Standing, progress: Callable[[int], None] | None) -> int:
         ledger, epoch = standing.ledger, standing.epoch
