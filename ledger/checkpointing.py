@@ -136,7 +136,7 @@ class Checkpointer:
                     self._stops.passed(self.name, self.ref)
             except (ChainBroken, SigningRefused) as error:
                 position = error.position if isinstance(error, ChainBroken) else None
-                self._stops.stopped(self.name, self.ref, error, position)
+                self._stops.stopped(self.name, self.ref, error, position=position)
             except Unavailable as error:
                 log.warning("%s; trying again", error)
             stop.wait(every)

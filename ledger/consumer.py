@@ -24,6 +24,10 @@ POLL = 0.02
 """Seconds between looks at Postgres while there is no stream to wait on."""
 AWAY = 5.0
 """Seconds for which a Redis that was away is not asked again: to learn that it still is can take as long."""
+LOOK = 0.5
+"""Seconds without anything new after which Postgres is asked, though the streams of others bring some: the end of a
+stream may be gone.
+"""
 BEGINNING = Tail(0, GENESIS, datetime.min.replace(tzinfo=UTC))
 
 
@@ -38,6 +42,8 @@ class Reader:
     tail: Tail
     epoch: int = 1
     stopped: ChainBroken | None = None
+    looked: float = 0.0
+    """When Postgres was asked for what comes next, or something came, on the monotonic clock."""
 
     @property
     def stream_id(self) -> StreamId:
@@ -99,14 +105,19 @@ def next_entries(
             streams.away()
     found: dict[int, list[Seen]] = {}
     misled: list[Reader] = []
+    late: list[Reader] = []
+    now = time.monotonic()
     for reader in readers:
         entries = streamed.get(reader.ledger.name, [])
         if entries and not _continues(reader, entries):
             misled.append(reader)
         elif entries:
             found[reader.ledger.ledger_id] = [entry for entry in entries if entry is not None]
-    if misled or not found:
-        found |= yield from _from_postgres(misled or readers, limit)
+            reader.looked = now
+        elif now - reader.looked > LOOK:
+            late.append(reader)
+    if misled or late or not found:
+        found |= yield from _from_postgres([*misled, *late] if misled or found else readers, limit)
     if not found and wait is not None and (misled or not has_stream):
         yield Wait(min(wait, POLL))
     return found
@@ -155,6 +166,7 @@ def _from_postgres(readers: Sequence[Reader], limit: int) -> Plan[dict[int, list
     size = 0
     for reader in random.sample(readers, len(readers)):  # each has its turn to be among the first
         ledger = reader.ledger
+        reader.looked = time.monotonic()
         reader.epoch, position = standing[ledger.ledger_id]
         if position < reader.tail.position:
             raise set_back(ledger, reader.tail.position, position)

@@ -210,6 +210,9 @@ def _ledger(ledger: LedgerState) -> Iterator[Check]:
             f"on the record: {command} quarantine {bad.position} --actor WHO --reason WHY'"
         )
         yield check(f"entry {bad.position}", "danger", f"does not hold, workers stop before it: {bad.found}", advice)
+    if ledger.unusable is not None:
+        advice = "readers go on from Postgres, the relay waits: it goes on by itself once that is mended"
+        yield check("stream", "danger", ledger.unusable, advice)
     if ledger.stream is not None:
         if ledger.stream.diverged:
             command = f"'auditledger --ledger {ledger.name}"

@@ -42,6 +42,7 @@ from ledger.errors import (
     LedgerError,
     RecordRefused,
     SchemaMismatch,
+    StreamUnusable,
     Unavailable,
     UsageError,
 )
@@ -72,6 +73,15 @@ _UNWILLING = {
     "NOREPLICAS": "takes no writes because too few replicas are connected: see min-replicas-to-write",
 }
 """By redis-py's class, or by the code with which the answer begins where it has none."""
+_UNUSABLE = {
+    "WRONGTYPE": ", because a key of the ledger's holds something else (rename or delete that)",
+    "MOVED": ", because this node of a cluster does not have the key (give the URL of one that has)",
+    "ASK": ", because this node of a cluster does not have the key (give the URL of one that has)",
+    "CROSSSLOT": ", because a cluster does not take keys of several slots at once",
+    "CLUSTERDOWN": ", because its cluster is down",
+    "NOPERM": ", because this user lacks a permission (ACL SETUSER gives it)",
+}
+"""By the code with which the answer begins: what may be right with another key or user."""
 
 
 _ANEW = "nothing was recorded; roll back, and run the whole transaction again, with the same event ids"
@@ -113,6 +123,8 @@ def drive(
                 effect = plan.send(brought)
     except StopIteration as stop:
         return cast(T, stop.value)
+    except Refused as refused:  # the plan's own: a reply that it had not foreseen
+        raise translate(refused) from refused
     finally:
         plan.close()
 
@@ -136,6 +148,8 @@ async def adrive(
                 effect = plan.send(brought)
     except StopIteration as stop:
         return cast(T, stop.value)
+    except Refused as refused:
+        raise translate(refused) from refused
     finally:
         plan.close()
 
@@ -170,8 +184,7 @@ def _as_refused(error: Exception) -> Refused | None:
         return Refused(str(error), _DAMAGED)
     if isinstance(error, UnicodeError):
         return None
-    why = _unwilling(error)
-    return Refused(why or str(error), away=why is not None or not _is_redis(error, "ResponseError"))
+    return Refused(_unwilling(error) or str(error), away=True)
 
 
 def _is_lost(error: psycopg.Error) -> bool:
@@ -212,8 +225,9 @@ def translate(error: Exception) -> LedgerError:
         return Unavailable(f"Redis refuses the user or password: {error}")
     if (why := _unwilling(error)) is not None:
         return Unavailable(f"Redis {why} ({error})")
-    if _is_redis(error, "ResponseError"):
-        return LedgerError(f"Redis: {error}")
+    if isinstance(error, Refused) or _is_redis(error, "ResponseError") or _is_redis(error, "InvalidResponse"):
+        why = next((f" {why}" for code, why in _UNUSABLE.items() if str(error).startswith(code)), "")
+        return StreamUnusable(f"Redis cannot be used{why}: {error}")
     return Unavailable(f"Redis cannot be reached: {error}")
 
 
@@ -264,7 +278,10 @@ def _perform(effect: Effect, connection: Callable[[], Connection] | None, client
     if isinstance(effect, LentTransactions):
         return open_transactions()
     if isinstance(effect, Command | LuaScript):
-        return cast(Any, _needed(client, "Redis")).execute_command(*_redis_args(effect))
+        try:
+            return cast(Any, _needed(client, "Redis")).execute_command(*_redis_args(effect))
+        except _SENSELESS as error:
+            raise _senseless(error) from error
     postgres = _needed(connection, "Postgres")()
     try:
         brought = _ask(effect, postgres)
@@ -331,7 +348,10 @@ async def _aperform(
     if isinstance(effect, LentTransactions):
         return open_transactions()
     if isinstance(effect, Command | LuaScript):
-        return await cast(Any, _needed(client, "Redis")).execute_command(*_redis_args(effect))
+        try:
+            return await cast(Any, _needed(client, "Redis")).execute_command(*_redis_args(effect))
+        except _SENSELESS as error:
+            raise _senseless(error) from error
     postgres = await _needed(connection, "Postgres")()
     try:
         brought = await _aask(effect, postgres)
@@ -419,6 +439,16 @@ def _execute(connection: Connection, query: Query) -> Cursor:
 
 async def _aexecute(connection: AsyncConnection, query: Query) -> AsyncCursor:
     return await AsyncCursor(connection).execute(query.sql, query.params, prepare=prepares(connection))
+
+
+_SENSELESS = (ArithmeticError, AttributeError, EOFError, LookupError, RecursionError, TypeError, UnicodeDecodeError)
+"""What redis-py lets out, besides errors of its own, when something else than Redis listens there."""
+
+
+def _senseless(error: Exception) -> Exception:
+    import redis  # noqa: PLC0415 - loaded already: it raised that
+
+    return redis.InvalidResponse(f"the answer was none of Redis ({type(error).__name__}): what listens there?")
 
 
 class Transaction:

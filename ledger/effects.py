@@ -7,7 +7,8 @@ after any effect, which is how crashes are tested.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -137,7 +138,9 @@ Plan: TypeAlias = Generator[Effect, Any, T]
 class Refused(Exception):
     """A server refused an effect; thrown into the plan, which may know what to do about it.
 
-    `sqlstate` is Postgres' five characters, empty for Redis. `away`: Redis did not answer at all.
+    `sqlstate` is Postgres' five characters, empty for Redis. `away`: it is Redis that refused, for whatever reason.
+    What a plan does not expect of it (a key of another type, a forbidden command, a node of a cluster) is to the plan
+    as if Redis did not answer at all.
     """
 
     def __init__(self, message: str, sqlstate: str = "", away: bool = False) -> None:
@@ -149,6 +152,15 @@ class Refused(Exception):
     def is_damage(self) -> bool:
         """Could Postgres not read what it stores? Internal errors, class XX, and errors of the file system, class 58."""
         return self.sqlstate.startswith(("XX", "58"))
+
+
+@contextmanager
+def foreseen(command: str) -> Iterator[None]:
+    """Takes a reply of Redis apart. One that is not of the form that the command has is refused, as if it had none."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise Refused(f"its reply to {command} is not of the form that was expected", away=True) from error
 
 
 @cache

@@ -31,6 +31,7 @@
         ├── TailBusy                another transaction holds the ledger's tail; nothing was recorded
         ├── CosignaturesMissing     fewer witnesses cosigned than were demanded; the checkpoint is signed and kept
         ├── OutcomeUnknown          the connection was lost while recording: append again with the same ids
+        ├── StreamUnusable          Redis answers, but not for this ledger's stream: a foreign key, a forbidden command
         ├── PublishingFailed        too few publishers took a checkpoint; it is signed and kept
         └── WaitTimeout             a projection did not reach a position in time
 
@@ -219,6 +220,10 @@ class OutcomeUnknown(Unavailable):
 
     Appending again with the same ids is safe: what was recorded is found, what was not is recorded once.
     """
+
+
+class StreamUnusable(Unavailable):
+    """Redis answers, but does not let this ledger's stream or group be used: says why. What others do goes on."""
 
 
 class PublishingFailed(Unavailable):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from ledger import protections, quarantine, stream
 from ledger.drive import Redis
 from ledger.effects import Command, Plan, Query, Refused, Row, SqlScript, Wait, sql
-from ledger.errors import LedgerError, Unavailable, UnknownLedger
+from ledger.errors import LedgerError, StreamUnusable, Unavailable, UnknownLedger
 from ledger.literals import without_literals
 from ledger.migrate import check_schema, load
 from ledger.servers import Servers
@@ -125,7 +125,10 @@ class Stopped(NamedTuple):
 
 
 class LedgerState(NamedTuple):
-    """One ledger. Without a ledger_id it is known from Redis alone; without a position it has no tail."""
+    """One ledger. Without a ledger_id it is known from Redis alone; without a position it has no tail.
+
+    unusable: why Redis, which answers, does not let its stream be used.
+    """
 
     name: str
     ledger_id: int | None = None
@@ -139,6 +142,7 @@ class LedgerState(NamedTuple):
     holder: Holder | None = None
     stream: StreamPlace | None = None
     stopped: tuple[Stopped, ...] | None = None
+    unusable: str | None = None
 
 
 class Overview(NamedTuple):
@@ -327,9 +331,12 @@ def _with_streams(
     try:
         if not found and postgres != OK:
             found = [LedgerState(name) for name in sorted(names or servers.run(_stream_names(), client))]
-        for ledger in found:
-            states[ledger.name] = servers.run(stream.state(ledger.name), client)
-        found = [servers.run(_with_parked(ledger), client) for ledger in found]
+        for index, ledger in enumerate(found):
+            try:
+                states[ledger.name] = servers.run(stream.state(ledger.name), client)
+                found[index] = servers.run(_with_parked(ledger), client)
+            except StreamUnusable as error:
+                found[index] = ledger._replace(unusable=str(error))
     except LedgerError as error:
         redis = str(error)
     for index, ledger in enumerate(found):

@@ -14,7 +14,6 @@ from ledger.consumer import NO_STREAMS, Reader, Streams, next_entries, set_back
 from ledger.drive import Redis
 from ledger.errors import (
     ChainBroken,
-    IntegrityError,
     LedgerError,
     ProjectionFailed,
     StreamDiverged,
@@ -87,7 +86,7 @@ class Projector:
         return self._standstills.errors
 
     @property
-    def stopped(self) -> list[IntegrityError]:
+    def stopped(self) -> list[LedgerError]:
         """Why projections have stopped before entries that do not hold."""
         return self._stops.errors
 
@@ -107,7 +106,7 @@ class Projector:
                     continue
                 except ChainBroken as error:
                     ledger = next((each for each in ledgers if each.name == error.ledger), ledgers[0])
-                    self._stops.stopped((ledger.ledger_id, projection.name), ledger, error, error.position)
+                    self._stops.stopped((ledger.ledger_id, projection.name), ledger, error, position=error.position)
                     continue
             self._install(projection, ledgers)
 
@@ -283,7 +282,7 @@ class Projector:
         if self._remembers_other():
             log.warning("%s. Its views were set back with it, and go on", error)
             return
-        self._stops.stopped(_place(lane), lane.reader.ledger, error, error.position)
+        self._stops.stopped(_place(lane), lane.reader.ledger, error, position=error.position)
         self._refresh()
 
     def _has_caught_up(self, lane: Lane) -> bool:

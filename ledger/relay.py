@@ -12,7 +12,14 @@ from typing import NamedTuple
 from ledger import quarantine, stream
 from ledger.canonical import digest
 from ledger.effects import Command, Plan, Query, Refused
-from ledger.errors import ChainBroken, IntegrityError, StreamDiverged, Unavailable, UnknownLedger
+from ledger.errors import (
+    ChainBroken,
+    LedgerError,
+    StreamDiverged,
+    StreamUnusable,
+    Unavailable,
+    UnknownLedger,
+)
 from ledger.events import GENESIS
 from ledger.findings import Link, erased_by
 from ledger.record import Record
@@ -56,21 +63,26 @@ class Relay:
         self._keep = servers.settings.stream_keep
         self._published: dict[int, StreamId] = {}
         self._stops = Stops(servers, "relay")
+        self._runs = False
 
     @property
-    def stopped(self) -> list[IntegrityError]:
+    def stopped(self) -> list[LedgerError]:
         """Of each ledger whose stream ends before an entry that does not hold, why."""
-        return self._stops.errors
+        return [error for error in self._stops.errors if isinstance(error, ChainBroken)]
 
     def run(self, stop: threading.Event) -> None:
-        """Publishes until `stop` is set; a server that is away is waited for. Raises StreamDiverged."""
+        """Publishes until `stop` is set; a server that is away is waited for.
+
+        A ledger waits whose stream diverged or cannot be used, or whose next entry does not hold; the others go on.
+        """
         pause, tended = POLL, 0.0
+        self._runs = True
         while not stop.is_set():
             try:
                 if time.monotonic() - tended > TEND:
-                    self.tend()
+                    self._tend_each()
                     tended = time.monotonic()
-                pause = POLL if self.publish() else min(IDLE, pause * 2)
+                pause = POLL if self._publish_each(None) else min(IDLE, pause * 2)
             except Unavailable as error:
                 log.warning("%s; trying again", error)
                 COUNTERS.add(FAILURES, "relay", type(error).__name__, "")
@@ -82,29 +94,60 @@ class Relay:
         """Brings every stream up to its ledger's end. Returns how many entries that took.
 
         progress: called with the number of entries of each batch. A ledger is published up to the first entry that does
-        not hold: `stopped` says which. Raises StreamDiverged, Unavailable.
+        not hold: `stopped` says which. Raises StreamDiverged, StreamUnusable once the others are done; Unavailable.
         """
+        self._stops.look_again()
+        published = self._publish_each(progress)
+        self._raise_unusable()
+        return published
+
+    def tend(self) -> None:
+        """Forgets what it believed of the streams, so that a lost one is noticed and filled again; trims long ones.
+
+        Raises as `publish` does.
+        """
+        self._stops.look_again()
+        self._tend_each()
+        self._raise_unusable()
+
+    def _raise_unusable(self) -> None:
+        for error in self._stops.errors:
+            if not isinstance(error, ChainBroken):
+                raise error
+
+    def _publish_each(self, progress: Callable[[int], None] | None) -> int:
         published = 0
-        for standing in self._servers.run(standings(self._names)):
+        for standing in self._due():
             ledger = standing.ledger
             done = self._published.get(ledger.ledger_id)
             if done is not None and done >= StreamId(standing.epoch, standing.position):
                 continue
-            if self._stops.waits(ledger.ledger_id):
-                continue
             try:
                 published += self._catch_up(standing, progress)
             except ChainBroken as error:
-                self._stops.stopped(ledger.ledger_id, ledger, error, error.position)
+                self._stops.stopped(ledger.ledger_id, ledger, error, position=error.position)
+            except (StreamDiverged, StreamUnusable) as error:
+                self._unusable(ledger, error)
             else:
                 self._stops.passed(ledger.ledger_id, ledger)
         return published
 
-    def tend(self) -> None:
-        """Forgets what it believed of the streams, so that a lost one is noticed and filled again; trims long ones."""
+    def _tend_each(self) -> None:
         self._published.clear()
-        for standing in self._servers.run(standings(self._names)):
-            self._servers.run(_trim(standing, self._keep))
+        for standing in self._due():
+            try:
+                self._servers.run(_trim(standing, self._keep))
+            except StreamUnusable as error:
+                self._unusable(standing.ledger, error)
+
+    def _due(self) -> list[Standing]:
+        """The ledgers' ends, but for those that are not tried again yet."""
+        found = self._servers.run(standings(self._names))
+        return [standing for standing in found if not self._stops.waits(standing.ledger.ledger_id)]
+
+    def _unusable(self, ledger: LedgerRef, error: LedgerError) -> None:
+        self._published.pop(ledger.ledger_id, None)
+        self._stops.stopped(ledger.ledger_id, ledger, error, pause=RETRY, quiet=not self._runs)
 
     def _catch_up(self, standing: Standing, progress: Callable[[int], None] | None) -> int:
         ledger, epoch = standing.ledger, standing.epoch

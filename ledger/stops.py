@@ -1,5 +1,7 @@
-"""Where one worker has stopped before an entry that does not hold. It looks again after growing pauses: the entry may
-have been quarantined or restored meanwhile. Other ledgers go on."""
+"""Where one worker has stopped: before an entry that does not hold, or at a stream that cannot be used.
+
+It looks again after growing pauses: the entry may have been quarantined or restored meanwhile. Other ledgers go on.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from ledger.effects import Plan, Query
-from ledger.errors import IntegrityError, LedgerError
+from ledger.errors import LedgerError
 from ledger.quarantine import SQL
 from ledger.servers import Servers
 from ledger.store import LedgerRef
@@ -25,7 +27,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 class _Stop(NamedTuple):
     """error: why. attempts: in vain. due: when it looks again, on the monotonic clock."""
 
-    error: IntegrityError
+    error: LedgerError
     attempts: int
     due: float
 
@@ -39,25 +41,45 @@ class Stops:
         self._stops: dict[Hashable, _Stop] = {}
 
     @property
-    def errors(self) -> list[IntegrityError]:
+    def errors(self) -> list[LedgerError]:
         return [stop.error for stop in self._stops.values()]
 
     def waits(self, key: Hashable) -> bool:
         stop = self._stops.get(key)
         return stop is not None and stop.due > time.monotonic()
 
-    def stopped(self, key: Hashable, ledger: LedgerRef, error: IntegrityError, position: int | None) -> None:
-        """It stopped. Logged once a change; noted in the database, where `status` finds it. position: of the entry."""
+    def look_again(self) -> None:
+        """Lets all be tried at once."""
+        self._stops = {key: stop._replace(due=0.0) for key, stop in self._stops.items()}
+
+    def stopped(
+        self,
+        key: Hashable,
+        ledger: LedgerRef,
+        error: LedgerError,
+        *,
+        position: int | None = None,
+        pause: float | None = None,
+        quiet: bool = False,
+    ) -> None:
+        """It stopped. Logged once a change, unless quiet.
+
+        position: of an entry that does not hold, which is noted in the database, where `status` finds it. pause:
+        seconds until it looks again; None: longer each time.
+        """
         before = self._stops.get(key)
         attempts = 1 if before is None else before.attempts + 1
-        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(attempts - 1, 10))
+        if pause is None:
+            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(attempts - 1, 10))
         self._stops[key] = _Stop(error, attempts, time.monotonic() + pause)
         COUNTERS.add(FAILURES, self._job, type(error).__name__, "")
-        if before is None or str(before.error) != str(error):
+        if before is not None and str(before.error) == str(error):
+            return
+        if not quiet:
             log.error("ledger %r: %s", ledger.name, error, extra={"position": position})
-            if position is not None:
-                with suppress(LedgerError):  # a role that may not, or a database that is away: the log has it
-                    self._servers.run(_suspect(ledger, position))
+        if position is not None:
+            with suppress(LedgerError):  # a role that may not, or a database that is away: the log has it
+                self._servers.run(_suspect(ledger, position))
 
     def passed(self, key: Hashable, ledger: LedgerRef) -> None:
         """It has come past that, if it had stopped."""

@@ -15,7 +15,7 @@ from uuid import UUID
 import msgspec
 
 from ledger.canonical import digest
-from ledger.effects import Command, LuaScript, Plan
+from ledger.effects import Command, LuaScript, Plan, foreseen
 from ledger.envelopes import Position, parse_body
 from ledger.events import Entry
 
@@ -35,7 +35,7 @@ class StreamId(NamedTuple):
         return cls(int(epoch), int(position))
 
 
-LONGEST_BLOCK = 1.0
+LONGEST_BLOCK = 0.5
 """Seconds that one read blocks at most: a client of Redis counts on it when it judges whether Redis is silent."""
 
 NOTHING = StreamId(0, 0)
@@ -112,7 +112,8 @@ def publish(ledger: str, after: StreamId, epoch: int, entries: Sequence[Wire]) -
     for entry in entries:
         args += entry
     reply = yield LuaScript(_PUBLISH, (key(ledger),), args)
-    return StreamId.parse(reply)
+    with foreseen("publishing"):
+        return StreamId.parse(reply)
 
 
 def checkpoints_key(ledger: str) -> str:
@@ -130,13 +131,15 @@ def publish_checkpoint(ledger: str, size: int, note: bytes) -> Plan[None]:
 
 def state(ledger: str) -> Plan[StreamState]:
     """Where the stream stands."""
-    last, first, newest, newest_hash = yield LuaScript(_STATE, (key(ledger),), ())
-    return StreamState(
-        StreamId.parse(last),
-        StreamId.parse(first) if first else None,
-        StreamId.parse(newest) if newest else None,
-        newest_hash,
-    )
+    reply = yield LuaScript(_STATE, (key(ledger),), ())
+    with foreseen("XINFO STREAM"):
+        last, first, newest, newest_hash = reply
+        return StreamState(
+            StreamId.parse(last),
+            StreamId.parse(first) if first else None,
+            StreamId.parse(newest) if newest else None,
+            bytes(newest_hash),
+        )
 
 
 def trim(ledger: str, below: StreamId, *, exactly: bool) -> Plan[None]:
@@ -159,12 +162,13 @@ def read(after: Sequence[tuple[str, StreamId]], count: int, wait: float | None) 
         streams = (*map(key, at), *map(str, at.values()))
         reply = yield Command(("XREAD", "COUNT", step, *block, "STREAMS", *streams))
         at, wait_for = {}, None
-        for stream_key, rows in reply or ():
-            entries = found.setdefault(names[stream_key], [])
-            entries += [parse(fields) for _, fields in rows]
-            size += sum(len(field) for _, fields in rows for field in fields)
-            if len(rows) == step and len(entries) < count:
-                at[names[stream_key]] = StreamId.parse(rows[-1][0])
+        with foreseen("XREAD"):
+            for stream_key, rows in reply or ():
+                entries = found.setdefault(names[stream_key], [])
+                entries += [parse(fields) for _, fields in rows]
+                size += sum(len(field) for _, fields in rows for field in fields or ())
+                if len(rows) == step and len(entries) < count:
+                    at[names[stream_key]] = StreamId.parse(rows[-1][0])
     return found
 
 

@@ -237,7 +237,7 @@ def test_definers_are_closed_and_touch_only_their_owners(admin: psycopg.Connecti
     ).fetchall()
     definers = [each for each in functions if each[2]]
     assert len(definers) >= 20
-    owners = dict(
+    owners: dict[str, str] = dict(
         admin.execute(
             "select relname, pg_get_userbyid(relowner) from pg_class where relnamespace = 'ledger'::regnamespace"
             " union all select proname, pg_get_userbyid(proowner) from pg_proc"

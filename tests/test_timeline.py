@@ -18,7 +18,7 @@ from psycopg import sql
 
 from ledger import Entry, Event, Ledger, Query, UsageError, testing
 from ledger.drive import drive
-from ledger.effects import Pipeline
+from ledger.effects import Pipeline, Query
 from ledger.projection import install
 from ledger.store import LedgerRef
 from tests.roles import logins, user_of
@@ -222,6 +222,7 @@ def test_every_word_of_any_text_is_found(admin: psycopg.Connection) -> None:
                     asked = next(search(MAIN, text=word))
                     assert isinstance(asked, Pipeline)
                     *_, query, _ = asked.queries
+                    assert isinstance(query, Query)
                     question = query.params[1]
                     where = find.format("websearch_to_tsquery('simple', %s)")
                     [(count,)] = tx.execute(where, (position, question))

@@ -79,6 +79,7 @@ def _ledger_object(ledger: LedgerState) -> dict[str, Any]:
         "stopped": None if ledger.stopped is None else [bad._asdict() for bad in ledger.stopped],
         "held_by": None if ledger.holder is None else holder_object(ledger.holder),
         "stream": None if ledger.stream is None else _stream_object(ledger.stream),
+        "stream_unusable": None if ledger.unusable is None else server_text(ledger.unusable),
         "projections": None if ledger.projections is None else [
             {"name": view.name, "version": view.version, "rebuilding": view.rebuilding, "abandoned": view.abandoned}
             | _place_object(view)
@@ -152,7 +153,7 @@ def _print_ledger(ledger: LedgerState, found: Overview) -> None:
     else:
         moment = f"; last recorded {short_time(ledger.recorded_at)}" if ledger.position and ledger.recorded_at else ""
         line(f"Ledger {ledger.name}: position {ledger.position}{moment}")
-    rows = [("  stream", *_stream_row(ledger.stream, found.redis))]
+    rows = [("  stream", *_stream_row(ledger, found.redis))]
     if ledger.ledger_id is not None:
         for view in ledger.projections or ():
             name = f"  {view.name}" + (
@@ -207,7 +208,10 @@ def holder_text(holder: Holder) -> str:
     return "; ".join(parts)
 
 
-def _stream_row(found: StreamPlace | None, redis: str) -> tuple[str, str]:
+def _stream_row(ledger: LedgerState, redis: str) -> tuple[str, str]:
+    found = ledger.stream
+    if ledger.unusable is not None:
+        return ("unknown", f"UNUSABLE: {server_text(ledger.unusable)}")
     if found is None:
         return ("unknown", "Redis is not set" if redis == NOT_SET else "Redis is away")
     if found.diverged:

@@ -28,7 +28,7 @@ from ledger.cli.types import Span
 from ledger.errors import ChainBroken, LedgerError, SigningRefused
 from ledger.projection import Projection, checkpoints
 from ledger.projector import Projector
-from ledger.relay import Relay, open_epoch, standings
+from ledger.relay import Relay, Standing, open_epoch, standings
 from ledger.replay import find_projections, rebuild
 from ledger.servers import Servers
 
@@ -189,14 +189,14 @@ def _relay(shared: Shared, servers: Servers, stop: threading.Event) -> Relay:
     """A relay that notices a stop between two batches, however much there is to catch up with."""
 
     class Stoppable(Relay):
-        def publish(self, progress: Callable[[int], None] | None = None) -> int:
+        def _catch_up(self, standing: Standing, progress: Callable[[int], None] | None) -> int:
             def step(count: int) -> None:
                 if progress is not None:
                     progress(count)
                 if stop.is_set():
                     raise _Stopped
 
-            return super().publish(step)
+            return super()._catch_up(standing, step)
 
     return Stoppable(servers, shared.names())
 
