@@ -117,8 +117,8 @@ TRAPS = {
     "a statement trigger": "create trigger evil after insert or update on ledger_views.{0}"
     " execute function attack.trigger();",
     "a default": "alter table ledger_views.{0} add column evil boolean default attack.run();",
-    "a default of Postgres' own": "alter table ledger_views.{0} add column evil xml default"
-    " query_to_xml('select attack.run()', true, true, '');",
+    "a default of Postgres' own": "alter table ledger_views.{0} add column evil tsquery default"
+    " ts_rewrite('a'::tsquery, 'select ''a''::tsquery, ''b''::tsquery where attack.run()');",
     "a constraint": "alter table ledger_views.{0} add constraint evil check (attack.run()) not valid;",
     "a generated column": "alter table ledger_views.{0} add column evil boolean"
     " generated always as (attack.run_said()) stored;",
