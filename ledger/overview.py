@@ -216,9 +216,7 @@ def _places(state: LedgerState, rows: list[Row]) -> Plan[tuple[Place, ...]]:
 def _with_trouble(place: Place, version: int, building: bool, abandoned: bool, *more: Any) -> Place:
     *standstill, skipped = more
     stands = Standstill(*standstill) if standstill[0] is not None else None
-    return place._replace(
-        version=version, rebuilding=building, abandoned=abandoned, standstill=stands, skipped=skipped
-    )
+    return place._replace(version=version, rebuilding=building, abandoned=abandoned, standstill=stands, skipped=skipped)
 
 
 def _lag(ledger_id: int, at: int, end: int) -> Plan[Lag]:

@@ -173,7 +173,9 @@ class _Rebuild:
             )
             moved = self._drive(advanced).get(self._projection.name)
             if moved is None:
-                raise Unavailable(f"another rebuild of {self._projection.name!r} took this one's place: replay it again")
+                raise Unavailable(
+                    f"another rebuild of {self._projection.name!r} took this one's place: replay it again"
+                )
             tail = moved.tail
             self._done += len(entries)
             self._progress(self._done, max(goal, self._done))

@@ -1,4 +1,4 @@
-"""A role that may make objects cannot have others run them: neither the owner of everything, nor superusers, nor readers.
+"""A role that may make objects cannot have others run them: neither the owner, nor superusers, nor readers.
 
 Each attack is a login with ledger_projector and no more; its code notes as whom it ran, and tries to make the login a
 superuser and a member of ledger_owner.
@@ -237,7 +237,7 @@ def test_definers_are_closed_and_touch_only_their_owners(admin: psycopg.Connecti
     ).fetchall()
     definers = [each for each in functions if each[2]]
     assert len(definers) >= 20
-    owners = dict(
+    owners: dict[str, str] = dict(
         admin.execute(
             "select relname, pg_get_userbyid(relowner) from pg_class where relnamespace = 'ledger'::regnamespace"
             " union all select proname, pg_get_userbyid(proowner) from pg_proc"
@@ -272,4 +272,3 @@ def test_definers_are_closed_and_touch_only_their_owners(admin: psycopg.Connecti
         " where relnamespace = 'ledger'::regnamespace and not tgisinternal"
     ).fetchall()
     assert triggers and {owner for *_, owner in triggers} == {"ledger_owner"}
-

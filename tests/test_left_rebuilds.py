@@ -121,4 +121,3 @@ def test_a_schema_by_hand_is_not_taken_for_one(full: Ledger, admin: psycopg.Conn
     assert ("Other",) in admin.execute("select ledger.left_rebuilds()").fetchall()
     project(full)
     assert admin.execute("select to_regnamespace('\"ledger_rebuild_Other\"') is null").fetchall() == [(False,)]
-

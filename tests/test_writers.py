@@ -67,7 +67,9 @@ def test_a_writer_of_one_ledger_appends_to_that_one(two: Ledger, admin: psycopg.
                 writer.execute(refused)
         with pytest.raises(FORBIDDEN), writer.cursor().copy("copy ledger.audit_logs from stdin") as copy:
             [line] = admin.execute("select * from ledger.audit_logs where ledger_id = 2").fetchall()
-            copy.write_row((2, 2, uuid4(), *(json.dumps(each) if isinstance(each, dict) else each for each in line[3:])))
+            copy.write_row(
+                (2, 2, uuid4(), *(json.dumps(each) if isinstance(each, dict) else each for each in line[3:]))
+            )
         # Nor does it hold up the other ledger's writers, or learn of it.
         assert writer.execute("update ledger.tails set fence = fence + 1").rowcount == 1
         assert writer.execute("select ledger_id from ledger.tails").fetchall() == [(1,)]

@@ -50,7 +50,9 @@ def activity(ledger: tuple[int, str], actor: str | None = None, *, limit: int | 
     if actor is None:
         rows = yield from read_views(["actor_activity"], Query(SQL["of_all"], (ledger[0], most)))
     else:
-        rows = yield from read_views(["actor_activity"], Query(SQL["of_actor"], (ledger[0], checked_text("actor", actor), most)))
+        rows = yield from read_views(
+            ["actor_activity"], Query(SQL["of_actor"], (ledger[0], checked_text("actor", actor), most))
+        )
     return [Activity(*row) for row in rows]
 
 
