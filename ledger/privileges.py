@@ -18,8 +18,8 @@ _REFUSED = "0LP01"
 
 
 def grant(role: str, user: str, ledgers: Sequence[str] | None = None) -> Plan[None]:
-    """Gives a user one of ROLES. ledgers: the names of those that a reader may read, or a writer append to, besides what
-    it may already; None for all, those to come among them.
+    """Gives a user one of ROLES. ledgers: the names of those that a reader may read, or a writer append to, besides
+    what it may already; None for all, those to come among them.
 
     Raises UsageError where there is no such role or user, UnknownLedger.
     """

@@ -52,24 +52,6 @@ begin
 end
 $$;
 
--- With the rights of whoever inserts, so that current_user is that role, whatever was SET. One ledger a statement: for
--- more than one, move_tail refuses it.
-create function ledger.check_writer() returns trigger
-language plpgsql set search_path = pg_catalog, pg_temp as $$
-declare
-    target constant int := (select added.ledger_id from added limit 1);
-begin
-    if target is not null then
-        perform ledger.check_write(target, current_user);
-    end if;
-    return null;
-end
-$$;
-
-create trigger granted_ledger after insert on ledger.audit_logs
-    referencing new table as added for each statement execute function ledger.check_writer();
-alter table ledger.audit_logs enable always trigger granted_ledger;
-
 -- As in 0005, but may be said again of the same table.
 create or replace function ledger.restrict_readers(target regclass, variadic unrestricted text[] default '{}') returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -93,11 +75,12 @@ begin
 end
 $$;
 
--- A writer sees its ledgers, and locks the tails of no others.
-select ledger.restrict_readers('ledger.ledgers', 'ledger_projector', 'ledger_eraser', 'ledger_admin');
+-- A writer sees its ledgers, and locks the tails of no others; what it appends is for 0013 to check. Tails first, as
+-- those who read both do.
 select ledger.restrict_readers('ledger.tails', 'ledger_projector', 'ledger_eraser', 'ledger_admin');
-create policy writable on ledger.ledgers to ledger_writer using (ledger.may_write(ledger_id, current_user));
+select ledger.restrict_readers('ledger.ledgers', 'ledger_projector', 'ledger_eraser', 'ledger_admin');
 create policy writable on ledger.tails to ledger_writer using (ledger.may_write(ledger_id, current_user));
+create policy writable on ledger.ledgers to ledger_writer using (ledger.may_write(ledger_id, current_user));
 
 -- What an appender is told of what it may not read: in its ledgers only.
 create or replace function ledger.recorded(ledger_id int, ids uuid[]) returns table (
@@ -263,6 +246,8 @@ begin
         when relhasrules then 'it has rules'
         when relispartition or exists (select from pg_inherits where inhparent = target or inhrelid = target) then
             'it shares rows with another table'
+        when exists (select from pg_constraint where confrelid = target and conrelid <> target) then
+            'another table refers to it'
     end into problem
     from pg_class where oid = target;
     if problem is not null then
@@ -321,7 +306,7 @@ begin
     from expressions
     cross join regexp_matches(tree, ':funcid ([0-9]+)', 'g') as named (ids)
     join pg_proc as proc on proc.oid = named.ids[1]::oid
-    where proc.provolatile = 'v' and proc.proname not in ('nextval', 'gen_random_uuid', 'clock_timestamp', 'random')
+    where proc.provolatile = 'v' and proc.proname not in ('nextval', 'gen_random_uuid', 'uuidv4', 'uuidv7', 'clock_timestamp', 'random')
     limit 1;
     return problem;
 end

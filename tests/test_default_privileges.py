@@ -1,4 +1,4 @@
-"""`migrate`, and whatever makes a read view, leaves no privilege that it did not give: default privileges are for users."""
+"""`migrate`, and whatever makes a read view, leaves no privilege that it did not give."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ GIVEN = """
 select what from (
     select 'schema ' || nspname, nspowner, nspacl from pg_namespace where nspname ^@ 'ledger'
     union all
-    select 'relation ' || oid::regclass, relowner, relacl from pg_class where relnamespace::regnamespace::text ^@ 'ledger'
+    select 'relation ' || oid::regclass, relowner, relacl from pg_class
+    where relnamespace::regnamespace::text ^@ 'ledger'
     union all
     select 'type ' || oid::regtype, typowner, typacl from pg_type where typnamespace::regnamespace::text ^@ 'ledger'
     union all

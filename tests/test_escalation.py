@@ -1,4 +1,4 @@
-"""A role that may make objects cannot have others run them: neither the owner of everything, nor superusers, nor readers.
+"""A role that may make objects cannot have others run them: neither the owner, nor superusers, nor readers.
 
 Each attack is a login with ledger_projector and no more; its code notes as whom it ran, and tries to make the login a
 superuser and a member of ledger_owner.
@@ -117,8 +117,8 @@ TRAPS = {
     "a statement trigger": "create trigger evil after insert or update on ledger_views.{0}"
     " execute function attack.trigger();",
     "a default": "alter table ledger_views.{0} add column evil boolean default attack.run();",
-    "a default of Postgres' own": "alter table ledger_views.{0} add column evil xml default"
-    " query_to_xml('select attack.run()', true, true, '');",
+    "a default of Postgres' own": "alter table ledger_views.{0} add column evil tsquery default"
+    " ts_rewrite('a'::tsquery, 'select ''a''::tsquery, ''b''::tsquery where attack.run()');",
     "a constraint": "alter table ledger_views.{0} add constraint evil check (attack.run()) not valid;",
     "a generated column": "alter table ledger_views.{0} add column evil boolean"
     " generated always as (attack.run_said()) stored;",

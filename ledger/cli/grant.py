@@ -43,9 +43,7 @@ _ROLES = """
 @click.command("grant", cls=_ManyLedgers, help="Give a database user a role." + _ROLES)
 @_role
 @_user
-@click.option(
-    "--ledger", "ledgers", multiple=True, metavar="NAME", help="A ledger that a reader may read, or a writer append to."
-)
+@click.option("--ledger", "ledgers", multiple=True, metavar="NAME", help="A ledger to read, or to append to.")
 @click.option("--all-ledgers", is_flag=True, help="All of them, those to come among them.")
 @pass_shared
 def grant_command(shared: Shared, role: str, user: str, ledgers: tuple[str, ...], all_ledgers: bool) -> None:

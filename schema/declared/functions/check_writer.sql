@@ -5,7 +5,7 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     target constant int := (select added.ledger_id from added limit 1);
 begin
-    if target is not null then
+    if target is not null and not ledger.may_write(target, current_user) then
         perform ledger.check_write(target, current_user);
     end if;
     return null;

@@ -13,6 +13,8 @@ begin
         when relhasrules then 'it has rules'
         when relispartition or exists (select from pg_inherits where inhparent = target or inhrelid = target) then
             'it shares rows with another table'
+        when exists (select from pg_constraint where confrelid = target and conrelid <> target) then
+            'another table refers to it'
     end into problem
     from pg_class where oid = target;
     if problem is not null then
@@ -71,7 +73,7 @@ begin
     from expressions
     cross join regexp_matches(tree, ':funcid ([0-9]+)', 'g') as named (ids)
     join pg_proc as proc on proc.oid = named.ids[1]::oid
-    where proc.provolatile = 'v' and proc.proname not in ('nextval', 'gen_random_uuid', 'clock_timestamp', 'random')
+    where proc.provolatile = 'v' and proc.proname not in ('nextval', 'gen_random_uuid', 'uuidv4', 'uuidv7', 'clock_timestamp', 'random')
     limit 1;
     return problem;
 end
