@@ -209,7 +209,8 @@ def _ledger(ledger: LedgerState) -> Iterator[Check]:
             f"{command} verify --from {bad.position}' says more; find out who wrote it, restore it, or go on past it "
             f"on the record: {command} quarantine {bad.position} --actor WHO --reason WHY'"
         )
-        yield check(f"entry {bad.position}", "danger", f"does not hold, workers stop before it: {bad.found}", advice)
+        found = f"entry {bad.position} does not hold, workers stop before it: {bad.found}"
+        yield check("entries", "danger", found, advice)
     if ledger.unusable is not None:
         advice = "readers go on from Postgres, the relay waits: it goes on by itself once that is mended"
         yield check("stream", "danger", ledger.unusable, advice)

@@ -22,6 +22,7 @@ from ledger.findings import KINDS
 from ledger.migrate import migrate, schema_folder
 from ledger.settings import Settings
 from tests import test_recovery
+from tests.checkpoints import Superuser
 from tests.clusters import Cluster, Clusters
 from tests.procedures import DOCUMENT, ROOT, Perform, appender, blocks, main_of, performed, performs, promised
 from tests.support import OwnServers, checked, event, events, eventually, handed_out, numbers
@@ -210,6 +211,28 @@ def test_a_projection_that_stands_still(perform: Perform, ledger: Ledger) -> Non
     assert main_of(cli)["subscriptions"][0]["parked"] == 1
     perform("Poison entries", GROUP="mailer")
     assert handed_out(ledger) == [2]
+
+
+# ------------------------------------------------------------------------------------------ an entry that does not hold
+
+
+@performs("An entry that does not hold")
+def test_an_entry_that_does_not_hold(perform: Perform, ledger: Ledger, admin: psycopg.Connection) -> None:
+    ledger.append_many(events(4))
+    Superuser(admin).run(
+        "update ledger.audit_logs set actor = 'user:1' where position = 2",
+        "update ledger.audit_logs set after = '1' where position = 4",
+    )
+    cli = cli_of(ledger)
+    cli("relay", "--once")
+    perform.env.update(LEDGER_DATABASE_URL=cli.urls[1], LEDGER_REDIS_URL=cli.urls[3], LEDGER="main", POSITION="2")
+    shown = perform("An entry that does not hold").stdout
+    assert "ENTRY 2 DOES NOT HOLD" in shown and "hash_mismatch" in shown
+    perform.env.update(WHO="user:oncall", WHY="12", CHANGED="4")
+    cli.well("quarantine", "4", "--actor", "user:oncall", "--reason", "12")
+    assert "quarantined by user:oncall" in perform("An entry that does not hold").stdout
+    perform("An entry that does not hold")
+    assert main_of(cli)["stopped"] == []
 
 
 # ------------------------------------------------------------------------------------------------------------- upgrade
