@@ -165,6 +165,17 @@ def newest(source: Source, last: int = FAR, first: int = 1, *, near: int = 1) ->
     return links[0] if links else None
 
 
+def newest_or(damaged: Link, source: Source, last: int = FAR, first: int = 1, *, near: int = 1) -> Plan[Link | None]:
+    """The same; `damaged` where it cannot be read."""
+    links: list[Link | None] = []
+
+    def look() -> Plan[None]:
+        links.append((yield from newest(source, last, first, near=near)))
+
+    refused = yield from _guarded(look())
+    return damaged if refused is not None else links[0]
+
+
 def next_position(source: Source, at: int) -> Plan[int | None]:
     """The first position from `at` on that has an entry."""
     rows = yield Query(_from(source, "next_position"), (source.ledger_id, at))
@@ -186,9 +197,9 @@ def check_range(
     which is None where a forged entry has none.
     """
     if before is None:
-        before = yield from newest(source, start - 1, max(first - 1, 1), near=start - 1)
-    if before is None:
-        before = BEGINNING if first == 1 else Link(first - 1, None, None, None)
+        begins = BEGINNING if first == 1 else Link(first - 1, None, None, None)
+        damaged = Link(start - 1, None, None, None)
+        before = (yield from newest_or(damaged, source, start - 1, max(first - 1, 1), near=start - 1)) or begins
     check = _Check(source.name, before, leaf)
     yield from _readable(source, start, end, check)
     if check.erased:
@@ -264,7 +275,6 @@ def _counted(how: str, *parts: str) -> Plan[int]:
     yield SqlScript(SQL[how])
     [(count,)] = yield Query(SQL["count_of"].format(*parts).replace("%", "%%"))
     yield SqlScript(SQL["go_back"])  # which takes the settings back
-    yield SqlScript(SQL["release"])
     return int(count)
 
 
