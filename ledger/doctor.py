@@ -66,6 +66,7 @@ def examine(servers: Servers, names: Collection[str] | None) -> Diagnosis:
             postgres = str(error)
         else:
             checks.append(schema)
+            checks += servers.run(_replication())
             overview = look(servers, names) if schema.level == "ok" else None
     redis = NOT_SET if servers.settings.redis_url is None else _ask(servers, checks, "redis")
     if overview is not None:
@@ -162,6 +163,25 @@ def _clock() -> Plan[Check]:
     if certain > CLOCK_WARNING:
         return Check("clock", "danger" if certain > CLOCK_DANGER else "warning", found, advice)
     return Check("clock", "ok", found)
+
+
+def _replication() -> Plan[list[Check]]:
+    """Logical replication into the ledger's tables, or out of them."""
+    checks = []
+    how = "see docs/operations.md, 'A copy by logical replication'"
+    for name, comes_in, refused in (yield Query(SQL["replication"])):
+        if not comes_in:
+            found = f"publication {name} sends the ledger's tables: a copy that it makes stops at the first append"
+            advice = f"physical replication, pg_upgrade and a dump need no more; for logical replication {how}"
+            checks.append(Check("replication", "warning", found, advice))
+        elif refused:
+            found = f"subscription {name} writes into the ledger's tables, whose triggers refuse its rows"
+            checks.append(Check("replication", "danger", found, f"it stops at the first append: {how}"))
+        else:
+            found = f"subscription {name} writes into the ledger's tables, whose triggers let it"
+            advice = f"append nothing here before the subscription is dropped and the triggers are ALWAYS again: {how}"
+            checks.append(Check("replication", "warning", found, advice))
+    return checks or [Check("replication", "ok", "no logical replication of the ledger's tables")]
 
 
 def _schema(servers: Servers) -> Check:

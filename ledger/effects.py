@@ -150,7 +150,7 @@ class Refused(Exception):
 
     @property
     def is_damage(self) -> bool:
-        """Could Postgres not read what it stores? Internal errors, class XX, and errors of the file system, class 58."""
+        """Could Postgres not read what it stores? Class XX are internal errors, class 58 those of the file system."""
         return self.sqlstate.startswith(("XX", "58"))
 
 

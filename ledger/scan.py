@@ -119,6 +119,17 @@ def newest(source: Source, last: int = FAR, first: int = 1, *, near: int = 1) ->
     return links[0] if links else None
 
 
+def newest_or(damaged: Link, source: Source, last: int = FAR, first: int = 1, *, near: int = 1) -> Plan[Link | None]:
+    """The same; `damaged` where it cannot be read."""
+    links: list[Link | None] = []
+
+    def look() -> Plan[None]:
+        links.append((yield from newest(source, last, first, near=near)))
+
+    refused = yield from _guarded(look())
+    return damaged if refused is not None else links[0]
+
+
 def next_position(source: Source, at: int) -> Plan[int | None]:
     """The first position from `at` on that has an entry."""
     rows = yield Query(from_(source, "next_position"), (source.ledger_id, at))
@@ -143,9 +154,9 @@ def check_range(
     Only where something is wrong is it looked for what is quarantined, and the range read again with that.
     """
     if before is None:
-        before = yield from newest(source, start - 1, max(first - 1, 1), near=start - 1)
-    if before is None:
-        before = BEGINNING if first == 1 else Link(first - 1, None, None, None)
+        begins = BEGINNING if first == 1 else Link(first - 1, None, None, None)
+        damaged = Link(start - 1, None, None, None)
+        before = (yield from newest_or(damaged, source, start - 1, max(first - 1, 1), near=start - 1)) or begins
     check = _Check(source.name, before, leaf() if leaf is not None else None, {})
     span = yield from _checked(source, start, end, check)
     suspects = {finding.position for finding in span.findings.kept if finding.position is not None}
@@ -262,7 +273,6 @@ def _counted(how: str, *parts: str) -> Plan[int]:
     yield SqlScript(SQL[how])
     [(count,)] = yield Query(SQL["count_of"].format(*parts).replace("%", "%%"))
     yield SqlScript(SQL["go_back"])  # which takes the settings back
-    yield SqlScript(SQL["release"])
     return int(count)
 
 

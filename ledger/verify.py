@@ -139,7 +139,10 @@ def _begin(
     ledger = yield from store.find_ledger(name)
     tail = yield from scan.tail_of(ledger)
     source = yield from scan.source_of(ledger)
-    newest = yield from scan.newest(source, near=1 if tail is None else tail.position)
+    if tail is None:
+        newest = yield from scan.newest(source)
+    else:  # an entry that cannot be read is named when its turn comes
+        newest = yield from scan.newest_or(tail, source, near=tail.position)
     last = max(link.position for link in (tail, newest, BEGINNING) if link is not None)
     if first > last + 1:
         raise InvalidSetting(f"ledger {name!r} ends at position {last}: there is nothing to verify from {first} on")

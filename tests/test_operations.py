@@ -284,3 +284,59 @@ def _newer_package(folder: Path) -> Path:
     )
     command.chmod(0o755)
     return folder
+
+
+# ----------------------------------------------------------------------------------------------- logical replication
+
+
+def _replicating(clusters: Clusters, name: str) -> Cluster:
+    cluster = clusters.new(name)
+    with psycopg.connect(cluster.url("postgres"), autocommit=True) as admin:
+        admin.execute("alter system set wal_level = logical")
+    cluster.stop()
+    cluster.start()
+    return cluster
+
+
+@performs("A copy by logical replication")
+def test_a_copy_by_logical_replication(perform: Perform, clusters: Clusters) -> None:
+    """It stops while the triggers are ALWAYS, which doctor says; then it follows, erasures included, and takes over."""
+    heading = "A copy by logical replication"
+    old, new = _replicating(clusters, "old"), _replicating(clusters, "new")
+    migrate(Settings(database_url=old.create()))
+    migrate(Settings(database_url=new.create("other")))  # makes the roles
+    copy = new.create()
+    with Ledger.open(database_url=old.url()) as ledger:
+        ledger.append_many(some_events(20))
+        ledger.hold(("invoice", "inv_1"), "user:1", "a lawsuit")
+        ledger.erase(3, "user:1", "asked to")
+        source = f"host=127.0.0.1 port={old.port} user=postgres password=secret dbname=ledger"
+        perform(heading, ADMIN_URL=old.url(), NEW_ADMIN_URL=copy, SOURCE=source)
+        assert "publication ledger_move sends" in _said(old.url(), "replication")
+        with psycopg.connect(copy, autocommit=True) as at_copy:
+
+            def follows() -> bool:
+                query = "select position from ledger.tails"
+                return at_copy.execute(query).fetchall() == [(ledger.tail().position,)]
+
+            eventually(follows)
+            at_copy.execute("alter table ledger.tails enable always trigger moved_by_entries")
+            assert "triggers refuse its rows" in _said(copy, "replication")
+            ledger.append_many(some_events(5))
+            eventually(lambda: "UPDATE on ledger.tails is refused" in new.log())
+            assert not follows()
+            at_copy.execute("alter table ledger.tails enable trigger moved_by_entries")
+            eventually(follows)
+            assert "triggers let it" in _said(copy, "replication")
+        ledger.release(("invoice", "inv_1"), "user:1", "it is over")
+        ledger.erase(5, "user:1", "asked to")
+        perform(heading)
+        with Ledger.open(database_url=copy) as moved:
+            assert checked(moved) == checked(ledger)
+            moved.append(event())
+            assert moved.verify().findings == []
+
+
+def _said(url: str, check: str) -> str:
+    checks = Cli("--database-url", url)("doctor", "--json").json["checks"]
+    return " ".join(each["found"] for each in checks if each["name"] == check)

@@ -39,9 +39,10 @@ select
 from {} where ledger_id = %s and position between %s and %s order by position;
 
 -- name: newest
+-- Without its body, which may be damaged where the rest is not.
 select
     position, id, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id,
-    before, after, metadata, salt, body_hash, prev_hash, hash
+    null::json, null::json, null::json, null::bytea, body_hash, prev_hash, hash
 from {} where ledger_id = %s and position between %s and %s order by position desc limit 1;
 
 -- name: next_position
@@ -130,7 +131,8 @@ savepoint reading
 release savepoint reading
 
 -- name: go_back
-rollback to savepoint reading
+rollback to savepoint reading;
+release savepoint reading
 
 -- name: in_the_table
 set local enable_indexscan = off;
