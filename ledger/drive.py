@@ -40,6 +40,7 @@ from ledger.errors import (
     RecordRefused,
     SchemaMismatch,
     Unavailable,
+    UnknownProjection,
     UsageError,
 )
 from ledger.lent import lent, open_transactions
@@ -59,6 +60,7 @@ _CHUNK = 100 if psycopg.capabilities.has_stream_chunked() else 1
 """Rows that a long result brings at a time: at most some 25 MB, should every body have its 256 KiB."""
 # The server is going away, or has ended a session that it found silent: the connection is as good as lost.
 _SHUTDOWN = ("57P01", "57P02", "57P03", "57P05", "25P03", "25P04")
+_OF_A_VIEW = '"ledger_views.'
 _UNWILLING = {
     "ReadOnlyError": "is a replica and takes no writes: give the master's URL, or promote it",
     "OutOfMemoryError": "is out of memory and takes no writes: raise its maxmemory, or keep less (LEDGER_STREAM_KEEP)",
@@ -222,6 +224,10 @@ def _translate_postgres(error: psycopg.Error) -> LedgerError:
         return Unavailable(f"Postgres: {text}. On a standby set hot_standby_feedback = on; then try again")
     if state == "55P03":
         return Unavailable(f"Postgres: {text}: another transaction holds what this one needs")
+    if state == "42P01" and _OF_A_VIEW in text:
+        return UnknownProjection(
+            f"a projection's table is missing ({text}): 'auditledger replay NAME' (or --all) makes it anew"
+        )
     if state in ("42P01", "3F000", "42883", "42703"):
         return SchemaMismatch(f"the database lacks part of the schema ({text}): run 'auditledger migrate'")
     if state == "42501":

@@ -14,7 +14,7 @@ from ledger.consumer import NO_STREAMS, Reader, Streams, next_entries, set_back
 from ledger.drive import Redis
 from ledger.errors import ChainBroken, ProjectionFailed, StreamDiverged, Unavailable
 from ledger.events import Entry, Tail
-from ledger.projection import Checkpoint, Projection, checkpoints, install
+from ledger.projection import Checkpoint, Projection, check_projection, checkpoints, install
 from ledger.relay import Standing, standings
 from ledger.replay import rebuild
 from ledger.servers import Servers
@@ -60,7 +60,7 @@ class Projector:
         self._servers = servers
         self._names = names
         self._standstills = Standstills(servers, park_after)
-        self._projections = list(projections)
+        self._projections = [check_projection(each) for each in projections]
         self._redis: Redis | None = None
         self._streams = Streams(servers.settings.redis_url is not None)
         self._believed = True  # the stream, until it is found to be ahead of a database that was set back

@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from ledger import stream
 from ledger.effects import Command, Plan, Query, Refused
-from ledger.errors import ChainBroken, StreamDiverged, Unavailable, UnknownLedger
+from ledger.errors import ChainBroken, StreamDiverged, Unavailable
 from ledger.findings import erased_by
 from ledger.scan import Record, Source, records
 from ledger.servers import Servers
-from ledger.store import SQL, LedgerRef
+from ledger.store import SQL, LedgerRef, unknown_ledger
 from ledger.stream import NOTHING, StreamId, Wire
 from ledger.telemetry import COUNTERS, FAILURES, PUBLISHED, span
 
@@ -132,7 +132,7 @@ def standings(names: Collection[str] | None) -> Plan[list[Standing]]:
         return found
     missing = set(names) - {standing.ledger.name for standing in found}
     if missing:
-        raise UnknownLedger(f"there is no ledger {min(missing)!r} in this database")
+        raise unknown_ledger(min(missing), (standing.ledger.name for standing in found))
     return [standing for standing in found if standing.ledger.name in names]
 
 
