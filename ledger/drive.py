@@ -44,6 +44,7 @@ from ledger.errors import (
     SchemaMismatch,
     StreamUnusable,
     Unavailable,
+    UnknownProjection,
     UsageError,
 )
 from ledger.lent import open_transactions
@@ -65,6 +66,7 @@ _CHUNK = 100 if psycopg.capabilities.has_stream_chunked() else 1
 _SHUTDOWN = ("57P01", "57P02", "57P03", "57P05", "25P03", "25P04")
 _DAMAGED = "XX001"
 """data_corrupted."""
+_OF_A_VIEW = '"ledger_views.'
 _UNWILLING = {
     "ReadOnlyError": "is a replica and takes no writes: give the master's URL, or promote it",
     "OutOfMemoryError": "is out of memory and takes no writes: raise its maxmemory, or keep less (LEDGER_STREAM_KEEP)",
@@ -254,6 +256,10 @@ def _translate_postgres(error: psycopg.Error) -> LedgerError:
         return Unavailable(f"Postgres: {text}. On a standby set hot_standby_feedback = on; then try again")
     if state == "55P03":
         return Unavailable(f"Postgres: {text}: another transaction holds what this one needs")
+    if state == "42P01" and _OF_A_VIEW in text:
+        return UnknownProjection(
+            f"a projection's table is missing ({text}): 'auditledger replay NAME' (or --all) makes it anew"
+        )
     if state in ("42P01", "3F000", "42883", "42703"):
         return SchemaMismatch(f"the database lacks part of the schema ({text}): run 'auditledger migrate'")
     if state == "42501":
@@ -264,8 +270,8 @@ def _translate_postgres(error: psycopg.Error) -> LedgerError:
         return ConnectionLost(f"the connection to Postgres was lost: {text}")
     if state.startswith(("XX", "58")):
         return Unavailable(
-            f"Postgres cannot read or write what it stores: {text} (SQLSTATE {state}). Its log says more; damaged files "
-            "are restored from a backup or a standby, damaged indexes made anew by REINDEX"
+            f"Postgres cannot read or write what it stores: {text} (SQLSTATE {state}). Its log says more; damaged "
+            "files are restored from a backup or a standby, damaged indexes made anew by REINDEX"
         )
     if state.startswith(("28", "3D", "53", "57")):
         return Unavailable(f"Postgres: {text}")

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple, TypeVar
 from ledger import protections, quarantine, stream
 from ledger.drive import Redis
 from ledger.effects import Command, Plan, Query, Refused, Row, SqlScript, Wait, sql
-from ledger.errors import LedgerError, StreamUnusable, Unavailable, UnknownLedger
+from ledger.errors import LedgerError, StreamUnusable, Unavailable
 from ledger.literals import without_literals
 from ledger.migrate import check_schema, load
 from ledger.servers import Servers
 from ledger.settings import LEDGER_NAME
 from ledger.store import SQL as STORE
-from ledger.store import LedgerRef
+from ledger.store import LedgerRef, unknown_ledger
 from ledger.stream import NOTHING, StreamId, StreamState
 
 T = TypeVar("T")
@@ -196,10 +196,11 @@ def _ledgers(names: Collection[str] | None, hidden: list[str]) -> Plan[list[Ledg
     subscriptions = yield from _allowed(_rows("subscriptions"), "subscriptions", hidden)
     verifications = yield from _allowed(_rows("verifications"), "verified", hidden)
     verified = {row[0]: Verified(*row[1:]) for row in verifications or ()}
-    rows = [row for row in (yield Query(SQL["ledgers"])) if names is None or row[1] in names]
+    all_rows = yield Query(SQL["ledgers"])
+    rows = [row for row in all_rows if names is None or row[1] in names]
     missing = set(names or ()) - {row[1] for row in rows}
     if missing:
-        raise UnknownLedger(f"there is no ledger {min(missing)!r} in this database")
+        raise unknown_ledger(min(missing), (row[1] for row in all_rows))
     holders = (yield from _allowed(_stuck(), "holder", hidden)) or {}
     found = []
     for row in rows:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ledger.effects import Plan, Query, Refused, sql
-from ledger.errors import UnknownLedger, UsageError
-from ledger.store import all_ledgers
+from ledger.errors import UsageError
+from ledger.store import all_ledgers, unknown_ledger
 
 SQL = sql("privileges")
 READER, WRITER = "ledger_reader", "ledger_writer"
@@ -44,7 +44,7 @@ def _change(how: str, role: str, user: str, ledgers: Sequence[str] | None) -> Pl
         known = {ledger.name: ledger.ledger_id for ledger in (yield from all_ledgers())}
         unknown = [name for name in ledgers if name not in known]
         if unknown:
-            raise UnknownLedger(f"there is no ledger {unknown[0]!r} in this database")
+            raise unknown_ledger(unknown[0], known)
         ids = [known[name] for name in ledgers]
     try:
         yield Query(SQL[how], (role, user, ids))

@@ -21,7 +21,7 @@ from ledger.errors import (
     UsageError,
 )
 from ledger.events import Entry, Seen, Tail
-from ledger.projection import Checkpoint, Projection, checkpoints, clear_rebuilds, install
+from ledger.projection import Checkpoint, Projection, check_projection, checkpoints, clear_rebuilds, install
 from ledger.relay import Standing, standings
 from ledger.replay import rebuild
 from ledger.servers import Servers
@@ -70,7 +70,7 @@ class Projector:
         self._names = names
         self._standstills = Standstills(servers, park_after)
         self._stops = Stops(servers, "project")
-        self._projections = list(projections)
+        self._projections = [check_projection(each) for each in projections]
         self._redis: Redis | None = None
         self._streams = Streams(servers.settings.redis_url is not None)
         self._believed = True  # the stream, until it is found to be ahead of a database that was set back

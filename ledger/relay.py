@@ -18,7 +18,6 @@ from ledger.errors import (
     StreamDiverged,
     StreamUnusable,
     Unavailable,
-    UnknownLedger,
 )
 from ledger.events import GENESIS
 from ledger.findings import Link, erased_by
@@ -26,7 +25,7 @@ from ledger.record import Record
 from ledger.scan import Source, records
 from ledger.servers import Servers
 from ledger.stops import Stops
-from ledger.store import SQL, LedgerRef
+from ledger.store import SQL, LedgerRef, unknown_ledger
 from ledger.stream import NOTHING, StreamId, Wire
 from ledger.telemetry import COUNTERS, FAILURES, PUBLISHED, span
 
@@ -200,7 +199,7 @@ def standings(names: Collection[str] | None) -> Plan[list[Standing]]:
         return found
     missing = set(names) - {standing.ledger.name for standing in found}
     if missing:
-        raise UnknownLedger(f"there is no ledger {min(missing)!r} in this database")
+        raise unknown_ledger(min(missing), (standing.ledger.name for standing in found))
     return [standing for standing in found if standing.ledger.name in names]
 
 

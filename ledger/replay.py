@@ -24,7 +24,7 @@ from ledger.errors import (
     UnknownProjection,
 )
 from ledger.locking import kept, take
-from ledger.projection import Projection, Retry, checkpoints
+from ledger.projection import Projection, Retry, check_projection, checkpoints
 from ledger.quarantine import vetted
 from ledger.rebuilding import begin_rebuild, drop_rebuild, lock_of, swap
 from ledger.settings import Settings
@@ -49,11 +49,16 @@ def find_projections(names: list[str] | None = None) -> list[Projection]:
     for name in names or sorted(offered):
         try:
             made = offered[name].load() if name in offered else _load(name)
-        except (ImportError, AttributeError) as error:
+        except (ImportError, AttributeError, SyntaxError) as error:
             raise UnknownProjection(f"projection {name!r} cannot be loaded: {error}") from error
+        if isinstance(made, Projection):
+            raise UnknownProjection(f"{name!r} is an instance: name its class, {type(made).__name__}")
         if not (isinstance(made, type) and issubclass(made, Projection)):
-            raise UnknownProjection(f"{name!r} is not a Projection")
-        found.append(made())
+            raise UnknownProjection(f"{name!r} is not a Projection: it must be a subclass of ledger.Projection")
+        try:
+            found.append(check_projection(made()))
+        except TypeError as error:  # it wants arguments, or lacks a method
+            raise UnknownProjection(f"{name!r} cannot be made: {error}") from error
     return found
 
 
@@ -75,6 +80,7 @@ def rebuild(
     be applied, TailBusy where readers hold the live tables for minutes, InvalidSetting where another rebuild of the
     same projection runs, SkipRefused where there is nothing to take back.
     """
+    check_projection(projection)
     with closing(connect(settings)) as holder, closing(connect(settings)) as connection:
         holder.patience = settings.patience
         if not drive(take(lock_of(projection)), lambda: holder):

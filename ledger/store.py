@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
 from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
@@ -50,11 +51,16 @@ def find_ledger(name: str) -> Plan[LedgerRef]:
     """The ledger of that name. Raises UnknownLedger."""
     rows = yield Query(SQL["find_ledger"], (name,))
     if not rows:
-        raise UnknownLedger(
-            f"there is no ledger {name!r} in this database that this user was granted: 'auditledger create {name}' "
-            "creates it, 'auditledger grant' gives a user a ledger"
-        )
+        raise unknown_ledger(name, [ledger.name for ledger in (yield from all_ledgers())])
     return LedgerRef(*rows[0])
+
+
+def unknown_ledger(name: str, known: Iterable[str]) -> UnknownLedger:
+    """The error for a name that no ledger has. known: those that there are."""
+    close = get_close_matches(name, list(known), 1)
+    meant = f"did you mean {close[0]!r}? If not, " if close else ""
+    there = f"there is no ledger {name!r} in this database"
+    return UnknownLedger(f"{there}: {meant}create it with 'auditledger create {name}', or grant it to this user")
 
 
 def all_ledgers() -> Plan[list[LedgerRef]]:

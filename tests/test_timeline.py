@@ -18,7 +18,7 @@ from psycopg import sql
 
 from ledger import Entry, Event, Ledger, Query, UsageError, testing
 from ledger.drive import drive
-from ledger.effects import Pipeline, Query
+from ledger.effects import Pipeline
 from ledger.projection import install
 from ledger.store import LedgerRef
 from tests.roles import logins, user_of

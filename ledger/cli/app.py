@@ -15,13 +15,15 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
 import click
 
+from ledger.cli import streams
 from ledger.cli.shared import Interrupted, Shared
-from ledger.cli.text import error_line, redacted, use_json_lines, writes_json_lines
+from ledger.cli.text import error_line, plain, redacted, use_json_lines, writes_json_lines
 from ledger.errors import IntegrityError, LedgerError, Unavailable, UsageError
 
 PROGRAM = "auditledger"
@@ -124,6 +126,9 @@ class _Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _MODULES:
+            close = get_close_matches(cmd_name, _MODULES, 1)
+            if close and ctx is not None and not ctx.resilient_parsing:
+                ctx.fail(f"No such command {cmd_name!r}. Did you mean {close[0]!r}?")
             return None
         module = import_module(f"ledger.cli.{_MODULES[cmd_name]}")
         command: click.Command = getattr(module, f"{cmd_name.replace('-', '_')}_command")
@@ -170,21 +175,20 @@ cli = _Commands(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code. Whatever goes wrong is one line on stderr."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError):  # not every stream that a caller puts there has it
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    streams.prepare()
     use_json_lines(False)
     try:
         code = _run(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        _forget_stdout()
         return PIPE
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except Exception as error:
         return _fail(error)
+    finally:
+        streams.settle()
 
 
 def _run(arguments: list[str]) -> int:
@@ -204,9 +208,15 @@ def _run(arguments: list[str]) -> int:
 
 def _fail(error: Exception) -> int:
     if os.environ.get("LEDGER_DEBUG"):
-        print(redacted("".join(traceback.format_exception(error))), file=sys.stderr, end="")
+        with suppress(OSError, ValueError):
+            for each in redacted("".join(traceback.format_exception(error))).splitlines():
+                print(plain(each), file=sys.stderr)
     hint = ""
     match error:
+        case click.exceptions.NoArgsIsHelpError():
+            with suppress(OSError, ValueError):
+                click.echo(error.format_message(), err=True)
+            return WRONG_USE
         case click.ClickException():
             code, text = WRONG_USE, error.format_message()
             if isinstance(error, click.UsageError) and error.ctx is not None:
@@ -217,20 +227,16 @@ def _fail(error: Exception) -> int:
             codes = {IntegrityError: DOES_NOT_VERIFY, UsageError: WRONG_USE, Unavailable: UNREACHABLE}
             code = next((code for kind, code in codes.items() if isinstance(error, kind)), FAULT)
             text = str(error)
+        case OSError(strerror=str(reason)) if error.filename:
+            code, text = WRONG_USE, f"{os.fsdecode(error.filename)}: {reason}"
         case OSError(strerror=str(reason)):
-            code, text = FAULT, f"{error.filename}: {reason}" if error.filename else f"cannot write: {reason}"
+            code, text = UNREACHABLE, f"the output cannot be written: {reason}; what the command did stands"
         case _:
             code, text = FAULT, f"{type(error).__name__}: {error} (a fault of this program; LEDGER_DEBUG=1 shows where)"
     for remark in getattr(error, "__notes__", ()):
         text = f"{text.rstrip('.')}. {remark}"
-    with suppress(OSError):
-        error_line(text)
-        if hint and not writes_json_lines():
+    error_line(text)
+    if hint and not writes_json_lines():
+        with suppress(OSError, ValueError):
             print(hint, file=sys.stderr)
     return code
-
-
-def _forget_stdout() -> None:
-    """Python flushes stdout at its end: let that go nowhere rather than fail again."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -12,6 +13,7 @@ from ledger.cli.app import Command
 from ledger.cli.connect import settings_of
 from ledger.cli.output import line, write_json
 from ledger.cli.shared import Shared, pass_shared
+from ledger.cli.types import Kind
 from ledger.effects import Plan
 from ledger.migrate import check_schema, load
 from ledger.servers import Servers
@@ -27,7 +29,22 @@ class _ManyLedgers(Command):
         self.params = [param for param in self.params if param is own or "--ledger" not in param.opts]
 
 
-_role = click.argument("role", type=click.Choice(privileges.ROLES), metavar="ROLE")
+class _Role(Kind):
+    """A role, with or without `ledger_`."""
+
+    name = "role"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        for role in privileges.ROLES:
+            if value in (role, role.removeprefix("ledger_")):
+                return role
+        full = value if value.startswith("ledger_") else f"ledger_{value}"
+        close = get_close_matches(full, privileges.ROLES, 1, 0.8)
+        order = f"the role comes first, then the user; the roles are {', '.join(privileges.ROLES)}"
+        return self.fail(f"{value!r} is not a role: {f'did you mean {close[0]}?' if close else order}", param, ctx)
+
+
+_role = click.argument("role", type=_Role(), metavar="ROLE")
 _user = click.argument("user")
 _ROLES = """
 
@@ -44,7 +61,7 @@ _ROLES = """
 @_role
 @_user
 @click.option("--ledger", "ledgers", multiple=True, metavar="NAME", help="A ledger to read, or to append to.")
-@click.option("--all-ledgers", is_flag=True, help="All of them, those to come among them.")
+@click.option("--all-ledgers", is_flag=True, help="All ledgers, including future ones.")
 @pass_shared
 def grant_command(shared: Shared, role: str, user: str, ledgers: tuple[str, ...], all_ledgers: bool) -> None:
     named = _named(shared, ledgers)

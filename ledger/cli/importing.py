@@ -108,6 +108,8 @@ class Import:
 
     def _open(self, file: str) -> BufferedReader:
         if file == "-":
+            if sys.stdin is None:
+                raise UsageError("stdin is closed: there is nothing to read from '-'")
             return cast(BufferedReader, sys.stdin.buffer)
         opened = self._stack.enter_context(Path(file).open("rb"))  # noqa: SIM115 - the stack closes it
         self._size = Path(file).stat().st_size

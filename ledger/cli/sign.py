@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import sys
 from pathlib import Path
 
 import click
@@ -12,7 +11,7 @@ from ledger.checkpointing import Checkpointer
 from ledger.cli.app import Command
 from ledger.cli.connect import opened, settings_of
 from ledger.cli.erase import who_and_why
-from ledger.cli.output import counted, line, print_receipt, progress, write_json
+from ledger.cli.output import counted, line, print_receipt, progress, write_json, write_note
 from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.signers import FILE, cosign_option, key_file, signing_options
 from ledger.cli.text import note
@@ -94,7 +93,7 @@ def checkpoint_command(
             "unwitnessed": [{"witness": witness, "problem": problem} for witness, problem in made.unwitnessed],
         })  # fmt: skip
     else:
-        sys.stdout.write(made.note.decode())
+        write_note(made.note)
         where = f"; published to {', '.join(made.published)}" if made.published else ""
         note(f"Signed the checkpoint of {counted(made.size, 'entry')} of ledger {made.ledger}{where}")
     for witness, problem in made.unwitnessed:
