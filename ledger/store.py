@@ -116,11 +116,10 @@ class Appender:
         self._contended_until = 0.0
 
     def append(
-        self, drafts: Iterable[Draft], *, settle: bool = False, stop: bool = False, patience: float = math.inf
+        self, drafts: Sequence[Draft], *, settle: bool = False, stop: bool = False, patience: float = math.inf
     ) -> Plan[list[Outcome]]:
         """Records the drafts in a transaction of its own; an outcome for each, in order. Raises TailBusy.
 
-        The drafts may be made while they are sent; they must give the same again when iterated again.
         A draft whose id is there already gets the first receipt, or an IdempotencyConflict where its content differs.
         stop: record nothing after the first conflict; outcomes end with it.
         settle: an earlier try may have recorded some: look all ids up.
@@ -141,7 +140,7 @@ class Appender:
                     yield from end_silent_sessions()
                     raise self._busy() from refused
                 self._contended_until = now + max(_CONTENDED_FOR, 10 * (now - began))
-        return (yield from self._append_locked(list(drafts), None, deadline, settle=settle, stop=stop))
+        return (yield from self._append_locked(drafts, None, deadline, settle=settle, stop=stop))
 
     def append_if(
         self, draft: Draft, expect: Condition | None, *, settle: bool = False, patience: float = math.inf
@@ -190,7 +189,7 @@ class Appender:
         self._recorded([link] if entry.id == draft.id else [], tail)
         return entry
 
-    def _append_quickly(self, tail: Tail, drafts: Iterable[Draft]) -> Plan[list[Outcome]]:
+    def _append_quickly(self, tail: Tail, drafts: Sequence[Draft]) -> Plan[list[Outcome]]:
         self._tail = None
         links: list[Link] = []
         yield _write(self.ledger, drafts, _noting(chain.extend(tail, drafts, self._now()), links))
@@ -357,8 +356,8 @@ def _noting(links: Iterable[Link], notes: list[Link]) -> Iterator[Link]:
         yield link
 
 
-def _write(ledger: LedgerRef, drafts: Iterable[Draft], links: Iterable[Link]) -> Query | CopyIn:
-    if isinstance(drafts, Sequence) and len(drafts) == 1:
+def _write(ledger: LedgerRef, drafts: Sequence[Draft], links: Iterable[Link]) -> Query | CopyIn:
+    if len(drafts) == 1:
         [link] = links
         return Query(SQL["insert"], insert_params(ledger.ledger_id, link))
     return CopyIn(SQL["copy"], copy_data(ledger.ledger_id, links))

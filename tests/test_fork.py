@@ -274,7 +274,10 @@ def test_read_goes_on_in_parent_and_child(ledger: Ledger) -> None:
     ledger.append_many(event(number) for number in range(2500))
     reading = ledger.read()
     first = [next(reading).position for _ in range(10)]
-    rest = lambda: [entry.position for entry in reading]  # noqa: E731
+
+    def rest() -> list[int]:
+        return [entry.position for entry in reading]
+
     child = Child(rest)
     assert first + rest() == list(range(1, 2501))
     assert first + child.result() == list(range(1, 2501))
