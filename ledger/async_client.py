@@ -13,6 +13,7 @@ from uuid import UUID
 
 from ledger import forks, proving, quarantine, store, tree
 from ledger.callers import adrive_within
+from ledger.canonical import Draft
 from ledger.consumer import POLL, Streams, followed, reader_after
 from ledger.cursors import AsyncConnection
 from ledger.effects import Plan
@@ -124,8 +125,7 @@ class AsyncLedger:
         source = aiter(events) if isinstance(events, AsyncIterable) else iter(events)
         if connection is not None:
             while not gathering.failed and (pulled := await _pull(source, gathering)):
-                drafts = list(gathering.drafts(pulled))
-                gathering.add(await adrive_within(within.append_within(drafts), connection))
+                gathering.add(await adrive_within(within.append_within(pulled), connection))
             return gathering.result()
         under_way: asyncio.Task[list[Outcome]] | None = None
         while True:
@@ -138,7 +138,7 @@ class AsyncLedger:
                     gathering.fail(error)
             if not pulled or gathering.failed:
                 return gathering.result()
-            under_way = asyncio.create_task(writer.write_batch(gathering.drafts(pulled)))
+            under_way = asyncio.create_task(writer.write_batch(pulled))
 
     async def erase(
         self, position: int, actor: str, reason: str, *, actor_type: str = "user", mismatched: bool = False
@@ -321,15 +321,22 @@ class AsyncLedger:
         return self._opened
 
 
-async def _pull(source: Iterator[Event] | AsyncIterator[Event], gathering: Gathering) -> list[Event]:
-    if not isinstance(source, AsyncIterator):
-        return gathering.pull(source)
-    pulled: list[Event] = []
-    try:
-        while len(pulled) < gathering.size:
-            pulled.append(await anext(source))
-    except StopAsyncIteration:
-        pass
-    except Exception as error:
-        gathering.source_failed(error)
-    return pulled
+_PAUSE = 100
+"""Events that are encoded without letting other tasks run."""
+
+
+async def _pull(source: Iterator[Event] | AsyncIterator[Event], gathering: Gathering) -> list[Draft]:
+    """`Gathering.pull`, awaited."""
+    if not gathering.ended:
+        with gathering.pulling():
+            async for event in source if isinstance(source, AsyncIterator) else _paused(source):
+                if not gathering.take(event):
+                    break
+    return gathering.batch()
+
+
+async def _paused(source: Iterator[Event]) -> AsyncIterator[Event]:
+    for number, event in enumerate(source, start=1):
+        yield event
+        if number % _PAUSE == 0:
+            await asyncio.sleep(0)

@@ -34,6 +34,7 @@ POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 class Draft(msgspec.Struct, frozen=True, gc=False):
     """An event ready for the chain.
 
+    event: what was said but for the body and id, in plain strings: nothing that the caller may change afterwards.
     id_bytes: 16. named: was the id the caller's (then it may be there already), or made for this append?
     occurred: microseconds since 2000-01-01 UTC. before, after, metadata: JSON texts, UTF-8; None for NULL.
     salt: 16 bytes. size: about how many bytes it takes, for bounding batches.
@@ -68,6 +69,7 @@ def draft(event: Event, ledger: str, *, now: int, entry_id: bytes, salt: bytes, 
     has neither id nor idempotency_key. salt: 16 random bytes. own: allow the ledger's own actions.
     Raises InvalidEvent with the field or JSON path.
     """
+    event, said = _plain(event), event
     try:
         who = _who(event.action, event.actor, event.actor_type)
         foot = _foot(event.resource_type, event.resource_id)
@@ -77,13 +79,13 @@ def draft(event: Event, ledger: str, *, now: int, entry_id: bytes, salt: bytes, 
         raise
     if not own and is_own(event.action):
         raise InvalidEvent("action", f"actions that begin with {OWN_ACTIONS!r} are the ledger's own")
-    before = json_text(event.before, "before")
-    after = json_text(event.after, "after")
-    metadata = json_text(event.metadata, "metadata")
+    before = json_text(said.before, "before")
+    after = json_text(said.after, "after")
+    metadata = json_text(said.metadata, "metadata")
     body = body_bytes(before, after, metadata, salt)
     if len(body) > MAX_BODY:
         raise InvalidEvent("body", f"before, after and metadata take {len(body)} bytes; at most {MAX_BODY} are allowed")
-    chosen = _chosen_id(event)
+    chosen = _chosen_id(said)
     if chosen is not None:
         entry_id = chosen.bytes
     occurred = now if event.occurred_at is None else microseconds(utc(event.occurred_at, "occurred_at"))
@@ -228,10 +230,13 @@ def utc(moment: datetime, path: str) -> datetime:
     """The same moment in UTC. Raises InvalidEvent for a naive one, and where UTC leaves the years 0001-9999."""
     if not isinstance(moment, datetime):
         raise InvalidEvent(path, f"must be a datetime, not {type(moment).__name__}")
-    if moment.tzinfo is None or moment.utcoffset() is None:
+    offset = moment.utcoffset()
+    if moment.tzinfo is None or offset is None:
         raise InvalidEvent(path, "a naive datetime: give it a time zone")
     try:
-        return moment.astimezone(UTC)
+        # Not by astimezone, nor by a difference: a subclass (pendulum's, freezegun's) may give what is no datetime.
+        fields = (moment.year, moment.month, moment.day, moment.hour, moment.minute, moment.second, moment.microsecond)
+        return datetime(*fields, tzinfo=UTC) - offset
     except OverflowError:
         raise InvalidEvent(path, "outside the years 0001-9999 in UTC") from None
 
@@ -239,10 +244,19 @@ def utc(moment: datetime, path: str) -> datetime:
 def entry_id_for(idempotency_key: str) -> UUID:
     """The entry id that stands for an idempotency key: a UUIDv8 (RFC 9562, section 5.8) of its BLAKE3 hash."""
     _member(idempotency_key, "idempotency_key", 1024)
-    hashed = blake3(idempotency_key.encode(), derive_key_context=_KEY_CONTEXT)
+    hashed = blake3(str.encode(idempotency_key), derive_key_context=_KEY_CONTEXT)
     number = int.from_bytes(hashed.digest(length=16), "big")
     number &= ~(0xF << 76) & ~(0x3 << 62)
     return UUID(int=number | 8 << 76 | 2 << 62)
+
+
+def _plain(event: Event) -> Event:
+    """The event without its body and id, its strings as Python's own, whatever a subclass says that they are."""
+    fields = (event.actor, event.action, event.resource_type, event.resource_id, event.actor_type)
+    actor, action, resource_type, resource_id, actor_type = (
+        str.__str__(each) if isinstance(each, str) else each for each in fields
+    )
+    return Event(actor, action, resource_type, resource_id, actor_type, occurred_at=event.occurred_at)  # type: ignore[arg-type]
 
 
 def _chosen_id(event: Event) -> UUID | None:

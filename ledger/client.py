@@ -122,8 +122,9 @@ class Ledger:
     def append_many(self, events: Iterable[Event], *, connection: Connection | None = None) -> Appended:
         """Records any number of events, in batches, in constant memory: how many were new, and the last one's receipt.
 
-        Entries are encoded while Postgres takes those before them. At a bad event or a conflict everything before it is
-        recorded and nothing after it; the error says which event it was and what was recorded.
+        Each is encoded as it is when the iterable gives it, while Postgres takes those before it. At a bad event or a
+        conflict everything before it is recorded and nothing after it; the error says which event it was and what was
+        recorded.
         connection: as in append; then everything is recorded or nothing.
         """
         ref, writer, within = self._open()
@@ -132,8 +133,7 @@ class Ledger:
         iterator = iter(events)
         if connection is not None:
             while not gathering.failed and (pulled := gathering.pull(iterator)):
-                drafts = list(gathering.drafts(pulled))
-                gathering.add(drive_within(within.append_within(drafts), connection))
+                gathering.add(drive_within(within.append_within(pulled), connection))
             return gathering.result()
         with ThreadPoolExecutor(1) as executor:
             under_way: Future[list[Outcome]] | None = None
@@ -147,7 +147,7 @@ class Ledger:
                         gathering.fail(error)
                 if not pulled or gathering.failed:
                     return gathering.result()
-                under_way = executor.submit(writer.write_batch, gathering.drafts(pulled))
+                under_way = executor.submit(writer.write_batch, pulled)
 
     def erase(
         self, position: int, actor: str, reason: str, *, actor_type: str = "user", mismatched: bool = False

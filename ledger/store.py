@@ -128,11 +128,10 @@ class Appender:
         self._contended_until = 0.0
 
     def append(
-        self, drafts: Iterable[Draft], *, settle: bool = False, stop: bool = False, patience: float = math.inf
+        self, drafts: Sequence[Draft], *, settle: bool = False, stop: bool = False, patience: float = math.inf
     ) -> Plan[list[Outcome]]:
         """Records the drafts in a transaction of its own; an outcome for each, in order. Raises TailBusy.
 
-        The drafts may be made while they are sent; they must give the same again when iterated again.
         A draft whose id is there already gets the first receipt, or an IdempotencyConflict where its content differs.
         stop: record nothing after the first conflict; outcomes end with it.
         settle: an earlier try may have recorded some: look all ids up.
@@ -155,7 +154,7 @@ class Appender:
                     raise (yield from self._busy()) from refused
                 self._contended_until = now + max(_CONTENDED_FOR, 10 * (now - began))
                 settle = not refused.sqlstate
-        return (yield from self._append_locked(list(drafts), None, deadline, settle=settle, stop=stop))
+        return (yield from self._append_locked(drafts, None, deadline, settle=settle, stop=stop))
 
     def append_if(
         self, draft: Draft, expect: Condition | None, *, settle: bool = False, patience: float = math.inf
@@ -208,7 +207,7 @@ class Appender:
         self._recorded([link] if entry.id == draft.id else [], tail)
         return entry
 
-    def _append_quickly(self, tail: Tail, drafts: Iterable[Draft]) -> Plan[list[Outcome]]:
+    def _append_quickly(self, tail: Tail, drafts: Sequence[Draft]) -> Plan[list[Outcome]]:
         self._tail = None
         links: list[Link] = []
         noted = _noting(chain.extend(tail, drafts, self._now()), links)
@@ -415,10 +414,10 @@ def _noting(links: Iterable[Link], notes: list[Link]) -> Iterator[Link]:
 
 
 def _write(
-    ledger: LedgerRef, drafts: Iterable[Draft], links: Iterable[Link], alone: str | None = None
+    ledger: LedgerRef, drafts: Sequence[Draft], links: Iterable[Link], alone: str | None = None
 ) -> Query | CopyIn:
     """Brings what `_confirm` takes. alone: in a transaction of its own, which waits so many milliseconds for a lock."""
-    if isinstance(drafts, Sequence) and len(drafts) == 1:
+    if len(drafts) == 1:
         [link] = links
         params, echo = insert_params(ledger.ledger_id, link), (link.position, link.draft.id, link.hash)
         if alone is None:

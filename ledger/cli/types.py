@@ -12,6 +12,8 @@ from uuid import UUID
 import click
 import msgspec
 
+from ledger.cli.duplicates import DuplicateKey, refuse_duplicates
+
 if TYPE_CHECKING:
     Kind: TypeAlias = click.ParamType[Any]
 else:
@@ -51,6 +53,8 @@ class Json(Kind):
             return value
         try:
             return exact_json(value.encode())
+        except DuplicateKey as error:
+            self.fail(str(error), param, ctx)
         except (ValueError, RecursionError) as error:
             self.fail(f"not JSON: {error}", param, ctx)
 
@@ -191,5 +195,14 @@ def exact_float(digits: str) -> float:
     return number
 
 
-exact_json = msgspec.json.Decoder(float_hook=exact_float).decode
-"""A JSON value; a number that would change is refused. Raises ValueError, RecursionError."""
+def exact_json(text: bytes) -> Any:
+    """A JSON value; a number that would change, and a key that is given twice, are refused.
+
+    Raises ValueError, RecursionError.
+    """
+    value = _decode(text)
+    refuse_duplicates(text, value)
+    return value
+
+
+_decode = msgspec.json.Decoder(float_hook=exact_float).decode
