@@ -18,6 +18,7 @@ from ledger.projection import (
     checkpoints,
     create_tables,
 )
+from ledger.silence import end_silent_sessions
 from ledger.store import BEGIN, COMMIT, LOCK_TIMEOUT, PAGE, LedgerRef, read
 
 _FORBIDDEN = "42501"
@@ -30,7 +31,15 @@ def lock_of(projection: Projection) -> Query:
 
 def begin_rebuild(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[None]:
     """Empty tables beside the live ones."""
-    yield from drop_rebuild(projection)
+    try:
+        yield from drop_rebuild(projection)
+    except Refused as refused:
+        if refused.sqlstate != LOCK_TIMEOUT:
+            raise
+        # One that fell silent in the middle of what it says has lost its lock, but not yet what it writes.
+        yield Rollback()
+        yield from end_silent_sessions()
+        yield from drop_rebuild(projection)
     schema = building_schema(projection)
     yield BEGIN
     try:

@@ -103,7 +103,7 @@ class Servers:
         """Drives a plan; a pooled connection is taken when the plan first needs one, and given back at its end.
 
         A server that stays silent for longer than `settings.patience` ends it with ConnectionLost. patient: wait for
-        as long as it takes, for statements of the caller's own.
+        as long as it takes, for the caller's own statements, each with the settings of a transaction of ours.
         """
         with self._borrowed(None if patient else self.settings.patience) as connection:
             return drive(plan, connection, redis_client or self.redis)
@@ -125,6 +125,7 @@ class Servers:
             if not taken:
                 taken.append(self._get())
                 taken[0].patience = patience
+                taken[0].wraps = taken[0].differs or patience is None
             return taken[0]
 
         try:
@@ -193,6 +194,7 @@ class AsyncServers:
         self.settings = settings
         self._pool: AsyncConnectionPool[AsyncAnsweringConnection] | None = None
         self._out: set[AsyncAnsweringConnection] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None  # in which it was used first
         self._lost = 0.0
         self._redis: AsyncRedis | None = None
         self._lock = asyncio.Lock()
@@ -209,6 +211,7 @@ class AsyncServers:
 
     async def run(self, plan: Plan[T], redis_client: AsyncRedis | None = None, *, patient: bool = False) -> T:
         """`Servers.run`, awaited."""
+        self._loop = self._loop or asyncio.get_running_loop()
         async with self._borrowed(None if patient else self.settings.patience) as connection:
             return await adrive(plan, connection, redis_client or self.redis)
 
@@ -233,6 +236,7 @@ class AsyncServers:
             if not taken:
                 taken.append(await self._get())
                 taken[0].patience = patience
+                taken[0].wraps = taken[0].differs or patience is None
             return taken[0]
 
         try:
@@ -290,10 +294,18 @@ class AsyncServers:
         return pool
 
     async def close(self) -> None:
+        if self._loop is not None and self._loop is not asyncio.get_running_loop():
+            # The loop in which they were opened is over: nothing of theirs can be awaited any more.
+            for connection in (*self._idle(), *self._out):
+                connection.pgconn.finish()
+            return
         if self._pool is not None:
             await self._pool.close()
         if self._redis is not None:
             await self._redis.aclose()
+
+    def _idle(self) -> tuple[AsyncAnsweringConnection, ...]:
+        return () if self._pool is None else tuple(self._pool._pool)
 
 
 def _quietly(undo: Callable[[], None]) -> None:

@@ -32,7 +32,7 @@ ENVIRONMENTS: list[dict[str, str]] = [
 ]
 
 
-@pytest.mark.parametrize("environment", ENVIRONMENTS, ids=lambda each: "+".join(each))
+@pytest.mark.parametrize("environment", ENVIRONMENTS, ids="+".join)
 def test_any_environment(own_servers: OwnServers, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     own_servers.stop()
     for name, value in environment.items():
@@ -57,7 +57,7 @@ def test_any_environment(own_servers: OwnServers, environment: dict[str, str], m
 
 def test_nonsense_that_libpq_sends_is_said_at_once(own_servers: OwnServers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGTZ", "Nowhere/At_All")
-    with pytest.raises(InvalidSetting, match='^the environment asks .*invalid value for parameter "TimeZone"'):
+    with pytest.raises(InvalidSetting, match=r'^the environment asks .*invalid value for parameter "TimeZone"'):
         Ledger.open(home=own_servers.home)
 
 
@@ -108,6 +108,6 @@ def test_whatever_libpq_takes_is_taken(
 
 @pytest.mark.parametrize("url", ["mysql://u:s3cret@h/d", "s3cret", "postgresql://u:s3cret@h:port/d", "host=h s3cret"])
 def test_whatever_libpq_does_not_take_is_refused_without_repeating_it(url: str) -> None:
-    with pytest.raises(LedgerError, match="^the database URL") as failed:
+    with pytest.raises(LedgerError, match=r"^the database URL") as failed:
         Settings.load(database_url=url, environment={})
     assert "s3cret" not in str(failed.value)
