@@ -28,12 +28,14 @@ class _Answering:
 
     well: when it was known to work last, by the monotonic clock.
     direct: its session is the server's own, none that a pooler lends. settings: statements that go with each begin.
-    wraps: a statement alone needs them too. connections.py finds out.
+    differs: its role or database has settings under which our statements mean something else. wraps: a statement alone
+    gets a transaction, with the settings. connections.py finds out.
     """
 
     patience: float | None = None
     direct = False
     settings: tuple[Query, ...] = ()
+    differs = False
     wraps = False
 
     def __init__(self, *args: Any, **options: Any) -> None:

@@ -16,6 +16,7 @@ from ledger.answering import AnsweringConnection, AsyncAnsweringConnection
 from ledger.cursors import ADAPTERS, AsyncCursor, Cursor
 from ledger.drive import AsyncRedis, Redis
 from ledger.effects import Query, Row, sql
+from ledger.environment import everything_said
 from ledger.errors import InvalidSetting, Unavailable
 from ledger.settings import Settings
 from ledger.stream import LONGEST_BLOCK
@@ -50,6 +51,7 @@ def conninfo(settings: Settings) -> str:
             "connect_timeout": _connect_timeout(settings),
             **_LINK,
             "fallback_application_name": APPLICATION,
+            **(everything_said() if settings.embedded else {}),
         }
         return make_conninfo(
             settings.database_url,
@@ -132,7 +134,7 @@ def _learn(settings: Settings, connection: AnsweringConnection | AsyncAnsweringC
     """
     pid, differs = row or (0, True)
     connection.direct = pid == connection.info.backend_pid
-    connection.wraps = differs
+    connection.differs = connection.wraps = differs
     limits = Query(SQL["transaction"], (str(round(settings.lock_timeout * 1000)),))
     meaning = () if connection.direct and not differs else (Query(SQL["meaning"]),)
     connection.settings = (limits, *meaning)

@@ -306,15 +306,20 @@ def _ask(effect: Effect, postgres: Connection) -> Any:
         case Query() if not _is_wrapped(postgres):
             return _rows(_execute(postgres, effect))
         case Query() | Begin() | Pipeline():
-            sent = _statements(effect, postgres)
+            sent, failed, cursors = _statements(effect, postgres), None, []
             try:
                 with postgres.pipeline() as pipeline:
                     _never_flush(pipeline)
-                    cursors = [_execute(postgres, query) for query, _ in sent]
-            except psycopg.Error:
-                if isinstance(effect, Query):
+                    try:
+                        cursors = [_execute(postgres, query) for query, _ in sent]
+                    except psycopg.Error as error:
+                        failed = error  # psycopg would print what goes wrong at the block's end besides
+            except psycopg.Error as error:
+                failed = failed or error
+            if failed is not None:
+                if isinstance(effect, Query) and not postgres.closed:
                     postgres.rollback()
-                raise
+                raise failed
             return _brought(
                 effect, [_rows(cursor) for cursor, (_, wanted) in zip(cursors, sent, strict=True) if wanted]
             )
@@ -373,15 +378,20 @@ async def _aask(effect: Effect, postgres: AsyncConnection) -> Any:
         case Query() if not _is_wrapped(postgres):
             return await _arows(await _aexecute(postgres, effect))
         case Query() | Begin() | Pipeline():
-            sent = _statements(effect, postgres)
+            sent, failed, cursors = _statements(effect, postgres), None, []
             try:
                 async with postgres.pipeline() as pipeline:
                     _never_flush(pipeline)
-                    cursors = [await _aexecute(postgres, query) for query, _ in sent]
-            except psycopg.Error:
-                if isinstance(effect, Query):
+                    try:
+                        cursors = [await _aexecute(postgres, query) for query, _ in sent]
+                    except psycopg.Error as error:
+                        failed = error
+            except psycopg.Error as error:
+                failed = failed or error
+            if failed is not None:
+                if isinstance(effect, Query) and not postgres.closed:
                     await postgres.rollback()
-                raise
+                raise failed
             results = [await _arows(cursor) for cursor, (_, wanted) in zip(cursors, sent, strict=True) if wanted]
             return _brought(effect, results)
         case CopyIn():

@@ -18,8 +18,13 @@ from ledger.projection import (
     create_tables,
     lock_work,
 )
+<<<<<<< HEAD
 from ledger.quarantine import vetted
 from ledger.store import BEGIN, COMMIT, LOCK_TIMEOUT, PAGE, LedgerRef, read, tail_of
+=======
+from ledger.silence import end_silent_sessions
+from ledger.store import BEGIN, COMMIT, LOCK_TIMEOUT, PAGE, LedgerRef, read
+>>>>>>> connections
 
 LET_REBUILD = sql("migrate")["let_rebuild"]
 _FORBIDDEN = "42501"
@@ -31,7 +36,20 @@ def lock_of(projection: Projection) -> Query:
 
 
 def begin_rebuild(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[None]:
+<<<<<<< HEAD
     """Empty tables beside the live ones, in place of those of a rebuild that was given up. Wants the lock."""
+=======
+    """Empty tables beside the live ones."""
+    try:
+        yield from drop_rebuild(projection)
+    except Refused as refused:
+        if refused.sqlstate != LOCK_TIMEOUT:
+            raise
+        # One that fell silent in the middle of what it says has lost its lock, but not yet what it writes.
+        yield Rollback()
+        yield from end_silent_sessions()
+        yield from drop_rebuild(projection)
+>>>>>>> connections
     schema = building_schema(projection)
     yield SqlScript(LET_REBUILD)
     yield BEGIN

@@ -113,7 +113,7 @@ class Servers:
         """Drives a plan; a pooled connection is taken when the plan first needs one, and given back at its end.
 
         A server that stays silent for longer than `settings.patience` ends it with ConnectionLost. patient: wait for
-        as long as it takes, for statements of the caller's own.
+        as long as it takes, for the caller's own statements, each with the settings of a transaction of ours.
         """
         with self._borrowed(None if patient else self.settings.patience) as connection:
             return drive(plan, connection, redis_client or self.redis)
@@ -137,6 +137,7 @@ class Servers:
             if not taken:
                 taken.append(self._get())
                 taken[0].patience = patience
+                taken[0].wraps = taken[0].differs or patience is None
             return taken[0]
 
         try:
@@ -220,6 +221,7 @@ class AsyncServers:
     def _begin(self, pool: AsyncConnectionPool[AsyncAnsweringConnection] | None = None) -> None:
         self._pool = pool
         self._out: set[AsyncAnsweringConnection] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None  # in which it was used first
         self._lost = 0.0
         self._redis: AsyncRedis | None = None
         self._lock = asyncio.Lock()
@@ -241,6 +243,7 @@ class AsyncServers:
 
     async def run(self, plan: Plan[T], redis_client: AsyncRedis | None = None, *, patient: bool = False) -> T:
         """`Servers.run`, awaited."""
+        self._loop = self._loop or asyncio.get_running_loop()
         async with self._borrowed(None if patient else self.settings.patience) as connection:
             return await adrive(plan, connection, redis_client or self.redis)
 
@@ -267,6 +270,7 @@ class AsyncServers:
             if not taken:
                 taken.append(await self._get())
                 taken[0].patience = patience
+                taken[0].wraps = taken[0].differs or patience is None
             return taken[0]
 
         try:
@@ -334,11 +338,22 @@ class AsyncServers:
                 await client.aclose()
 
     async def close(self) -> None:
+<<<<<<< HEAD
         forks.process()
+=======
+        if self._loop is not None and self._loop is not asyncio.get_running_loop():
+            # The loop in which they were opened is over: nothing of theirs can be awaited any more.
+            for connection in (*self._idle(), *self._out):
+                connection.pgconn.finish()
+            return
+>>>>>>> connections
         if self._pool is not None:
             await self._pool.close()
         if self._redis is not None:
             await self._redis.aclose()
+
+    def _idle(self) -> tuple[AsyncAnsweringConnection, ...]:
+        return () if self._pool is None else tuple(self._pool._pool)
 
 
 def _quietly(undo: Callable[[], None]) -> None:

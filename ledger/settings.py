@@ -88,17 +88,19 @@ def check_database_url(url: str | None) -> str | None:
     """A URL or key=value pairs, whatever libpq takes, as it is given; else InvalidSetting."""
     if url is None:
         return None
+    is_url = url.startswith(("postgresql://", "postgres://"))
     try:
-        given = conninfo_to_dict(url)
-    except (psycopg.Error, UnicodeError, ValueError) as error:
-        if url.startswith(("postgresql://", "postgres://")):
-            raise InvalidSetting("the database URL is malformed: its host or port cannot be read") from error.__cause__
+        # What stands behind the question mark is looked at when a connection is made of it.
+        given = conninfo_to_dict(url.partition("?")[0] if is_url else url)
+    except (psycopg.Error, UnicodeError):
+        if is_url:
+            raise InvalidSetting("the database URL is malformed: its host or port cannot be read") from None
         raise InvalidSetting(
             "the database URL must begin with postgresql://, or be key=value pairs as libpq takes them"
-        ) from error.__cause__
-    ports = str(given.get("port", "")).split(",")
-    if not all(port == "" or (port.isascii() and port.isdigit()) for port in ports):
-        raise InvalidSetting("the database URL is malformed: its host or port cannot be read")
+        ) from None
+    for port in str(given.get("port", "")).split(","):
+        if port and not (port.isascii() and port.isdigit() and int(port) < 65536):
+            raise InvalidSetting("the database URL is malformed: its host or port cannot be read")
     return url
 
 

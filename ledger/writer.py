@@ -324,8 +324,8 @@ class AsyncWriter:
         return slot.result()
 
     async def close(self) -> None:
-        """Waits for what is under way."""
-        if self._task is not None:
+        """Waits for what is under way, unless the event loop in which it was is over."""
+        if self._task is not None and self._task.get_loop() is asyncio.get_running_loop():
             await self._task
 
     async def _write_turns(self) -> None:
