@@ -18,13 +18,9 @@ from ledger.projection import (
     create_tables,
     lock_work,
 )
-<<<<<<< HEAD
 from ledger.quarantine import vetted
-from ledger.store import BEGIN, COMMIT, LOCK_TIMEOUT, PAGE, LedgerRef, read, tail_of
-=======
 from ledger.silence import end_silent_sessions
-from ledger.store import BEGIN, COMMIT, LOCK_TIMEOUT, PAGE, LedgerRef, read
->>>>>>> connections
+from ledger.store import BEGIN, COMMIT, LOCK_TIMEOUT, PAGE, LedgerRef, read, tail_of
 
 LET_REBUILD = sql("migrate")["let_rebuild"]
 _FORBIDDEN = "42501"
@@ -36,32 +32,26 @@ def lock_of(projection: Projection) -> Query:
 
 
 def begin_rebuild(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[None]:
-<<<<<<< HEAD
     """Empty tables beside the live ones, in place of those of a rebuild that was given up. Wants the lock."""
-=======
-    """Empty tables beside the live ones."""
-    try:
-        yield from drop_rebuild(projection)
-    except Refused as refused:
-        if refused.sqlstate != LOCK_TIMEOUT:
-            raise
-        # One that fell silent in the middle of what it says has lost its lock, but not yet what it writes.
-        yield Rollback()
-        yield from end_silent_sessions()
-        yield from drop_rebuild(projection)
->>>>>>> connections
     schema = building_schema(projection)
     yield SqlScript(LET_REBUILD)
-    yield BEGIN
-    try:
-        yield Query(SQL["begin_rebuild"], (projection.name,))
-    except Refused as refused:
-        if refused.sqlstate != _FORBIDDEN:
-            raise
-        raise UsageError(
-            "ledger_owner may not create a schema in this database, which a rebuild needs: run 'auditledger "
-            "migrate' as the database's owner, who lets it (copies and restored databases have no such privileges)"
-        ) from refused
+    for is_last in (False, True):
+        yield BEGIN
+        try:
+            yield Query(SQL["begin_rebuild"], (projection.name,))
+            break
+        except Refused as refused:
+            if refused.sqlstate == LOCK_TIMEOUT and not is_last:
+                # One that fell silent in the middle of what it says has lost its lock, but not yet what it writes.
+                yield Rollback()
+                yield from end_silent_sessions()
+                continue
+            if refused.sqlstate != _FORBIDDEN:
+                raise
+            raise UsageError(
+                "ledger_owner may not create a schema in this database, which a rebuild needs: run 'auditledger "
+                "migrate' as the database's owner, who lets it (copies and restored databases have no such privileges)"
+            ) from refused
     yield Pipeline((Query(SQL["as_projector"]), Query(SQL["set_path"], (schema,))))
     yield from create_tables(projection, schema)
     yield from add_checkpoints(projection, ledgers, building=True)

@@ -338,15 +338,12 @@ class AsyncServers:
                 await client.aclose()
 
     async def close(self) -> None:
-<<<<<<< HEAD
         forks.process()
-=======
         if self._loop is not None and self._loop is not asyncio.get_running_loop():
             # The loop in which they were opened is over: nothing of theirs can be awaited any more.
             for connection in (*self._idle(), *self._out):
                 connection.pgconn.finish()
             return
->>>>>>> connections
         if self._pool is not None:
             await self._pool.close()
         if self._redis is not None:

@@ -64,15 +64,9 @@ class Postgres(Server):
     def accepts(self, access: Access) -> bool:
         """Can one log in? One cannot during a recovery."""
         try:
-<<<<<<< HEAD
-            who: dict[str, Any] = {"user": "ledger", "password": access.password, "dbname": "ledger"}
-            where: dict[str, Any] = {"host": "127.0.0.1", "port": access.port, "connect_timeout": 2}
-            AnsweringConnection.connect(make_conninfo(**where, **who, **everything_said())).close()
-=======
             url = f"host=127.0.0.1 port={access.port} user=ledger dbname=ledger connect_timeout=2"
             known: dict[str, Any] = {"password": access.password, **everything_said()}
             AnsweringConnection.connect(make_conninfo(url, **known)).close()
->>>>>>> connections
         except psycopg.OperationalError as error:
             if "invalid value for parameter" in str(error):  # PGTZ and PGDATESTYLE cannot be overruled
                 said = " ".join(str(error).split())
