@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+<<<<<<< HEAD
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
+=======
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+>>>>>>> lesser-writes
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
+<<<<<<< HEAD
 from ledger import forks, proving, quarantine, store, tree
 from ledger.callers import adrive_within
 from ledger.canonical import Draft
 from ledger.consumer import POLL, Streams, followed, reader_after
 from ledger.cursors import AsyncConnection
+=======
+from ledger import groups, parked, proving, store, tree
+from ledger.consumer import POLL, Streams, followed, reader_after
+from ledger.delivery import AsyncDelivery
+from ledger.drive import AsyncConnection, adrive
+>>>>>>> lesser-writes
 from ledger.effects import Plan
 from ledger.erasure import erasing, holding, mismatch, rebuilding_tree, releasing, skipping
 from ledger.errors import LedgerError
@@ -23,14 +34,16 @@ from ledger.events import Appended, Entry, Event, Receipt, Tail
 from ledger.evidence import Trust, numbered
 from ledger.findings import Report
 from ledger.gathering import Gathering, receipt_of
+from ledger.groups import Group
 from ledger.opening import open_ledger, open_settings
+from ledger.parked import DeadLetter
 from ledger.projection import reached
 from ledger.proof import Consistency, Proof
 from ledger.repeats import Outcome
 from ledger.servers import AsyncServers
 from ledger.settings import Settings
 from ledger.store import Appender, Condition, LedgerRef
-from ledger.subscription import CLAIMS, AsyncDelivery, Claim, Subscription, consumer_name
+from ledger.subscription import BATCH, Subscription
 from ledger.verify import verify
 from ledger.waiting import Patience, Quiet
 from ledger.writer import AsyncWriter, prepare
@@ -214,8 +227,10 @@ class AsyncLedger:
         self,
         group: str,
         *,
-        after: int = 0,
+        after: int | None = None,
         consumer: str | None = None,
+        batch_size: int = BATCH,
+        actions: Sequence[str] | None = None,
         claim_after: float = 60.0,
         max_tries: int = 5,
         idle: float | None = None,
@@ -223,21 +238,45 @@ class AsyncLedger:
         """As Ledger.subscribe; `await delivery.ack()`."""
         begun = forks.Begun("subscribe()")
         subscription = Subscription(
-            await self.ref(),
-            group,
-            consumer or consumer_name(),
-            after=after,
-            claim_after=claim_after,
-            max_tries=max_tries,
-        )
+            await self.ref(), group, consumer,
+            after=after, batch_size=batch_size, actions=actions, claim_after=claim_after, max_tries=max_tries,
+        )  # fmt: skip
         quiet = Quiet(idle)
+<<<<<<< HEAD
         async with self._servers.own_redis(begun) as redis_client:
             while not quiet.over:
                 for claim in await self._servers.run(subscription.next_claims(CLAIMS, quiet.wait), redis_client):
                     yield AsyncDelivery(claim, partial(self._acknowledge, subscription, claim))
                     begun.check()
+=======
+        try:
+            await self._servers.run(subscription.begin(), redis_client)
+            while not quiet.over:
+                for claim in await self._servers.run(subscription.next_claims(quiet.wait), redis_client):
+                    yield AsyncDelivery(claim, subscription, self._servers.run)
+>>>>>>> lesser-writes
                     quiet.broken()
             await self._servers.run(subscription.save(), redis_client)
+
+    async def groups(self) -> list[Group]:
+        """As Ledger.groups."""
+        return await self._servers.run(groups.groups(await self.ref()))
+
+    async def delete_group(self, name: str) -> None:
+        """As Ledger.delete_group."""
+        await self._servers.run(groups.delete_group(await self.ref(), name))
+
+    async def reset_group(self, name: str, *, after: int) -> None:
+        """As Ledger.reset_group."""
+        await self._servers.run(groups.reset_group(await self.ref(), name, after))
+
+    async def dead_letters(self, group: str) -> list[DeadLetter]:
+        """As Ledger.dead_letters."""
+        return await self._servers.run(parked.dead_letters(await self.ref(), group))
+
+    async def redeliver(self, group: str, position: int) -> None:
+        """As Ledger.redeliver."""
+        await self._servers.run(parked.redeliver(await self.ref(), group, position))
 
     async def wait_for(self, receipt: Receipt | int, projection: str, *, timeout: float = 10.0) -> None:
         """As Ledger.wait_for."""
@@ -305,9 +344,6 @@ class AsyncLedger:
     async def _record_own(self, event: Event) -> Receipt:
         ref, writer, _ = await self._open()
         return receipt_of(await writer.write_own(prepare(event, ref.name, own=True)))
-
-    async def _acknowledge(self, subscription: Subscription, claim: Claim) -> None:
-        await self._servers.run(subscription.acknowledge(claim))
 
     async def _open(self) -> tuple[LedgerRef, AsyncWriter, Appender]:
         """The ledger; who appends on our own connections; who appends in callers' transactions."""

@@ -6,17 +6,27 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+<<<<<<< HEAD
 from contextlib import nullcontext
 from functools import partial
+=======
+>>>>>>> lesser-writes
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
+<<<<<<< HEAD
 from ledger import forks, proving, quarantine, store, tree
 from ledger.callers import drive_within
 from ledger.consumer import POLL, Streams, followed, reader_after
 from ledger.cursors import Connection
+=======
+from ledger import groups, parked, proving, store, tree
+from ledger.consumer import POLL, Streams, followed, reader_after
+from ledger.delivery import Delivery
+from ledger.drive import Connection, drive
+>>>>>>> lesser-writes
 from ledger.effects import Plan
 from ledger.erasure import erasing, holding, mismatch, rebuilding_tree, releasing, skipping
 from ledger.errors import LedgerError
@@ -24,14 +34,16 @@ from ledger.events import Appended, Entry, Event, Receipt, Tail
 from ledger.evidence import Trust, numbered
 from ledger.findings import Report
 from ledger.gathering import Gathering, receipt_of
+from ledger.groups import Group
 from ledger.opening import open_ledger, open_settings
+from ledger.parked import DeadLetter
 from ledger.projection import reached
 from ledger.proof import Consistency, Proof
 from ledger.repeats import Outcome
 from ledger.servers import Servers
 from ledger.settings import Settings
 from ledger.store import Appender, Condition, LedgerRef
-from ledger.subscription import CLAIMS, Claim, Delivery, Subscription, consumer_name
+from ledger.subscription import BATCH, Subscription
 from ledger.verify import verify
 from ledger.waiting import Patience, Quiet
 from ledger.writer import Writer, prepare
@@ -246,30 +258,64 @@ class Ledger:
         self,
         group: str,
         *,
-        after: int = 0,
+        after: int | None = None,
         consumer: str | None = None,
+        batch_size: int = BATCH,
+        actions: Sequence[str] | None = None,
         claim_after: float = 60.0,
         max_tries: int = 5,
         idle: float | None = None,
     ) -> Iterator[Delivery]:
-        """A consumer of a Redis consumer group, for side effects: at least once, in order for one consumer.
+        """A consumer of a consumer group, for side effects: at least once, in order for one consumer.
 
-        Acknowledge each delivery; what is not acknowledged after `claim_after` seconds is handed out again to whichever
-        consumer asks first, and parked after `max_tries` times.
-        after: where a new group begins. consumer: a name for this one, unique in the group. idle: as in follow.
+        Acknowledge each delivery. What is not acknowledged after `claim_after` seconds (the visibility timeout) is
+        delivered again to whichever consumer asks first, and a dead letter after `max_tries` delivery attempts.
+        after: where a new group begins: None with what comes next, 0 with the first entry. consumer: a name for this
+        one, unique in the group. batch_size: entries taken at once. actions: patterns such as "invoice.*"; other
+        entries are acknowledged and not delivered. idle: as in follow.
+        Raises UsageError, where `after` is beyond the ledger's end too; ChainBroken, Unavailable.
         """
         begun = forks.Begun("subscribe()")
         subscription = Subscription(
-            self.ref, group, consumer or consumer_name(), after=after, claim_after=claim_after, max_tries=max_tries
-        )
+            self.ref, group, consumer,
+            after=after, batch_size=batch_size, actions=actions, claim_after=claim_after, max_tries=max_tries,
+        )  # fmt: skip
         quiet = Quiet(idle)
+<<<<<<< HEAD
         with self._servers.own_redis(begun) as redis_client:
             while not quiet.over:
                 for claim in self._servers.run(subscription.next_claims(CLAIMS, quiet.wait), redis_client):
                     yield Delivery(claim, partial(self._acknowledge, subscription, claim))
                     begun.check()
+=======
+        try:
+            self._servers.run(subscription.begin(), redis_client)
+            while not quiet.over:
+                for claim in self._servers.run(subscription.next_claims(quiet.wait), redis_client):
+                    yield Delivery(claim, subscription, self._servers.run)
+>>>>>>> lesser-writes
                     quiet.broken()
             self._servers.run(subscription.save(), redis_client)
+
+    def groups(self) -> list[Group]:
+        """The consumer groups of this ledger, and where they stand."""
+        return self._servers.run(groups.groups(self.ref))
+
+    def delete_group(self, name: str) -> None:
+        """Forgets a consumer group, its dead letters too. Raises UsageError where there is none of that name."""
+        self._servers.run(groups.delete_group(self.ref, name))
+
+    def reset_group(self, name: str, *, after: int) -> None:
+        """Lets a consumer group go on after a position; what it had pending is forgotten. Raises UsageError."""
+        self._servers.run(groups.reset_group(self.ref, name, after))
+
+    def dead_letters(self, group: str) -> list[DeadLetter]:
+        """What the consumer group was delivered too often, with the reason of the last `nack`."""
+        return self._servers.run(parked.dead_letters(self.ref, group))
+
+    def redeliver(self, group: str, position: int) -> None:
+        """Delivers a dead letter again. Raises UsageError where it is none, or no longer in the stream."""
+        self._servers.run(parked.redeliver(self.ref, group, position))
 
     def wait_for(self, receipt: Receipt | int, projection: str, *, timeout: float = 10.0) -> None:
         """Returns once the projection has reached the receipt (or position), for reading one's own writes.
@@ -361,9 +407,6 @@ class Ledger:
     def _record_own(self, event: Event) -> Receipt:
         ref, writer, _ = self._open()
         return receipt_of(writer.write_own(prepare(event, ref.name, own=True)))
-
-    def _acknowledge(self, subscription: Subscription, claim: Claim) -> None:
-        self._servers.run(subscription.acknowledge(claim))
 
     def _open(self) -> tuple[LedgerRef, Writer, Appender]:
         """The ledger; who appends on our own connections; who appends in callers' transactions."""

@@ -353,7 +353,9 @@ def _with_streams(
 def _with_parked(ledger: LedgerState) -> Plan[LedgerState]:
     groups = []
     for group in ledger.subscriptions or ():
-        groups.append(group._replace(parked=(yield Command(("HLEN", stream.parked_key(ledger.name, group.name))))))
+        groups.append(
+            group._replace(parked=(yield Command(("HLEN", stream.group_keys(ledger.name, group.name).parked))))
+        )
     return ledger if ledger.subscriptions is None else ledger._replace(subscriptions=tuple(groups))
 
 

@@ -56,9 +56,23 @@ def key(ledger: str) -> str:
     return f"ledger:{{{ledger}}}:entries"
 
 
-def parked_key(ledger: str, group: str) -> str:
-    """The key of the hash of what a consumer group has parked: position → tries."""
-    return f"ledger:{{{ledger}}}:parked:{group}"
+class GroupKeys(NamedTuple):
+    """The keys in which Redis keeps what it knows of a consumer group, besides the stream.
+
+    parked: the hash of dead letters: position → delivery attempts; reasons: why, by position. tries: attempts of
+    entries that were deleted from the stream. due: when an entry is delivered again. lease, given: see lua/next.lua.
+    """
+
+    parked: str
+    reasons: str
+    tries: str
+    due: str
+    lease: str
+    given: str
+
+
+def group_keys(ledger: str, group: str) -> GroupKeys:
+    return GroupKeys(*(f"ledger:{{{ledger}}}:{each}:{group}" for each in GroupKeys._fields))
 
 
 def _lua(stem: str) -> str:

@@ -244,7 +244,7 @@ def test_following_and_subscribing(ledger: Ledger, redis: Proxy, cut: Callable[[
     with running(ledger.settings), Ledger(settings) as far:
         followed = far.follow(after=0)
         assert [next(followed).position for _ in range(10)] == list(range(1, 11))
-        subscribed = far.subscribe("mailer", claim_after=2.0)
+        subscribed = far.subscribe("mailer", after=0, claim_after=2.0)
         for position in range(1, 6):
             delivery = next(subscribed)
             assert delivery.entry.position == position

@@ -158,7 +158,7 @@ def test_an_async_follower_too(ledger: Ledger, relay: Relay) -> None:
 
 def taken(ledger: Ledger, group: str, **options: Any) -> list[Entry]:
     found = []
-    for delivery in ledger.subscribe(group, idle=0.3, **options):
+    for delivery in ledger.subscribe(group, after=0, idle=0.3, **options):
         found.append(delivery.entry)
         delivery.ack()
     return found
@@ -186,7 +186,7 @@ def test_erased_while_a_consumer_holds_it(ledger: Ledger, relay: Relay) -> None:
     """The consumer died over entries 1 to 5, of which 2 is erased meanwhile: another one gets all of them."""
     ledger.append_many(events(5))
     relay.publish()
-    assert next(iter(ledger.subscribe("mailer", consumer="one", idle=1))).entry.position == 1
+    assert next(iter(ledger.subscribe("mailer", after=0, consumer="one", idle=1))).entry.position == 1
     ledger.erase(2, "user:dpo", "asked for")
     relay.publish()
     time.sleep(0.1)
@@ -428,7 +428,7 @@ def test_no_byte_is_left_where_an_erasure_reaches(own_servers: OwnServers, tmp_p
             ledger.append(personal(number))
         relay.publish()
         project(ledger)
-        assert len(list(ledger.subscribe("mailer", idle=1))) == 12  # none is acknowledged
+        assert len(list(ledger.subscribe("mailer", after=0, idle=1))) == 12  # none is acknowledged
         admin.execute("analyze")
         data = own_servers.home / "postgres" / "base"
         for secret in SECRETS:  # the search would find it

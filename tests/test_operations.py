@@ -205,7 +205,7 @@ def test_a_projection_that_stands_still(perform: Perform, ledger: Ledger) -> Non
     assert main_of(cli)["projections"][0]["skipped"] == 0
     cli.well("relay", "--once")
     for _ in range(2):
-        for delivery in ledger.subscribe("mailer", claim_after=0.1, max_tries=1, idle=0.6):
+        for delivery in ledger.subscribe("mailer", after=0, claim_after=0.1, max_tries=1, idle=0.6):
             if delivery.entry.position != 2:
                 delivery.ack()
     assert main_of(cli)["subscriptions"][0]["parked"] == 1

@@ -238,7 +238,7 @@ def test_a_failover_to_a_standby_that_was_behind(
         standby.start()
         perform.borrow("Failover", 3, STANDBY=str(standby.folder))
         eventually(lambda: any("diverged" in line and "salvage" in line for line in running.lines))
-        assert running.popen.poll() is None, running.lines
+        assert running.stop()[0] == 0, running.lines
         assert {view["position"] for view in main_of(cli)["projections"]} == {100}, "a view holds what was lost"
         assert ledger.append(event(7)).position == 101, "the same Ledger goes on"
         ran = cli("checkpoint", "--key", str(key))

@@ -67,7 +67,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "salvage": ("salvage", "Keep what the stream has and a database that was set back has lost"),
         "skip": ("skip", "Leave an entry out of the projection that stands still at it"),
         "retry": ("skip", "Take that back: rebuild the projection with the entry"),
-        "parked": ("skip", "What a consumer group has parked; --retry hands it out again"),
+        "groups": ("groups", "List consumer groups; delete one, or set it to another position"),
+        "parked": ("skip", "List a consumer group's dead letters; --retry delivers one again"),
     },
     "Read": {
         "tail": ("read", "The newest entries; --follow for those to come"),

@@ -176,6 +176,13 @@ select exists (select from ledger.audit_logs where ledger_id = %s and position >
 -- name: subscriptions
 select name, position from ledger.subscriptions where ledger_id = %s order by name;
 
+-- name: set_subscription
+insert into ledger.subscriptions (ledger_id, name, position) values (%s, %s, %s)
+on conflict (ledger_id, name) do update set position = excluded.position, updated_at = now();
+
+-- name: delete_subscription
+delete from ledger.subscriptions where ledger_id = %s and name = %s;
+
 -- name: save_subscription
 -- Only where the stream's epoch and hash are the ledger's: it may be ahead of a database that was set back.
 update ledger.subscriptions as kept set position = greatest(kept.position, %s), updated_at = now()
