@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-<<<<<<< HEAD
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from functools import partial
-=======
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
->>>>>>> lesser-writes
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
-<<<<<<< HEAD
-from ledger import forks, proving, quarantine, store, tree
+from ledger import forks, groups, parked, proving, quarantine, store, tree
 from ledger.callers import adrive_within
 from ledger.canonical import Draft
 from ledger.consumer import POLL, Streams, followed, reader_after
 from ledger.cursors import AsyncConnection
-=======
-from ledger import groups, parked, proving, store, tree
-from ledger.consumer import POLL, Streams, followed, reader_after
 from ledger.delivery import AsyncDelivery
-from ledger.drive import AsyncConnection, adrive
->>>>>>> lesser-writes
 from ledger.effects import Plan
 from ledger.erasure import erasing, holding, mismatch, rebuilding_tree, releasing, skipping
 from ledger.errors import LedgerError
@@ -242,19 +231,12 @@ class AsyncLedger:
             after=after, batch_size=batch_size, actions=actions, claim_after=claim_after, max_tries=max_tries,
         )  # fmt: skip
         quiet = Quiet(idle)
-<<<<<<< HEAD
         async with self._servers.own_redis(begun) as redis_client:
-            while not quiet.over:
-                for claim in await self._servers.run(subscription.next_claims(CLAIMS, quiet.wait), redis_client):
-                    yield AsyncDelivery(claim, partial(self._acknowledge, subscription, claim))
-                    begun.check()
-=======
-        try:
             await self._servers.run(subscription.begin(), redis_client)
             while not quiet.over:
                 for claim in await self._servers.run(subscription.next_claims(quiet.wait), redis_client):
                     yield AsyncDelivery(claim, subscription, self._servers.run)
->>>>>>> lesser-writes
+                    begun.check()
                     quiet.broken()
             await self._servers.run(subscription.save(), redis_client)
 

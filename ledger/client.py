@@ -6,27 +6,17 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-<<<<<<< HEAD
 from contextlib import nullcontext
-from functools import partial
-=======
->>>>>>> lesser-writes
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
-<<<<<<< HEAD
-from ledger import forks, proving, quarantine, store, tree
+from ledger import forks, groups, parked, proving, quarantine, store, tree
 from ledger.callers import drive_within
 from ledger.consumer import POLL, Streams, followed, reader_after
 from ledger.cursors import Connection
-=======
-from ledger import groups, parked, proving, store, tree
-from ledger.consumer import POLL, Streams, followed, reader_after
 from ledger.delivery import Delivery
-from ledger.drive import Connection, drive
->>>>>>> lesser-writes
 from ledger.effects import Plan
 from ledger.erasure import erasing, holding, mismatch, rebuilding_tree, releasing, skipping
 from ledger.errors import LedgerError
@@ -281,19 +271,12 @@ class Ledger:
             after=after, batch_size=batch_size, actions=actions, claim_after=claim_after, max_tries=max_tries,
         )  # fmt: skip
         quiet = Quiet(idle)
-<<<<<<< HEAD
         with self._servers.own_redis(begun) as redis_client:
-            while not quiet.over:
-                for claim in self._servers.run(subscription.next_claims(CLAIMS, quiet.wait), redis_client):
-                    yield Delivery(claim, partial(self._acknowledge, subscription, claim))
-                    begun.check()
-=======
-        try:
             self._servers.run(subscription.begin(), redis_client)
             while not quiet.over:
                 for claim in self._servers.run(subscription.next_claims(quiet.wait), redis_client):
                     yield Delivery(claim, subscription, self._servers.run)
->>>>>>> lesser-writes
+                    begun.check()
                     quiet.broken()
             self._servers.run(subscription.save(), redis_client)
 

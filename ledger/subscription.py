@@ -16,27 +16,18 @@ import re
 import secrets
 import socket
 import time
-<<<<<<< HEAD
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from datetime import UTC, datetime
-=======
 from collections.abc import Callable, Iterable, Sequence
->>>>>>> lesser-writes
+from datetime import UTC, datetime
 from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeAlias
 
-<<<<<<< HEAD
 from ledger import quarantine, stream
-from ledger.effects import Command, LuaScript, Plan, Query, Refused, Wait
-=======
-from ledger import stream
-from ledger.chain import check_entry
 from ledger.delivery import Claim
 from ledger.effects import Command, LuaScript, Plan, Query, Refused, Wait, foreseen
->>>>>>> lesser-writes
 from ledger.errors import ChainBroken, UsageError
+from ledger.events import Entry
 from ledger.groups import beyond, check_group, groups_of
 from ledger.store import SQL, LedgerRef, read, tail_of
 from ledger.stream import StreamId
@@ -280,11 +271,11 @@ class Subscription:
         if tries > self._max_tries:
             yield from self._bury(StreamId(epoch, position), tries - 1, leased=True)
             return []
-        entries = yield from read(self._ledger, position - 1, 1, position)
-        if not entries:
-            raise ChainBroken(position, "not in the database, which has later ones: run 'auditledger verify'")
-        check_entry(entries[0])
-        return [Claim(StreamId(epoch, position), entries[0], tries, leased=True)]
+        entry = yield from self._stored(position)
+        if entry is None:
+            yield from self._pass(StreamId(epoch, position))
+            return []
+        return [Claim(StreamId(epoch, position), entry, tries, leased=True)]
 
     def _passed_over(self, ids: Sequence[StreamId]) -> Plan[list[_Row]]:
         """Entries deleted from the stream that stand before these, which were handed out together, or between them.
@@ -344,22 +335,17 @@ class Subscription:
         return int(epoch)
 
     def _claims(self, rows: Sequence[_Row]) -> Plan[list[Claim]]:
-<<<<<<< HEAD
         """The rows' entries, in order, which are the ledger's whatever Redis says.
 
         Those that are quarantined are acknowledged, and handed out to nobody. Before one that does not hold it ends.
         """
-        claims: list[Claim] = []
-=======
-        """The rows' entries, in order, which are the ledger's whatever Redis says."""
         if not rows:
             return []
-        claims = []
+        claims: list[Claim] = []
         [(_, _, end)] = yield Query(SQL["tails"], ([self._ledger.ledger_id],))
         strange = [stream_id for stream_id, _, _ in rows if not 1 <= stream_id.position <= end]
         if strange:
             return (yield from self._put_back(strange))
->>>>>>> lesser-writes
         positions = [stream_id.position for stream_id, _, _ in rows]
         hashes = dict((yield Query(SQL["hashes"], (self._ledger.ledger_id, positions))))
         for stream_id, fields, tries in sorted(rows, key=itemgetter(0)):
@@ -377,17 +363,16 @@ class Subscription:
             claims.append(Claim(stream_id, entry, tries))
         return claims
 
-<<<<<<< HEAD
     def _stored(self, position: int) -> Plan[Entry | None]:
         """An entry that was erased, trimmed or false in Redis: Postgres is the truth. None where it is quarantined."""
         entries = yield from read(self._ledger, position - 1, 1, position)
         for entry in filter(quarantine.holds, entries):
             return entry
         if (yield from quarantine.passed(self._ledger, position, datetime.now(UTC))) is None:
-            problem = "its hash or its body is not true" if entries else "published, but not in the database"
+            problem = "its hash or its body is not true" if entries else "it is not in the database"
             raise ChainBroken(position, problem, self._ledger.name)
         return None
-=======
+
     def _put_back(self, strange: Sequence[StreamId]) -> Plan[list[Claim]]:
         """The stream holds what the ledger does not: the group goes on where Postgres says that it is."""
         log.warning(
@@ -400,7 +385,6 @@ class Subscription:
         if not claims:
             yield Wait(AWAY)
         return claims
->>>>>>> lesser-writes
 
     def _create_group(self) -> Plan[None]:
         position = yield from self._saved()
