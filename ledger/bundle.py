@@ -39,16 +39,15 @@ from ledger.findings import (
     erased_mismatched,
 )
 from ledger.layout import CHECKPOINT, TILES, LayoutCheck, open_file
-from ledger.marks import Mark, digests_of, leaf_of, mark_from, record_from
+from ledger.marks import Mark, leaf_of
 from ledger.note import MAX_NOTE
+from ledger.quarantined import QUARANTINED, RECORD, Quarantine
 
 ENVELOPES, BODIES, MANIFEST = "envelopes.jsonl", "bodies.jsonl", "manifest.json"
-QUARANTINED = "quarantined.jsonl"
 _LONGEST = 1024 * 1024
 """Bytes of a line; those of the format are far shorter."""
 _LONGEST_ROW = 2**30
 """Bytes of a row that is quarantined, whose body may be as long as Postgres takes it."""
-_QUARANTINES = b'{"action":"ledger.entry_quarantined",'
 _STEP = 1_000
 """Entries between two calls of `progress`."""
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
@@ -76,18 +75,6 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def encode(self) -> bytes:
         """The file's bytes; other spellings of the same values do not pass."""
         return msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n"
-
-
-class QuarantinedRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A line of quarantined.jsonl. body: in hex, because it may be anything. row: as marks.row_json makes it."""
-
-    body: str | None
-    row: msgspec.Raw
-
-    @staticmethod
-    def encode(row: bytes, body: bytes | None) -> bytes:
-        said = QuarantinedRow(None if body is None else body.hex(), msgspec.Raw(row))
-        return msgspec.json.encode(said) + b"\n"
 
 
 class _Line(NamedTuple):
@@ -125,7 +112,7 @@ def verify_bundle(
         manifest, as_exported = _manifest(folder / MANIFEST)
         found = Findings()
         tree = _tree(folder, manifest, checkpoints, trust or Trust(), found)
-        check = _Check(manifest, found, tree, Quarantine.read(folder, manifest.ledger))
+        check = _Check(manifest, found, tree, _quarantine(folder, manifest.ledger))
         if not as_exported:
             check.findings.add(manifest.last, "tail_mismatch", f"{MANIFEST} is not as an export writes it")
         with ExitStack() as stack:
@@ -214,50 +201,19 @@ def _lines(file: BinaryIO, path: Path, longest: int = _LONGEST) -> Iterator[_Lin
         yield _Line(text.removesuffix(b"\n"), text.endswith(b"\n"))
 
 
-class Quarantine:
-    """What a bundle says of quarantined entries. known: the records, by position; rows: what stood there."""
+def _quarantine(folder: Path, ledger: str) -> Quarantine:
+    """Reads what stands behind the entries that it is about, before anything else is checked."""
 
-    def __init__(self, ledger: str, known: dict[int, list[Mark]], rows: dict[int, list[QuarantinedRow]]) -> None:
-        self.ledger = ledger
-        self.known = known
-        self.rows = rows
-
-    @classmethod
-    def read(cls, folder: Path, ledger: str) -> Quarantine:
-        """Reads the records, which stand behind the entries that they name, and the rows. Raises EvidenceRefused."""
-        known: dict[int, list[Mark]] = {}
-        rows: dict[int, list[QuarantinedRow]] = {}
-        with ExitStack() as stack:
-            paths = [folder / name for name in (ENVELOPES, BODIES)]
-            lines = [_lines(stack.enter_context(open_file(path)), path) for path in paths]
-            for line, body in zip(*lines, strict=False):
-                mark = _mark_of(line.text, body.text, ledger) if line.text.startswith(_QUARANTINES) else None
-                if mark is not None:
-                    known.setdefault(mark.position, []).append(mark)
-        path = folder / QUARANTINED
+    def lines(name: str, longest: int = _LONGEST) -> Iterator[bytes]:
+        path = folder / name
         if path.exists():
             with open_file(path) as file:
-                for line in _lines(file, path, _LONGEST_ROW):
-                    try:
-                        row = msgspec.json.decode(line.text, type=QuarantinedRow)
-                        position = record_from(bytes(row.row)).position
-                        bytes.fromhex(row.body or "")
-                    except (TypeError, ValueError) as error:
-                        raise EvidenceRefused(f"{path} has a line that is no row: {error}") from None
-                    rows.setdefault(position, []).append(row)
-        return cls(ledger, known, rows)
+                yield from (line.text for line in _lines(file, path, longest))
 
-    def mark_of(self, position: int, envelope: bytes | None) -> Mark | None:
-        """The record that names what stood at a position. envelope: the bundle's line, which must be the row's."""
-        rows = self.rows.get(position, [])
-        if envelope is not None and envelope not in [self._envelope(row) for row in rows]:
-            return None
-        bodies = [None if row.body is None else bytes.fromhex(row.body) for row in rows]
-        stood = digests_of([bytes(row.row) for row in rows], bodies)
-        return next((mark for mark in reversed(self.known.get(position, [])) if mark.names(stood)), None)
-
-    def _envelope(self, row: QuarantinedRow) -> bytes | None:
-        return record_from(bytes(row.row)).envelope(self.ledger)
+    records = {at: envelope for at, envelope in enumerate(lines(ENVELOPES)) if envelope.startswith(RECORD)}
+    bodies = enumerate(lines(BODIES)) if records else ()
+    pairs = ((records[at], body) for at, body in bodies if at in records)
+    return Quarantine.read(ledger, pairs, lines(QUARANTINED, _LONGEST_ROW))
 
 
 class _Check:
@@ -379,19 +335,6 @@ class _Check:
         for name, says, holds in (("entries", manifest.entries, self.lines), ("erased", manifest.erased, self.erased)):
             if says != holds:
                 add(manifest.last, "tail_mismatch", f"{MANIFEST} says {name}: {says}, the files hold {holds}")
-
-
-def _mark_of(envelope: bytes, body: bytes, ledger: str) -> Mark | None:
-    """The record that a line makes; None where it makes none."""
-    try:
-        said = parse_envelope(envelope)
-        _, _, metadata, _ = parse_body(body)
-    except ValueError:
-        return None
-    if said.ledger != ledger or said.resource_type != ERASED_TYPE or digest(body).hex() != said.body:
-        return None
-    recorded = (said.recorded_at - _EPOCH) // _MICROSECOND
-    return mark_from(said.position, said.actor, recorded, said.resource_id, (metadata or "").encode())
 
 
 def _well_formed(line: _Line, ledger: str) -> Envelope:
