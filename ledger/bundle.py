@@ -27,20 +27,19 @@ from ledger.events import GENESIS
 from ledger.evidence import Claim, Trust, given_claims, kept_claim
 from ledger.findings import OWN_ERASED, Findings, Link, Report, Walk, body_missing, check_tail, erased_mismatched
 from ledger.layout import CHECKPOINT, TILES, LayoutCheck, open_file
-from ledger.marks import Mark, digests_of, leaf_of, mark_from, record_from
+from ledger.marks import Mark, leaf_of
 from ledger.note import MAX_NOTE
 from ledger.ownentries import OwnEntries, OwnEntry, Target
+from ledger.quarantined import QUARANTINED, RECORD, Quarantine
 from ledger.rules import ERASED, ERASED_TYPE, broken, is_own, surely_kept
-from ledger.rules import QUARANTINED as ENTRY_QUARANTINED
 
 ENVELOPES, BODIES, MANIFEST = "envelopes.jsonl", "bodies.jsonl", "manifest.json"
-QUARANTINED = "quarantined.jsonl"
 _LONGEST = 1024 * 1024
 """Bytes of a line; those of the format are far shorter."""
 _LONGEST_ROW = 2**30
 """Bytes of a row that is quarantined, whose body may be as long as Postgres takes it."""
-_ERASURES, _QUARANTINES = (b'{"action":"%b",' % action.encode() for action in (ERASED, ENTRY_QUARANTINED))
-"""How the envelopes of such entries begin."""
+_ERASURE = b'{"action":"%b",' % ERASED.encode()
+"""How the envelope of an erasure begins."""
 _STEP = 1_000
 """Entries between two calls of `progress`."""
 
@@ -66,18 +65,6 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def encode(self) -> bytes:
         """The file's bytes; other spellings of the same values do not pass."""
         return msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n"
-
-
-class QuarantinedRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A line of quarantined.jsonl. body: in hex, because it may be anything. row: as marks.row_json makes it."""
-
-    body: str | None
-    row: msgspec.Raw
-
-    @staticmethod
-    def encode(row: bytes, body: bytes | None) -> bytes:
-        said = QuarantinedRow(None if body is None else body.hex(), msgspec.Raw(row))
-        return msgspec.json.encode(said) + b"\n"
 
 
 class _Line(NamedTuple):
@@ -116,8 +103,8 @@ def verify_bundle(
         manifest, as_exported = _manifest(folder / MANIFEST)
         found = Findings()
         tree = _tree(folder, manifest, checkpoints, trust or Trust(), found)
-        records = Records.read(folder, manifest.ledger)
-        check = _Check(manifest, found, tree, records)
+        erasures = _erasures(folder / ENVELOPES)
+        check = _Check(manifest, found, tree, erasures, _quarantine(folder, manifest.ledger))
         if not as_exported:
             check.findings.add(manifest.last, "tail_mismatch", f"{MANIFEST} is not as an export writes it")
         with ExitStack() as stack:
@@ -206,67 +193,33 @@ def _lines(file: BinaryIO, path: Path, longest: int = _LONGEST) -> Iterator[_Lin
         yield _Line(text.removesuffix(b"\n"), text.endswith(b"\n"))
 
 
-class Records:
-    """What a bundle's own entries say of entries before them, and what stood where entries are quarantined.
+def _erasures(path: Path) -> dict[int, int]:
+    """By position, the entries that an erasure names, and the position of the first one after them."""
+    erased: dict[int, int] = {}
+    with open_file(path) as file:
+        for line in _lines(file, path):
+            if line.text.startswith(_ERASURE):
+                with suppress(ValueError):
+                    said = read_envelope(line.text)
+                    named = _own(said).named
+                    if named is not None and named < said.position:
+                        erased.setdefault(named, said.position)
+    return erased
 
-    known: the records of quarantined entries, by the position that they name; rows: what stood there. erasures: of each
-    entry that an erasure names, by position, where the first of them stands.
-    """
 
-    def __init__(self, ledger: str) -> None:
-        self.ledger = ledger
-        self.known: dict[int, list[Mark]] = {}
-        self.rows: dict[int, list[QuarantinedRow]] = {}
-        self.erasures: dict[int, int] = {}
+def _quarantine(folder: Path, ledger: str) -> Quarantine:
+    """Reads what stands behind the entries that it is about, before anything else is checked."""
 
-    @classmethod
-    def read(cls, folder: Path, ledger: str) -> Records:
-        """Reads them from all lines, as they stand behind the entries that they name. Raises EvidenceRefused."""
-        records = cls(ledger)
-        with ExitStack() as stack:
-            paths = [folder / name for name in (ENVELOPES, BODIES)]
-            lines = [_lines(stack.enter_context(open_file(path)), path) for path in paths]
-            for line, body in zip_longest(*lines, fillvalue=_Line(b"", True)):
-                if line.text.startswith(_ERASURES):
-                    records._take_erasure(line.text)
-                elif line.text.startswith(_QUARANTINES):
-                    records._take_mark(line.text, body.text)
-        path = folder / QUARANTINED
+    def lines(name: str, longest: int = _LONGEST) -> Iterator[bytes]:
+        path = folder / name
         if path.exists():
             with open_file(path) as file:
-                for line in _lines(file, path, _LONGEST_ROW):
-                    try:
-                        row = msgspec.json.decode(line.text, type=QuarantinedRow)
-                        position = record_from(bytes(row.row)).position
-                        bytes.fromhex(row.body or "")
-                    except (TypeError, ValueError) as error:
-                        raise EvidenceRefused(f"{path} has a line that is no row: {error}") from None
-                    records.rows.setdefault(position, []).append(row)
-        return records
+                yield from (line.text for line in _lines(file, path, longest))
 
-    def _take_erasure(self, text: bytes) -> None:
-        with suppress(ValueError):
-            said = read_envelope(text)
-            named = _own(said).named
-            if named is not None and named < said.position:
-                self.erasures.setdefault(named, said.position)
-
-    def _take_mark(self, text: bytes, body: bytes) -> None:
-        mark = _mark_of(text, body, self.ledger)
-        if mark is not None:
-            self.known.setdefault(mark.position, []).append(mark)
-
-    def mark_of(self, position: int, envelope: bytes | None) -> Mark | None:
-        """The record that names what stood at a position. envelope: the bundle's line, which must be the row's."""
-        rows = self.rows.get(position, [])
-        if envelope is not None and envelope not in [self._envelope(row) for row in rows]:
-            return None
-        bodies = [None if row.body is None else bytes.fromhex(row.body) for row in rows]
-        stood = digests_of([bytes(row.row) for row in rows], bodies)
-        return next((mark for mark in reversed(self.known.get(position, [])) if mark.names(stood)), None)
-
-    def _envelope(self, row: QuarantinedRow) -> bytes | None:
-        return record_from(bytes(row.row)).envelope(self.ledger)
+    records = {at: envelope for at, envelope in enumerate(lines(ENVELOPES)) if envelope.startswith(RECORD)}
+    bodies = enumerate(lines(BODIES)) if records else ()
+    pairs = ((records[at], body) for at, body in bodies if at in records)
+    return Quarantine.read(ledger, pairs, lines(QUARANTINED, _LONGEST_ROW))
 
 
 def _own(said: Envelope) -> OwnEntry:
@@ -276,11 +229,20 @@ def _own(said: Envelope) -> OwnEntry:
 class _Check:
     """Takes the lines of both files, pair by pair."""
 
-    def __init__(self, manifest: Manifest, findings: Findings, tree: LayoutCheck | None, records: Records) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        findings: Findings,
+        tree: LayoutCheck | None,
+        erasures: dict[int, int],
+        quarantine: Quarantine,
+    ) -> None:
+        """erasures: see `_erasures`."""
         self.manifest = manifest
         self.findings = findings
         self.tree = tree
-        self.records = records
+        self.erasures = erasures
+        self.quarantine = quarantine
         prev = bytes.fromhex(manifest.prev)
         self.walk = Walk(Link(manifest.first - 1, prev, prev, None), self.findings)
         self.own = OwnEntries(self.findings, whole=manifest.first == 1)
@@ -307,7 +269,7 @@ class _Check:
         if said is not None:
             self.pass_holes(said.position)
         position = said.position if said is not None else self.walk.last.position + 1
-        if position in self.records.known and self._passes(position, line):
+        if position in self.quarantine.known and self._passes(position, line):
             self.erased += body is not None and not body.text
             return
         if self.tree is not None:
@@ -328,7 +290,7 @@ class _Check:
     def pass_holes(self, until: int) -> None:
         """Entries without a line that are quarantined, from the last entry up to `until`."""
         while self.walk.last.position + 1 < until:
-            mark = self.records.mark_of(self.walk.last.position + 1, None)
+            mark = self.quarantine.mark_of(self.walk.last.position + 1, None)
             if mark is None:
                 return
             self._pass(mark, mark.hash)
@@ -340,7 +302,7 @@ class _Check:
         """
         if self.passed is not None and self.passed.position == position:
             return True
-        mark = self.records.mark_of(position, line.text)
+        mark = self.quarantine.mark_of(position, line.text)
         if mark is not None:
             self._pass(mark, leaf_of(line.text, mark))
         return mark is not None
@@ -392,8 +354,8 @@ class _Check:
         if not surely_kept(said.actor, said.actor_type, said.action, said.resource_type, said.resource_id, body):
             for rule in broken(said.columns(hashed, texts)):
                 self.findings.add(position, "rule_broken", str(rule))
-        if position in self.records.erasures or said.action == ERASED:
-            erased = self.records.erasures.get(position)
+        if position in self.erasures or said.action == ERASED:
+            erased = self.erasures.get(position)
             self.targets[position] = Target(said.action, said.resource_type, said.resource_id, bool(body), erased)
         if is_own(said.action):
             entry = _own(said)
@@ -403,7 +365,7 @@ class _Check:
         """What only shows once all lines are read."""
         manifest, last, add = self.manifest, self.walk.last, self.findings.add
         for position in self.unexcused.values():
-            mark = self.records.mark_of(position, None)
+            mark = self.quarantine.mark_of(position, None)
             add(*(mark.finding() if mark is not None else (position, "body_missing", body_missing(position))))
         if self.surplus:
             add(last.position, "body_mismatch", f"{BODIES} has {self.surplus} lines more than {ENVELOPES}")
@@ -414,19 +376,6 @@ class _Check:
         for name, says, holds in (("entries", manifest.entries, self.lines), ("erased", manifest.erased, self.erased)):
             if says != holds:
                 add(manifest.last, "tail_mismatch", f"{MANIFEST} says {name}: {says}, the files hold {holds}")
-
-
-def _mark_of(envelope: bytes, body: bytes, ledger: str) -> Mark | None:
-    """The record that a line makes; None where it makes none."""
-    try:
-        said = read_envelope(envelope)
-        _, _, metadata, _ = parse_body(body)
-    except ValueError:
-        return None
-    if said.ledger != ledger or said.resource_type != ERASED_TYPE or digest(body).hex() != said.body:
-        return None
-    recorded = microseconds(said.recorded_at)
-    return mark_from(said.position, said.actor, recorded, said.resource_id, (metadata or "").encode())
 
 
 def _well_formed(line: _Line, ledger: str) -> Envelope:

@@ -93,16 +93,15 @@ def mismatch(ledger: LedgerRef, event: Event, allowed: bool) -> Plan[str | None]
 
     Raises ErasureRefused unless that is allowed: it would be evidence that is destroyed.
     """
-    [(digest, matches)] = yield Query(SQL["body_digest"], (ledger.ledger_id, int(event.resource_id or 0)))
+    [(digest, matches)] = yield Query(SQL["body_digest"], (ledger.ledger_id, event.resource_id))
     if matches or digest is None:
         return None
     if matches is not None and not allowed:  # None: it was erased before
-        raise ErasureRefused(mismatched_text(int(event.resource_id or 0)))
+        raise ErasureRefused(_mismatched_text(event.resource_id))
     return str(digest)
 
 
-def mismatched_text(position: int) -> str:
-    """Why such a body is not erased, and what to do."""
+def _mismatched_text(position: str | None) -> str:
     return (
         f"the body of entry {position} is not the one that its envelope names: somebody changed it, and erasing it "
         f"destroys the evidence. Keep a copy, run 'auditledger verify --from {position}'; then 'auditledger erase "

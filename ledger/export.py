@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ledger import migrate, quarantine, scan, store, tree
-from ledger.bundle import BODIES, ENVELOPES, MANIFEST, QUARANTINED, Manifest, QuarantinedRow, unusable
+from ledger.bundle import BODIES, ENVELOPES, MANIFEST, Manifest, unusable
 from ledger.connections import connect
 from ledger.drive import drive
 from ledger.effects import Plan, Query, SqlScript
@@ -21,6 +21,7 @@ from ledger.findings import Link
 from ledger.layout import LayoutWriter, sorted_files
 from ledger.marks import Mark, body_as_it_stands, digests, flaws, leaf_of, row_json
 from ledger.merkle import Node
+from ledger.quarantined import QUARANTINED, QuarantinedRow
 from ledger.record import Record
 from ledger.scan import SQL, Source
 from ledger.settings import Settings

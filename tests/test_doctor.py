@@ -129,7 +129,8 @@ def test_lag_and_a_stream_that_diverged(own_cli: Cli, own_servers: OwnServers) -
             "update ledger.audit_logs set recorded_at = recorded_at - interval '2 minutes' where position = 3"
         )
         admin.execute("alter table ledger.audit_logs enable always trigger append_only")
-    found = checks(cli)
+    found = checks(cli, 1)  # with that the entry does not hold any more
+    assert found["main: entries"]["level"] == "danger"
     assert found["main: stream"]["level"] == found["main: projection timeline"]["level"] == "warning"
     assert found["main: stream"]["found"].startswith("1 behind, for 12")
     with create_redis_connection(own_servers.redis_url) as redis:

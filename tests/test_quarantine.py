@@ -516,3 +516,53 @@ def test_quarantined_then_erased(ledger: Ledger, admin: psycopg.Connection) -> N
     ledger.erase(2, *WHO, mismatched=True)
     assert [entry.position for entry in ledger.follow(0, idle=1)] == [1, 2, 3, 4, 5]
     assert (2, "body_mismatch") in said(ledger.verify())
+
+
+@pytest.mark.parametrize("first, last", [(254, 258), (257, 257), (256, 256), (510, 515)])
+def test_a_hole_over_the_edge_of_a_tile(
+    ledger: Ledger, admin: psycopg.Connection, tmp_path: Path, first: int, last: int
+) -> None:
+    """Deleted before it was signed, or after, with the same outcome: nothing but what is quarantined."""
+    ledger.append_many(events(520, 1))
+    key = create_key(tmp_path / "main.key", "example.com/main")
+    with workers(ledger) as (servers, _):
+        signer = Checkpointer(servers, [tmp_path / "main.key"])
+        if first % 2:
+            signer.checkpoint()
+        Superuser(admin).run(f"delete from ledger.audit_logs where position between {first} and {last}")
+        cli_of(ledger).well("quarantine", str(first), "--through", str(last), "--actor=user:ops", "--reason=x")
+        assert signer.checkpoint().size == ledger.tail().position
+    expected = [(position, "quarantined") for position in range(first, last + 1)]
+    for ranges in (10_000, 3):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(verify, "_RANGE", ranges)
+            assert said(ledger.verify(keys=[key.vkey])) == expected
+    export(ledger.settings, tmp_path / "bundle")
+    assert said(verify_bundle(tmp_path / "bundle")) == expected
+
+
+def test_several_bad_ones_among_sound_ones(ledger: Ledger, admin: psycopg.Connection) -> None:
+    """--through takes those that do not hold, and says of the others that they do."""
+    ledger.append_many(events(LAST, 1))
+    Superuser(admin).run("update ledger.audit_logs set actor = 'user:1' where position in (2, 3, 6)")
+    ran = cli_of(ledger).well("quarantine", "1", "--through", str(LAST), "--actor=user:ops", "--reason=x")
+    assert len(ran.out.splitlines()) == 3 and ran.err.count("holds") == LAST - 3
+    assert [entry.position for entry in ledger.follow(0, idle=1)] == [1, 4, 5, 7, 8, 9, 10, 11]
+    assert said(ledger.verify()) == [(2, "quarantined"), (3, "quarantined"), (6, "quarantined")]
+
+
+def test_a_bundle_that_was_changed_at_what_is_quarantined(bad_hash: Ledger, tmp_path: Path) -> None:
+    """The line must be what the row makes, and the row what the record names."""
+    bad_hash.quarantine(BAD, *WHO)
+    export(bad_hash.settings, tmp_path / "bundle")
+    for name, old, new in (
+        ("envelopes.jsonl", b'"actor":"user:42"', b'"actor":"user:43"'),
+        ("quarantined.jsonl", b'"actor":"user:42"', b'"actor":"user:43"'),
+    ):
+        path = tmp_path / "bundle" / name
+        lines = path.read_bytes().splitlines(keepends=True)
+        at = BAD - 1 if name == "envelopes.jsonl" else 0
+        path.write_bytes(b"".join([*lines[:at], lines[at].replace(old, new), *lines[at + 1 :]]))
+        assert (BAD, "quarantined") not in said(verify_bundle(tmp_path / "bundle"))
+        path.write_bytes(b"".join(lines))
+    assert said(verify_bundle(tmp_path / "bundle")) == [(BAD, "quarantined")]

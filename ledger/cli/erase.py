@@ -14,6 +14,7 @@ from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.text import note
 from ledger.cli.types import POSITION, ResourceOrPosition
 from ledger.erasure import erasing, holding, releasing
+from ledger.errors import QuarantineRefused
 from ledger.writer import prepare
 
 _held = click.argument("held", type=ResourceOrPosition(), metavar="TYPE:ID|POSITION")
@@ -80,7 +81,7 @@ def release_command(shared: Shared, held: tuple[str, str] | int, actor: str, rea
 
 @click.command("quarantine", cls=Command)
 @click.argument("position", type=POSITION)
-@click.option("--through", type=POSITION, metavar="POSITION", help="And all after it up to this one, one by one.")
+@click.option("--through", type=POSITION, metavar="POSITION", help="And all up to this one that do not hold.")
 @who_and_why()
 @pass_shared
 def quarantine_command(
@@ -96,6 +97,12 @@ def quarantine_command(
     prepare(erasing(position, actor, reason, actor_type), "main", own=True)  # before any server is asked
     with opened(shared) as ledger:
         for each in range(position, (through or position) + 1):
-            receipt = ledger.quarantine(each, actor, reason, actor_type=actor_type)
-            print_receipt(receipt, as_json=shared.json)
+            try:
+                receipt = ledger.quarantine(each, actor, reason, actor_type=actor_type)
+            except QuarantineRefused as error:
+                if through is None:
+                    raise
+                note(str(error))  # among those that do not hold there may be some that do
+            else:
+                print_receipt(receipt, as_json=shared.json)
     note("Workers go on past it within half a minute; 'auditledger verify' goes on naming it")
