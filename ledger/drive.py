@@ -217,8 +217,8 @@ def _translate_postgres(error: psycopg.Error) -> LedgerError:
         return ConnectionLost(f"the connection to Postgres was lost: {text}")
     if state.startswith(("XX", "58")):
         return Unavailable(
-            f"Postgres cannot read or write what it stores: {text} (SQLSTATE {state}). Its log says more; damaged files "
-            "are restored from a backup or a standby, damaged indexes made anew by REINDEX"
+            f"Postgres cannot read or write what it stores: {text} (SQLSTATE {state}). Its log says more; damaged "
+            "files are restored from a backup or a standby, damaged indexes made anew by REINDEX"
         )
     if state.startswith(("28", "3D", "53", "57")):
         return Unavailable(f"Postgres: {text}")
