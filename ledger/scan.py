@@ -11,7 +11,8 @@ from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 from ledger.canonical import body_bytes, digest, envelope_from, timestamp_from, uuid_text
-from ledger.effects import Plan, Query, Refused, Row, SqlScript, Stored, sql
+from ledger.damage import first_line, guarded
+from ledger.effects import Plan, Query, Refused, Row, Stored, sql
 from ledger.findings import BEGINNING, OWN_ERASED, Finding, Findings, Link, Walk, body_missing, erased_mismatched
 from ledger.marks import Mark, digests, flaws, leaf_of
 from ledger.ownentries import OwnEntry
@@ -126,7 +127,7 @@ def newest_or(damaged: Link, source: Source, last: int = FAR, first: int = 1, *,
     def look() -> Plan[None]:
         links.append((yield from newest(source, last, first, near=near)))
 
-    refused = yield from _guarded(look())
+    refused = yield from guarded(look())
     return damaged if refused is not None else links[0]
 
 
@@ -217,7 +218,7 @@ def _after(known: Sequence[Mark], rows: Sequence[Record], before: Link) -> Link 
 
 def _readable(source: Source, start: int, end: int, check: _Check) -> Plan[None]:
     """Takes all rows that can be read; what cannot is narrowed down to single positions."""
-    refused = yield from _guarded(_rows(source, start, end, check.take))
+    refused = yield from guarded(_rows(source, start, end, check.take))
     if refused is None:
         return
     start = max(start, check.walk.last.position + 1)
@@ -227,57 +228,6 @@ def _readable(source: Source, start: int, end: int, check: _Check) -> Plan[None]
     middle = (start + end) // 2
     yield from _readable(source, start, middle, check)
     yield from _readable(source, middle + 1, end, check)
-
-
-def _guarded(plan: Plan[object]) -> Plan[Refused | None]:
-    """Runs it in a savepoint; brings what Postgres says where that cannot read what it stores."""
-    yield SqlScript(SQL["savepoint"])
-    try:
-        yield from plan
-    except Refused as refused:
-        if not refused.is_damage:
-            raise
-        yield SqlScript(SQL["go_back"])
-        return refused
-    yield SqlScript(SQL["release"])
-    return None
-
-
-def unindexed() -> Plan[list[Finding]]:
-    """Does each index show what its table holds? For all tables of the ledger that this database user may read.
-
-    Reads each table and index once, whichever ledger the rows are of; memory stays constant.
-    """
-    findings: list[Finding] = []
-    held: dict[str, int] = {}
-    for table, index, columns in (yield Query(SQL["indexes"])):
-        refused = yield from _guarded(_compare(table, index, columns, held, findings))
-        if refused is not None:
-            detail = f"index {index} or its table {table} cannot be read to the end: {_first_line(refused)}"
-            findings.append(Finding(None, "unreadable", detail))
-    return findings
-
-
-def _compare(table: str, index: str, columns: str, held: dict[str, int], findings: list[Finding]) -> Plan[None]:
-    """held: how many rows each table has, as far as they were counted."""
-    if table not in held:
-        held[table] = yield from _counted("in_the_table", columns, table, "")
-    shown = yield from _counted("in_the_index", columns, table, f"order by {columns}")
-    if shown != held[table]:
-        detail = f"index {index} shows {shown} rows, and its table {table} has {held[table]}: REINDEX makes it anew"
-        findings.append(Finding(None, "unprotected", detail))
-
-
-def _counted(how: str, *parts: str) -> Plan[int]:
-    yield SqlScript(SQL["savepoint"])
-    yield SqlScript(SQL[how])
-    [(count,)] = yield Query(SQL["count_of"].format(*parts).replace("%", "%%"))
-    yield SqlScript(SQL["go_back"])  # which takes the settings back
-    return int(count)
-
-
-def _first_line(refused: Refused) -> str:
-    return str(refused).partition("\n")[0]
 
 
 def strays(source: Source) -> Plan[list[Finding]]:
@@ -396,7 +346,7 @@ class _Check:
         """What comes next is not judged by it."""
         if position > self.walk.last.position + 1:
             self.walk.missing(position)
-        self.findings.add(position, "unreadable", f"it cannot be read: {_first_line(refused)}")
+        self.findings.add(position, "unreadable", f"it cannot be read: {first_line(refused)}")
         self.walk.last = Link(position, None, None, None)
         if self.leaf is not None:
             self.leaf(position, None, False)

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple, TypeAlias
 
-from ledger import migrate, ownlookups, protections, scan, store, treecheck
+from ledger import damage, migrate, ownlookups, protections, scan, store, treecheck
 from ledger.connections import connect
 from ledger.drive import Connection, drive
 from ledger.effects import Plan, Query, Refused, SqlScript
@@ -157,7 +157,7 @@ def _begin(
     findings = yield from scan.strays(source)
     findings += yield from ownlookups.false_marks(source)
     if source.whole and first == 1:  # else it would take longer than what was asked for
-        findings += yield from scan.unindexed()
+        findings += yield from damage.unindexed()
     findings += yield from protections.check(newer)
     privileged = yield from protections.privileged()
     snapshot = None

@@ -16,6 +16,7 @@ from tests.catalog_cases import INFORMATION, OF_THE_SCHEMA, OUTSIDE, VIEWS
 from tests.clusters import DEBIAN, Cluster, clusters_folder
 from tests.roles import logins
 from tests.support import events
+from tests.test_cli_main import Cli
 from tests.views import project
 from tools.catalog import made
 
@@ -127,6 +128,14 @@ def test_an_untouched_database_has_no_findings_for_any_reader(url: str) -> None:
             report = verify.verify(settings)
             assert (report.ok, report.findings, report.entries) == (True, [], 3)
             assert any(said.endswith(" is a superuser") for said in report.privileged)
+
+
+def test_who_is_beyond_privileges_is_printed(url: str) -> None:
+    """And changes neither verdict nor exit code."""
+    cli = Cli("--database-url", url)
+    ran = cli.well("verify")
+    assert "(privileged)" in ran.out and " is a superuser" in ran.out and "OK, ledger main" in ran.out
+    assert any(said.endswith(" is a superuser") for said in cli.well("verify", "--json").json["privileged"])
 
 
 def _other_servers() -> list[Path]:

@@ -386,6 +386,27 @@ def test_tampering(forger: Forger, monkeypatch: pytest.MonkeyPatch, case: str) -
     check(forger, monkeypatch, expected)
 
 
+@pytest.mark.parametrize("index", ["one_entry_per_position", "one_entry_per_id", "audit_logs_by_resource"])
+def test_a_row_that_an_index_does_not_show(forger: Forger, index: str) -> None:
+    """Put in while the index took nothing, or only taken out of it; the catalog is then as it was."""
+    lame = (
+        "update pg_index set indisready = {0}, indislive = {0}"
+        " where indrelid = 'ledger.audit_logs'::regclass and (indisunique or indexrelid = '{1}'::regclass)"
+    )
+    forger.run(
+        "set allow_system_table_mods = on",
+        lame.format("false", f"ledger.{index}"),
+        "insert into ledger.audit_logs select * from ledger.audit_logs where position = 15",
+        lame.format("true", f"ledger.{index}"),
+    )
+    forger.done()
+    report = forger.verify()
+    assert not report.ok
+    shown = f"index ledger.{index} shows {LAST} rows, and its table ledger.audit_logs has {LAST + 1}"
+    assert any(each.kind == "unprotected" and each.detail.startswith(shown) for each in report.findings)
+    assert forger.verify("other").findings, "whichever ledger the row is of"
+
+
 def test_many_at_once(forger: Forger) -> None:
     """All named in one run, by one process and by three."""
     forger.rehash(6, 6, action="invoice.deleted")

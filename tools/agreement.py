@@ -38,7 +38,7 @@ def compared(schema: Path, server: str) -> Iterator[Comparison]:
     server: a superuser's URL. Raises MigrationTampered, DeclarationError, DumpFailed, and what migrations may raise.
     """
     folder = schema / "declared"
-    with _own_roles(server), _database(server) as migrated, _database(server) as wanted:
+    with own_roles(server), _database(server) as migrated, _database(server) as wanted:
         roles = _declared_roles(folder, server)
         migrate.migrate(Settings(database_url=migrated), folder=schema)
         with psycopg.connect(wanted, autocommit=True) as connection:
@@ -59,7 +59,7 @@ def _database(server: str) -> Iterator[str]:
 
 
 @contextmanager
-def _own_roles(server: str) -> Iterator[None]:
+def own_roles(server: str) -> Iterator[None]:
     """Drops the roles that were created within the block."""
     names = "select rolname from pg_roles"
     with psycopg.connect(server, autocommit=True) as connection:

@@ -45,7 +45,8 @@ def make(schema: Path, name: str | None, server: str) -> str:
         return AGREE
     _check(schema, file, server)
     journal.record(schema)
-    catalog.record(schema, server)
+    with agreement.own_roles(server):
+        catalog.record(schema, server)
     dropped = [f"\n    {line}" for line in file.read_text().splitlines() if _DROPS.match(line)]
     question = "\nDoes no older client need what it drops (CONTRIBUTING.md, 'A migration')?" if dropped else ""
     return f"{file.name} makes what schema/declared/ says, and is recorded in the journal.{question}{''.join(dropped)}"
