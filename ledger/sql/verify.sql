@@ -205,40 +205,9 @@ constraints (tablename, name, definition) as (
             'CHECK ((("position" >= 1) AND (octet_length(hash) = 32) AND (octet_length(prev_hash) = 32)'
             ' AND (octet_length(body_hash) = 32) AND ((resource_type IS NULL) = (resource_id IS NULL))'
             ' AND (COALESCE(octet_length(salt), (16 + num_nonnulls(before, after, metadata))) = 16)))'),
-        ('ledger.audit_logs', 'entry_times',
-$$CHECK (((recorded_at >= to_timestamp(('-62135596800'::bigint)::double precision)) AND (recorded_at < to_timestamp(('253402300800'::bigint)::double precision)) AND (occurred_at >= to_timestamp(('-62135596800'::bigint)::double precision)) AND (occurred_at < to_timestamp(('253402300800'::bigint)::double precision))))$$),
-        ('ledger.audit_logs', 'actor_length',
-$$CHECK (((char_length(actor) >= 1) AND (char_length(actor) <= 255)))$$),
-        ('ledger.audit_logs', 'actor_type_length',
-$$CHECK (((char_length(actor_type) >= 1) AND (char_length(actor_type) <= 64)))$$),
-        ('ledger.audit_logs', 'action_length',
-$$CHECK (((char_length(action) >= 1) AND (char_length(action) <= 128)))$$),
-        ('ledger.audit_logs', 'resource_type_length',
-$$CHECK (((char_length(resource_type) >= 1) AND (char_length(resource_type) <= 64)))$$),
-        ('ledger.audit_logs', 'resource_id_length',
-$$CHECK (((char_length(resource_id) >= 1) AND (char_length(resource_id) <= 255)))$$),
-        ('ledger.audit_logs', 'body_size',
-$$CHECK (((octet_length(concat(before, after, metadata)) + (4 * num_nulls(before, after, metadata))) <= 262070))$$),
-        ('ledger.audit_logs', 'body_line_breaks',
-$$CHECK (((strpos(concat(before, after, metadata), chr(10)) = 0) AND (strpos(concat(before, after, metadata), chr(13)) = 0)))$$),
-        ('ledger.audit_logs', 'body_characters',
-$$CHECK (((strpos(concat(before, after, metadata), '\'::text) = 0) OR (regexp_replace(concat(before, after, metadata), '\\\\|\\u[dD][89abAB]..\\u[dD][c-fC-F]..'::text, ' '::text, 'g'::text) !~ '\\u(0000|[dD][89a-fA-F])'::text)))$$),
-        ('ledger.audit_logs', 'body_depth',
-$$CHECK ((((octet_length(concat(before, after, metadata)) - octet_length(replace(replace(concat(before, after, metadata), '['::text, ''::text), '{'::text, ''::text))) <= 64) OR ((jsonb_path_exists((before)::jsonb, 'strict $.**{64}?(@.type() == "array" || @.type() == "object")'::jsonpath) IS NOT TRUE) AND (jsonb_path_exists((after)::jsonb, 'strict $.**{64}?(@.type() == "array" || @.type() == "object")'::jsonpath) IS NOT TRUE) AND (jsonb_path_exists((metadata)::jsonb, 'strict $.**{64}?(@.type() == "array" || @.type() == "object")'::jsonpath) IS NOT TRUE))))$$),
-        ('ledger.audit_logs', 'own_entry_form',
-$$CHECK (((NOT (action ^@ 'ledger.'::text)) OR (salt IS NULL) OR COALESCE((
-CASE
-    WHEN (action = 'ledger.entry_erased'::text) THEN ((resource_type = 'ledger.entry'::text) AND (resource_id ~ '^[1-9][0-9]{0,17}$'::text))
-    WHEN (action = ANY (ARRAY['ledger.hold_placed'::text, 'ledger.hold_released'::text])) THEN ((resource_type <> 'ledger.entry'::text) OR (resource_id ~ '^[1-9][0-9]{0,17}$'::text))
-    WHEN (action = ANY (ARRAY['ledger.entry_skipped'::text, 'ledger.entry_retried'::text])) THEN ((resource_type = 'ledger.skip'::text) AND (resource_id ~ '^[a-z][a-z0-9_]*:[1-9][0-9]{0,17}$'::text))
-    WHEN (action = 'ledger.key_rotated'::text) THEN (resource_type = 'ledger.key'::text)
-    ELSE true
-END AND
-CASE
-    WHEN (action = 'ledger.key_rotated'::text) THEN ((before IS NULL) AND (after IS NULL) AND (json_typeof((metadata -> 'old'::text)) = 'string'::text) AND ((metadata ->> 'old'::text) <> ''::text) AND (json_typeof((metadata -> 'new'::text)) = 'string'::text) AND ((metadata ->> 'new'::text) <> ''::text))
-    WHEN (action = ANY (ARRAY['ledger.entry_erased'::text, 'ledger.hold_placed'::text, 'ledger.hold_released'::text, 'ledger.entry_skipped'::text, 'ledger.entry_retried'::text])) THEN ((before IS NULL) AND (after IS NULL) AND (json_typeof((metadata -> 'reason'::text)) = 'string'::text) AND ((metadata ->> 'reason'::text) ~ '[^\u0001-\u0020]'::text))
-    ELSE true
-END), false)))$$),
+        ('ledger.audit_logs', 'entry_rules',
+            'CHECK (ledger.keeps_rules("position", recorded_at, occurred_at, actor, actor_type, action, resource_type,'
+            ' resource_id, before, after, metadata, salt, concat(before, after, metadata)))'),
         ('ledger.holds', 'holds_pkey', 'PRIMARY KEY (ledger_id, placed)'),
         ('ledger.holds', 'released_after_placed', 'CHECK ((released > placed))'),
         ('ledger.skips', 'skips_pkey', 'PRIMARY KEY (ledger_id, skipped)'),
