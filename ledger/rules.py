@@ -1,6 +1,7 @@
 """The rules that every stored entry keeps: one table, which says what format.md demands and how it is looked at. Pure.
 
-- `schema/0008_entry_rules.sql` has the column `check` of each rule as a CHECK constraint of the rule's name.
+- `schema/0008_entry_rules.sql` has the column `check` of each rule in the function of a CHECK constraint, whose error
+  names the rule.
 - `canonical` makes no entry that breaks one, from the same limits.
 - `verify`, on a database or a bundle, names each entry that breaks one: kind `rule_broken`, with the rule's name.
 
@@ -71,9 +72,10 @@ class Columns(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """One rule. name: also that of its CHECK constraint. section: of format.md. demands: what it says, for findings.
+    """One rule. name: what findings and the database's error call it. section: of format.md. demands: what it says.
 
-    kept: does this entry keep it? check: the same as SQL; None where a constraint cannot say it, or a trigger does.
+    kept: does this entry keep it? check: the same as SQL, with `texts` for the body's JSON texts, joined; None where a
+    trigger sees to it.
     """
 
     name: str
@@ -131,7 +133,6 @@ def _length(column: str) -> Rule:
 # -------------------------------------------------------------------------------------------------------------- body
 
 _FRAME = len('{"after":,"before":,"metadata":,"salt":""}') + 32
-_TEXTS = "concat(before, after, metadata)"
 # What is left once escaped backslashes and pairs of surrogates are taken out.
 _SOUND_ESCAPES = r"\\\\|\\u[dD][89abAB]..\\u[dD][c-fC-F].."
 _BAD_ESCAPES = r"\\u(0000|[dD][89a-fA-F])"
@@ -146,7 +147,6 @@ _sound_escapes = re.compile(_SOUND_ESCAPES.encode()).sub
 _bad_escapes = re.compile(_BAD_ESCAPES.encode()).search
 _strings = re.compile(rb'"(?:[^"\\]|\\.)*"').sub
 _brackets = re.compile(rb"[\[\]{}]").findall
-_DEEP = f'strict $.**{{{MAX_DEPTH}}} ? (@.type() == "array" || @.type() == "object")'
 
 
 def _texts(entry: Columns) -> list[bytes]:
@@ -295,33 +295,31 @@ RULES: tuple[Rule, ...] = (
         "Body",
         f"a body has at most {MAX_BODY:,} bytes",
         _fits,
-        f"octet_length({_TEXTS}) + 4 * num_nulls(before, after, metadata) <= {MAX_BODY - _FRAME}",
+        f"octet_length(texts) + 4 * num_nulls(before, after, metadata) <= {MAX_BODY - _FRAME}",
     ),
     Rule(
         "body_line_breaks",
         "Body",
         "a body holds no line break",
         _has_no_line_breaks,
-        f"strpos({_TEXTS}, chr(10)) = 0 and strpos({_TEXTS}, chr(13)) = 0",
+        "strpos(texts, chr(10)) = 0 and strpos(texts, chr(13)) = 0",
     ),
     Rule(
         "body_characters",
         "Body",
         "a body holds neither U+0000 nor a lone surrogate",
         _has_characters_only,
-        rf"strpos({_TEXTS}, e'\\') = 0"
-        f" or regexp_replace({_TEXTS}, {_literal(_SOUND_ESCAPES)}, ' ', 'g') !~ {_literal(_BAD_ESCAPES)}",
+        rf"strpos(texts, e'\\') = 0"
+        f" or regexp_replace(texts, {_literal(_SOUND_ESCAPES)}, ' ', 'g') !~ {_literal(_BAD_ESCAPES)}",
     ),
     Rule(
         "body_depth",
         "Body",
         f"before, after and metadata have at most {MAX_DEPTH} levels",
         _is_flat,
-        f"octet_length({_TEXTS}) - octet_length(replace(replace({_TEXTS}, '[', ''), '{{', '')) <= {MAX_DEPTH}"
-        + "".join(
-            f" {word} jsonb_path_exists({column}::jsonb, '{_DEEP}') is not true"
-            for word, column in (("or", "before"), ("and", "after"), ("and", "metadata"))
-        ),
+        f"octet_length(texts) - octet_length(replace(replace(texts, '[', ''), '{{', '')) <= {MAX_DEPTH}"
+        " or jsonb_path_exists(('[' || concat_ws(',', before, after, metadata) || ']')::jsonb,"
+        f' \'strict $.**{{{MAX_DEPTH + 1}}} ? (@.type() == "array" || @.type() == "object")\') is not true',
     ),
     Rule(
         "known_own_action",
@@ -355,20 +353,22 @@ def surely_kept(
 
     body: its bytes, all of them.
     """
+    if (resource_type is None) != (resource_id is None):
+        return False
+    if resource_type is None or resource_id is None:
+        resource_type = resource_id = "-"
     return (
         0 < len(actor) < 256
         and 0 < len(actor_type) < 65
         and 0 < len(action) < 129
+        and 0 < len(resource_type) < 65
+        and 0 < len(resource_id) < 256
+        and "\0" not in actor
+        and "\0" not in actor_type
+        and "\0" not in action
+        and "\0" not in resource_type
+        and "\0" not in resource_id
         and not action.startswith(OWN_ACTIONS)
-        and (
-            (resource_id is None and resource_type is None)
-            or (
-                resource_id is not None
-                and resource_type is not None
-                and 0 < len(resource_id) < 256
-                and 0 < len(resource_type) < 65
-            )
-        )
         and len(body) <= MAX_BODY
         and b"\n" not in body
         and b"\r" not in body

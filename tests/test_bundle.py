@@ -147,7 +147,7 @@ def test_a_tampered_ledger_is_exported_as_it_stands(small: Ledger, admin: psycop
     assert said(verify_bundle(tmp_path / "deleted")) == [(3, "missing_entry")]
     with pytest.raises(ChainBroken, match="entry 3"):
         export(small.settings, tmp_path / "from", first=4)
-    admin.execute("alter table ledger.audit_logs drop constraint entry_times, drop constraint body_line_breaks")
+    admin.execute("alter table ledger.audit_logs drop constraint entry_rules")
     admin.execute("update ledger.audit_logs set recorded_at = 'infinity' where position = 4")
     with pytest.raises(ChainBroken, match="entry 4"):
         export(small.settings, tmp_path / "infinity")

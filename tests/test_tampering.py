@@ -345,14 +345,14 @@ CASES: dict[str, tuple[Callable[[Forger], object], Said]] = {
     "time run back": (rehash_with_tail, [(15, "time_regression")]),
     "a time that is none": (
         statements(
-            "alter table ledger.audit_logs drop constraint entry_times",
+            "alter table ledger.audit_logs drop constraint entry_rules",
             "update ledger.audit_logs set recorded_at = 'infinity' where position = 15",
         ),
         [(15, "hash_mismatch"), (16, "time_regression")],
     ),
     "a time before the years": (
         statements(
-            "alter table ledger.audit_logs drop constraint entry_times",
+            "alter table ledger.audit_logs drop constraint entry_rules",
             "update ledger.audit_logs set occurred_at = '4000-01-01 BC' where position = 15",
         ),
         [(15, "hash_mismatch")],

@@ -26,71 +26,11 @@ create table ledger.audit_logs (
         -- A salt, or (erased) neither salt nor texts.
         and coalesce(octet_length(salt), 16 + num_nonnulls(before, after, metadata)) = 16
     ),
-    -- The rules of ledger/rules.py that SQL can see.
-    constraint entry_times check (
-        recorded_at >= to_timestamp(-62135596800) and recorded_at < to_timestamp(253402300800)
-        and occurred_at >= to_timestamp(-62135596800) and occurred_at < to_timestamp(253402300800)
-    ),
-    constraint actor_length check (char_length(actor) >= 1 and char_length(actor) <= 255),
-    constraint actor_type_length check (char_length(actor_type) >= 1 and char_length(actor_type) <= 64),
-    constraint action_length check (char_length(action) >= 1 and char_length(action) <= 128),
-    constraint resource_type_length
-        check (char_length(resource_type) >= 1 and char_length(resource_type) <= 64),
-    constraint resource_id_length
-        check (char_length(resource_id) >= 1 and char_length(resource_id) <= 255),
-    -- 262,144 less the body's own punctuation and its salt.
-    constraint body_size check (
-        octet_length(concat(before, after, metadata)) + 4 * num_nulls(before, after, metadata) <= 262070
-    ),
-    constraint body_line_breaks check (
-        strpos(concat(before, after, metadata), chr(10)) = 0 and strpos(concat(before, after, metadata), chr(13)) = 0
-    ),
-    -- \u0000 and lone surrogates, once escaped backslashes and pairs of surrogates are taken out.
-    constraint body_characters check (
-        strpos(concat(before, after, metadata), e'\\') = 0
-        or regexp_replace(
-            concat(before, after, metadata), e'\\\\\\\\|\\\\u[dD][89abAB]..\\\\u[dD][c-fC-F]..', ' ', 'g'
-        ) !~ e'\\\\u(0000|[dD][89a-fA-F])'
-    ),
-    -- Few have more than 64 brackets; only then are the levels counted.
-    constraint body_depth check (
-        octet_length(concat(before, after, metadata))
-            - octet_length(replace(replace(concat(before, after, metadata), '[', ''), '{', '')) <= 64
-        or jsonb_path_exists(before::jsonb, 'strict $.**{64} ? (@.type() == "array" || @.type() == "object")')
-            is not true
-        and jsonb_path_exists(after::jsonb, 'strict $.**{64} ? (@.type() == "array" || @.type() == "object")')
-            is not true
-        and jsonb_path_exists(metadata::jsonb, 'strict $.**{64} ? (@.type() == "array" || @.type() == "object")')
-            is not true
-    ),
-    -- Which actions there are is for the trigger own_actions: only the schema's functions record any.
-    constraint own_entry_form check (
-        not action ^@ 'ledger.' or salt is null or coalesce(
-            case
-                when action = 'ledger.entry_erased'
-                    then resource_type = 'ledger.entry' and resource_id ~ '^[1-9][0-9]{0,17}$'
-                when action in ('ledger.hold_placed', 'ledger.hold_released')
-                    then resource_type <> 'ledger.entry' or resource_id ~ '^[1-9][0-9]{0,17}$'
-                when action in ('ledger.entry_skipped', 'ledger.entry_retried')
-                    then resource_type = 'ledger.skip' and resource_id ~ '^[a-z][a-z0-9_]*:[1-9][0-9]{0,17}$'
-                when action = 'ledger.key_rotated' then resource_type = 'ledger.key'
-                else true
-            end
-            and case
-                when action = 'ledger.key_rotated'
-                    then before is null and after is null
-                    and json_typeof(metadata -> 'old') = 'string' and metadata ->> 'old' <> ''
-                    and json_typeof(metadata -> 'new') = 'string' and metadata ->> 'new' <> ''
-                when action in (
-                    'ledger.entry_erased', 'ledger.hold_placed', 'ledger.hold_released', 'ledger.entry_skipped',
-                    'ledger.entry_retried'
-                )
-                    then before is null and after is null
-                    and json_typeof(metadata -> 'reason') = 'string'
-                    and metadata ->> 'reason' ~ e'[^\\u0001-\\u0020]'
-                else true
-            end,
-            false
+    -- The rules of ledger/rules.py.
+    constraint entry_rules check (
+        ledger.keeps_rules(
+            position, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id,
+            before, after, metadata, salt, concat(before, after, metadata)
         )
     )
 );
