@@ -13,14 +13,14 @@ from typing import TypeVar
 import psycopg
 from psycopg.pq import PipelineStatus, TransactionStatus
 
-from ledger.cursors import AsyncConnection, AsyncCursor, Connection, Cursor
+from ledger.cursors import AsyncConnection, AsyncCursor, Connection, Cursor, note, wants_to_know
 from ledger.drive import adrive, drive
 from ledger.effects import Plan, sql
 from ledger.errors import UsageError
 
 T = TypeVar("T")
 
-_SET_ENCODING = sql("session")["set_encoding"]
+_SET_ENCODING, _BACKEND = sql("session")["set_encoding"], sql("session")["backend"]
 
 
 def drive_within(plan: Plan[T], connection: Connection) -> T:
@@ -29,6 +29,9 @@ def drive_within(plan: Plan[T], connection: Connection) -> T:
         raise UsageError(f"a Ledger takes a psycopg.Connection, not {type(connection).__name__}")
     _check(connection)
     with _in_utf8(connection):
+        if wants_to_know(connection):
+            [(backend,)] = Cursor(connection).execute(_BACKEND, prepare=False).fetchall()
+            note(connection, backend)
         return drive(plan, lambda: connection, raw_errors=True)
 
 
@@ -42,6 +45,10 @@ async def adrive_within(plan: Plan[T], connection: AsyncConnection) -> T:
         return connection
 
     async with _ain_utf8(connection):
+        if wants_to_know(connection):
+            cursor = await AsyncCursor(connection).execute(_BACKEND, prepare=False)
+            [(backend,)] = await cursor.fetchall()
+            note(connection, backend)
         return await adrive(plan, given, raw_errors=True)
 
 
@@ -51,6 +58,8 @@ def _check(connection: Connection | AsyncConnection) -> None:
         raise UsageError("the connection is closed: nothing was recorded")
     if connection.pgconn.pipeline_status != PipelineStatus.OFF:
         raise UsageError("the connection is in pipeline mode: append before or after the block of its pipeline()")
+    if connection._tpc is not None and connection._tpc[1]:
+        raise UsageError("the connection is between the two phases of a transaction: append before it is prepared")
     status = connection.pgconn.transaction_status
     if connection.lock.locked() or status == TransactionStatus.ACTIVE:
         raise UsageError(
