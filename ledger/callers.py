@@ -13,7 +13,7 @@ from typing import TypeVar
 import psycopg
 from psycopg.pq import PipelineStatus, TransactionStatus
 
-from ledger.cursors import AsyncConnection, AsyncCursor, Connection, Cursor
+from ledger.cursors import AsyncConnection, AsyncCursor, Connection, Cursor, note, wants_to_know
 from ledger.drive import adrive, drive
 from ledger.effects import Plan, sql
 from ledger.errors import UsageError
@@ -21,7 +21,7 @@ from ledger.lent import lent
 
 T = TypeVar("T")
 
-_SET_ENCODING = sql("session")["set_encoding"]
+_SET_ENCODING, _BACKEND = sql("session")["set_encoding"], sql("session")["backend"]
 
 
 def drive_within(plan: Plan[T], connection: Connection) -> T:
@@ -29,6 +29,9 @@ def drive_within(plan: Plan[T], connection: Connection) -> T:
     lent(connection, psycopg.Connection)
     _check(connection)
     with _in_utf8(connection):
+        if wants_to_know(connection):
+            [(backend,)] = Cursor(connection).execute(_BACKEND, prepare=False).fetchall()
+            note(connection, backend)
         return drive(plan, lambda: connection, raw_errors=True)
 
 
@@ -41,6 +44,10 @@ async def adrive_within(plan: Plan[T], connection: AsyncConnection) -> T:
         return connection
 
     async with _ain_utf8(connection):
+        if wants_to_know(connection):
+            cursor = await AsyncCursor(connection).execute(_BACKEND, prepare=False)
+            [(backend,)] = await cursor.fetchall()
+            note(connection, backend)
         return await adrive(plan, given, raw_errors=True)
 
 
@@ -50,6 +57,8 @@ def _check(connection: Connection | AsyncConnection) -> None:
         raise UsageError("the connection is closed: nothing was recorded")
     if connection.pgconn.pipeline_status != PipelineStatus.OFF:
         raise UsageError("the connection is in pipeline mode: append before or after the block of its pipeline()")
+    if connection._tpc is not None and connection._tpc[1]:
+        raise UsageError("the connection is between the two phases of a transaction: append before it is prepared")
     status = connection.pgconn.transaction_status
     if connection.lock.locked() or status == TransactionStatus.ACTIVE:
         raise UsageError(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from typing import Any, Final, TypeAlias
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg import adapt, generators, postgres, pq
@@ -110,7 +111,26 @@ def prepares(connection: Connection | AsyncConnection) -> bool | None:
 
     Behind a pooler that changes servers between transactions, a name may stand for another client's statement.
     """
-    return None if getattr(connection, "direct", False) else False
+    return None if getattr(connection, "direct", False) or _callers.get(connection) is True else False
+
+
+_callers: WeakKeyDictionary[Any, bool | int] = WeakKeyDictionary()
+"""Of callers' connections: whether they speak to the server itself, where that is known; else how often they came."""
+_WORTH_WHILE = 5
+
+
+def wants_to_know(connection: Connection | AsyncConnection) -> bool:
+    """Has a caller's connection come so often that one more question, by `note`, is worth what it saves?"""
+    seen = _callers.get(connection, 0)
+    if seen is True or seen is False:
+        return False
+    _callers[connection] = seen + 1
+    return seen + 1 >= _WORTH_WHILE
+
+
+def note(connection: Connection | AsyncConnection, backend: int) -> None:
+    """backend: what pg_backend_pid() said. A pooler gives its clients other numbers."""
+    _callers[connection] = backend == connection.info.backend_pid
 
 
 def copying(connection: Connection | AsyncConnection, sql: str, data: Iterable[bytes]) -> PQGen[list[Row] | Exception]:

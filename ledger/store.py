@@ -287,8 +287,10 @@ class Appender:
     def _write(self, drafts: Sequence[Draft], links: list[Link], commit: bool = False) -> Plan[None]:
         """Records entries made for the locked tail, in the open transaction. commit: and ends that."""
         write = _write(self.ledger, drafts, links)
-        if commit and isinstance(write, Query):
-            rows, _ = yield from self._send(Pipeline((write, COMMIT)))
+        if isinstance(write, Query):
+            tail = Query(SQL["tail"], (self.ledger.ledger_id,))
+            rows, tails, *_ = yield from self._send(Pipeline((write, tail, *([COMMIT] if commit else []))))
+            _confirm(links, [(str(position), hash_.hex()) for position, hash_, _ in tails])
         else:
             rows = yield from self._send(write)
             if commit:

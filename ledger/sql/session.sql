@@ -58,3 +58,6 @@ set local lock_timeout = '1500ms';
 
 -- name: still_there
 select 1;
+
+-- name: backend
+select pg_backend_pid();
