@@ -135,6 +135,8 @@ def _learn(settings: Settings, connection: AnsweringConnection | AsyncAnsweringC
     pid, differs = row or (0, True)
     connection.direct = pid == connection.info.backend_pid
     connection.differs = connection.wraps = differs
+    if not connection.direct:
+        connection.prepare_threshold = None  # for executemany(), which prepares unless that is so
     limits = Query(SQL["transaction"], (str(round(settings.lock_timeout * 1000)),))
     meaning = () if connection.direct and not differs else (Query(SQL["meaning"]),)
     connection.settings = (limits, *meaning)

@@ -1,4 +1,4 @@
-"""Runs plans, sync and async. The only place that touches psycopg and redis.
+"""Runs plans, sync and async: asks psycopg and redis for each effect, and says what goes wrong in our own words.
 
 A plan runs on two sides: a Postgres connection, which is asked for when the plan first needs it, and a Redis client.
 Either may be missing where the plan does not need it.

@@ -439,8 +439,8 @@ def _confirm(links: Sequence[Link], rows: Sequence[Row]) -> None:
     if not links:
         return
     last = links[-1]
-    inserted = (last.position, last.draft.id, last.hash)
-    if [tuple(row) for row in rows] not in ([inserted], [(str(last.position), last.hash.hex())]):
+    said = rows[0] if len(rows) == 1 else None
+    if said not in ((last.position, last.draft.id, last.hash), (str(last.position), last.hash.hex())):
         raise _unconfirmed(links, rows)
 
 

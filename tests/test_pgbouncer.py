@@ -19,7 +19,7 @@ from ledger_projections.timeline import search
 
 from ledger import AsyncLedger, Ledger, Receipt, Unchanged
 from ledger.connections import connect
-from ledger.drive import drive
+from ledger.drive import Transaction, drive
 from ledger.effects import Plan, Query
 from ledger.errors import ConditionFailed, InvalidSetting, LedgerError
 from ledger.migrate import load, migrate
@@ -311,7 +311,12 @@ def test_what_the_pooler_is_asked_for(way: Way) -> None:
     assert connection.direct is (way.mode == "direct")
     for _ in range(10):
         drive(_select(), lambda: connection)
-    assert bool(connection._prepared._names) is (way.mode == "direct")
+    with connection.transaction():
+        Transaction(connection).execute("create temp table things (id int) on commit drop")
+        Transaction(connection).execute_many("insert into things values (%s)", [(1,), (2,), (3,)])
+    drive(_select(), lambda: connection)
+    names = connection.execute("select count(*) > 0 from pg_prepared_statements").fetchall()
+    assert names == [(way.mode == "direct",)]
     connection.close()
 
 
