@@ -17,7 +17,9 @@ from ledger.bundle import BODIES, verify_bundle
 from ledger.canonical import digest
 from ledger.export import export
 from ledger.findings import Report
+from ledger.settings import Settings
 from tests.forging import chain
+from tests.roles import logins
 from tests.support import erase, event
 from tests.test_tampering import Forger
 
@@ -300,6 +302,17 @@ def test_several_processes_find_the_same(forger: Forger) -> None:
         (94, "releases_held"),
     ]  # fmt: skip
     assert forger.verify(workers=3).findings == report.findings
+
+
+def test_a_reader_finds_the_same(shared: Forger) -> None:
+    """Who reads the view in place of the table."""
+    chain(shared.connection, held("ledger.entry", "8"), erased(8), skipped("timeline:5"), erased(2), erased(99))
+    report = shared.verify()
+    assert len(rules_of(report)) == 5
+    with logins(shared.settings.database_url or "") as login:
+        for first in (1, 9):
+            found = verify.verify(Settings(database_url=login("ledger_reader")), first=first)
+            assert rules_of(found) == rules_of(report)
 
 
 def test_from_a_position_on(forger: Forger, tmp_path: Path) -> None:

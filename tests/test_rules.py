@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from hypothesis import given, settings
 
-from ledger import Event, InvalidEvent, Ledger, testing, verify
+from ledger import Event, InvalidEvent, Ledger, ownentries, testing, verify
 from ledger.bundle import verify_bundle
 from ledger.canonical import draft, microseconds
 from ledger.export import export
@@ -52,6 +52,15 @@ def test_each_rule_stands_in_the_schema() -> None:
         elif rule.check is not None:
             assert words(f"when not ({rule.check}) then '{rule.name}'") in schema, rule.name
     assert schema.count("when not ( ") == len(CHECKED) - 1
+
+
+def test_each_rule_is_explained() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "format.md").read_text(encoding="utf-8")
+    section = text.partition("\n## The rules by name\n")[2].partition("\n## ")[0]
+    names = [line.split("|")[1] for line in section.splitlines() if line.startswith("|")]
+    explained = set(re.findall(r"`(\w+)`", " ".join(names)))
+    course = {rule.name for rule in vars(ownentries).values() if isinstance(rule, ownentries.CourseRule)}
+    assert explained == {rule.name for rule in RULES} | course | {"body_form"}
 
 
 def test_the_constraints_are_valid_in_a_new_database(admin: psycopg.Connection) -> None:
