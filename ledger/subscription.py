@@ -199,15 +199,15 @@ class Subscription:
             yield Command(("XACK", self._key, self._group, str(id_)))
 
     def save(self) -> Plan[None]:
-        """Notes in Postgres up to where every entry was acknowledged or parked, as far as the ledger has that.
+        """Notes in Postgres up to where every entry was acknowledged or a dead letter, as far as the ledger has that.
 
-        What was handed out from a stream that is ahead of a database that was set back is no progress in this ledger.
-        Of a group that Redis has forgotten there is none to note.
+        What was delivered from a stream that is ahead of a database that was set back is no progress in this ledger.
+        Of a group that Redis has forgotten, or does not tell of now, there is none to note.
         """
         try:
             yield from self._save()
         except Refused as refused:
-            if not str(refused).startswith(("NOGROUP", "ERR no such key")):
+            if not refused.away:
                 raise
 
     def _save(self) -> Plan[None]:
