@@ -5,8 +5,8 @@
 A new group begins with what comes next, so nobody gets mail about what is long past. Redis keeps which consumer of the
 group has which entry. One that is not acknowledged within `claim_after` seconds (its process died) is delivered again,
 here or in another process; one that is refused, because the mail server was away, after a delay. After `max_tries`
-delivery attempts it is a dead letter. So a mail may be sent twice, hence the message id: made from the entry's, it stays
-the same.
+delivery attempts it is a dead letter. So a mail may be sent twice, hence the message id: made from the entry's, it
+stays the same.
 """
 
 from collections.abc import Callable
