@@ -35,6 +35,7 @@ def run(ledger: Ledger, send: Callable[[EmailMessage], object], idle: float | No
             try:
                 send(mail)
             except OSError as error:
+                print(f"entry {delivery.entry.position} later: {error}")
                 delivery.nack(f"mail server: {error}", delay=30)
                 continue
         delivery.ack()
