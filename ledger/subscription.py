@@ -189,6 +189,13 @@ class Subscription:
     def _pass(self, id_: StreamId) -> Plan[None]:
         keys = (self._key, self._keys.lease, self._keys.given)
         yield LuaScript(_PASS, keys, (self._group, id_.epoch, id_.position))
+        summary = yield Command(("XPENDING", self._key, self._group))
+        with foreseen("XPENDING"):
+            done = not summary[0] or StreamId.parse(summary[1]) > id_
+        rows = yield Query(SQL["hash_at"], (self._ledger.ledger_id, id_.position))
+        if done and rows:
+            group = (self._ledger.ledger_id, self._group)
+            yield Query(SQL["save_subscription"], (id_.position, *group, id_.epoch, id_.position, rows[0][0]))
 
     def _bury(self, id_: StreamId, tries: int, *, leased: bool) -> Plan[None]:
         """Makes a dead letter of it."""
@@ -200,15 +207,15 @@ class Subscription:
             yield Command(("XACK", self._key, self._group, str(id_)))
 
     def save(self) -> Plan[None]:
-        """Notes in Postgres up to where every entry was acknowledged or parked, as far as the ledger has that.
+        """Notes in Postgres up to where every entry was acknowledged or a dead letter, as far as the ledger has that.
 
-        What was handed out from a stream that is ahead of a database that was set back is no progress in this ledger.
-        Of a group that Redis has forgotten there is none to note.
+        What was delivered from a stream that is ahead of a database that was set back is no progress in this ledger.
+        Of a group that Redis has forgotten, or does not tell of now, there is none to note.
         """
         try:
             yield from self._save()
         except Refused as refused:
-            if not str(refused).startswith(("NOGROUP", "ERR no such key")):
+            if not refused.away:
                 raise
 
     def _save(self) -> Plan[None]:
@@ -225,15 +232,10 @@ class Subscription:
         with foreseen("XREVRANGE"):
             entry = stream.parse(newest[0][1]) if newest else None
         # A hole before what is pending may have been handed out to nobody, if the answer that told of it got lost.
-        place = None if entry is None else (entry.position if pending else done.position, entry.position, entry.hash)
-        if not pending and (entry is None or entry.position < done.position):
-            # The stream's end is gone: the group has come there by what Postgres had.
-            rows = yield Query(SQL["hash_at"], (self._ledger.ledger_id, done.position))
-            place = (done.position, done.position, rows[0][0]) if rows else place
-        if place is not None:
-            position, at, hash_ = place
+        if entry is not None:
+            position = entry.position if pending else done.position
             group = (self._ledger.ledger_id, self._group)
-            yield Query(SQL["save_subscription"], (position, *group, done.epoch, at, hash_))
+            yield Query(SQL["save_subscription"], (position, *group, done.epoch, entry.position, entry.hash))
 
     def _next_claims(self, wait: float) -> Plan[list[Claim]]:
         now = time.monotonic()
@@ -261,6 +263,8 @@ class Subscription:
     def _beyond_the_stream(self) -> Plan[list[Claim]]:
         """What Postgres has next, where the stream has no more: its end was deleted, or nobody has published it yet."""
         [(_, epoch, end)] = yield Query(SQL["tails"], ([self._ledger.ledger_id],))
+        if not (yield from self._is_followed(epoch, end)):
+            return []
         keys = (self._key, self._keys.lease, self._keys.given)
         lease = max(1, round(self._claim_after * 1000))
         found = yield LuaScript(_NEXT, keys, (self._group, self._consumer, lease, epoch, end))
@@ -276,6 +280,26 @@ class Subscription:
             yield from self._pass(StreamId(epoch, position))
             return []
         return [Claim(StreamId(epoch, position), entry, tries, leased=True)]
+
+    def _is_followed(self, epoch: int, end: int) -> Plan[bool]:
+        """Is what was delivered last the ledger's, and is there more of that?
+
+        The stream's newest entry proves it, or that the stream diverged. Where there is none, the group goes on where
+        Postgres says that it is: something may be delivered again, nothing is left out.
+        """
+        known = (yield from groups_of(self._ledger)).get(self._group)
+        if known is None or known.delivered.epoch != epoch or known.delivered.position >= end:
+            return False
+        state = yield from stream.state(self._ledger.name)
+        if state.newest is not None:
+            rows = yield Query(SQL["hash_at"], (self._ledger.ledger_id, state.newest.position))
+            if state.newest.epoch != epoch or not rows or rows[0][0].hex().encode() != state.newest_hash:
+                return False
+        if state.newest is None or state.newest.position < known.delivered.position:
+            saved = yield from self._saved()
+            if saved < known.delivered.position:
+                yield Command(("XGROUP", "SETID", self._key, self._group, str(StreamId(epoch, saved))))
+        return True
 
     def _passed_over(self, ids: Sequence[StreamId]) -> Plan[list[_Row]]:
         """Entries deleted from the stream that stand before these, which were handed out together, or between them.

@@ -158,7 +158,7 @@ def test_an_async_follower_too(ledger: Ledger, relay: Relay) -> None:
 
 def taken(ledger: Ledger, group: str, **options: Any) -> list[Entry]:
     found = []
-    for delivery in ledger.subscribe(group, after=0, idle=0.3, **options):
+    for delivery in ledger.subscribe(group, **({"after": 0, "idle": 0.3} | options)):
         found.append(delivery.entry)
         delivery.ack()
     return found

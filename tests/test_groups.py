@@ -139,9 +139,11 @@ def test_only_some_actions(both: Both, ledger: Ledger) -> None:
 
 def test_extended(both: Both) -> None:
     """It is not delivered to another consumer before that, whatever claim_after says."""
-    both.told(
-        "mailer", lambda delivery: ("extend", 4.0) if delivery.entry.position == 9 else None, after=8, claim_after=0.3
-    )
+
+    def extend(delivery: Any) -> tuple[Any, ...] | None:
+        return ("extend", 4.0) if delivery.entry.position == 9 else None
+
+    assert both.told("mailer", extend, after=8, idle=0.3) == [(9, 1), (10, 1)]
     began = time.monotonic()
     assert both.told("mailer", claim_after=0.3, idle=1.5) == [(10, 2)]
     assert both.told("mailer", claim_after=0.3, idle=4) == [(9, 2)]
