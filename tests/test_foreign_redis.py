@@ -173,14 +173,9 @@ ANSWERS: dict[str, bytes] = {
     "an error in a list": b"*2\r\n-ERR x\r\n$1\r\nx\r\n",
     "a push of RESP3": b">2\r\n$10\r\ninvalidate\r\n*0\r\n",
     "a map of RESP3": b"%1\r\n$1\r\nx\r\n$1\r\ny\r\n",
-<<<<<<< HEAD
-    "an entry of another form": b"*1\r\n*2\r\n$21\r\nledger:{main}:entries\r\n"
-    b"*1\r\n*2\r\n$3\r\n1-1\r\n*1\r\n$1\r\nx\r\n",
-=======
     "an entry of another form": (
         b"*1\r\n*2\r\n$21\r\nledger:{main}:entries\r\n*1\r\n*2\r\n$3\r\n1-1\r\n*1\r\n$1\r\nx\r\n"
     ),
->>>>>>> lesser-writes
     "another protocol": b"HTTP/1.1 400 Bad Request\r\n\r\n",
     "noise": b"\x00\x01\x02\r\n\r\n",
     "nothing": b"",
