@@ -125,6 +125,9 @@ triggers (tablename, name, definition) as (
         ('ledger.audit_logs', 'move_tail',
             'CREATE TRIGGER move_tail AFTER INSERT ON ledger.audit_logs'
             ' REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION ledger.move_tail()'),
+        ('ledger.audit_logs', 'granted_ledger',
+            'CREATE TRIGGER granted_ledger AFTER INSERT ON ledger.audit_logs'
+            ' REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION ledger.check_writer()'),
         ('ledger.audit_logs', 'append_only',
             'CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON ledger.audit_logs'
             ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change(''ledger.entry_erased'')'),
