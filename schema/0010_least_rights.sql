@@ -235,80 +235,81 @@ select null::int, 'ledger_owner'::regrole;
 -- whoever reads; and SET ROLE does not help against them, as they can RESET ROLE. So read views are read and filled only
 -- where they run nothing but what superusers or ledger_owner own, which is all that Postgres brings. Returns what else
 -- stands there; NULL for a plain table.
-create function ledger.not_plain(target regclass) returns text
+create function ledger.not_plain(variadic targets regclass[]) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
-declare
-    problem text;
-    trusted constant oid[] := array(select oid from pg_roles where rolsuper or rolname = 'ledger_owner');
 begin
-    select case
-        when relkind <> 'r' then 'it is no table'
-        when relhasrules then 'it has rules'
-        when relispartition or exists (select from pg_inherits where inhparent = target or inhrelid = target) then
-            'it shares rows with another table'
-        when exists (select from pg_constraint where confrelid = target and conrelid <> target) then
-            'another table refers to it'
-    end into problem
-    from pg_class where oid = target;
-    if problem is not null then
-        return problem;
-    end if;
-    select format('its policy %s is not the ledger''s', polname) into problem
-    from pg_policy
-    where polrelid = target and (
-        polname <> 'readable' or polcmd <> 'r' or polwithcheck is not null
-        or regexp_replace(pg_get_expr(polqual, polrelid), '[[:space:]]+', ' ', 'g')
-            <> '(ledger_id = ANY (ARRAY( SELECT readable.ledger_id FROM ledger.readable)))'
+    return (
+        with parts (target, class, object) as (
+            select oid, 'pg_class'::regclass, oid from pg_class where oid = any (targets)
+            union all
+            select indrelid, 'pg_class'::regclass, indexrelid from pg_index where indrelid = any (targets)
+            union all
+            select conrelid, 'pg_constraint'::regclass, oid from pg_constraint where conrelid = any (targets)
+            union all
+            select adrelid, 'pg_attrdef'::regclass, oid from pg_attrdef where adrelid = any (targets)
+            union all
+            select tgrelid, 'pg_trigger'::regclass, oid from pg_trigger where tgrelid = any (targets)
+            union all
+            select stxrelid, 'pg_statistic_ext'::regclass, oid from pg_statistic_ext where stxrelid = any (targets)
+        ),
+        -- What is Postgres' own from the beginning is not among the dependencies.
+        used (target, object, what, owner) as (
+            select parts.target, refobjid,
+                case refclassid
+                    when 'pg_proc'::regclass then 'function ' || refobjid::regprocedure
+                    when 'pg_type'::regclass then 'type ' || refobjid::regtype
+                    else 'operator ' || refobjid::regoperator
+                end,
+                case refclassid
+                    when 'pg_proc'::regclass then (select proowner from pg_proc where oid = refobjid)
+                    when 'pg_type'::regclass then (select typowner from pg_type where oid = refobjid)
+                    else (select oprowner from pg_operator where oid = refobjid)
+                end
+            from parts cross join lateral (
+                -- OFFSET: by the index, whatever the planner knows of these catalogs.
+                select refclassid, refobjid from pg_depend where classid = parts.class and objid = parts.object offset 0
+            ) as depend
+            where refclassid in ('pg_proc'::regclass, 'pg_type'::regclass, 'pg_operator'::regclass)
+        ),
+        expressions (target, tree) as (
+            select adrelid, adbin::text from pg_attrdef where adrelid = any (targets)
+            union all
+            select conrelid, conbin::text from pg_constraint where conrelid = any (targets)
+            union all
+            select tgrelid, tgqual::text from pg_trigger where tgrelid = any (targets)
+        ),
+        problems (target, problem) as (
+            select oid, case
+                when relkind <> 'r' then 'it is no table'
+                when relhasrules then 'it has rules'
+                when relispartition or exists (select from pg_inherits where inhparent = class.oid or inhrelid = class.oid)
+                    then 'it shares rows with another table'
+                when exists (select from pg_constraint where confrelid = class.oid and conrelid <> class.oid)
+                    then 'another table refers to it'
+            end
+            from pg_class as class where oid = any (targets)
+            union all
+            select polrelid, format('its policy %s is not the ledger''s', polname)
+            from pg_policy
+            where polrelid = any (targets) and (
+                polname <> 'readable' or polcmd <> 'r' or polwithcheck is not null
+                or regexp_replace(pg_get_expr(polqual, polrelid), '[[:space:]]+', ' ', 'g')
+                    <> '(ledger_id = ANY (ARRAY( SELECT readable.ledger_id FROM ledger.readable)))'
+            )
+            union all
+            select target, 'it uses ' || what
+            from used where not exists (select from pg_roles where oid = owner and (rolsuper or rolname = 'ledger_owner'))
+            union all
+            -- Some of Postgres' own functions run SQL that they are given as a text; they are all volatile.
+            select target, format('it uses function %s', proc.oid::regprocedure)
+            from expressions
+            cross join regexp_matches(tree, ':funcid ([0-9]+)', 'g') as named (ids)
+            join pg_proc as proc on proc.oid = named.ids[1]::oid
+            where proc.provolatile = 'v'
+                and proc.proname not in ('nextval', 'gen_random_uuid', 'uuidv4', 'uuidv7', 'clock_timestamp', 'random')
+        )
+        select format('%s: %s', target::regclass, problem) from problems where problem is not null limit 1
     );
-    if problem is not null then
-        return problem;
-    end if;
-    with parts (class, object) as (
-        select 'pg_class'::regclass, target::oid
-        union all
-        select 'pg_class'::regclass, indexrelid from pg_index where indrelid = target
-        union all
-        select 'pg_constraint'::regclass, oid from pg_constraint where conrelid = target
-        union all
-        select 'pg_attrdef'::regclass, oid from pg_attrdef where adrelid = target
-        union all
-        select 'pg_trigger'::regclass, oid from pg_trigger where tgrelid = target
-        union all
-        select 'pg_statistic_ext'::regclass, oid from pg_statistic_ext where stxrelid = target
-    ),
-    -- What is Postgres' own from the beginning is not among the dependencies.
-    used (class, object) as (
-        select refclassid, refobjid from pg_depend join parts on classid = class and objid = object
-    ),
-    foreigners (what) as (
-        select 'function ' || oid::regprocedure from pg_proc
-        where oid in (select object from used where class = 'pg_proc'::regclass) and proowner <> all (trusted)
-        union all
-        select 'type ' || oid::regtype from pg_type
-        where oid in (select object from used where class = 'pg_type'::regclass) and typowner <> all (trusted)
-        union all
-        select 'operator ' || oid::regoperator from pg_operator
-        where oid in (select object from used where class = 'pg_operator'::regclass) and oprowner <> all (trusted)
-    )
-    select format('it uses %s', what) into problem from foreigners limit 1;
-    if problem is not null then
-        return problem;
-    end if;
-    -- Some of Postgres' own functions run SQL that they are given as a text; none of those is immutable or stable.
-    with expressions (tree) as (
-        select adbin::text from pg_attrdef where adrelid = target
-        union all
-        select conbin::text from pg_constraint where conrelid = target
-        union all
-        select tgqual::text from pg_trigger where tgrelid = target
-    )
-    select format('it uses function %s', proc.oid::regprocedure) into problem
-    from expressions
-    cross join regexp_matches(tree, ':funcid ([0-9]+)', 'g') as named (ids)
-    join pg_proc as proc on proc.oid = named.ids[1]::oid
-    where proc.provolatile = 'v' and proc.proname not in ('nextval', 'gen_random_uuid', 'uuidv4', 'uuidv7', 'clock_timestamp', 'random')
-    limit 1;
-    return problem;
 end
 $$;
 
@@ -316,62 +317,50 @@ $$;
 create function ledger.lock_plain(variadic tables text[]) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    name text;
+    names constant text[] := array(select format('ledger_views.%I', name) from unnest(tables) as name);
     problem text;
 begin
-    foreach name in array tables loop
-        -- The weaker lock, all that a reader may take, lets indexes come. Of a view this locks what it reads, and runs
-        -- nothing.
-        execute format('lock table ledger_views.%I in %s mode', name,
-            case when pg_has_role(current_user, 'ledger_projector', 'usage') then 'row exclusive' else 'access share' end);
-        problem := ledger.not_plain(to_regclass(format('ledger_views.%I', name)));
-        if problem <> '' then
-            raise exception 'the read view % cannot be trusted: %', name, problem using errcode = 'LE030',
-                hint = 'Find out who made it; replay the projection.';
-        end if;
-    end loop;
+    -- The weaker lock, all that a reader may take, lets indexes come. Of a view this locks what it reads, and runs nothing.
+    execute format('lock table %s in %s mode', array_to_string(names, ', '),
+        case when pg_has_role(current_user, 'ledger_projector', 'usage') then 'row exclusive' else 'access share' end);
+    problem := ledger.not_plain(variadic names::regclass[]);
+    if problem is not null then
+        raise exception 'a read view cannot be trusted: %', problem using errcode = 'LE030',
+            hint = 'Find out who made it so; replay the projection.';
+    end if;
 end
 $$;
 
--- As lock_plain, for a worker that has more rights than the group whose tables these are, in the schema that is the
+-- As lock_plain, for a worker that has more rights than the group whose tables these are, in the schema that will be the
 -- search_path; a worker that has no more needs no protection from its own.
 create function ledger.lock_work(schema_name text, tables text[]) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    target regclass;
+    place constant regnamespace := to_regnamespace(quote_ident(schema_name));
+    there regclass[];
     problem text;
 begin
     if not pg_has_role(session_user, 'ledger_owner', 'member') then
         return;
     end if;
-    for target in
-        select class.oid::regclass from pg_class as class
-        where class.relnamespace = to_regnamespace(quote_ident(schema_name)) and class.relname = any (tables)
-    loop
-        problem := case when (select relkind from pg_class where oid = target) = 'r' then '' else 'it is no table' end;
-        if problem = '' then
-            execute format('lock table %s in row exclusive mode', target);
-            problem := ledger.not_plain(target);
-        end if;
-        exit when problem <> '';
-    end loop;
-    if coalesce(problem, '') = '' then
+    there := array(select oid::regclass from pg_class where relnamespace = place and relname = any (tables));
+    if there <> '{}' then
+        execute format('lock table %s in row exclusive mode', array_to_string(there, ', '));
+        problem := ledger.not_plain(variadic there);
+    end if;
+    if problem is null then
         -- A better match for what a statement names than Postgres' own.
         select format('%s stands beside it', what) into problem from (
-            select 'function ' || oid::regprocedure, proowner from pg_proc
-            where pronamespace = to_regnamespace(quote_ident(schema_name))
+            select 'function ' || oid::regprocedure, proowner from pg_proc where pronamespace = place
             union all
-            select 'operator ' || oid::regoperator, oprowner from pg_operator
-            where oprnamespace = to_regnamespace(quote_ident(schema_name))
+            select 'operator ' || oid::regoperator, oprowner from pg_operator where oprnamespace = place
         ) as beside (what, owner)
         where not exists (select from pg_roles where oid = owner and (rolsuper or rolname = 'ledger_owner'))
         limit 1;
-        target := null;
     end if;
-    if problem <> '' then
-        raise exception 'read views in % cannot be trusted by %: %', coalesce(target::text, schema_name), session_user,
-            problem using errcode = 'LE030',
-            hint = 'Work as a user that has ledger_projector and no more, or find out who made it and drop it.';
+    if problem is not null then
+        raise exception 'read views in % cannot be trusted by %: %', place, session_user, problem using errcode = 'LE030',
+            hint = 'Work as a user that has ledger_projector and no more, or find out who made it so.';
     end if;
 end
 $$;

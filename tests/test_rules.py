@@ -23,8 +23,8 @@ from ledger.export import export
 from ledger.findings import Report
 from ledger.migrate import SQL as MIGRATE
 from ledger.migrate import load, migrate, schema_folder
+from ledger.record import Record
 from ledger.rules import LIMITS, MAX_BODY, MAX_DEPTH, RULES, Columns, broken, surely_kept
-from ledger.scan import Record
 from ledger.settings import Settings
 from tests.forging import INFINITY, Time, forged, insert
 from tests.roles import Logins

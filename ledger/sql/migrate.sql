@@ -168,7 +168,7 @@ begin
         execute format('revoke create on database %I from ledger_projector', current_database());
         reset role;
     end loop;
-exception when insufficient_privilege then
+exception when insufficient_privilege or internal_error then  -- or another grants the same at this moment
     reset role;
 end
 $$;

@@ -2,20 +2,17 @@
 create function ledger.lock_plain(variadic tables text[]) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    name text;
+    names constant text[] := array(select format('ledger_views.%I', name) from unnest(tables) as name);
     problem text;
 begin
-    foreach name in array tables loop
-        -- The weaker lock, all that a reader may take, lets indexes come. Of a view this locks what it reads, and runs
-        -- nothing.
-        execute format('lock table ledger_views.%I in %s mode', name,
-            case when pg_has_role(current_user, 'ledger_projector', 'usage') then 'row exclusive' else 'access share' end);
-        problem := ledger.not_plain(to_regclass(format('ledger_views.%I', name)));
-        if problem <> '' then
-            raise exception 'the read view % cannot be trusted: %', name, problem using errcode = 'LE030',
-                hint = 'Find out who made it; replay the projection.';
-        end if;
-    end loop;
+    -- The weaker lock, all that a reader may take, lets indexes come. Of a view this locks what it reads, and runs nothing.
+    execute format('lock table %s in %s mode', array_to_string(names, ', '),
+        case when pg_has_role(current_user, 'ledger_projector', 'usage') then 'row exclusive' else 'access share' end);
+    problem := ledger.not_plain(variadic names::regclass[]);
+    if problem is not null then
+        raise exception 'a read view cannot be trusted: %', problem using errcode = 'LE030',
+            hint = 'Find out who made it so; replay the projection.';
+    end if;
 end
 $$;
 
