@@ -16,7 +16,7 @@ grant select on ledger.suspects to ledger_reader, ledger_projector;
 
 -- BLAKE3's compression function, of which the first eight words are wanted (BLAKE3 paper, 2.2). Words are bigints.
 create function ledger.blake3_compress(cv bigint[], words bigint[], counter bigint, size int, flags int) returns bigint[]
-language plpgsql immutable strict set search_path = pg_catalog, pg_temp as $$
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 declare
     low constant bigint := 4294967295;
     places constant int[] := '{1,5,9,13,2,6,10,14,3,7,11,15,4,8,12,16,1,6,11,16,2,7,12,13,3,8,9,14,4,5,10,15}';
@@ -62,7 +62,7 @@ $$;
 -- BLAKE3-256, for what has to be compared with a hash where nobody who can compute it may read what is hashed: an
 -- erasure. A body of 1 KiB takes some milliseconds, the largest some seconds: nothing for appends.
 create function ledger.blake3(data bytea) returns bytea
-language plpgsql immutable strict set search_path = pg_catalog, pg_temp as $$
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 declare
     iv constant bigint[] := '{1779033703,3144134277,1013904242,2773480762,1359893119,2600822924,528734635,1541459225}';
     chunks constant int := greatest(1, (octet_length(data) + 1023) / 1024);

@@ -1,6 +1,6 @@
 -- BLAKE3's compression function, of which the first eight words are wanted (BLAKE3 paper, 2.2). Words are bigints.
 create function ledger.blake3_compress(cv bigint[], words bigint[], counter bigint, size int, flags int) returns bigint[]
-language plpgsql immutable strict set search_path = pg_catalog, pg_temp as $$
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 declare
     low constant bigint := 4294967295;
     places constant int[] := '{1,5,9,13,2,6,10,14,3,7,11,15,4,8,12,16,1,6,11,16,2,7,12,13,3,8,9,14,4,5,10,15}';
