@@ -12,7 +12,7 @@ from ledger.checkpoint import Checkpoint
 from ledger.cli.app import DOES_NOT_VERIFY, OK, Command
 from ledger.cli.connect import settings_of
 from ledger.cli.keys import read_evidence, trust_of, trust_options
-from ledger.cli.output import counted, line, progress, write_json
+from ledger.cli.output import counted, line, note, progress, write_json
 from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.types import POSITION
 from ledger.export import export
@@ -104,13 +104,18 @@ def verify_command(
 
 
 def print_report(report: Report) -> None:
-    """A line for each finding, and a last one with the verdict."""
+    """A line for each finding, and a last one with the verdict; on stderr, who is beyond privileges."""
+    if report.privileged:
+        note(f"No privilege of the ledger binds: {'; '.join(report.privileged)}")
     for finding in report.findings:
         line(f"{'-' if finding.position is None else finding.position:>8}", f"{finding.kind:<15}", finding.detail)
+<<<<<<< HEAD
     for noted in report.notes:
         line(f"Note: {noted}")
     for said in report.privileged:
         line(f"{'-':>8}", f"{'(privileged)':<15}", said)
+=======
+>>>>>>> catalog
     span = f", {report.first} to {report.last}" if report.entries else ""
     what = f"ledger {report.ledger}: {counted(report.entries, 'entry')}{span}"
     if report.ok:

@@ -133,6 +133,16 @@ facts (kind, object, fact) as (
         'replica identity', case when relkind in ('r', 'p') then nullif(relreplident, 'd') end,
         'row-level security', case when relrowsecurity then 'on' end,
         'row-level security for its owner', case when relforcerowsecurity then 'on' end,
+        -- Where such a flag is off, Postgres does not look for what there is.
+        'ignored', nullif(concat_ws(
+            ', ',
+            case when not relhastriggers and exists (select from pg_trigger where tgrelid = relations.oid) then 'triggers' end,
+            case when not relhasrules and exists (select from pg_rewrite where ev_class = relations.oid) then 'rules' end,
+            case when not relhasindex and exists (select from pg_index where indrelid = relations.oid) then 'indexes' end,
+            case when relkind in ('r', 'p') and relchecks <> (
+                select count(*) from pg_constraint where conrelid = relations.oid and contype = 'c'
+            ) then 'checks' end
+        ), ''),
         'options', (
             select string_agg(option, ', ' order by option) from unnest(reloptions) as option
             where relkind not in ('r', 'p') or option ^@ 'user_catalog_table'
