@@ -109,13 +109,8 @@ def print_report(report: Report) -> None:
         note(f"No privilege of the ledger binds: {'; '.join(report.privileged)}")
     for finding in report.findings:
         line(f"{'-' if finding.position is None else finding.position:>8}", f"{finding.kind:<15}", finding.detail)
-<<<<<<< HEAD
     for noted in report.notes:
         line(f"Note: {noted}")
-    for said in report.privileged:
-        line(f"{'-':>8}", f"{'(privileged)':<15}", said)
-=======
->>>>>>> catalog
     span = f", {report.first} to {report.last}" if report.entries else ""
     what = f"ledger {report.ledger}: {counted(report.entries, 'entry')}{span}"
     if report.ok:
