@@ -8,7 +8,7 @@ from ledger import trouble
 from ledger.applying import apply_unseen, move, skipped_by
 from ledger.chain import check_continues
 from ledger.effects import Pipeline, Plan, Query, Refused, Rollback, SqlScript, sql
-from ledger.errors import UsageError
+from ledger.errors import Unavailable, UsageError
 from ledger.projection import (
     SQL,
     Projection,
@@ -48,10 +48,16 @@ def begin_rebuild(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[
     """Empty tables beside the live ones, in place of those of a rebuild that was given up. Wants `hold_rebuild`."""
     schema = building_schema(projection)
     yield SqlScript(LET_REBUILD)
-    yield BEGIN
     try:
-        yield Query(SQL["begin_rebuild"], (projection.name,))
+        begin = Query(SQL["begin_rebuild"], (projection.name,))
+        yield Pipeline((BEGIN, Query(SQL["short_lock_timeout"]), begin))
     except Refused as refused:
+        yield Rollback()
+        if refused.sqlstate == LOCK_TIMEOUT:
+            yield from end_silent_sessions()
+            raise Unavailable(
+                f"a rebuild of {projection.name!r} that fell silent still holds its tables: replay it again"
+            ) from refused
         if refused.sqlstate != _FORBIDDEN:
             raise
         raise UsageError(
