@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ledger import trouble
 from ledger.applying import apply_unseen, move, skipped_by
 from ledger.effects import Pipeline, Plan, Query, Refused, Rollback, SqlScript, sql
-from ledger.errors import UsageError
+from ledger.errors import Unavailable, UsageError
 from ledger.projection import (
     SQL,
     Projection,
@@ -36,16 +36,20 @@ def begin_rebuild(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[
     schema = building_schema(projection)
     yield SqlScript(LET_REBUILD)
     for is_last in (False, True):
-        yield BEGIN
         try:
-            yield Query(SQL["begin_rebuild"], (projection.name,))
+            begin = Query(SQL["begin_rebuild"], (projection.name,))
+            yield Pipeline((BEGIN, Query(SQL["short_lock_timeout"]), begin))
             break
         except Refused as refused:
-            if refused.sqlstate == LOCK_TIMEOUT and not is_last:
+            yield Rollback()
+            if refused.sqlstate == LOCK_TIMEOUT:
                 # One that fell silent in the middle of what it says has lost its lock, but not yet what it writes.
-                yield Rollback()
                 yield from end_silent_sessions()
-                continue
+                if not is_last:
+                    continue
+                raise Unavailable(
+                    f"a rebuild of {projection.name!r} that fell silent still holds its tables: replay it again"
+                ) from refused
             if refused.sqlstate != _FORBIDDEN:
                 raise
             raise UsageError(

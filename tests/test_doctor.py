@@ -155,7 +155,7 @@ def test_what_a_user_may_not_see_is_unknown(ledger: Ledger, admin: psycopg.Conne
     info = psycopg.conninfo.conninfo_to_dict(ledger.settings.database_url or "")
     admin.execute("create role peep login password 'peep'")
     try:
-        admin.execute("grant ledger_writer to peep")
+        admin.execute("select ledger.grant_role('ledger_writer', 'peep', null)")
         found = checks(Cli("--database-url", f"postgresql://peep:peep@{info['host']}:{info['port']}/{info['dbname']}"))
     finally:
         admin.execute("drop owned by peep")
