@@ -55,6 +55,12 @@ class Settings:
             database_url = database_url or env.get("LEDGER_DATABASE_URL") or None
             redis_url = redis_url or env.get("LEDGER_REDIS_URL") or None
             home = env.get("LEDGER_HOME") or None
+        for url, other, option in ((database_url, "redis", "redis_url"), (redis_url, "postgres", "database_url")):
+            if (url or "").lower().startswith(other):
+                raise InvalidSetting(
+                    f"a {other.capitalize()} URL is given as that of the other server: it is the {option} "
+                    f"(--{option.replace('_', '-')}, LEDGER_{option.upper()})"
+                )
         return cls(
             database_url=check_url(database_url, "database URL", ("postgresql", "postgres")),
             redis_url=check_url(redis_url, "Redis URL", ("redis", "rediss", "unix")),
@@ -84,8 +90,8 @@ def check_url(url: str | None, what: str, schemes: tuple[str, ...]) -> str | Non
         parts = urlsplit(url)
         for host in parts.netloc.rpartition("@")[2].split(","):  # libpq takes several
             _ = urlsplit(f"//{host}").port
-    except ValueError as error:
-        raise InvalidSetting(f"the {what} is malformed: its host or port cannot be read") from error
+    except ValueError:  # not chained: its text may hold the password
+        raise InvalidSetting(f"the {what} is malformed: its host or port cannot be read") from None
     if parts.scheme not in schemes:
         raise InvalidSetting(f"the {what} must begin with {schemes[0]}://")
     return url
