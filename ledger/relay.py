@@ -323,5 +323,5 @@ def _trim(standing: Standing, keep: int) -> Plan[None]:
     state = yield from stream.state(standing.ledger.name)
     if state.first is not None and state.first < StreamId(standing.epoch, floor):
         # Of an epoch that is over nothing may stay: its entries may never have been the ledger's.
-        over = state.first.epoch < standing.epoch <= state.last.epoch
+        over = state.first.epoch < standing.epoch
         yield from stream.trim(standing.ledger.name, StreamId(standing.epoch, floor), exactly=over)

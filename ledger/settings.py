@@ -60,6 +60,12 @@ class Settings:
             database_url = database_url or env.get("LEDGER_DATABASE_URL") or None
             redis_url = redis_url or env.get("LEDGER_REDIS_URL") or None
             home = env.get("LEDGER_HOME") or None
+        for url, other, option in ((database_url, "redis", "redis_url"), (redis_url, "postgres", "database_url")):
+            if (url or "").lower().startswith(other):
+                raise InvalidSetting(
+                    f"a {other.capitalize()} URL is given as that of the other server: it is the {option} "
+                    f"(--{option.replace('_', '-')}, LEDGER_{option.upper()})"
+                )
         return cls(
             database_url=check_database_url(database_url),
             redis_url=check_redis_url(redis_url),
@@ -111,8 +117,8 @@ def check_redis_url(url: str | None) -> str | None:
     try:
         parts = urlsplit(url)
         _ = parts.port
-    except ValueError as error:
-        raise InvalidSetting("the Redis URL is malformed: its host or port cannot be read") from error
+    except ValueError:  # not chained: its text may hold the password
+        raise InvalidSetting("the Redis URL is malformed: its host or port cannot be read") from None
     if parts.scheme not in ("redis", "rediss", "unix"):
         raise InvalidSetting("the Redis URL must begin with redis://")
     return url

@@ -114,6 +114,50 @@ def test_a_lost_stream_is_filled_again_without_the_body(ledger: Ledger, relay: R
     assert published(ledger)[2] == b""
 
 
+def everything_in(ledger: Ledger) -> list[tuple[str, bytes]]:
+    """Every entry of the stream, of whatever epoch: its id and its body."""
+    with redis(ledger) as client:
+        return [(id_.decode(), fields[b"body"]) for id_, fields in client.xrange(KEY)]
+
+
+@pytest.mark.parametrize("when", ["before the epoch", "before it is published", "after it is published"])
+@pytest.mark.parametrize("again", [1, 2])
+def test_copies_of_an_epoch_that_is_over_go_too(ledger: Ledger, relay: Relay, when: str, again: int) -> None:
+    """`relay --once --new-epoch`, which never looks back: nothing of a former epoch stays, erased or not."""
+    secret = "the erased secret"
+    ledger.append_many(events(3))
+    ledger.append(event(3, after={"secret": secret}))
+    relay.publish()
+    if when == "before the epoch":
+        ledger.erase(4, "user:dpo", "asked for")
+    for _ in range(again):
+        ledger.run(open_epoch(ledger.ref))
+        relay.publish()
+    if when == "before it is published":
+        ledger.run(open_epoch(ledger.ref))
+        ledger.erase(4, "user:dpo", "asked for")
+    relay.publish()
+    if when == "after it is published":
+        ledger.erase(4, "user:dpo", "asked for")
+        relay.publish()
+    kept = everything_in(ledger)
+    assert len({id_.partition("-")[0] for id_, _ in kept}) == 1, kept
+    assert not any(secret.encode() in body for _, body in kept)
+    assert checked(ledger)[3].erased
+
+
+def test_an_epoch_that_is_over_goes_though_the_new_one_has_nothing(ledger: Ledger, relay: Relay) -> None:
+    ledger.append_many(events(250))
+    relay.publish()
+    with redis(ledger) as client:
+        client.delete(KEY)
+        client.xadd(KEY, {b"envelope": b"{}", b"body": b"of a database that was restored", b"hash": b""}, id="1-900")
+    ledger.run(open_epoch(ledger.ref))
+    relay.tend()
+    assert everything_in(ledger) == []
+    assert relay.publish() == 250
+
+
 def test_a_relay_that_dies_before_or_after_publishing_an_erasure(ledger: Ledger, relay: Relay) -> None:
     """The deletion is in the script that publishes the erasure: there is no between."""
     ledger.append_many(events(3))

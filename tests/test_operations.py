@@ -100,7 +100,7 @@ def test_users_with_no_more_than_they_need(perform: Perform, clusters: Clusters,
         assert len(checked(auditor)) == 30
         assert auditor.verify().ok
     ran = perform("Operations")
-    assert "position 30" in ran.stdout and "checks are well" not in ran.stdout  # it was never verified by the owner
+    assert "position 30" in ran.stdout and "checks passed" not in ran.stdout  # it was never verified by the owner
     cli = Cli("--database-url", admin_url, "--redis-url", redis_url)
     assert cli.well("verify", "--json").json["findings"] == []
     Cli("--database-url", as_user["dpo"]).well("erase", "3", "--actor", "user:dpo", "--reason", "4711")

@@ -75,7 +75,7 @@ def test_a_killed_postgres(own_cli: Cli, own_servers: OwnServers) -> None:
     unknown = ("position", "hash", "recorded_at", "held_by", "projections", "subscriptions", "verified")
     assert {main[key] for key in unknown} == {None} and found["unprotected"] is None
     ran = own_cli("status")
-    assert ran.code == 3 and "Postgres is away" in ran.out and "at 1-5  how far behind is unknown" in ran.out
+    assert ran.code == 3 and "Postgres is unreachable" in ran.out and "at 1-5  how far behind is unknown" in ran.out
     assert own_cli("status", "--json", "--ledger", "main").json["ledgers"] == [main]
     own_servers.start()
     found = own_cli.well("status", "--json").json
@@ -105,7 +105,7 @@ def test_both_away(own_cli: Cli, own_servers: OwnServers) -> None:
     found = away(own_cli)
     assert found["ledgers"] == [] and found["postgres"] != "ok" != found["redis"]
     ran = own_cli("status")
-    assert ran.code == 3 and "Postgres is away" in ran.out and "Redis is away" in ran.out
+    assert ran.code == 3 and "Postgres is unreachable" in ran.out and "Redis is unreachable" in ran.out
 
 
 def test_who_holds_the_tail_is_named(ledger: Ledger) -> None:

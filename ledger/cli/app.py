@@ -1,10 +1,10 @@
 """The command `auditledger`: its global options, its commands (each loaded when it is called), its exit codes.
 
-0   well
-1   the ledger does not verify, or data was found that contradicts itself
-2   wrong use or bad input
-3   a server cannot be reached
-70  a fault of this program or of a projection (sysexits.h: EX_SOFTWARE)
+0   success
+1   integrity failure: the ledger does not verify, or data was found that contradicts itself
+2   usage error, or bad input
+3   service unavailable: a server is unreachable, or the output cannot be written
+70  internal error, of this program or of a projection (sysexits.h: EX_SOFTWARE)
 130 interrupted; 141 the reader of stdout went away
 """
 
@@ -31,7 +31,7 @@ OK, DOES_NOT_VERIFY, WRONG_USE, UNREACHABLE, FAULT, INTERRUPTED, PIPE = 0, 1, 2,
 
 COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "See it": {
-        "demo": ("demo", "Tell the whole story on made-up data, on servers of its own"),
+        "demo": ("demo", "Run an end-to-end demo on sample data, on servers of its own"),
     },
     "Servers and schema": {
         "up": ("servers", "Start the embedded Postgres and Valkey; print their URLs"),
@@ -40,7 +40,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "create": ("servers", "Create a further ledger"),
         "grant": ("grant", "Give a database user a role: writer, reader, projector, eraser, admin"),
         "revoke": ("grant", "Take a role from a database user"),
-        "status": ("status", "Tails, streams, the lag of every projection, the last verification"),
+        "status": ("status", "Show tail, stream, lag of every projection, last verification"),
         "doctor": ("doctor", "Versions, settings, protections, clocks, lag: what is wrong, and what to do"),
     },
     "Record": {
@@ -64,8 +64,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "relay": ("work", "Publish entries to the Redis streams"),
         "project": ("work", "Keep projections up to date"),
         "replay": ("work", "Rebuild projections from Postgres, beside the live ones"),
-        "salvage": ("salvage", "Keep what the stream has and a database that was set back has lost"),
-        "skip": ("skip", "Leave an entry out of the projection that stands still at it"),
+        "salvage": ("salvage", "Keep what the stream has and a database that was rolled back has lost"),
+        "skip": ("skip", "Leave an entry out of the projection that is blocked at it"),
         "retry": ("skip", "Take that back: rebuild the projection with the entry"),
         "groups": ("groups", "List consumer groups; delete one, or set it to another position"),
         "parked": ("skip", "List a consumer group's dead letters; --retry delivers one again"),
@@ -168,7 +168,8 @@ cli = _Commands(
         ),
     ],
     help=_root.__doc__,
-    epilog=f"'{PROGRAM} COMMAND --help' says more. Exit codes: 0 well, 1 does not verify, 2 wrong use, 3 no server.",
+    epilog=f"'{PROGRAM} COMMAND --help' says more. Exit codes: 0 success, 1 integrity failure, "
+    "2 usage error, 3 service unavailable, 70 internal error.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     no_args_is_help=False,
 )  # fmt: skip

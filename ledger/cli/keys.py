@@ -61,7 +61,7 @@ def read_evidence(file: str) -> bytes:
         raise UsageError(f"{file} cannot be read: {error.strerror or error}") from error
     if not data.strip():
         raise UsageError(f"{file} is empty: no proof or checkpoint is")
-    if b"\r\n" in data:
+    if 0 < data.count(b"\n") == data.count(b"\r\n"):  # all of them: a single one is damage, which others find
         raise UsageError(
             f"{file} has Windows line ends (CR LF), which its signatures do not cover: something on its way converted "
             "it. Get it again as it was, or convert it back with 'dos2unix'"

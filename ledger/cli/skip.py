@@ -27,7 +27,7 @@ _what = click.argument("name"), click.argument("position", type=POSITION)
 @who_and_why()
 @pass_shared
 def skip_command(shared: Shared, name: str, position: int, actor: str, reason: str, actor_type: str) -> None:
-    """Leave the entry at POSITION out of projection NAME, which stands still there; record who did it and why.
+    """Leave the entry at POSITION out of projection NAME, which is blocked there; record who did it and why.
 
     The projection goes on behind it, and replays leave it out too. The entry itself stays as it is.
     """

@@ -1,4 +1,4 @@
-"""status: where everything stands, and what is not known because a server is away."""
+"""status: where everything stands, and what is not known because a server is unreachable."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def status_command(shared: Shared) -> int:
     """Of each ledger, or the one named with --ledger: tail, stream, lag of every projection, last verification.
 
     And which projection stands still and why, which entry does not hold, so that workers stop before it, who holds a
-    tail for long, and what is unprotected. Where Postgres or Redis is away it says so, shows what the other knows, and
-    exits 3.
+    tail for long, and what is unprotected. Where Postgres or Redis is unreachable it says so, shows what the other
+    knows, and exits 3.
     """
     servers = Servers(settings_of(shared))
     try:
@@ -52,7 +52,7 @@ def status_command(shared: Shared) -> int:
 
 
 def server_text(text: str) -> str:
-    """`ok`, `not set`, or why a server is away, fit to be shown."""
+    """`ok`, `not set`, or why a server is unreachable, fit to be shown."""
     return redacted(one_line(text))
 
 
@@ -60,7 +60,7 @@ def server_text(text: str) -> str:
 
 
 def _object(found: Overview) -> dict[str, Any]:
-    """null: not known, because a server is away or this database user may not see it (`hidden` names that)."""
+    """null: not known, because a server is unreachable or this database user may not see it (`hidden` names that)."""
     return {
         "ledgers": [_ledger_object(ledger) for ledger in found.ledgers],
         "postgres": server_text(found.postgres),
@@ -135,18 +135,18 @@ def _print(found: Overview) -> None:
 
 
 def print_away(postgres: str, redis: str) -> None:
-    """A line for each server that is away."""
+    """A line for each server that is unreachable."""
     if postgres != WELL:
-        line("Postgres is away:", server_text(postgres))
+        line("Postgres is unreachable:", server_text(postgres))
     if redis == NOT_SET:
         line("Redis: not set; relay and run need it")
     elif redis != WELL:
-        line("Redis is away:", server_text(redis))
+        line("Redis is unreachable:", server_text(redis))
 
 
 def _print_ledger(ledger: LedgerState, found: Overview) -> None:
     if ledger.ledger_id is None:
-        line(f"Ledger {ledger.name}: position unknown, Postgres is away")
+        line(f"Ledger {ledger.name}: position unknown, Postgres is unreachable")
     elif ledger.position is None:
         line(f"Ledger {ledger.name} has no tail: verify it")
         return
@@ -213,7 +213,7 @@ def _stream_row(ledger: LedgerState, redis: str) -> tuple[str, str]:
     if ledger.unusable is not None:
         return ("unknown", f"UNUSABLE: {server_text(ledger.unusable)}")
     if found is None:
-        return ("unknown", "Redis is not set" if redis == NOT_SET else "Redis is away")
+        return ("unknown", "Redis is not set" if redis == NOT_SET else "Redis is unreachable")
     if found.diverged:
         return (f"at {found.epoch}-{found.position}", "DIVERGED: not the ledger's; 'auditledger relay' says more")
     if found.lag is None:

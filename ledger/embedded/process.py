@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -21,6 +22,8 @@ from ledger.errors import Unavailable
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 POLL_SECONDS = 0.05
+FULL_BYTES = 32 * 1024 * 1024
+"""Less is not enough for a new database, nor for a segment of Postgres' log beside anything else."""
 
 PASSING = (
     "Address already in use",  # the port was taken between our look and the server's
@@ -161,6 +164,9 @@ class Server(ABC):
     def failure(self, problem: str, log_begin: int) -> Unavailable:
         """An error that ends with the last lines of the log, which holds no passwords."""
         lines = "\n".join(self._log_from(log_begin).splitlines()[-12:])
+        with suppress(OSError):
+            if shutil.disk_usage(self.home).free < FULL_BYTES:
+                problem += " (its disk is full)"
         return Unavailable(f"the embedded {self.name} {problem}; the end of its log, {self.log}:\n{lines}")
 
     def _launch(self, access: Access) -> int:
