@@ -108,7 +108,8 @@ def test_completion(blocks: dict[str, str], tmp_path: Path) -> None:
     subprocess.run(["bash", "-e", "-c", blocks["sh"]], cwd=tmp_path, env=os.environ | {"PATH": path}, check=True)
     for shell, says in (("bash", "complete -o"), ("zsh", "#compdef auditledger"), ("fish", "complete --no-files")):
         assert says in (tmp_path / f"auditledger.{shell}").read_text()
-    asked = f"source auditledger.bash; COMP_WORDS=(auditledger ver) COMP_CWORD=1; _auditledger_completion auditledger; {_PRINT}"
+    asked = "source auditledger.bash; COMP_WORDS=(auditledger ver) COMP_CWORD=1; _auditledger_completion auditledger"
+    asked += '; echo "${COMPREPLY[@]}"'
     done = subprocess.run(
         ["bash", "-c", asked],
         cwd=tmp_path,
@@ -118,9 +119,6 @@ def test_completion(blocks: dict[str, str], tmp_path: Path) -> None:
         check=False,
     )
     assert done.stdout.split() == ["verify"], done.stderr
-
-
-_PRINT = 'echo "${COMPREPLY[@]}"'
 
 
 def test_pytest_is_loaded_by_its_fixtures_alone() -> None:
