@@ -195,18 +195,16 @@ ledger.close()
 
 
 def test_a_child_that_ends_as_a_program_does(ledger: Ledger) -> None:
-    """With finalisers and atexit's calls, and threads that the pool's would wait for."""
+    """With finalisers and atexit's calls, while threads append and a follower waits: silently, and the parent goes on."""
     environment = os.environ | {
         "LEDGER_DATABASE_URL": ledger.settings.database_url or "",
         "LEDGER_REDIS_URL": ledger.settings.redis_url or "",
     }
-    began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-W", "error", "-W", "ignore:This process:DeprecationWarning", "-c", _SCRIPT],
         env=environment, capture_output=True, text=True, check=False, timeout=SECONDS,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
-    assert time.monotonic() - began < 10
     assert len(checked(ledger)) > 1
 
 
