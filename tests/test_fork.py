@@ -195,7 +195,7 @@ ledger.close()
 
 
 def test_a_child_that_ends_as_a_program_does(ledger: Ledger) -> None:
-    """With finalisers and atexit's calls, while threads append and a follower waits: silently, and the parent goes on."""
+    """With finalisers and atexit's calls, while threads append and a follower waits: silently; the parent goes on."""
     environment = os.environ | {
         "LEDGER_DATABASE_URL": ledger.settings.database_url or "",
         "LEDGER_REDIS_URL": ledger.settings.redis_url or "",
