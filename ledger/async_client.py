@@ -126,12 +126,12 @@ class AsyncLedger:
         begun = forks.Begun("append_many()")
         source = aiter(events) if isinstance(events, AsyncIterable) else iter(events)
         if connection is not None:
-            while not gathering.failed and (pulled := await _pull(source, gathering)):
+            while not gathering.failed and (pulled := await pull(source, gathering)):
                 gathering.add(await adrive_within(within.append_within(pulled), connection))
             return gathering.result()
         under_way: asyncio.Task[list[Outcome]] | None = None
         while True:
-            pulled = await _pull(source, gathering)
+            pulled = await pull(source, gathering)
             begun.check()
             if under_way is not None:
                 try:
@@ -343,7 +343,7 @@ _PAUSE = 100
 """Events that are encoded without letting other tasks run."""
 
 
-async def _pull(source: Iterator[Event] | AsyncIterator[Event], gathering: Gathering) -> list[Draft]:
+async def pull(source: Iterator[Event] | AsyncIterator[Event], gathering: Gathering) -> list[Draft]:
     """`Gathering.pull`, awaited."""
     if not gathering.ended:
         with gathering.pulling():

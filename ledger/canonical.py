@@ -34,7 +34,7 @@ POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 class Draft(msgspec.Struct, frozen=True, gc=False):
     """An event ready for the chain.
 
-    event: what was said but for the body and id, in plain strings: nothing that the caller may change afterwards.
+    event: what was said but for the body, in plain strings: nothing that the caller may change afterwards.
     id_bytes: 16. named: was the id the caller's (then it may be there already), or made for this append?
     occurred: microseconds since 2000-01-01 UTC. before, after, metadata: JSON texts, UTF-8; None for NULL.
     salt: 16 bytes. size: about how many bytes it takes, for bounding batches.
@@ -85,7 +85,7 @@ def draft(event: Event, ledger: str, *, now: int, entry_id: bytes, salt: bytes, 
     body = body_bytes(before, after, metadata, salt)
     if len(body) > MAX_BODY:
         raise InvalidEvent("body", f"before, after and metadata take {len(body)} bytes; at most {MAX_BODY} are allowed")
-    chosen = _chosen_id(said)
+    chosen = _chosen_id(event)
     if chosen is not None:
         entry_id = chosen.bytes
     occurred = now if event.occurred_at is None else microseconds(utc(event.occurred_at, "occurred_at"))
@@ -244,19 +244,31 @@ def utc(moment: datetime, path: str) -> datetime:
 def entry_id_for(idempotency_key: str) -> UUID:
     """The entry id that stands for an idempotency key: a UUIDv8 (RFC 9562, section 5.8) of its BLAKE3 hash."""
     _member(idempotency_key, "idempotency_key", 1024)
-    hashed = blake3(str.encode(idempotency_key), derive_key_context=_KEY_CONTEXT)
+    hashed = blake3(idempotency_key.encode(), derive_key_context=_KEY_CONTEXT)
     number = int.from_bytes(hashed.digest(length=16), "big")
     number &= ~(0xF << 76) & ~(0x3 << 62)
     return UUID(int=number | 8 << 76 | 2 << 62)
 
 
 def _plain(event: Event) -> Event:
-    """The event without its body and id, its strings as Python's own, whatever a subclass says that they are."""
-    fields = (event.actor, event.action, event.resource_type, event.resource_id, event.actor_type)
-    actor, action, resource_type, resource_id, actor_type = (
+    """The event without its body, its strings as Python's own, whatever a subclass says that they are."""
+    fields = (
+        event.actor,
+        event.action,
+        event.resource_type,
+        event.resource_id,
+        event.actor_type,
+        event.idempotency_key,
+    )
+    actor, action, resource_type, resource_id, actor_type, key = (
         str.__str__(each) if isinstance(each, str) else each for each in fields
     )
-    return Event(actor, action, resource_type, resource_id, actor_type, occurred_at=event.occurred_at)  # type: ignore[arg-type]
+    return Event(
+        *(actor, action, resource_type, resource_id, actor_type),  # type: ignore[arg-type]
+        id=event.id,
+        idempotency_key=key,
+        occurred_at=event.occurred_at,
+    )
 
 
 def _chosen_id(event: Event) -> UUID | None:
