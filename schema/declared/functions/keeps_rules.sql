@@ -66,7 +66,9 @@ begin
         return true;
     end if;
     raise exception 'entry % is refused: it breaks the rule % of the format', "position", broken
-        using errcode = 'check_violation', constraint = broken, schema = 'ledger', table = 'audit_logs',
+        -- Of anybody else's attempt at an own action, what the trigger own_actions would say.
+        using errcode = case when broken = 'own_entry_form' and current_user <> 'ledger_owner' then 'LE005' else '23514' end,
+            constraint = broken, schema = 'ledger', table = 'audit_logs',
             hint = 'docs/format.md, "The rules by name", says what each demands.';
 end
 $$;
