@@ -97,7 +97,7 @@ def test_parked_by_policy(cli: Cli, ledger: Ledger, admin: psycopg.Connection) -
         (("skip", "counting", "3", "--actor", "user:ops"), "Missing option '--reason'"),
         (("retry", "my_views:Counting", "3", *WHO), "entry 3 is not skipped by projection 'counting'"),
         (("retry", "counting", "3", *WHO), "there is no projection 'counting'"),
-        (("project", "--once", "--park-after", "0"), "is not a position: a whole number from 1"),
+        (("project", "--once", "--park-after", "0"), "0 is not in the range"),
     ],
 )
 def test_wrong_use(cli: Cli, ledger: Ledger, arguments: tuple[str, ...], text: str) -> None:
