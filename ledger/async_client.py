@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
 from ledger import forks, groups, parked, proving, quarantine, store, tree
+from ledger.appender import Appender, Condition
 from ledger.callers import adrive_within
 from ledger.canonical import Draft
 from ledger.consumer import POLL, Streams, followed, reader_after
@@ -31,7 +32,7 @@ from ledger.proof import Consistency, Proof
 from ledger.repeats import Outcome
 from ledger.servers import AsyncServers
 from ledger.settings import Settings
-from ledger.store import Appender, Condition, LedgerRef
+from ledger.store import LedgerRef
 from ledger.subscription import BATCH, Subscription
 from ledger.verify import verify
 from ledger.waiting import Patience, Quiet

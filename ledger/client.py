@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
@@ -13,26 +12,25 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
 from ledger import forks, groups, parked, proving, quarantine, store, tree
+from ledger.appender import Appender, Condition
 from ledger.callers import drive_within
 from ledger.consumer import POLL, Streams, followed, reader_after
 from ledger.cursors import Connection
 from ledger.delivery import Delivery
 from ledger.effects import Plan
 from ledger.erasure import erasing, holding, mismatch, rebuilding_tree, releasing, skipping
-from ledger.errors import LedgerError
 from ledger.events import Appended, Entry, Event, Receipt, Tail
 from ledger.evidence import Trust, numbered
 from ledger.findings import Report
-from ledger.gathering import Gathering, receipt_of
+from ledger.gathering import Gathering, gather, receipt_of
 from ledger.groups import Group
 from ledger.opening import open_ledger, open_settings
 from ledger.parked import DeadLetter
 from ledger.projection import reached
 from ledger.proof import Consistency, Proof
-from ledger.repeats import Outcome
 from ledger.servers import Servers
 from ledger.settings import Settings
-from ledger.store import Appender, Condition, LedgerRef
+from ledger.store import LedgerRef
 from ledger.subscription import BATCH, Subscription
 from ledger.verify import verify
 from ledger.waiting import Patience, Quiet
@@ -131,25 +129,12 @@ class Ledger:
         """
         ref, writer, within = self._open()
         gathering = Gathering(ref.name)
-        begun = forks.Begun("append_many()")
         iterator = iter(events)
         if connection is not None:
             while not gathering.failed and (pulled := gathering.pull(iterator)):
                 gathering.add(drive_within(within.append_within(pulled), connection))
             return gathering.result()
-        with ThreadPoolExecutor(1) as executor:
-            under_way: Future[list[Outcome]] | None = None
-            while True:
-                pulled = gathering.pull(iterator)
-                begun.check()
-                if under_way is not None:
-                    try:
-                        gathering.add(under_way.result())
-                    except LedgerError as error:
-                        gathering.fail(error)
-                if not pulled or gathering.failed:
-                    return gathering.result()
-                under_way = executor.submit(writer.write_batch, pulled)
+        return gather(gathering, iterator, writer.write_batch)
 
     def erase(
         self, position: int, actor: str, reason: str, *, actor_type: str = "user", mismatched: bool = False

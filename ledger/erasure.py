@@ -21,6 +21,7 @@ from typing import Any
 
 import msgspec
 
+from ledger.appender import Appender
 from ledger.canonical import Draft
 from ledger.effects import Pipeline, Plan, Query, Refused, Rollback, sql
 from ledger.errors import (
@@ -49,7 +50,7 @@ from ledger.rules import (
     TREE_REBUILT,
     TREE_TYPE,
 )
-from ledger.store import BEGIN, LOCK_TIMEOUT, Appender, LedgerRef
+from ledger.store import BEGIN, LOCK_TIMEOUT, LedgerRef
 
 SQL = sql("erasure")
 _NAME = re.compile(r"[a-z][a-z0-9_]*").fullmatch

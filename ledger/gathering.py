@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
+from ledger import forks
 from ledger.canonical import Draft
 from ledger.chain import Link
 from ledger.errors import InvalidEvent, LedgerError
@@ -106,6 +108,24 @@ class Gathering:
             failure.add_note(f"Recorded before it: {self._count} entries, {where}.")
             raise failure
         return Appended(self._count, self._last)
+
+
+def gather(gathering: Gathering, events: Iterator[Event], write: Callable[[list[Draft]], list[Outcome]]) -> Appended:
+    """Pulls each batch while a thread of its own writes the one before it."""
+    begun = forks.Begun("append_many()")
+    with ThreadPoolExecutor(1) as executor:
+        under_way: Future[list[Outcome]] | None = None
+        while True:
+            pulled = gathering.pull(events)
+            begun.check()
+            if under_way is not None:
+                try:
+                    gathering.add(under_way.result())
+                except LedgerError as error:
+                    gathering.fail(error)
+            if not pulled or gathering.failed:
+                return gathering.result()
+            under_way = executor.submit(write, pulled)
 
 
 def receipt_of(outcome: Outcome) -> Receipt:

@@ -19,6 +19,7 @@ from uuid import UUID
 import msgspec
 
 from ledger import chain
+from ledger.appender import Condition
 from ledger.async_client import pull
 from ledger.canonical import Draft
 from ledger.chain import Link
@@ -27,7 +28,6 @@ from ledger.events import GENESIS, Appended, Event, Receipt, Tail, Unchanged
 from ledger.gathering import Gathering, receipt_of
 from ledger.repeats import Outcome, Repeat, twins
 from ledger.settings import check_ledger_name
-from ledger.store import Condition
 from ledger.writer import prepare
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ledger import trouble
+from ledger.appender import Appender
 from ledger.effects import Plan
 from ledger.erasure import record_own, retrying, skipping
 from ledger.errors import ProjectionFailed, SkipRefused
@@ -19,7 +20,7 @@ from ledger.projection import Checkpoint, Projection, Retry
 from ledger.replay import rebuild
 from ledger.rules import OWN_ACTIONS
 from ledger.servers import Servers
-from ledger.store import Appender, LedgerRef
+from ledger.store import LedgerRef
 from ledger.telemetry import COUNTERS, FAILURES
 from ledger.writer import prepare
 

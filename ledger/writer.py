@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
+from ledger.appender import NEARLY, Appender, Condition
 from ledger.canonical import Draft, draft
 from ledger.effects import Plan
 from ledger.erasure import record_own
@@ -22,7 +23,6 @@ from ledger.errors import ConnectionLost, InvalidEvent, LedgerError, OutcomeUnkn
 from ledger.events import Event
 from ledger.repeats import Outcome
 from ledger.servers import AsyncServers, Servers
-from ledger.store import NEARLY, Appender, Condition
 from ledger.telemetry import span
 
 MAX_TURN = 1000

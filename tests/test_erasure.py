@@ -12,6 +12,7 @@ import pytest
 from psycopg import sql
 
 from ledger import ErasureRefused, Event, HoldRefused, InvalidEvent, Ledger, Plan, UnderLegalHold
+from ledger.appender import Appender
 from ledger.canonical import Draft
 from ledger.chain import extend
 from ledger.drive import drive
@@ -20,7 +21,7 @@ from ledger.errors import IdempotencyConflict
 from ledger.events import Entry, Tail
 from ledger.rows import insert_params, row_params
 from ledger.rules import KEY_ROTATED
-from ledger.store import SQL, Appender, LedgerRef
+from ledger.store import SQL, LedgerRef
 from ledger.writer import prepare
 from tests.api import Api
 from tests.support import checked, erase, event, events, race

@@ -9,10 +9,11 @@ import psycopg
 import pytest
 
 from ledger import Ledger
+from ledger.appender import Appender
 from ledger.connections import connect
-from ledger.drive import drive, translate
+from ledger.drive import drive
+from ledger.driver_errors import translate
 from ledger.errors import ConnectionLost, TailBusy, UsageError
-from ledger.store import Appender
 from ledger.writer import prepare
 from tests.support import checked, event, numbers
 

@@ -13,6 +13,7 @@ from ledger_projections import Timeline
 
 from ledger import Entry, InvalidEvent, Ledger, Plan, ProjectionFailed, SkipRefused, TailBusy, trouble
 from ledger import projection as plans
+from ledger.appender import Appender
 from ledger.applying import advance_exactly
 from ledger.consumer import BEGINNING
 from ledger.drive import drive
@@ -20,7 +21,7 @@ from ledger.erasure import record_own, retrying
 from ledger.projector import Projector
 from ledger.rebuilding import begin_rebuild, swap
 from ledger.servers import Servers
-from ledger.store import Appender, read
+from ledger.store import read
 from ledger.writer import prepare
 from tests.api import Api
 from tests.poison import (
