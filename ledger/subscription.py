@@ -28,8 +28,9 @@ from ledger.delivery import Claim
 from ledger.effects import Command, LuaScript, Plan, Query, Refused, Wait, foreseen
 from ledger.errors import ChainBroken, UsageError
 from ledger.events import Entry
-from ledger.groups import beyond, check_group, groups_of
-from ledger.store import SQL, LedgerRef, read, tail_of
+from ledger.groups import check_group, groups_of
+from ledger.progress import Progress
+from ledger.store import SQL, LedgerRef, read
 from ledger.stream import StreamId
 
 log = logging.getLogger(__name__)
@@ -95,8 +96,8 @@ class Subscription:
         self._key = stream.key(ledger.name)
         self._keys = stream.group_keys(ledger.name, group)
         self._group = group
+        self._progress = Progress(ledger, group, after)
         self._consumer = consumer or consumer_name()
-        self._after = after
         self._batch = batch_size
         self._wanted = None if actions is None else _pattern(actions)
         self._claim_after = claim_after
@@ -107,14 +108,10 @@ class Subscription:
 
     def begin(self) -> Plan[None]:
         """Where a new group begins is decided now. Raises UsageError where that is beyond the ledger's end."""
-        end = (yield from tail_of(self._ledger)).position
-        if self._after is None:
-            self._after = end
-        elif not 0 <= self._after <= end:
-            raise beyond(self._ledger, self._after, end)
+        yield from self._progress.begin()
         try:
             if self._group not in (yield from groups_of(self._ledger)):
-                yield from self._create_group()
+                yield from self._progress.create_group()
         except Refused as refused:
             if not refused.away:
                 raise
@@ -131,7 +128,7 @@ class Subscription:
             except Refused as refused:
                 if not str(refused).startswith("NOGROUP"):
                     raise
-                yield from self._create_group()
+                yield from self._progress.create_group()
         except Refused as refused:
             if not refused.away:
                 raise
@@ -207,35 +204,15 @@ class Subscription:
             yield Command(("XACK", self._key, self._group, str(id_)))
 
     def save(self) -> Plan[None]:
-        """Notes in Postgres up to where every entry was acknowledged or a dead letter, as far as the ledger has that.
+        """Notes the group's progress in Postgres.
 
-        What was delivered from a stream that is ahead of a database that was set back is no progress in this ledger.
         Of a group that Redis has forgotten, or does not tell of now, there is none to note.
         """
         try:
-            yield from self._save()
+            yield from self._progress.save()
         except Refused as refused:
             if not refused.away:
                 raise
-
-    def _save(self) -> Plan[None]:
-        summary = yield Command(("XPENDING", self._key, self._group))
-        groups = yield from groups_of(self._ledger)
-        with foreseen("XPENDING"):
-            pending, first, _, _ = summary
-            if pending:
-                first_id = StreamId.parse(first)
-                done = first_id._replace(position=first_id.position - 1)
-            else:
-                done = groups[self._group].delivered if self._group in groups else stream.NOTHING
-        newest = yield Command(("XREVRANGE", self._key, str(done), "-", "COUNT", 1))
-        with foreseen("XREVRANGE"):
-            entry = stream.parse(newest[0][1]) if newest else None
-        # A hole before what is pending may have been handed out to nobody, if the answer that told of it got lost.
-        if entry is not None:
-            position = entry.position if pending else done.position
-            group = (self._ledger.ledger_id, self._group)
-            yield Query(SQL["save_subscription"], (position, *group, done.epoch, entry.position, entry.hash))
 
     def _next_claims(self, wait: float) -> Plan[list[Claim]]:
         now = time.monotonic()
@@ -263,7 +240,7 @@ class Subscription:
     def _beyond_the_stream(self) -> Plan[list[Claim]]:
         """What Postgres has next, where the stream has no more: its end was deleted, or nobody has published it yet."""
         [(_, epoch, end)] = yield Query(SQL["tails"], ([self._ledger.ledger_id],))
-        if not (yield from self._is_followed(epoch, end)):
+        if not (yield from self._progress.is_followed(epoch, end)):
             return []
         keys = (self._key, self._keys.lease, self._keys.given)
         lease = max(1, round(self._claim_after * 1000))
@@ -280,26 +257,6 @@ class Subscription:
             yield from self._pass(StreamId(epoch, position))
             return []
         return [Claim(StreamId(epoch, position), entry, tries, leased=True)]
-
-    def _is_followed(self, epoch: int, end: int) -> Plan[bool]:
-        """Is what was delivered last the ledger's, and is there more of that?
-
-        The stream's newest entry proves it, or that the stream diverged. Where there is none, the group goes on where
-        Postgres says that it is: something may be delivered again, nothing is left out.
-        """
-        known = (yield from groups_of(self._ledger)).get(self._group)
-        if known is None or known.delivered.epoch != epoch or known.delivered.position >= end:
-            return False
-        state = yield from stream.state(self._ledger.name)
-        if state.newest is not None:
-            rows = yield Query(SQL["hash_at"], (self._ledger.ledger_id, state.newest.position))
-            if state.newest.epoch != epoch or not rows or rows[0][0].hex().encode() != state.newest_hash:
-                return False
-        if state.newest is None or state.newest.position < known.delivered.position:
-            saved = yield from self._saved()
-            if saved < known.delivered.position:
-                yield Command(("XGROUP", "SETID", self._key, self._group, str(StreamId(epoch, saved))))
-        return True
 
     def _passed_over(self, ids: Sequence[StreamId]) -> Plan[list[_Row]]:
         """Entries deleted from the stream that stand before these, which were handed out together, or between them.
@@ -323,7 +280,7 @@ class Subscription:
                 (StreamId.parse(text), fields, int(tries), StreamId.parse(before) if before else None)
                 for text, fields, tries, before in reply
             ]
-        epoch = (yield from self._epoch()) if any(fields is None for _, fields, _, _ in found) else None
+        epoch = (yield from self._progress.epoch()) if any(fields is None for _, fields, _, _ in found) else None
         kept: list[_Row] = []
         pairs = []
         for id_, fields, tries, before in found:
@@ -347,16 +304,12 @@ class Subscription:
         if not gaps:
             return []
         # What was dealt with before it was deleted, by erasure or by trimming, is not handed out again.
-        done = yield from self._saved()
+        done = yield from self._progress.saved()
         return [
             (StreamId(last.epoch, position), None, tries)
             for first, last, tries in gaps
             for position in range(max(first.position, done) + 1, last.position)
         ]
-
-    def _epoch(self) -> Plan[int]:
-        [(_, epoch, _)] = yield Query(SQL["tails"], ([self._ledger.ledger_id],))
-        return int(epoch)
 
     def _claims(self, rows: Sequence[_Row]) -> Plan[list[Claim]]:
         """The rows' entries, in order, which are the ledger's whatever Redis says.
@@ -403,48 +356,12 @@ class Subscription:
             "entry %s of the stream is not the ledger's: group %r goes on from Postgres", strange[0], self._group
         )
         yield Command(("XACK", self._key, self._group, *map(str, strange)))
-        at = StreamId((yield from self._epoch()), (yield from self._saved()))
+        at = StreamId((yield from self._progress.epoch()), (yield from self._progress.saved()))
         yield Command(("XGROUP", "SETID", self._key, self._group, str(at)))
         claims = yield from self._beyond_the_stream()
         if not claims:
             yield Wait(AWAY)
         return claims
-
-    def _create_group(self) -> Plan[None]:
-        position = yield from self._saved()
-        # What is left of an epoch that is over says nothing of where this one begins.
-        epoch = yield from self._epoch()
-        rows = yield Command(("XRANGE", self._key, f"{epoch}-0", "+", "COUNT", 1))
-        with foreseen("XRANGE"):
-            first = StreamId.parse(rows[0][0]).position if rows else 0
-        if (yield from self._trimmed(position, first)):
-            raise UsageError(
-                f"the stream begins at position {first}: group {self._group!r} cannot start after {position}. "
-                f"Start it with after={first - 1} or later, and read() what is older"
-            )
-        end = (yield from tail_of(self._ledger)).position
-        if position > end:
-            raise beyond(self._ledger, position, end, self._group)
-        [(position, epoch)] = yield Query(
-            SQL["subscribe"], (self._ledger.ledger_id, self._group, position, self._ledger.ledger_id)
-        )
-        try:
-            yield Command(("XGROUP", "CREATE", self._key, self._group, str(StreamId(epoch, position)), "MKSTREAM"))
-        except Refused as refused:
-            if not str(refused).startswith("BUSYGROUP"):
-                raise
-
-    def _saved(self) -> Plan[int]:
-        """Up to where the group has dealt with everything, as Postgres knows it; a new one up to where it begins."""
-        rows = yield Query(SQL["subscription"], (self._ledger.ledger_id, self._group))
-        return rows[0][0] if rows else self._after or 0
-
-    def _trimmed(self, after: int, until: int) -> Plan[bool]:
-        """Is more than erased entries missing between two positions?"""
-        if until <= after + 1:
-            return False
-        [(more,)] = yield Query(SQL["whole_between"], (self._ledger.ledger_id, after, until))
-        return bool(more)
 
 
 def _pattern(actions: Sequence[str]) -> Callable[[str], Any]:
