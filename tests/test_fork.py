@@ -467,25 +467,21 @@ def test_async_ledger(ledger: Ledger, hidden: bool, in_loop: bool) -> None:
         run(mine.close())
 
 
-def test_async_iterators_go_on_in_the_parent_alone(ledger: Ledger) -> None:
-    appended(ledger, 3)
+def test_async_iterators_go_on_in_parent_and_child(ledger: Ledger) -> None:
+    appended(ledger, 5)
     Relay(ledger._servers).publish()
     mine = AsyncLedger(ledger.settings)
 
     async def first(iterator: AsyncIterator[Any]) -> Any:
         return await anext(iterator)
 
-    def child(iterator: AsyncIterator[Any]) -> None:
-        with pytest.raises(UsageError, match="begun before a fork"):
-            asyncio.run(first(iterator))
-
     with loop_of_its_own() as run:
-        following, deliveries = mine.follow(after=0, idle=5.0), mine.subscribe("mailer", idle=5.0)
-        for iterator in (following, deliveries):
-            run(first(iterator))
-            in_child(lambda iterator=iterator: child(iterator))  # type: ignore[misc]
-        for position in (2, 3):
-            assert run(first(following)).position == run(first(deliveries)).entry.position == position
+        following = mine.follow(after=0, idle=5.0)
+        deliveries = mine.subscribe("mailer", after=0, batch_size=2, idle=5.0)
+        assert run(first(following)).position == run(first(deliveries)).entry.position == 1
+        assert in_child(lambda: asyncio.run(first(following)).position) == 2
+        assert in_child(lambda: asyncio.run(first(deliveries)).entry.position) == 3
+        assert run(first(following)).position == run(first(deliveries)).entry.position == 2
         run(following.aclose())  # type: ignore[attr-defined]
         run(deliveries.aclose())  # type: ignore[attr-defined]
         run(mine.close())
