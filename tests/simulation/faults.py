@@ -223,6 +223,18 @@ def process_paused(stage: Stage, chance: random.Random) -> Playing:
     stage.crew.pause(name, paused=False)
 
 
+def forked(stage: Stage, chance: random.Random) -> Playing:
+    """Processes that append fork in the middle of it; parent and child go on with the same Ledger."""
+    before = _forks(stage)
+    stage.say("fork", f"{chance.getrandbits(32):08x}")
+    yield 2.0
+    stage.hit("forked", _forks(stage) - before)
+
+
+def _forks(stage: Stage) -> int:
+    return sum(len(lines) for _, lines in all_lines(stage.folder / "forked"))
+
+
 def _trade(name: str) -> str:
     return name.rstrip("0123456789")
 
@@ -261,4 +273,5 @@ PROCESSES: dict[str, Fault] = {
     "process killed": process_killed,
     "process paused": process_paused,
     "clock stepped": clock_stepped,
+    "forked": forked,
 }

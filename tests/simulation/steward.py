@@ -11,9 +11,9 @@ from ledger.checkpointing import Checkpointer
 from ledger.errors import HoldRefused, InvalidSetting, ProjectionFailed, UnderLegalHold
 from ledger.replay import find_projections, rebuild
 from ledger.servers import Servers
-from tests.simulation.appenders import COUNTER
 from tests.simulation.life import Life
 from tests.simulation.notes import Notes
+from tests.simulation.voices import COUNTER
 
 WHO, WHY = "officer:1", "asked for"
 
