@@ -106,7 +106,7 @@ def nothing_else(books: Books) -> Iterator[Violation]:
 
 
 def _is_what_was_said(entry: Entry, part: str, line: Line) -> bool:
-    """Is the entry the event that this receipt was given for (of a batch, the last)? An order is known by its number."""
+    """Is the entry the event that the receipt was given for (of a batch, the last)? An order is known by its number."""
     if entry.resource_type == ORDER:
         return entry.resource_id == f"{part}/{line['n']}"
     return entry.id == _maker(part)(part, line["n"] + line["count"] - 1)
