@@ -26,7 +26,7 @@ PINNED := --only-binary :all: -c constraints.txt
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
-demo: .venv/.installed ## Tell the whole story on made-up data; starts its own Postgres and Valkey
+demo: .venv/.installed ## Run an end-to-end demo on sample data; starts its own Postgres and Valkey
 	@$(BIN)/auditledger demo $(DEMO_ARGS)
 
 test: lint types imports unit ## All checks: lint, types, imports, unit
@@ -60,8 +60,9 @@ simulate: .venv/.test-installed ## Faults of every kind, by seeds: SEEDS=10 (a c
 	$(BIN)/python -m tests.simulation $(and $(SEED),--seeds "$(SEED)$(COMMA)") $(and $(SEEDS),--seeds "$(SEEDS)") \
 		$(and $(MINUTES),--minutes "$(MINUTES)") $(and $(JSON),--json "$(JSON)")
 
-journal: .venv/.pip ## Record the migrations' hashes in schema/journal.json
+journal: .venv/.test-installed ## Record the migrations' hashes in schema/journal.json, and what they make in schema/catalog.json
 	$(BIN)/python tools/journal.py
+	$(BIN)/python -m tools.catalog
 
 migration: .venv/.test-installed ## Write the next migration from schema/declared: NAME=what_it_does; without NAME check
 	@$(BIN)/python -m tools.migration "$(NAME)"

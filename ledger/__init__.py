@@ -31,9 +31,11 @@ if TYPE_CHECKING:
         ProjectionFailed,
         ProofRefused,
         PublishingFailed,
+        QuarantineRefused,
         SigningRefused,
         SkipRefused,
         StreamDiverged,
+        StreamUnusable,
         TailBusy,
         Unavailable,
         UnderLegalHold,
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
     )
     from ledger.events import Appended, Entry, Event, Receipt, Tail, Unchanged
     from ledger.note import Verifier
-    from ledger.projection import Projection, Writes
+    from ledger.projection import Projection, Writes, read_views
     from ledger.proof import Consistency, Proof, Proven, check_consistency_proof, check_proof
     from ledger.quorum import Witnesses
     from ledger.signing import Key
@@ -83,8 +85,10 @@ _HOMES = {
     "Query": "ledger.effects",
     "Receipt": "ledger.events",
     "SigningRefused": "ledger.errors",
+    "QuarantineRefused": "ledger.errors",
     "SkipRefused": "ledger.errors",
     "StreamDiverged": "ledger.errors",
+    "StreamUnusable": "ledger.errors",
     "Tail": "ledger.events",
     "TailBusy": "ledger.errors",
     "Unavailable": "ledger.errors",
@@ -102,6 +106,7 @@ _HOMES = {
     "check_proof": "ledger.proof",
     "create_async_redis_connection": "ledger.connections",
     "create_redis_connection": "ledger.connections",
+    "read_views": "ledger.projection",
 }
 
 __all__ = [
@@ -134,11 +139,13 @@ __all__ = [
     "ProofRefused",
     "Proven",
     "PublishingFailed",
+    "QuarantineRefused",
     "Query",
     "Receipt",
     "SigningRefused",
     "SkipRefused",
     "StreamDiverged",
+    "StreamUnusable",
     "Tail",
     "TailBusy",
     "Unavailable",
@@ -156,6 +163,7 @@ __all__ = [
     "check_proof",
     "create_async_redis_connection",
     "create_redis_connection",
+    "read_views",
 ]
 
 

@@ -10,22 +10,56 @@ import time
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg.abc import PQGen
+from psycopg.abc import PQGen, PQGenConn
+from psycopg.pq import ConnStatus
+from psycopg.pq.abc import PGconn
+
+from ledger import forks
+from ledger.effects import Query
+from ledger.environment import without_service
 
 T = TypeVar("T")
 
 
 class _Answering:
-    """patience: seconds of silence after which it is closed and an OperationalError raised; None waits for ever.
+    """A child of a fork cannot use it (forks.py).
+
+    patience: seconds of silence after which it is closed and an OperationalError raised; None waits for ever.
 
     well: when it was known to work last, by the monotonic clock.
+    direct: its session is the server's own, none that a pooler lends. settings: statements that go with each begin.
+    differs: its role or database has settings under which our statements mean something else. wraps: a statement alone
+    gets a transaction, with the settings. connections.py finds out.
     """
 
     patience: float | None = None
+    direct = False
+    settings: tuple[Query, ...] = ()
+    differs = False
+    wraps = False
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.well = time.monotonic()
+        forks.register(self)
+
+    def after_fork(self) -> object:
+        pgconn: PGconn = self.pgconn  # type: ignore[attr-defined]
+        if pgconn.status == ConnStatus.OK:
+            forks.cut(pgconn.socket)
+        return self
+
+    @classmethod
+    def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Any]:
+        # libpq reads its environment before anything is sent, which is before the first wait.
+        gen = super()._connect_gen(conninfo)  # type: ignore[misc]
+        with without_service(conninfo):
+            wanted = next(gen)
+        try:
+            while True:
+                wanted = gen.send((yield wanted))
+        except StopIteration as stop:
+            return stop.value
 
 
 class AnsweringConnection(_Answering, psycopg.Connection[Any]):

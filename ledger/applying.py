@@ -11,9 +11,19 @@ from typing import Any
 from ledger import trouble
 from ledger.effects import Apply, Pipeline, Plan, Query, Refused, Rollback, Row
 from ledger.errors import ChainBroken, ProjectionFailed, StreamDiverged, Unavailable
-from ledger.events import Entry, Tail
+from ledger.events import Entry, Quarantined, Seen, Tail
 from ledger.findings import erased_by
-from ledger.projection import LIVE_SCHEMA, SQL, Checkpoint, Projection, Retry, Writes, building_schema
+from ledger.projection import (
+    LIVE_SCHEMA,
+    SQL,
+    Checkpoint,
+    Projection,
+    Retry,
+    Writes,
+    building_schema,
+    lock_work,
+)
+from ledger.quarantine import holds, if_chained
 from ledger.silence import end_silent_sessions
 from ledger.store import BEGIN, COMMIT, LOCK_TIMEOUT, LedgerRef
 
@@ -27,7 +37,7 @@ def advance(
     ledger: LedgerRef,
     projections: Sequence[Projection],
     start: Tail,
-    entries: Sequence[Entry],
+    entries: Sequence[Seen],
     *,
     epoch: int,
     building: bool = False,
@@ -46,13 +56,14 @@ def advance(
     names = [projection.name for projection in projections]
     last = entries[-1]
     try:
-        *_, rows, skipped, there = yield Pipeline(
+        _, rows, *_, skipped, there = yield Pipeline(
             (
                 BEGIN,
-                Query(SQL["set_path"], (schema,)),
                 Query(SQL["lock_checkpoints"], (ledger.ledger_id, names, building)),
+                lock_work(schema, projections),
+                Query(SQL["set_path"], (schema,)),
                 trouble.skips(ledger.ledger_id, names),
-                Query(SQL["hash_at"], (ledger.ledger_id, last.position)),
+                if_chained(ledger, last.position, last.hash),
             )
         )
     except Refused as refused:
@@ -61,7 +72,7 @@ def advance(
         yield Rollback()
         yield from end_silent_sessions()
         raise Unavailable(f"another worker holds the checkpoint of {', '.join(names)} for too long") from refused
-    if [tuple(row) for row in there] != [(last.hash,)]:
+    if not there[0][0] and not isinstance(last, Quarantined):  # which is of Postgres, never of a stream
         yield Rollback()
         raise StreamDiverged(f"entry {last.position} of the stream of ledger {ledger.name!r} is not the ledger's")
     held = {row[0]: Checkpoint(*row) for row in rows}
@@ -93,7 +104,7 @@ def advance_exactly(
     ledger: LedgerRef,
     projection: Projection,
     start: Tail,
-    entries: Sequence[Entry],
+    entries: Sequence[Seen],
     *,
     epoch: int,
     building: bool = False,
@@ -127,7 +138,7 @@ def apply_unseen(
     projection: Projection,
     checkpoint: Checkpoint,
     start: Tail,
-    entries: Sequence[Entry],
+    entries: Sequence[Seen],
     epoch: int,
     skips: Mapping[str, frozenset[int]],
 ) -> Plan[Checkpoint]:
@@ -136,7 +147,7 @@ def apply_unseen(
     if not fresh:
         return checkpoint
     skipped = skips.get(projection.name, frozenset())
-    kept = [entry for entry in fresh if entry.position not in skipped] if skipped else fresh
+    kept = [entry for entry in fresh if isinstance(entry, Entry) and entry.position not in skipped]
     if kept:
         error = yield Apply(_applying(projection, ledger, kept, skipped))
         if error is not None:
@@ -178,7 +189,7 @@ def _erase(
         return
     entry = Entry(ledger.name, *rows[0])
     if entry.erased:
-        about = (each for each in _about(ledger, entry, erasure, tx) if each.position not in skipped)
+        about = (each for each in _about(ledger, entry, erasure, tx) if each.position not in skipped and holds(each))
         projection.erase(ledger.ledger_id, entry, about, tx)
 
 
@@ -195,7 +206,7 @@ def _about(ledger: LedgerRef, entry: Entry, last: int, tx: Writes) -> Iterator[E
         after = rows[-1][0]
 
 
-def _unseen(checkpoint: Checkpoint, start: Tail, entries: Sequence[Entry]) -> Sequence[Entry]:
+def _unseen(checkpoint: Checkpoint, start: Tail, entries: Sequence[Seen]) -> Sequence[Seen]:
     seen = checkpoint.position - start.position
     if not 0 <= seen < len(entries):
         return ()

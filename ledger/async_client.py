@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
-from ledger import proving, store
+from ledger import forks, groups, parked, proving, quarantine, store, tree
+from ledger.callers import adrive_within
+from ledger.canonical import Draft
 from ledger.consumer import POLL, Streams, followed, reader_after
-from ledger.drive import AsyncConnection, adrive
+from ledger.cursors import AsyncConnection
+from ledger.delivery import AsyncDelivery
 from ledger.effects import Plan
-from ledger.erasure import erasing, holding, releasing, skipping
+from ledger.erasure import erasing, holding, mismatch, rebuilding_tree, releasing, skipping
 from ledger.errors import LedgerError
 from ledger.events import Appended, Entry, Event, Receipt, Tail
 from ledger.evidence import Trust, numbered
 from ledger.findings import Report
 from ledger.gathering import Gathering, receipt_of
+from ledger.groups import Group
 from ledger.opening import open_ledger, open_settings
+from ledger.parked import DeadLetter
 from ledger.projection import reached
 from ledger.proof import Consistency, Proof
 from ledger.repeats import Outcome
 from ledger.servers import AsyncServers
 from ledger.settings import Settings
 from ledger.store import Appender, Condition, LedgerRef
-from ledger.subscription import CLAIMS, AsyncDelivery, Claim, Subscription, consumer_name
+from ledger.subscription import BATCH, Subscription
 from ledger.verify import verify
 from ledger.waiting import Patience, Quiet
 from ledger.writer import AsyncWriter, prepare
@@ -46,8 +51,22 @@ class AsyncLedger:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._servers = AsyncServers(settings)
+        self._begin()
+        forks.register(self)
+
+    def _begin(self) -> None:
         self._opening = asyncio.Lock()
         self._opened: tuple[LedgerRef, AsyncWriter, Appender] | None = None
+
+    def after_fork(self) -> object:
+        """As Ledger.after_fork."""
+        had = self._opening, self._opened
+        self._begin()
+        return had
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Settings]]:
+        """As Ledger.__reduce__."""
+        return type(self), (self.settings,)
 
     @classmethod
     def open(
@@ -71,6 +90,7 @@ class AsyncLedger:
 
     async def close(self) -> None:
         """Waits for the appends under way, then gives up the connections."""
+        forks.process()
         if self._opened is not None:
             await self._opened[1].close()
         await self._servers.close()
@@ -91,8 +111,7 @@ class AsyncLedger:
         draft = prepare(event, ref.name)
         if connection is None:
             return receipt_of(await writer.write(draft, expect))
-        plan = within.append_within([draft], expect)
-        [outcome] = await adrive(plan, _given(connection), raw_errors=True)
+        [outcome] = await adrive_within(within.append_within([draft], expect), connection)
         return receipt_of(outcome)
 
     async def append_many(
@@ -104,15 +123,16 @@ class AsyncLedger:
         """As Ledger.append_many; the events may come from an async iterable."""
         ref, writer, within = await self._open()
         gathering = Gathering(ref.name)
+        begun = forks.Begun("append_many()")
         source = aiter(events) if isinstance(events, AsyncIterable) else iter(events)
         if connection is not None:
-            while not gathering.failed and (pulled := await _pull(source, gathering)):
-                drafts = list(gathering.drafts(pulled))
-                gathering.add(await adrive(within.append_within(drafts), _given(connection), raw_errors=True))
+            while not gathering.failed and (pulled := await pull(source, gathering)):
+                gathering.add(await adrive_within(within.append_within(pulled), connection))
             return gathering.result()
         under_way: asyncio.Task[list[Outcome]] | None = None
         while True:
-            pulled = await _pull(source, gathering)
+            pulled = await pull(source, gathering)
+            begun.check()
             if under_way is not None:
                 try:
                     gathering.add(await under_way)
@@ -120,11 +140,20 @@ class AsyncLedger:
                     gathering.fail(error)
             if not pulled or gathering.failed:
                 return gathering.result()
-            under_way = asyncio.create_task(writer.write_batch(gathering.drafts(pulled)))
+            under_way = asyncio.create_task(writer.write_batch(pulled))
 
-    async def erase(self, position: int, actor: str, reason: str, *, actor_type: str = "user") -> Receipt:
+    async def erase(
+        self, position: int, actor: str, reason: str, *, actor_type: str = "user", mismatched: bool = False
+    ) -> Receipt:
         """As Ledger.erase."""
-        return await self._record_own(erasing(position, actor, reason, actor_type))
+        event = erasing(position, actor, reason, actor_type)
+        stood = await self._servers.run(mismatch(await self.ref(), event, mismatched))
+        return await self._record_own(erasing(position, actor, reason, actor_type, mismatched=stood))
+
+    async def quarantine(self, position: int, actor: str, reason: str, *, actor_type: str = "user") -> Receipt:
+        """As Ledger.quarantine."""
+        event = await self._servers.run(quarantine.describe(await self.ref(), position, actor, reason, actor_type))
+        return await self._record_own(event)
 
     async def hold(self, held: tuple[str, str] | int, actor: str, reason: str, *, actor_type: str = "user") -> Receipt:
         """As Ledger.hold."""
@@ -141,6 +170,14 @@ class AsyncLedger:
     ) -> Receipt:
         """As Ledger.skip."""
         return await self._record_own(skipping(projection, position, actor, reason, actor_type))
+
+    async def rebuild_tree(
+        self, actor: str, reason: str, *, checkpoints: Sequence[int] = (), actor_type: str = "user"
+    ) -> Receipt:
+        """As Ledger.rebuild_tree."""
+        ref = await self.ref()
+        stands = await self._servers.run(tree.stands(ref, checkpoints))
+        return await self._record_own(rebuilding_tree(ref.name, checkpoints, stands, actor, reason, actor_type))
 
     async def tail(self) -> Tail:
         """Position, hash and time of the newest entry."""
@@ -163,48 +200,65 @@ class AsyncLedger:
         """As Ledger.follow."""
         ref = await self.ref()
         reader = await self._servers.run(reader_after(ref, (await self.tail()).position if after is None else after))
-        redis_client = self._servers.new_redis() if self.settings.redis_url is not None else None
-        quiet, streams = Quiet(idle), Streams(redis_client is not None)
-        try:
+        begun, has_redis = forks.Begun("follow()"), self.settings.redis_url is not None
+        quiet, streams = Quiet(idle), Streams(has_redis)
+        async with self._servers.own_redis(begun) if has_redis else nullcontext() as redis_client:
             while not quiet.over:
                 plan = followed(reader, streams, quiet.wait)
                 for entry in await self._servers.run(plan, redis_client):
                     reader.tail = entry.tail
-                    yield entry
+                    if isinstance(entry, Entry):
+                        yield entry
+                    begun.check()
                     quiet.broken()
-        finally:
-            if redis_client is not None:
-                await redis_client.aclose()
 
     async def subscribe(
         self,
         group: str,
         *,
-        after: int = 0,
+        after: int | None = None,
         consumer: str | None = None,
+        batch_size: int = BATCH,
+        actions: Sequence[str] | None = None,
         claim_after: float = 60.0,
         max_tries: int = 5,
         idle: float | None = None,
     ) -> AsyncIterator[AsyncDelivery]:
         """As Ledger.subscribe; `await delivery.ack()`."""
-        redis_client = self._servers.new_redis()
+        begun = forks.Begun("subscribe()")
         subscription = Subscription(
-            await self.ref(),
-            group,
-            consumer or consumer_name(),
-            after=after,
-            claim_after=claim_after,
-            max_tries=max_tries,
-        )
+            await self.ref(), group, consumer,
+            after=after, batch_size=batch_size, actions=actions, claim_after=claim_after, max_tries=max_tries,
+        )  # fmt: skip
         quiet = Quiet(idle)
-        try:
+        async with self._servers.own_redis(begun) as redis_client:
+            await self._servers.run(subscription.begin(), redis_client)
             while not quiet.over:
-                for claim in await self._servers.run(subscription.next_claims(CLAIMS, quiet.wait), redis_client):
-                    yield AsyncDelivery(claim, partial(self._acknowledge, subscription, claim))
+                for claim in await self._servers.run(subscription.next_claims(quiet.wait), redis_client):
+                    yield AsyncDelivery(claim, subscription, self._servers.run)
+                    begun.check()
                     quiet.broken()
             await self._servers.run(subscription.save(), redis_client)
-        finally:
-            await redis_client.aclose()
+
+    async def groups(self) -> list[Group]:
+        """As Ledger.groups."""
+        return await self._servers.run(groups.groups(await self.ref()))
+
+    async def delete_group(self, name: str) -> None:
+        """As Ledger.delete_group."""
+        await self._servers.run(groups.delete_group(await self.ref(), name))
+
+    async def reset_group(self, name: str, *, after: int) -> None:
+        """As Ledger.reset_group."""
+        await self._servers.run(groups.reset_group(await self.ref(), name, after))
+
+    async def dead_letters(self, group: str) -> list[DeadLetter]:
+        """As Ledger.dead_letters."""
+        return await self._servers.run(parked.dead_letters(await self.ref(), group))
+
+    async def redeliver(self, group: str, position: int) -> None:
+        """As Ledger.redeliver."""
+        await self._servers.run(parked.redeliver(await self.ref(), group, position))
 
     async def wait_for(self, receipt: Receipt | int, projection: str, *, timeout: float = 10.0) -> None:
         """As Ledger.wait_for."""
@@ -273,11 +327,9 @@ class AsyncLedger:
         ref, writer, _ = await self._open()
         return receipt_of(await writer.write_own(prepare(event, ref.name, own=True)))
 
-    async def _acknowledge(self, subscription: Subscription, claim: Claim) -> None:
-        await self._servers.run(subscription.acknowledge(claim))
-
     async def _open(self) -> tuple[LedgerRef, AsyncWriter, Appender]:
         """The ledger; who appends on our own connections; who appends in callers' transactions."""
+        forks.process()
         if self._opened is None:
             async with self._opening:
                 if self._opened is None:
@@ -287,22 +339,22 @@ class AsyncLedger:
         return self._opened
 
 
-async def _pull(source: Iterator[Event] | AsyncIterator[Event], gathering: Gathering) -> list[Event]:
-    if not isinstance(source, AsyncIterator):
-        return gathering.pull(source)
-    pulled: list[Event] = []
-    try:
-        while len(pulled) < gathering.size:
-            pulled.append(await anext(source))
-    except StopAsyncIteration:
-        pass
-    except Exception as error:
-        gathering.source_failed(error)
-    return pulled
+_PAUSE = 100
+"""Events that are encoded without letting other tasks run."""
 
 
-def _given(connection: AsyncConnection) -> Callable[[], Awaitable[AsyncConnection]]:
-    async def given() -> AsyncConnection:
-        return connection
+async def pull(source: Iterator[Event] | AsyncIterator[Event], gathering: Gathering) -> list[Draft]:
+    """`Gathering.pull`, awaited."""
+    if not gathering.ended:
+        with gathering.pulling():
+            async for event in source if isinstance(source, AsyncIterator) else _paused(source):
+                if not gathering.take(event):
+                    break
+    return gathering.batch()
 
-    return given
+
+async def _paused(source: Iterator[Event]) -> AsyncIterator[Event]:
+    for number, event in enumerate(source, start=1):
+        yield event
+        if number % _PAUSE == 0:
+            await asyncio.sleep(0)

@@ -3,6 +3,7 @@
 envelopes.jsonl   line i is exactly an envelope
 bodies.jsonl      line i is exactly its body; an empty line where it was erased
 manifest.json     what the two should hold (class Manifest)
+quarantined.jsonl rows that do not hold and are quarantined, as they stand; missing where there are none
 
 Beside them lie the ledger's newest checkpoint and the tree that it signs, where there is one (layout.py).
 """
@@ -11,8 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
+from contextlib import ExitStack, suppress
 from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal, NamedTuple
@@ -20,32 +20,28 @@ from typing import Annotated, BinaryIO, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from ledger.canonical import digest
-from ledger.envelopes import Envelope, Hash, Name, Position, parse_envelope
+from ledger.canonical import digest, microseconds
+from ledger.envelopes import NO_BODY, Envelope, Hash, Name, Position, body_columns, parse_body, read_envelope
 from ledger.errors import EvidenceRefused, NoteRefused, UsageError
 from ledger.events import GENESIS
 from ledger.evidence import Claim, Trust, given_claims, kept_claim
-from ledger.findings import (
-    ERASED,
-    ERASED_TYPE,
-    ERASURE_ERASED,
-    Findings,
-    Link,
-    Report,
-    Walk,
-    body_missing,
-    check_tail,
-)
+from ledger.findings import OWN_ERASED, Findings, Link, Report, Walk, body_missing, check_tail, erased_mismatched
 from ledger.layout import CHECKPOINT, TILES, LayoutCheck, open_file
+from ledger.marks import Mark, leaf_of
 from ledger.note import MAX_NOTE
+from ledger.ownentries import OwnEntries, OwnEntry, Target
+from ledger.quarantined import QUARANTINED, RECORD, Quarantine
+from ledger.rules import ERASED, ERASED_TYPE, broken, is_own, surely_kept
 
 ENVELOPES, BODIES, MANIFEST = "envelopes.jsonl", "bodies.jsonl", "manifest.json"
 _LONGEST = 1024 * 1024
 """Bytes of a line; those of the format are far shorter."""
+_LONGEST_ROW = 2**30
+"""Bytes of a row that is quarantined, whose body may be as long as Postgres takes it."""
+_ERASURE = b'{"action":"%b",' % ERASED.encode()
+"""How the envelope of an erasure begins."""
 _STEP = 1_000
 """Entries between two calls of `progress`."""
-_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 _Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
@@ -88,7 +84,8 @@ def verify_bundle(
     checkpoints: Sequence[tuple[str, bytes]] = (),
     trust: Trust | None = None,
 ) -> Report:
-    """Checks a bundle: every envelope's form, hash, link and time, every body, and that the manifest names them all.
+    """Checks a bundle: every envelope's form, hash, link and time, every body, that all keep the rules, and that the
+    manifest names them all.
 
     A changed envelope shows at the entry after it, whose `prev` no longer fits; the newest one, in the manifest.
     Where the bundle has a checkpoint and tiles, they must be those of its envelopes; with keys, signed as demanded.
@@ -104,8 +101,10 @@ def verify_bundle(
         if not (folder / MANIFEST).exists():
             raise UsageError(f"{folder} is no bundle: it has no {MANIFEST}")
         manifest, as_exported = _manifest(folder / MANIFEST)
-        check = _Check(manifest)
-        tree = _tree(folder, manifest, checkpoints, trust or Trust(), check.findings)
+        found = Findings()
+        tree = _tree(folder, manifest, checkpoints, trust or Trust(), found)
+        erasures = _erasures(folder / ENVELOPES)
+        check = _Check(manifest, found, tree, erasures, _quarantine(folder, manifest.ledger))
         if not as_exported:
             check.findings.add(manifest.last, "tail_mismatch", f"{MANIFEST} is not as an export writes it")
         with ExitStack() as stack:
@@ -113,10 +112,9 @@ def verify_bundle(
             lines = [_lines(stack.enter_context(open_file(path)), path) for path in paths]
             for line, body in zip_longest(*lines):
                 check.take(line, body)
-                if tree is not None and line is not None:
-                    tree.take(line.text)
                 if progress is not None and (check.lines % _STEP == 0 or check.lines == manifest.entries):
                     progress(check.lines, max(check.lines, manifest.entries))
+        check.pass_holes(manifest.last + 1)
         if tree is not None:
             tree.end()
     except OSError as error:
@@ -188,26 +186,74 @@ def unusable(path: Path, error: OSError) -> UsageError:
     return UsageError(f"{path} cannot be used: {error.strerror or error}")
 
 
-def _lines(file: BinaryIO, path: Path) -> Iterator[_Line]:
-    while text := file.readline(_LONGEST):
-        if len(text) == _LONGEST:
-            raise EvidenceRefused(f"{path} has a line of more than {_LONGEST} bytes: no bundle has")
+def _lines(file: BinaryIO, path: Path, longest: int = _LONGEST) -> Iterator[_Line]:
+    while text := file.readline(longest):
+        if len(text) == longest:
+            raise EvidenceRefused(f"{path} has a line of more than {longest} bytes: no bundle has")
         yield _Line(text.removesuffix(b"\n"), text.endswith(b"\n"))
+
+
+def _erasures(path: Path) -> dict[int, int]:
+    """By position, the entries that an erasure names, and the position of the first one after them."""
+    erased: dict[int, int] = {}
+    with open_file(path) as file:
+        for line in _lines(file, path):
+            if line.text.startswith(_ERASURE):
+                with suppress(ValueError):
+                    said = read_envelope(line.text)
+                    named = _own(said).named
+                    if named is not None and named < said.position:
+                        erased.setdefault(named, said.position)
+    return erased
+
+
+def _quarantine(folder: Path, ledger: str) -> Quarantine:
+    """Reads what stands behind the entries that it is about, before anything else is checked."""
+
+    def lines(name: str, longest: int = _LONGEST) -> Iterator[bytes]:
+        path = folder / name
+        if path.exists():
+            with open_file(path) as file:
+                yield from (line.text for line in _lines(file, path, longest))
+
+    records = {at: envelope for at, envelope in enumerate(lines(ENVELOPES)) if envelope.startswith(RECORD)}
+    bodies = enumerate(lines(BODIES)) if records else ()
+    pairs = ((records[at], body) for at, body in bodies if at in records)
+    return Quarantine.read(ledger, pairs, lines(QUARANTINED, _LONGEST_ROW))
+
+
+def _own(said: Envelope) -> OwnEntry:
+    return OwnEntry(said.position, said.action, said.resource_type, said.resource_id)
 
 
 class _Check:
     """Takes the lines of both files, pair by pair."""
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        findings: Findings,
+        tree: LayoutCheck | None,
+        erasures: dict[int, int],
+        quarantine: Quarantine,
+    ) -> None:
+        """erasures: see `_erasures`."""
         self.manifest = manifest
-        self.findings = Findings()
+        self.findings = findings
+        self.tree = tree
+        self.erasures = erasures
+        self.quarantine = quarantine
         prev = bytes.fromhex(manifest.prev)
         self.walk = Walk(Link(manifest.first - 1, prev, prev, None), self.findings)
+        self.own = OwnEntries(self.findings, whole=manifest.first == 1)
+        # What the own entries to come will name: what is erased, and erasures, which nothing may leave out.
+        self.targets: dict[int, Target] = {}
         self.lines = 0
         self.erased = 0
         self.surplus = 0
         # The positions, in decimal, of erased entries for which no erasure has come yet.
         self.unexcused: dict[str, int] = {}
+        self.passed: Mark | None = None
 
     def take(self, line: _Line | None, body: _Line | None) -> None:
         if line is None:
@@ -215,43 +261,112 @@ class _Check:
             return
         self.lines += 1
         hashed = digest(line.text)
+        said, problem = None, ""
         try:
             said = _well_formed(line, self.manifest.ledger)
         except ValueError as error:
-            position = self.walk.last.position + 1
-            detail = f"line {self.lines} of {ENVELOPES} is not an envelope of the format: {error}"
-            self.findings.add(position, "hash_mismatch", detail)
+            problem = f"line {self.lines} of {ENVELOPES} is not an envelope of the format: {error}"
+        if said is not None:
+            self.pass_holes(said.position)
+        position = said.position if said is not None else self.walk.last.position + 1
+        if position in self.quarantine.known and self._passes(position, line):
+            self.erased += body is not None and not body.text
+            return
+        if self.tree is not None:
+            self.tree.take(line.text)
+        if said is None:
+            self.findings.add(position, "hash_mismatch", problem)
             self.walk.step(Link(position, hashed, hashed, None), self.walk.last.stored)
             self.erased += body is not None and not body.text
             return
-        recorded = (said.recorded_at - _EPOCH) // _MICROSECOND
+        recorded = microseconds(said.recorded_at)
         self.walk.step(Link(said.position, hashed, hashed, recorded), bytes.fromhex(said.prev))
-        is_erasure = said.action == ERASED and said.resource_type == ERASED_TYPE
-        if is_erasure and said.resource_id is not None:
+        if said.action == ERASED and said.resource_type == ERASED_TYPE and said.resource_id is not None:
             self.unexcused.pop(said.resource_id, None)
-        self._take_body(said, body, is_erasure)
+            self._take_erasure(said, body)
+        stands = self._take_body(said, body)
+        self._take_rules(said, hashed, b"" if body is None else body.text, stands=stands)
 
-    def _take_body(self, said: Envelope, body: _Line | None, is_erasure: bool) -> None:
+    def pass_holes(self, until: int) -> None:
+        """Entries without a line that are quarantined, from the last entry up to `until`."""
+        while self.walk.last.position + 1 < until:
+            mark = self.quarantine.mark_of(self.walk.last.position + 1, None)
+            if mark is None:
+                return
+            self._pass(mark, mark.hash)
+
+    def _passes(self, position: int, line: _Line) -> bool:
+        """Is a line what is on record as quarantined? Then it is named as that.
+
+        Further lines of the same position, where more than one row stood there, belong to it.
+        """
+        if self.passed is not None and self.passed.position == position:
+            return True
+        mark = self.quarantine.mark_of(position, line.text)
+        if mark is not None:
+            self._pass(mark, leaf_of(line.text, mark))
+        return mark is not None
+
+    def _pass(self, mark: Mark, leaf: bytes) -> None:
+        self.findings.add(*mark.finding())
+        self.passed = mark
+        self.walk.last = Link(mark.position, mark.hash, mark.hash, self.walk.last.recorded)
+        if self.tree is not None:
+            self.tree.take(leaf, quarantined=True)
+
+    def _take_erasure(self, said: Envelope, body: _Line | None) -> None:
+        """Whether it says that the body which it removed was not its envelope's."""
+        try:
+            metadata = msgspec.json.decode(parse_body(body.text if body is not None else b"")[2] or "")
+            stood, erased = metadata.get("mismatched"), int(said.resource_id or 0)
+        except (AttributeError, ValueError):
+            return
+        if stood is not None and erased < said.position:
+            self.findings.add(erased, "body_mismatch", erased_mismatched(said.actor, said.position, stood))
+
+    def _take_body(self, said: Envelope, body: _Line | None) -> bool:
+        """Does the body stand that the envelope names?"""
         position = said.position
         if body is None:
             self.findings.add(position, "body_missing", f"{BODIES} ends before its line")
         elif not body.whole:
             self.findings.add(position, "body_mismatch", f"its line in {BODIES} is cut off")
         elif body.text:
-            if digest(body.text).hex() != said.body:
-                self.findings.add(position, "body_mismatch", "its body is not the one that its envelope names")
+            if digest(body.text).hex() == said.body:
+                return True
+            self.findings.add(position, "body_mismatch", "its body is not the one that its envelope names")
         else:
             self.erased += 1
-            if is_erasure:
-                self.findings.add(position, "body_missing", ERASURE_ERASED)
+            if is_own(said.action):
+                self.findings.add(position, "body_missing", OWN_ERASED)
             else:
                 self.unexcused[str(position)] = position
+        return False
+
+    def _take_rules(self, said: Envelope, hashed: bytes, body: bytes, *, stands: bool) -> None:
+        position = said.position
+        texts = NO_BODY
+        if stands:
+            try:
+                texts = body_columns(body)
+            except ValueError as error:
+                self.findings.add(position, "rule_broken", f"body_form: a body has the form of format.md; {error}")
+        if not surely_kept(said.actor, said.actor_type, said.action, said.resource_type, said.resource_id, body):
+            for rule in broken(said.columns(hashed, texts)):
+                self.findings.add(position, "rule_broken", str(rule))
+        if position in self.erasures or said.action == ERASED:
+            erased = self.erasures.get(position)
+            self.targets[position] = Target(said.action, said.resource_type, said.resource_id, bool(body), erased)
+        if is_own(said.action):
+            entry = _own(said)
+            self.own.take(entry, None if entry.named is None else self.targets.get(entry.named))
 
     def end(self) -> None:
         """What only shows once all lines are read."""
         manifest, last, add = self.manifest, self.walk.last, self.findings.add
         for position in self.unexcused.values():
-            add(position, "body_missing", body_missing(position))
+            mark = self.quarantine.mark_of(position, None)
+            add(*(mark.finding() if mark is not None else (position, "body_missing", body_missing(position))))
         if self.surplus:
             add(last.position, "body_mismatch", f"{BODIES} has {self.surplus} lines more than {ENVELOPES}")
         if manifest.first == 1 and manifest.prev != GENESIS.hex():
@@ -267,7 +382,7 @@ def _well_formed(line: _Line, ledger: str) -> Envelope:
     """The line's envelope. Raises ValueError saying what is wrong with its form."""
     if not line.whole:
         raise ValueError("it is cut off")
-    said = parse_envelope(line.text)
+    said = read_envelope(line.text)
     if said.ledger != ledger:
         raise ValueError(f"it is of ledger {said.ledger!r}")
     return said

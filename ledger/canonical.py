@@ -17,15 +17,10 @@ from blake3 import blake3
 
 from ledger.errors import InvalidEvent
 from ledger.events import Entry, Event
+from ledger.rules import LIMITS, MAX_BODY, OWN_ACTIONS, is_own
 from ledger.values import json_text
 
-MAX_BODY = 256 * 1024
-"""Bytes of a body, its punctuation and salt included."""
-OWN_ACTIONS = "ledger."
-"""Actions that begin so are the ledger's own (format.md, "Envelope")."""
-
 _KEY_CONTEXT = "auditledger 2026-11 idempotency key to entry id"
-_LIMITS = {"action": 128, "actor": 255, "actor_type": 64, "resource_type": 64, "resource_id": 255}
 _string = msgspec.json.Encoder().encode
 _json_string = lru_cache(maxsize=4096)(_string)  # actors, actions and types come again and again
 _WHOLE = (
@@ -39,6 +34,7 @@ POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 class Draft(msgspec.Struct, frozen=True, gc=False):
     """An event ready for the chain.
 
+    event: what was said but for the body, in plain strings: nothing that the caller may change afterwards.
     id_bytes: 16. named: was the id the caller's (then it may be there already), or made for this append?
     occurred: microseconds since 2000-01-01 UTC. before, after, metadata: JSON texts, UTF-8; None for NULL.
     salt: 16 bytes. size: about how many bytes it takes, for bounding batches.
@@ -73,6 +69,7 @@ def draft(event: Event, ledger: str, *, now: int, entry_id: bytes, salt: bytes, 
     has neither id nor idempotency_key. salt: 16 random bytes. own: allow the ledger's own actions.
     Raises InvalidEvent with the field or JSON path.
     """
+    event, said = _plain(event), event
     try:
         who = _who(event.action, event.actor, event.actor_type)
         foot = _foot(event.resource_type, event.resource_id)
@@ -80,11 +77,11 @@ def draft(event: Event, ledger: str, *, now: int, entry_id: bytes, salt: bytes, 
         _who.__wrapped__(event.action, event.actor, event.actor_type)
         _foot.__wrapped__(event.resource_type, event.resource_id)
         raise
-    if not own and event.action.startswith(OWN_ACTIONS):
+    if not own and is_own(event.action):
         raise InvalidEvent("action", f"actions that begin with {OWN_ACTIONS!r} are the ledger's own")
-    before = json_text(event.before, "before")
-    after = json_text(event.after, "after")
-    metadata = json_text(event.metadata, "metadata")
+    before = json_text(said.before, "before")
+    after = json_text(said.after, "after")
+    metadata = json_text(said.metadata, "metadata")
     body = body_bytes(before, after, metadata, salt)
     if len(body) > MAX_BODY:
         raise InvalidEvent("body", f"before, after and metadata take {len(body)} bytes; at most {MAX_BODY} are allowed")
@@ -233,10 +230,13 @@ def utc(moment: datetime, path: str) -> datetime:
     """The same moment in UTC. Raises InvalidEvent for a naive one, and where UTC leaves the years 0001-9999."""
     if not isinstance(moment, datetime):
         raise InvalidEvent(path, f"must be a datetime, not {type(moment).__name__}")
-    if moment.tzinfo is None or moment.utcoffset() is None:
+    offset = moment.utcoffset()
+    if moment.tzinfo is None or offset is None:
         raise InvalidEvent(path, "a naive datetime: give it a time zone")
     try:
-        return moment.astimezone(UTC)
+        # Not by astimezone, nor by a difference: a subclass (pendulum's, freezegun's) may give what is no datetime.
+        fields = (moment.year, moment.month, moment.day, moment.hour, moment.minute, moment.second, moment.microsecond)
+        return datetime(*fields, tzinfo=UTC) - offset
     except OverflowError:
         raise InvalidEvent(path, "outside the years 0001-9999 in UTC") from None
 
@@ -248,6 +248,27 @@ def entry_id_for(idempotency_key: str) -> UUID:
     number = int.from_bytes(hashed.digest(length=16), "big")
     number &= ~(0xF << 76) & ~(0x3 << 62)
     return UUID(int=number | 8 << 76 | 2 << 62)
+
+
+def _plain(event: Event) -> Event:
+    """The event without its body, its strings as Python's own, whatever a subclass says that they are."""
+    fields = (
+        event.actor,
+        event.action,
+        event.resource_type,
+        event.resource_id,
+        event.actor_type,
+        event.idempotency_key,
+    )
+    actor, action, resource_type, resource_id, actor_type, key = (
+        str.__str__(each) if isinstance(each, str) else each for each in fields
+    )
+    return Event(
+        *(actor, action, resource_type, resource_id, actor_type),  # type: ignore[arg-type]
+        id=event.id,
+        idempotency_key=key,
+        occurred_at=event.occurred_at,
+    )
 
 
 def _chosen_id(event: Event) -> UUID | None:
@@ -289,7 +310,7 @@ def _foot(resource_type: str | None, resource_id: str | None) -> bytes:
 
 def _member(value: Any, field: str, limit: int | None = None) -> bytes:
     """A string of the event as it stands in the envelope. Raises InvalidEvent where the format does not allow it."""
-    limit = limit or _LIMITS[field]
+    limit = limit or LIMITS[field]
     if not isinstance(value, str):
         raise InvalidEvent(field, f"must be a string, not {type(value).__name__}")
     if not 1 <= len(value) <= limit:

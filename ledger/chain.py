@@ -60,14 +60,20 @@ def check_link(tail: Tail, entry: Entry) -> None:
         raise ChainBroken(entry.position, f"does not follow entry {tail.position}")
     if entry.prev_hash != tail.hash:
         raise ChainBroken(entry.position, f"its prev is not the hash of entry {tail.position}")
-    if entry.recorded_at < tail.recorded_at:
+    if entry.recorded_at is not None and entry.recorded_at < tail.recorded_at:
         raise ChainBroken(entry.position, f"recorded earlier than entry {tail.position}")
 
 
 def check_entry(entry: Entry) -> None:
     """Raises ChainBroken where the entry's hash is not its envelope's, or its body not the one its envelope names."""
-    if digest(envelope(entry)) != entry.hash:
+    try:
+        true = digest(envelope(entry)) == entry.hash
+    except (AttributeError, OverflowError, TypeError):
+        raise ChainBroken(entry.position, "it has no envelope: a NULL, or a time out of range") from None
+    if not true:
         raise ChainBroken(entry.position, "its hash is not the hash of its envelope")
     body_bytes = body(entry)
     if body_bytes is not None and digest(body_bytes) != entry.body_hash:
         raise ChainBroken(entry.position, "its body is not the one that its envelope names")
+    if body_bytes is None and (entry.before_json, entry.after_json, entry.metadata_json) != (None, None, None):
+        raise ChainBroken(entry.position, "its salt was removed, but not all of its body")

@@ -16,17 +16,27 @@ import msgspec
 
 from ledger import tree
 from ledger.checkpoint import Checkpoint
-from ledger.errors import CosignaturesMissing, InvalidSetting, SigningRefused, Unavailable, WitnessRefused
+from ledger.errors import (
+    ChainBroken,
+    CosignaturesMissing,
+    NoteRefused,
+    SigningRefused,
+    Unavailable,
+    WitnessRefused,
+)
 from ledger.note import Signer, parse_note, sign, verified_by
 from ledger.publishing import AnyPublisher, Once, Publisher, check_require, publish, publisher_of
 from ledger.servers import Servers
 from ledger.settings import Settings
 from ledger.signing import AnyKey, Guarded, State, create_state, key_of, locked, origin_of, verifier_of
+from ledger.stops import Stops
 from ledger.store import LedgerRef, find_ledger
 from ledger.tree import Head, Kept
 
 log = logging.getLogger(__name__)
 
+_LOOKED_AT = 100
+"""Kept checkpoints among which the newest that our keys signed is looked for: others may stand before it."""
 Progress: TypeAlias = Callable[[int, int], None]
 Prove: TypeAlias = Callable[[int], Sequence[bytes]]
 """Gives the consistency proof from an older size of the log to the checkpoint's."""
@@ -96,6 +106,7 @@ class Checkpointer:
         self._cosign = cosign
         self._new_state = new_state
         self._ref: LedgerRef | None = None
+        self._stops = Stops(servers, "sign")
 
     @property
     def ref(self) -> LedgerRef:
@@ -113,13 +124,19 @@ class Checkpointer:
     def run(self, stop: threading.Event, every: float) -> None:
         """A checkpoint every so many seconds until `stop` is set; a server that is away is waited for.
 
-        No publisher gets again what it took last. Raises what `checkpoint` raises, but Unavailable.
+        Where the ledger does not hold it signs nothing, and looks again after growing pauses. No publisher gets again
+        what it took last. Raises what `checkpoint` raises, but Unavailable, ChainBroken and SigningRefused.
         """
         self._publishers = [Once(publisher) for publisher in self._publishers]
         done: Checkpointed | None = None
         while not stop.is_set():
             try:
-                done = self._step(done)
+                if not self._stops.waits(self.name):
+                    done = self._step(done)
+                    self._stops.passed(self.name, self.ref)
+            except (ChainBroken, SigningRefused) as error:
+                position = error.position if isinstance(error, ChainBroken) else None
+                self._stops.stopped(self.name, self.ref, error, position=position)
             except Unavailable as error:
                 log.warning("%s; trying again", error)
             stop.wait(every)
@@ -143,11 +160,11 @@ class Checkpointer:
             for path in self._states:
                 create_state(path, self.origin)
         with locked(self._states, self.origin, self._servers.settings.lock_timeout) as states:
-            kept = self._servers.run(tree.newest_kept(ref))
+            kept = self._servers.run(tree.newest_of(ref, self.origin, _LOOKED_AT))
             trusted = [state.head for state in states] + self._trusted(kept)
             head = self._servers.run(tree.extend(ref, trusted, progress))
             checkpoint = Checkpoint(self.origin, head.size, head.root)
-            there = self._servers.run(tree.kept_at(ref, head.size))
+            there = self._servers.run(tree.kept_at(ref, head.size, self.origin))
             missing = self._missing(checkpoint, there)
             self._advance(states, head)
             if there is not None and not missing:
@@ -185,27 +202,25 @@ class Checkpointer:
     def _prove(self, old: int, new: int) -> list[bytes]:
         return self._servers.run(tree.consistency_proof(self.ref, old, new))
 
-    def _trusted(self, kept: Kept | None) -> list[Head]:
-        """What the database keeps is believed as far as our own keys signed it."""
-        if kept is None:
-            return []
-        note = parse_note(kept.note)
-        said = Checkpoint.parse(note.text)
-        return [Head(said.size, said.root, None)] if verified_by(note, self._verifiers) else []
+    def _trusted(self, kept: Sequence[Kept]) -> list[Head]:
+        """What the database keeps is believed as far as our own keys signed it: the newest of these."""
+        for each in kept:
+            try:
+                note = parse_note(each.note)
+                said = Checkpoint.parse(note.text)
+            except NoteRefused:
+                continue
+            if verified_by(note, self._verifiers):
+                return [Head(said.size, said.root, None)]
+        return []
 
     def _missing(self, checkpoint: Checkpoint, kept: Kept | None) -> list[Signer]:
         """The keys whose signature the kept checkpoint of that size does not have yet."""
         if kept is None:
             return self._signers
         note = parse_note(kept.note)
-        said = Checkpoint.parse(note.text)
-        if said.origin != self.origin:
-            raise InvalidSetting(
-                f"the checkpoint of {said.size} entries that is kept is one of {said.origin!r}: under another name "
-                "the ledger needs a further entry first"
-            )
         if note.text != checkpoint.text:
-            raise SigningRefused("forked", f"another root is kept of the first {said.size} entries of {self.name!r}")
+            raise SigningRefused("forked", f"another root is kept of the first {kept.size} entries of {self.name!r}")
         signed = verified_by(note, self._verifiers)
         pairs = zip(self._signers, self._verifiers, strict=True)
         return [signer for signer, verifier in pairs if verifier not in signed]

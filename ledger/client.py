@@ -6,30 +6,34 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
-from ledger import proving, store
+from ledger import forks, groups, parked, proving, quarantine, store, tree
+from ledger.callers import drive_within
 from ledger.consumer import POLL, Streams, followed, reader_after
-from ledger.drive import Connection, drive
+from ledger.cursors import Connection
+from ledger.delivery import Delivery
 from ledger.effects import Plan
-from ledger.erasure import erasing, holding, releasing, skipping
+from ledger.erasure import erasing, holding, mismatch, rebuilding_tree, releasing, skipping
 from ledger.errors import LedgerError
 from ledger.events import Appended, Entry, Event, Receipt, Tail
 from ledger.evidence import Trust, numbered
 from ledger.findings import Report
 from ledger.gathering import Gathering, receipt_of
+from ledger.groups import Group
 from ledger.opening import open_ledger, open_settings
+from ledger.parked import DeadLetter
 from ledger.projection import reached
 from ledger.proof import Consistency, Proof
 from ledger.repeats import Outcome
 from ledger.servers import Servers
 from ledger.settings import Settings
 from ledger.store import Appender, Condition, LedgerRef
-from ledger.subscription import CLAIMS, Claim, Delivery, Subscription, consumer_name
+from ledger.subscription import BATCH, Subscription
 from ledger.verify import verify
 from ledger.waiting import Patience, Quiet
 from ledger.writer import Writer, prepare
@@ -48,8 +52,22 @@ class Ledger:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._servers = Servers(settings)
+        self._begin()
+        forks.register(self)
+
+    def _begin(self) -> None:
         self._opening = threading.Lock()
         self._opened: tuple[LedgerRef, Writer, Appender] | None = None
+
+    def after_fork(self) -> object:
+        """In a child: connects anew when it is next used. See forks.py."""
+        had = self._opening, self._opened
+        self._begin()
+        return had
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Settings]]:
+        """Pickled by its settings, as multiprocessing does where it does not fork: another one on the same ledger."""
+        return type(self), (self.settings,)
 
     @classmethod
     def open(
@@ -100,28 +118,30 @@ class Ledger:
         draft = prepare(event, ref.name)
         if connection is None:
             return receipt_of(writer.write(draft, expect))
-        [outcome] = drive(within.append_within([draft], expect), lambda: connection, raw_errors=True)
+        [outcome] = drive_within(within.append_within([draft], expect), connection)
         return receipt_of(outcome)
 
     def append_many(self, events: Iterable[Event], *, connection: Connection | None = None) -> Appended:
         """Records any number of events, in batches, in constant memory: how many were new, and the last one's receipt.
 
-        Entries are encoded while Postgres takes those before them. At a bad event or a conflict everything before it is
-        recorded and nothing after it; the error says which event it was and what was recorded.
+        Each is encoded as it is when the iterable gives it, while Postgres takes those before it. At a bad event or a
+        conflict everything before it is recorded and nothing after it; the error says which event it was and what was
+        recorded.
         connection: as in append; then everything is recorded or nothing.
         """
         ref, writer, within = self._open()
         gathering = Gathering(ref.name)
+        begun = forks.Begun("append_many()")
         iterator = iter(events)
         if connection is not None:
             while not gathering.failed and (pulled := gathering.pull(iterator)):
-                drafts = list(gathering.drafts(pulled))
-                gathering.add(drive(within.append_within(drafts), lambda: connection, raw_errors=True))
+                gathering.add(drive_within(within.append_within(pulled), connection))
             return gathering.result()
         with ThreadPoolExecutor(1) as executor:
             under_way: Future[list[Outcome]] | None = None
             while True:
                 pulled = gathering.pull(iterator)
+                begun.check()
                 if under_way is not None:
                     try:
                         gathering.add(under_way.result())
@@ -129,17 +149,33 @@ class Ledger:
                         gathering.fail(error)
                 if not pulled or gathering.failed:
                     return gathering.result()
-                under_way = executor.submit(writer.write_batch, gathering.drafts(pulled))
+                under_way = executor.submit(writer.write_batch, pulled)
 
-    def erase(self, position: int, actor: str, reason: str, *, actor_type: str = "user") -> Receipt:
+    def erase(
+        self, position: int, actor: str, reason: str, *, actor_type: str = "user", mismatched: bool = False
+    ) -> Receipt:
         """Removes the body of the entry at a position, and records in the same transaction who did it and why.
 
         Envelope and hash stay, so the chain does. The stream's copy goes when the relay publishes the erasure, what
         views made of the body when they come to it; erasure.py says what is not reached. Returns the erasure's receipt,
         or the first one where the same actor erased it before for the same reason.
+        mismatched: also a body that is not the one that its envelope names. That was evidence: what it came to is
+        recorded with the erasure, and `verify` goes on naming it.
         Raises ErasureRefused (no such entry, one of the ledger's own, erased already), UnderLegalHold, InvalidEvent.
         """
-        return self._record_own(erasing(position, actor, reason, actor_type))
+        event = erasing(position, actor, reason, actor_type)
+        stood = self._servers.run(mismatch(self.ref, event, mismatched))
+        return self._record_own(erasing(position, actor, reason, actor_type, mismatched=stood))
+
+    def quarantine(self, position: int, actor: str, reason: str, *, actor_type: str = "user") -> Receipt:
+        """Records that the entry at a position does not hold: what is wrong, and the digests of what stands there.
+
+        Workers, which stop before such an entry, go on past it as long as just that stands there; `verify` goes on
+        naming it, as `quarantined`. Nothing is changed. Saying it again gets the first receipt.
+        Raises QuarantineRefused where the entry holds or is not there yet, InvalidEvent.
+        """
+        event = self._servers.run(quarantine.describe(self.ref, position, actor, reason, actor_type))
+        return self._record_own(event)
 
     def hold(self, held: tuple[str, str] | int, actor: str, reason: str, *, actor_type: str = "user") -> Receipt:
         """Places a legal hold: nothing about a resource (type, id), or not the entry at a position, may be erased.
@@ -160,6 +196,18 @@ class Ledger:
         """
         return self._record_own(skipping(projection, position, actor, reason, actor_type))
 
+    def rebuild_tree(
+        self, actor: str, reason: str, *, checkpoints: Sequence[int] = (), actor_type: str = "user"
+    ) -> Receipt:
+        """Removes all tiles of the Merkle tree, and kept checkpoints of these sizes, and records what stood there.
+
+        For tiles and checkpoints that `verify` finds wrong; the next signature makes the tiles again from the entries.
+        What signers' state files and witnesses remember still holds. Raises UsageError, InvalidEvent.
+        """
+        ref = self.ref
+        stands = self._servers.run(tree.stands(ref, checkpoints))
+        return self._record_own(rebuilding_tree(ref.name, checkpoints, stands, actor, reason, actor_type))
+
     def tail(self) -> Tail:
         """Position, hash and time of the newest entry."""
         return self._servers.run(store.tail_of(self.ref))
@@ -179,52 +227,78 @@ class Ledger:
     def follow(self, after: int | None = None, *, idle: float | None = None) -> Iterator[Entry]:
         """Entries after a position (None: after the newest) as they come: from Redis, gaps filled from Postgres.
 
-        Each is checked on arrival. idle: end after so many seconds without one; None goes on for ever.
+        Each is checked on arrival; one that is quarantined is passed over. idle: end after so many seconds without one;
+        None goes on for ever.
         Raises ChainBroken, StreamDiverged, Unavailable.
         """
         reader = self._servers.run(reader_after(self.ref, self.tail().position if after is None else after))
-        redis_client = self._servers.new_redis() if self.settings.redis_url is not None else None
-        quiet, streams = Quiet(idle), Streams(redis_client is not None)
-        try:
+        begun, has_redis = forks.Begun("follow()"), self.settings.redis_url is not None
+        quiet, streams = Quiet(idle), Streams(has_redis)
+        with self._servers.own_redis(begun) if has_redis else nullcontext() as redis_client:
             while not quiet.over:
                 plan = followed(reader, streams, quiet.wait)
                 for entry in self._servers.run(plan, redis_client):
                     reader.tail = entry.tail
-                    yield entry
+                    if isinstance(entry, Entry):
+                        yield entry
+                    begun.check()
                     quiet.broken()
-        finally:
-            if redis_client is not None:
-                redis_client.close()
 
     def subscribe(
         self,
         group: str,
         *,
-        after: int = 0,
+        after: int | None = None,
         consumer: str | None = None,
+        batch_size: int = BATCH,
+        actions: Sequence[str] | None = None,
         claim_after: float = 60.0,
         max_tries: int = 5,
         idle: float | None = None,
     ) -> Iterator[Delivery]:
-        """A consumer of a Redis consumer group, for side effects: at least once, in order for one consumer.
+        """A consumer of a consumer group, for side effects: at least once, in order for one consumer.
 
-        Acknowledge each delivery; what is not acknowledged after `claim_after` seconds is handed out again to whichever
-        consumer asks first, and parked after `max_tries` times.
-        after: where a new group begins. consumer: a name for this one, unique in the group. idle: as in follow.
+        Acknowledge each delivery. What is not acknowledged after `claim_after` seconds (the visibility timeout) is
+        delivered again to whichever consumer asks first, and a dead letter after `max_tries` delivery attempts.
+        after: where a new group begins: None with what comes next, 0 with the first entry. consumer: a name for this
+        one, unique in the group. batch_size: entries taken at once. actions: patterns such as "invoice.*"; other
+        entries are acknowledged and not delivered. idle: as in follow.
+        Raises UsageError, where `after` is beyond the ledger's end too; ChainBroken, Unavailable.
         """
-        redis_client = self._servers.new_redis()
+        begun = forks.Begun("subscribe()")
         subscription = Subscription(
-            self.ref, group, consumer or consumer_name(), after=after, claim_after=claim_after, max_tries=max_tries
-        )
+            self.ref, group, consumer,
+            after=after, batch_size=batch_size, actions=actions, claim_after=claim_after, max_tries=max_tries,
+        )  # fmt: skip
         quiet = Quiet(idle)
-        try:
+        with self._servers.own_redis(begun) as redis_client:
+            self._servers.run(subscription.begin(), redis_client)
             while not quiet.over:
-                for claim in self._servers.run(subscription.next_claims(CLAIMS, quiet.wait), redis_client):
-                    yield Delivery(claim, partial(self._acknowledge, subscription, claim))
+                for claim in self._servers.run(subscription.next_claims(quiet.wait), redis_client):
+                    yield Delivery(claim, subscription, self._servers.run)
+                    begun.check()
                     quiet.broken()
             self._servers.run(subscription.save(), redis_client)
-        finally:
-            redis_client.close()
+
+    def groups(self) -> list[Group]:
+        """The consumer groups of this ledger, and where they stand."""
+        return self._servers.run(groups.groups(self.ref))
+
+    def delete_group(self, name: str) -> None:
+        """Forgets a consumer group, its dead letters too. Raises UsageError where there is none of that name."""
+        self._servers.run(groups.delete_group(self.ref, name))
+
+    def reset_group(self, name: str, *, after: int) -> None:
+        """Lets a consumer group go on after a position; what it had pending is forgotten. Raises UsageError."""
+        self._servers.run(groups.reset_group(self.ref, name, after))
+
+    def dead_letters(self, group: str) -> list[DeadLetter]:
+        """What the consumer group was delivered too often, with the reason of the last `nack`."""
+        return self._servers.run(parked.dead_letters(self.ref, group))
+
+    def redeliver(self, group: str, position: int) -> None:
+        """Delivers a dead letter again. Raises UsageError where it is none, or no longer in the stream."""
+        self._servers.run(parked.redeliver(self.ref, group, position))
 
     def wait_for(self, receipt: Receipt | int, projection: str, *, timeout: float = 10.0) -> None:
         """Returns once the projection has reached the receipt (or position), for reading one's own writes.
@@ -317,11 +391,9 @@ class Ledger:
         ref, writer, _ = self._open()
         return receipt_of(writer.write_own(prepare(event, ref.name, own=True)))
 
-    def _acknowledge(self, subscription: Subscription, claim: Claim) -> None:
-        self._servers.run(subscription.acknowledge(claim))
-
     def _open(self) -> tuple[LedgerRef, Writer, Appender]:
         """The ledger; who appends on our own connections; who appends in callers' transactions."""
+        forks.process()
         if self._opened is None:
             with self._opening:
                 if self._opened is None:

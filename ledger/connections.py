@@ -13,28 +13,33 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ledger.answering import AnsweringConnection, AsyncAnsweringConnection
+from ledger.cursors import ADAPTERS, AsyncCursor, Cursor
 from ledger.drive import AsyncRedis, Redis
+from ledger.effects import Query, Row, sql
+from ledger.environment import everything_said
 from ledger.errors import InvalidSetting, Unavailable
 from ledger.settings import Settings
 from ledger.stream import LONGEST_BLOCK
 
 T = TypeVar("T")
+SQL = sql("session")
+APPLICATION = "auditledger"
+OPTIONS: dict[str, Any] = {"autocommit": True, "context": ADAPTERS}
+"""Of psycopg's connect()."""
 
 # Both kernels notice a network that was cut without a word after about ten seconds. macOS has no tcp_user_timeout.
 _LINK = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
-_SERVERS_LINK = "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3"
-
-# What a session asks Postgres to do should its own process fall silent: stopped, hung, or out of reach.
-READS = ""
-"""It holds nothing that others wait for, so it may be silent for as long as it likes."""
-WORKS = "-c idle_in_transaction_session_timeout=8s -c tcp_user_timeout=10s"
-"""Its transactions hold what others wait for. 8 s: less than those wait by default (lock_timeout)."""
-ALONE = f"{WORKS} -c idle_session_timeout=30s"
-"""The session itself holds a lock, also between its transactions."""
+_STATEMENT_MODE = (
+    "the pooler before Postgres is in statement mode, which has no transactions: without them nothing is recorded for "
+    "sure. Set pool_mode = transaction or session for this database, or give Postgres' own URL"
+)
 
 
-def conninfo(settings: Settings, session: str = READS) -> str:
-    """Of the URL, with our own settings where it has none. session: READS, WORKS or ALONE."""
+def conninfo(settings: Settings) -> str:
+    """Of the URL, with our own settings where it has none.
+
+    Never the startup parameter `options`, which poolers refuse, unless it is the user's own.
+    """
     if settings.database_url is None:
         raise InvalidSetting(
             "no database is set: give database_url or LEDGER_DATABASE_URL "
@@ -42,45 +47,105 @@ def conninfo(settings: Settings, session: str = READS) -> str:
         )
     try:
         given = conninfo_to_dict(settings.database_url)
-        wanted = {"connect_timeout": max(2, round(settings.connect_timeout)), **_LINK}
-        # Of two settings of one name Postgres takes the later: the URL's own come after those that they may replace.
-        options = (
-            *(_SERVERS_LINK, session, str(given.get("options", ""))),
-            f"-c timezone=UTC -c lock_timeout={round(settings.lock_timeout * 1000)}",
-        )
+        wanted: dict[str, str | int] = {
+            "connect_timeout": _connect_timeout(settings),
+            **_LINK,
+            "fallback_application_name": APPLICATION,
+            **(everything_said() if settings.embedded else {}),
+        }
         return make_conninfo(
             settings.database_url,
             **{name: value for name, value in wanted.items() if name not in given},
             client_encoding="utf8",
-            application_name="auditledger",
-            options=" ".join(filter(None, options)),
         )
     except (psycopg.ProgrammingError, UnicodeError):
         # libpq's own message may repeat parts of the URL, the password among them.
         raise InvalidSetting("the database URL cannot be read: check its form") from None
 
 
-def connect(settings: Settings, session: str = READS) -> AnsweringConnection:
+def _connect_timeout(settings: Settings) -> int:
+    return max(2, round(settings.connect_timeout))
+
+
+def connect(settings: Settings) -> AnsweringConnection:
     """A connection of one's own, autocommit, that waits for ever.
 
-    Raises Unavailable, saying why; InvalidSetting for a malformed URL.
+    Raises Unavailable, saying why; InvalidSetting for a malformed URL, and for a pooler that has no transactions.
     """
     try:
-        return AnsweringConnection.connect(conninfo(settings, session), autocommit=True)
+        connection = AnsweringConnection.connect(conninfo(settings), **OPTIONS)
+        try:
+            configure(settings, connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
     except psycopg.Error as error:
         raise Unavailable(_why_not_connected(error)) from None
     except UnicodeError:
         raise InvalidSetting(_NO_HOST) from None
 
 
-async def aconnect(settings: Settings, session: str = READS) -> AsyncAnsweringConnection:
+async def aconnect(settings: Settings) -> AsyncAnsweringConnection:
     """`connect`, awaited."""
     try:
-        return await AsyncAnsweringConnection.connect(conninfo(settings, session), autocommit=True)
+        connection = await AsyncAnsweringConnection.connect(conninfo(settings), **OPTIONS)
+        try:
+            await aconfigure(settings, connection)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
     except psycopg.Error as error:
         raise Unavailable(_why_not_connected(error)) from None
     except UnicodeError:
         raise InvalidSetting(_NO_HOST) from None
+
+
+def configure(settings: Settings, connection: AnsweringConnection) -> None:
+    """Finds out what a new connection speaks to. Raises psycopg.Error, InvalidSetting."""
+    connection.patience = _connect_timeout(settings)
+    if not _learn(settings, connection, Cursor(connection).execute(SQL["look"], prepare=False).fetchone()):
+        try:
+            for statement in ("begin", "commit"):
+                Cursor(connection).execute(statement, prepare=False)
+        except psycopg.Error as error:
+            raise _no_transactions(error) from None
+    connection.patience = None
+
+
+async def aconfigure(settings: Settings, connection: AsyncAnsweringConnection) -> None:
+    """`configure`, awaited."""
+    connection.patience = _connect_timeout(settings)
+    cursor = await AsyncCursor(connection).execute(SQL["look"], prepare=False)
+    if not _learn(settings, connection, await cursor.fetchone()):
+        try:
+            for statement in ("begin", "commit"):
+                await AsyncCursor(connection).execute(statement, prepare=False)
+        except psycopg.Error as error:
+            raise _no_transactions(error) from None
+    connection.patience = None
+
+
+def _learn(settings: Settings, connection: AnsweringConnection | AsyncAnsweringConnection, row: Row | None) -> bool:
+    """Notes what `look` brought. True where the session is the server's own.
+
+    A pooler's client was given another number in the place of a backend's pid.
+    """
+    pid, differs = row or (0, True)
+    connection.direct = pid == connection.info.backend_pid
+    connection.differs = connection.wraps = differs
+    if not connection.direct:
+        connection.prepare_threshold = None  # for executemany(), which prepares unless that is so
+    limits = Query(SQL["transaction"], (str(round(settings.lock_timeout * 1000)),))
+    meaning = () if connection.direct and not differs else (Query(SQL["meaning"]),)
+    connection.settings = (limits, *meaning)
+    return connection.direct
+
+
+def _no_transactions(error: psycopg.Error) -> psycopg.Error | InvalidSetting:
+    """The reason in our words where it is the pooler's mode."""
+    return InvalidSetting(_STATEMENT_MODE) if "statement pooling" in str(error) else error
 
 
 _NO_HOST = "the database URL names a host that no name service can know: a part of it is empty or too long"

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ledger import stream
-from ledger.chain import check_continues, check_link
+from ledger import quarantine, stream
+from ledger.chain import check_link
 from ledger.effects import Plan, Query, Refused, Wait
 from ledger.errors import ChainBroken, StreamDiverged
-from ledger.events import GENESIS, Entry, Tail
+from ledger.events import GENESIS, Entry, Seen, Tail
 from ledger.store import PAGE, PAGE_BYTES, SQL, LedgerRef, read, size_of
 from ledger.stream import StreamId
 
@@ -24,16 +24,26 @@ POLL = 0.02
 """Seconds between looks at Postgres while there is no stream to wait on."""
 AWAY = 5.0
 """Seconds for which a Redis that was away is not asked again: to learn that it still is can take as long."""
+LOOK = 0.5
+"""Seconds without anything new after which Postgres is asked, though the streams of others bring some: the end of a
+stream may be gone.
+"""
 BEGINNING = Tail(0, GENESIS, datetime.min.replace(tzinfo=UTC))
 
 
 @dataclass(slots=True)
 class Reader:
-    """Where somebody reads in one ledger: the tail of what has been seen, and the epoch of the stream it came from."""
+    """Where somebody reads in one ledger: the tail of what has been seen, and the epoch of the stream it came from.
+
+    stopped: why it did not come further at its last look into Postgres: the next entry does not hold.
+    """
 
     ledger: LedgerRef
     tail: Tail
     epoch: int = 1
+    stopped: ChainBroken | None = None
+    looked: float = 0.0
+    """When Postgres was asked for what comes next, or something came, on the monotonic clock."""
 
     @property
     def stream_id(self) -> StreamId:
@@ -60,10 +70,14 @@ NO_STREAMS = Streams(redis=False)
 
 def reader_after(ledger: LedgerRef, position: int) -> Plan[Reader]:
     """A reader that continues after the entry at `position` (0: from the beginning). Raises StreamDiverged."""
-    [(_, epoch, _)] = yield Query(SQL["tails"], ([ledger.ledger_id],))
+    [(_, epoch, end)] = yield Query(SQL["tails"], ([ledger.ledger_id],))
     if position == 0:
         return Reader(ledger, BEGINNING, epoch)
     entries = yield from read(ledger, position - 1, 1, last=position)
+    if position <= end and not any(map(quarantine.holds, entries)):
+        passed = yield from quarantine.passed(ledger, position, BEGINNING.recorded_at)
+        if passed is not None:
+            return Reader(ledger, passed.tail, epoch)
     if not entries:
         raise StreamDiverged(f"ledger {ledger.name!r} has no entry {position} to continue after")
     return Reader(ledger, entries[0].tail, epoch)
@@ -71,12 +85,14 @@ def reader_after(ledger: LedgerRef, position: int) -> Plan[Reader]:
 
 def next_entries(
     readers: Sequence[Reader], streams: Streams, *, wait: float | None, limit: int = PAGE
-) -> Plan[dict[int, list[Entry]]]:
+) -> Plan[dict[int, list[Seen]]]:
     """The next checked entries of each reader, by ledger_id; only readers that have some. Does not move the readers.
 
-    wait: seconds to wait for the first entry; None does not wait.
-    Raises ChainBroken; StreamDiverged where a reader is ahead of its ledger (a restored database).
+    wait: seconds to wait for the first entry; None does not wait. A reader whose next entry does not hold has none, and
+    `stopped` says why. Raises StreamDiverged where a reader is ahead of its ledger (a restored database).
     """
+    for reader in readers:
+        reader.stopped = None
     streamed: dict[str, list[Entry | None]] = {}
     has_stream = streams.there
     if has_stream:
@@ -87,38 +103,44 @@ def next_entries(
                 raise
             has_stream = False
             streams.away()
-    found: dict[int, list[Entry]] = {}
+    found: dict[int, list[Seen]] = {}
     misled: list[Reader] = []
+    late: list[Reader] = []
+    now = time.monotonic()
     for reader in readers:
         entries = streamed.get(reader.ledger.name, [])
         if entries and not _continues(reader, entries):
             misled.append(reader)
         elif entries:
             found[reader.ledger.ledger_id] = [entry for entry in entries if entry is not None]
-    if misled or not found:
-        found |= yield from _from_postgres(misled or readers, limit)
+            reader.looked = now
+        elif now - reader.looked > LOOK:
+            late.append(reader)
+    if misled or late or not found:
+        found |= yield from _from_postgres([*misled, *late] if misled or found else readers, limit)
     if not found and wait is not None and (misled or not has_stream):
         yield Wait(min(wait, POLL))
     return found
 
 
-def followed(reader: Reader, streams: Streams, wait: float | None) -> Plan[list[Entry]]:
+def followed(reader: Reader, streams: Streams, wait: float | None) -> Plan[list[Seen]]:
     """The next entries of one reader, which Postgres has too. Does not move the reader.
 
     Who may write to Redis can hash and link a false entry as well as anybody: it shows when the next true one does not
     continue it, or at once, if the newest of those that came is compared with the ledger's. Projections compare it in
-    the transaction that applies it. wait, errors: as `next_entries`.
+    the transaction that applies it. wait, errors: as `next_entries`, and ChainBroken where the next does not hold.
     """
     ledger = reader.ledger
     found = yield from next_entries([reader], streams, wait=wait)
     entries = found.get(ledger.ledger_id, [])
-    if entries and streams.there:
-        rows = yield Query(SQL["hash_at"], (ledger.ledger_id, entries[-1].position))
-        if [tuple(row) for row in rows] != [(entries[-1].hash,)]:
-            found = yield from _from_postgres([reader], PAGE)
-            entries = found.get(ledger.ledger_id, [])
-            if not entries and wait is not None:
-                yield Wait(min(wait, POLL))
+    last = entries[-1] if entries and streams.there else None
+    if isinstance(last, Entry) and not (yield from quarantine.is_chained(ledger, last.position, last.hash)):
+        found = yield from _from_postgres([reader], PAGE)
+        entries = found.get(ledger.ledger_id, [])
+        if not entries and wait is not None:
+            yield Wait(min(wait, POLL))
+    if reader.stopped is not None and not entries:
+        raise reader.stopped
     return entries
 
 
@@ -137,21 +159,24 @@ def _continues(reader: Reader, streamed: Sequence[Entry | None]) -> bool:
     return True
 
 
-def _from_postgres(readers: Sequence[Reader], limit: int) -> Plan[dict[int, list[Entry]]]:
+def _from_postgres(readers: Sequence[Reader], limit: int) -> Plan[dict[int, list[Seen]]]:
     tails = yield Query(SQL["tails"], ([reader.ledger.ledger_id for reader in readers],))
     standing = {ledger_id: (epoch, position) for ledger_id, epoch, position in tails}
-    found: dict[int, list[Entry]] = {}
+    found: dict[int, list[Seen]] = {}
     size = 0
     for reader in random.sample(readers, len(readers)):  # each has its turn to be among the first
         ledger = reader.ledger
+        reader.looked = time.monotonic()
         reader.epoch, position = standing[ledger.ledger_id]
         if position < reader.tail.position:
             raise set_back(ledger, reader.tail.position, position)
         if position > reader.tail.position and size < PAGE_BYTES:
             entries = yield from read(ledger, reader.tail.position, limit, last=position)
-            check_continues(reader.tail, entries)
-            found[ledger.ledger_id] = entries
             size += size_of(entries)
+            try:
+                found[ledger.ledger_id] = yield from quarantine.vetted(ledger, reader.tail, entries, position)
+            except ChainBroken as error:
+                reader.stopped = error
     return found
 
 

@@ -66,6 +66,7 @@ def examine(servers: Servers, names: Collection[str] | None) -> Diagnosis:
             postgres = str(error)
         else:
             checks.append(schema)
+            checks += servers.run(_replication())
             overview = look(servers, names) if schema.level == "ok" else None
     redis = NOT_SET if servers.settings.redis_url is None else _ask(servers, checks, "redis")
     if overview is not None:
@@ -164,6 +165,25 @@ def _clock() -> Plan[Check]:
     return Check("clock", "ok", found)
 
 
+def _replication() -> Plan[list[Check]]:
+    """Logical replication into the ledger's tables, or out of them."""
+    checks = []
+    how = "see docs/operations.md, 'A copy by logical replication'"
+    for name, comes_in, refused in (yield Query(SQL["replication"])):
+        if not comes_in:
+            found = f"publication {name} sends the ledger's tables: a copy that it makes stops at the first append"
+            advice = f"physical replication, pg_upgrade and a dump need no more; for logical replication {how}"
+            checks.append(Check("replication", "warning", found, advice))
+        elif refused:
+            found = f"subscription {name} writes into the ledger's tables, whose triggers refuse its rows"
+            checks.append(Check("replication", "danger", found, f"it stops at the first append: {how}"))
+        else:
+            found = f"subscription {name} writes into the ledger's tables, whose triggers let it"
+            advice = f"append nothing here before the subscription is dropped and the triggers are ALWAYS again: {how}"
+            checks.append(Check("replication", "warning", found, advice))
+    return checks or [Check("replication", "ok", "no logical replication of the ledger's tables")]
+
+
 def _schema(servers: Servers) -> Check:
     migrations = load()
     newest = migrations[-1].file
@@ -203,6 +223,17 @@ def _ledger(ledger: LedgerState) -> Iterator[Check]:
         yield check("tail", "ok", f"at {ledger.position}")
     else:
         yield check("tail", "warning", *_held(ledger.holder))
+    for bad in ledger.stopped or ():
+        command = f"'auditledger --ledger {ledger.name}"
+        advice = (
+            f"{command} verify --from {bad.position}' says more; find out who wrote it, restore it, or go on past it "
+            f"on the record: {command} quarantine {bad.position} --actor WHO --reason WHY'"
+        )
+        found = f"entry {bad.position} does not hold, workers stop before it: {bad.found}"
+        yield check("entries", "danger", found, advice)
+    if ledger.unusable is not None:
+        advice = "readers go on from Postgres, the relay waits: it goes on by itself once that is mended"
+        yield check("stream", "danger", ledger.unusable, advice)
     if ledger.stream is not None:
         if ledger.stream.diverged:
             command = f"'auditledger --ledger {ledger.name}"
@@ -223,6 +254,11 @@ def _ledger(ledger: LedgerState) -> Iterator[Check]:
                     f"'auditledger --ledger {ledger.name} skip {place.name} {still.position}'"
                 )
                 yield check(name, "warning", f"stands still at entry {still.position}: {still.error}", advice)
+            elif place.abandoned:
+                yield check(
+                    f"{name} (rebuild)", "warning", "was killed, and left copies of bodies that no erasure reaches",
+                    f"'auditledger project --once', or 'replay {place.name}', drops them",
+                )  # fmt: skip
             elif place.rebuilding:
                 yield check(f"{name} (rebuild)", "ok", f"at {place.position}")
             else:

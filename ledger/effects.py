@@ -7,7 +7,8 @@ after any effect, which is how crashes are tested.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,15 +27,26 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
+class Begin:
+    """Opens a transaction, with the settings that the connection wants in each (connections.py). Brings no rows."""
+
+    sql: str
+
+
+@dataclass(frozen=True, slots=True)
 class Pipeline:
     """Several statements in one round trip. Brings a list of rows for each."""
 
-    queries: tuple[Query, ...]
+    queries: tuple[Query | Begin, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class CopyIn:
-    """A COPY … FROM STDIN with its data, ready-made. Brings None."""
+    """Statements without parameters, of which one is a COPY … FROM STDIN, with its data, ready-made.
+
+    They are sent in one message: outside of a transaction they are a transaction of their own.
+    Brings the rows of the last one, each value as Postgres writes it as text.
+    """
 
     sql: str
     data: Iterable[bytes]
@@ -54,8 +66,8 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class InTransaction:
-    """Does the connection stand in a transaction that outlives one statement? Brings a bool."""
+class LentTransactions:
+    """Which connections that callers lent (`connection=`) are in a transaction? Brings their backends' pids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +119,18 @@ class Apply:
 
 
 Effect: TypeAlias = (
-    Query | Pipeline | CopyIn | Stored | SqlScript | InTransaction | Rollback | Command | LuaScript | Wait | Apply
+    Query
+    | Begin
+    | Pipeline
+    | CopyIn
+    | Stored
+    | SqlScript
+    | LentTransactions
+    | Rollback
+    | Command
+    | LuaScript
+    | Wait
+    | Apply
 )
 Plan: TypeAlias = Generator[Effect, Any, T]
 
@@ -115,13 +138,29 @@ Plan: TypeAlias = Generator[Effect, Any, T]
 class Refused(Exception):
     """A server refused an effect; thrown into the plan, which may know what to do about it.
 
-    `sqlstate` is Postgres' five characters, empty for Redis. `away`: Redis did not answer at all.
+    `sqlstate` is Postgres' five characters, empty for Redis. `away`: it is Redis that refused, for whatever reason.
+    What a plan does not expect of it (a key of another type, a forbidden command, a node of a cluster) is to the plan
+    as if Redis did not answer at all.
     """
 
     def __init__(self, message: str, sqlstate: str = "", away: bool = False) -> None:
         super().__init__(message)
         self.sqlstate = sqlstate
         self.away = away
+
+    @property
+    def is_damage(self) -> bool:
+        """Could Postgres not read what it stores? Class XX are internal errors, class 58 those of the file system."""
+        return self.sqlstate.startswith(("XX", "58"))
+
+
+@contextmanager
+def foreseen(command: str) -> Iterator[None]:
+    """Takes a reply of Redis apart. One that is not of the form that the command has is refused, as if it had none."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise Refused(f"its reply to {command} is not of the form that was expected", away=True) from error
 
 
 @cache

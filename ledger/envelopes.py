@@ -6,30 +6,34 @@ format.md, "Envelope" and "Body".
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 from uuid import UUID
 
 import msgspec
 from msgspec import Meta
 
-from ledger.canonical import body_bytes, envelope
+from ledger.canonical import body_bytes, envelope, microseconds
 from ledger.events import Entry
+from ledger.rules import ENVELOPE, Columns, broken
 
 Hash = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}\Z")]
 Position = Annotated[int, Meta(ge=1, le=2**63 - 1)]
-_Text64 = Annotated[str, Meta(min_length=1, max_length=64)]
-_Text128 = Annotated[str, Meta(min_length=1, max_length=128)]
-_Text255 = Annotated[str, Meta(min_length=1, max_length=255)]
 _Time = Annotated[datetime, Meta(tz=True)]
+# Far more than the rules allow, so that a string too long is named by its rule; but no more, as strings are cached.
+_Text = Annotated[str, Meta(max_length=1024)]
+
+Texts: TypeAlias = tuple[bytes | None, bytes | None, bytes | None, bytes | None]
+"""before, after and metadata of a body, None for null; its salt, None where it was erased."""
+NO_BODY: Texts = (None, None, None, None)
 
 
 class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """format.md, "Envelope"."""
+    """format.md, "Envelope"; but for the rules that `rules` has."""
 
-    action: _Text128
-    actor: _Text255
-    actor_type: _Text64
+    action: _Text
+    actor: _Text
+    actor_type: _Text
     body: Hash
     id: UUID
     ledger: Name
@@ -37,8 +41,8 @@ class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     position: Position
     prev: Hash
     recorded_at: _Time
-    resource_id: _Text255 | None
-    resource_type: _Text64 | None
+    resource_id: _Text | None
+    resource_type: _Text | None
     v: Literal[1]
 
     def encode(self) -> bytes:
@@ -50,23 +54,45 @@ class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
         return envelope(entry)
 
+    def columns(self, entry_hash: bytes = bytes(32), body: Texts = NO_BODY) -> Columns:
+        """The columns that it is stored in, with those of its body. entry_hash: 32 bytes."""
+        return Columns(
+            self.position,
+            self.id.bytes,
+            microseconds(self.recorded_at),
+            microseconds(self.occurred_at),
+            self.actor,
+            self.actor_type,
+            self.action,
+            self.resource_type,
+            self.resource_id,
+            *body,
+            bytes.fromhex(self.body),
+            bytes.fromhex(self.prev),
+            entry_hash,
+        )
+
 
 _envelope_of = msgspec.json.Decoder(Envelope).decode
 
 
-def parse_envelope(text: bytes) -> Envelope:
-    """The envelope of those bytes. Raises ValueError, which says what is wrong, for all but the canonical form."""
+def read_envelope(text: bytes) -> Envelope:
+    """The envelope of those bytes, whatever rules it breaks. Raises ValueError for all but the canonical form."""
     said = _envelope_of(text)
-    if (said.resource_type is None) != (said.resource_id is None):
-        raise ValueError("resource_type and resource_id go together")
-    if "\0" in f"{said.action}{said.actor}{said.actor_type}{said.resource_type}{said.resource_id}":
-        raise ValueError("a string holds U+0000")
     try:
         canonical = said.encode()
     except OverflowError:
         raise ValueError("a time is outside the years 0001-9999") from None
     if canonical != text:
         raise ValueError("it is not in canonical form")
+    return said
+
+
+def parse_envelope(text: bytes) -> Envelope:
+    """The envelope of those bytes. Raises ValueError, which says what is wrong, for what format.md does not allow."""
+    said = read_envelope(text)
+    for rule in broken(said.columns(), ENVELOPE):
+        raise ValueError(rule.demands)
     return said
 
 
@@ -86,6 +112,14 @@ def parse_body(text: bytes) -> tuple[str | None, str | None, str | None, bytes]:
 
     Raises ValueError for all but the form that is hashed, and for what nests too deeply to be looked at.
     """
+    before, after, metadata, salt = body_columns(text)
+    texts = [None if each is None else each.decode() for each in (before, after, metadata)]
+    return texts[0], texts[1], texts[2], salt
+
+
+def body_columns(text: bytes) -> tuple[bytes | None, bytes | None, bytes | None, bytes]:
+    """The same, as bytes."""
+    text.decode()
     try:
         said = _body_of(text)
     except RecursionError:
@@ -101,9 +135,9 @@ def parse_body(text: bytes) -> tuple[str | None, str | None, str | None, bytes]:
         if body_bytes(before, after, metadata, salt) != text or len(salt) != 16:
             raise ValueError("it is not in the form that is hashed")
     return (
-        None if before == b"null" else before.decode(),
-        None if after == b"null" else after.decode(),
-        None if metadata == b"null" else metadata.decode(),
+        None if before == b"null" else before,
+        None if after == b"null" else after,
+        None if metadata == b"null" else metadata,
         salt,
     )
 

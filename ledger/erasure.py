@@ -2,7 +2,8 @@
 
 An erasure removes the body of an entry (before, after, metadata, salt) and records `ledger.entry_erased` in the same
 transaction; the envelope stays, and with it the chain. The relay deletes the stream's copy when it publishes that
-entry, and projections drop what they made of the body when they come to it. What an erasure does not reach:
+entry, and projections drop what they made of the body when they come to it, rebuilds in progress too; what a killed
+rebuild left behind is dropped at once. What an erasure does not reach:
 
 - backups, base backups and WAL archives made before it, and replicas until they have replayed it;
 - Postgres' dead row versions until VACUUM, statistics until ANALYZE, and deleted blocks on the disk;
@@ -15,34 +16,52 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
 
 from ledger.canonical import Draft
-from ledger.effects import Pipeline, Plan, Query, Refused, sql
+from ledger.effects import Pipeline, Plan, Query, Refused, Rollback, sql
 from ledger.errors import (
     ErasureRefused,
     HoldRefused,
     IdempotencyConflict,
     InvalidEvent,
+    QuarantineRefused,
     SkipRefused,
     Unavailable,
     UnderLegalHold,
     UsageError,
 )
 from ledger.events import Entry, Event, Receipt
-from ledger.findings import ERASED, ERASED_TYPE, HOLD_PLACED, HOLD_RELEASED, RETRIED, SKIP_TYPE, SKIPPED
 from ledger.repeats import Outcome, Repeat
-from ledger.store import BEGIN, LOCK_TIMEOUT, Appender
+from ledger.rules import (
+    ERASED,
+    ERASED_TYPE,
+    HOLD_PLACED,
+    HOLD_RELEASED,
+    KEY_ROTATED,
+    QUARANTINED,
+    RETRIED,
+    SKIP_TYPE,
+    SKIPPED,
+    TREE_REBUILT,
+    TREE_TYPE,
+)
+from ledger.store import BEGIN, LOCK_TIMEOUT, Appender, LedgerRef
 
 SQL = sql("erasure")
 _NAME = re.compile(r"[a-z][a-z0-9_]*").fullmatch
-KEY_ROTATED = "ledger.key_rotated"
 _FUNCTIONS = {
     ERASED: "erase_entry",
     HOLD_PLACED: "place_hold",
     HOLD_RELEASED: "release_hold",
     KEY_ROTATED: "record_key",
+    QUARANTINED: "quarantine_entry",
     SKIPPED: "skip_entry",
     RETRIED: "retry_entry",
+    TREE_REBUILT: "rebuild_tree",
 }
 """Which function of the schema records which of the ledger's own actions; nothing else can."""
 _DONE = {
@@ -50,13 +69,44 @@ _DONE = {
     HOLD_PLACED: "put under a legal hold",
     HOLD_RELEASED: "released",
     KEY_ROTATED: "recorded",
+    QUARANTINED: "quarantined",
     SKIPPED: "skipped",
+    TREE_REBUILT: "rebuilt",
 }
 
 
-def erasing(position: int, actor: str, reason: str, actor_type: str = "user") -> Event:
-    """The event that says that an entry was erased, by whom and why. Raises InvalidEvent."""
-    return _own(ERASED, position, actor, reason, actor_type)
+def erasing(
+    position: int, actor: str, reason: str, actor_type: str = "user", *, mismatched: str | None = None
+) -> Event:
+    """The event that says that an entry was erased, by whom and why. Raises InvalidEvent.
+
+    mismatched: the digest of the body, in hex, where that is not the one that the entry's envelope names.
+    """
+    event = _own(ERASED, position, actor, reason, actor_type)
+    if mismatched is None:
+        return event
+    return msgspec.structs.replace(event, metadata={"mismatched": mismatched, "reason": reason})
+
+
+def mismatch(ledger: LedgerRef, event: Event, allowed: bool) -> Plan[str | None]:
+    """What the body that an erasure removes comes to, where that is not the one that its entry's envelope names.
+
+    Raises ErasureRefused unless that is allowed: it would be evidence that is destroyed.
+    """
+    [(digest, matches)] = yield Query(SQL["body_digest"], (ledger.ledger_id, event.resource_id))
+    if matches or digest is None:
+        return None
+    if matches is not None and not allowed:  # None: it was erased before
+        raise ErasureRefused(_mismatched_text(event.resource_id))
+    return str(digest)
+
+
+def _mismatched_text(position: str | None) -> str:
+    return (
+        f"the body of entry {position} is not the one that its envelope names: somebody changed it, and erasing it "
+        f"destroys the evidence. Keep a copy, run 'auditledger verify --from {position}'; then 'auditledger erase "
+        "--mismatched' (mismatched=True) records what it came to, and verify goes on naming it. Nothing was erased"
+    )
 
 
 def holding(held: tuple[str, str] | int, actor: str, reason: str, actor_type: str = "user") -> Event:
@@ -79,6 +129,17 @@ def retrying(name: str, position: int, actor: str, reason: str, actor_type: str 
     return _own(RETRIED, _skip(name, position), actor, reason, actor_type)
 
 
+def rebuilding_tree(
+    ledger: str, sizes: Sequence[int], stands: Any, actor: str, reason: str, actor_type: str = "user"
+) -> Event:
+    """The event that says that all tiles, and the checkpoints of these sizes, were removed to be made again.
+
+    ledger: its name. stands: what they were, as tree.stands tells it. Raises InvalidEvent.
+    """
+    event = _own(TREE_REBUILT, (TREE_TYPE, ledger), actor, reason, actor_type)
+    return msgspec.structs.replace(event, metadata=event.metadata | {"sizes": list(sizes), "tree": stands})
+
+
 def record_own(
     appender: Appender, draft: Draft, patience: float = math.inf, *, begun: bool = False
 ) -> Plan[list[Outcome]]:
@@ -99,6 +160,8 @@ def record_own(
         if error is None:
             raise
         raise error from refused
+    if draft.event.action == ERASED:
+        yield from _clear_rebuilds()
     if not _says_the_same(draft, entry):
         raise _done_before(draft.event, entry)
     return [Repeat(Receipt(entry.id, entry.position, entry.hash, entry.recorded_at))]
@@ -110,6 +173,14 @@ def _skip(name: str, position: int) -> tuple[str, str]:
     if not isinstance(position, int) or not 0 < position < 10**18:
         raise InvalidEvent("position", f"must be the position of an entry, not {position!r}")
     return SKIP_TYPE, f"{name}:{position}"
+
+
+def _clear_rebuilds() -> Plan[None]:
+    """Drops what killed rebuilds left behind. The erasure is recorded: should this fail, the next worker does it."""
+    try:
+        yield Query(SQL["clear_rebuilds"])
+    except Refused:
+        yield Rollback()
 
 
 def _lock_projection(appender: Appender, draft: Draft) -> Plan[None]:
@@ -138,7 +209,13 @@ def _own(action: str, about: tuple[str, str] | int, actor: str, reason: str, act
 
 def _refusal(action: str, refused: Refused) -> UsageError | None:
     text = str(refused).partition("\n")[0]
-    match refused.sqlstate:  # of schema/0004_erasure.sql and 0007_trouble.sql
+    match refused.sqlstate:  # of schema/0004, 0007, 0009 and 0011
+        case "LE020":
+            return UsageError(f"{text}: nothing was recorded")
+        case "LE006" if action == QUARANTINED:
+            return QuarantineRefused(f"{text}: nothing was recorded")
+        case "LE011":
+            return ErasureRefused(text)
         case "LE006" | "LE010" if action in (SKIPPED, RETRIED):
             return SkipRefused(f"{text}: nothing was recorded")
         case "LE006" if action != ERASED:  # no such entry
@@ -162,5 +239,10 @@ def _done_before(event: Event, entry: Entry) -> UsageError:
         f"{event.resource_type}:{event.resource_id} was {_DONE[event.action]} already, by {entry.actor} at position "
         f"{entry.position}: nothing was recorded"
     )
-    kinds = {ERASED: ErasureRefused, KEY_ROTATED: IdempotencyConflict, SKIPPED: SkipRefused}
+    kinds: dict[str, type[UsageError]] = {
+        ERASED: ErasureRefused,
+        KEY_ROTATED: IdempotencyConflict,
+        QUARANTINED: QuarantineRefused,
+        SKIPPED: SkipRefused,
+    }
     return kinds.get(event.action, HoldRefused)(text)

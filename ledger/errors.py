@@ -8,6 +8,7 @@
     │   ├── IdempotencyConflict     an id was recorded before, with other content
     │   ├── ErasureRefused          an entry that is not there, or that nobody may erase
     │   │   └── UnderLegalHold      a legal hold stands against it
+    │   ├── QuarantineRefused       an entry that holds, or is not there yet
     │   ├── HoldRefused             a resource that is held already, or not held
     │   ├── SkipRefused             an entry that a projection cannot leave out, or does not
     │   ├── UnknownLedger           no ledger of that name
@@ -30,6 +31,7 @@
         ├── TailBusy                another transaction holds the ledger's tail; nothing was recorded
         ├── CosignaturesMissing     fewer witnesses cosigned than were demanded; the checkpoint is signed and kept
         ├── OutcomeUnknown          the connection was lost while recording: append again with the same ids
+        ├── StreamUnusable          Redis answers, but not for this ledger's stream: a foreign key, a forbidden command
         ├── PublishingFailed        too few publishers took a checkpoint; it is signed and kept
         └── WaitTimeout             a projection did not reach a position in time
 
@@ -86,6 +88,10 @@ class SkipRefused(UsageError):
     """An entry that a projection cannot leave out, does not leave out, or left out already for another reason."""
 
 
+class QuarantineRefused(UsageError):
+    """An entry that holds, that is not there yet, or that was quarantined already for another reason."""
+
+
 class UnknownLedger(UsageError):
     """No ledger of that name in this database."""
 
@@ -103,11 +109,23 @@ class IntegrityError(LedgerError):
 
 
 class ChainBroken(IntegrityError):
-    """Entries that do not continue each other. `position` is the first that does not."""
+    """Entries that do not continue each other. `position` is the first that does not.
 
-    def __init__(self, position: int, problem: str) -> None:
-        super().__init__(f"entry {position}: {problem}")
+    ledger: its name, where work on it stopped before that entry; then the message says what to do.
+    """
+
+    def __init__(self, position: int, problem: str, ledger: str | None = None) -> None:
+        text = f"entry {position}: {problem}"
+        if ledger is not None:
+            command = f"'auditledger --ledger {ledger}"
+            text += (
+                f". Work on ledger {ledger!r} stops before it: {command} verify --from {position}' says more, and "
+                f"{command} quarantine {position}' lets it go on past it, on the record"
+            )
+        super().__init__(text)
         self.position = position
+        self.problem = problem
+        self.ledger = ledger
 
 
 class StreamDiverged(IntegrityError):
@@ -202,6 +220,10 @@ class OutcomeUnknown(Unavailable):
 
     Appending again with the same ids is safe: what was recorded is found, what was not is recorded once.
     """
+
+
+class StreamUnusable(Unavailable):
+    """Redis answers, but does not let this ledger's stream or group be used: says why. What others do goes on."""
 
 
 class PublishingFailed(Unavailable):

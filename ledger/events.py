@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -134,3 +134,24 @@ class Entry(msgspec.Struct, frozen=True):
             return None if text is None else msgspec.json.decode(text)
         except (ValueError, RecursionError) as error:
             raise BodyUnreadable(f"entry {self.position}: {name} cannot be read ({error}); its text can") from None
+
+
+class Quarantined(NamedTuple):
+    """What stands for an entry that does not hold, where the ledger has it on record that work goes on past it.
+
+    hash: by which the chain goes on, 32 bytes; zeros where only another missing entry follows. recorded_at: of the
+    newest entry before it. by: the position of the record, an entry `ledger.entry_quarantined`.
+    """
+
+    position: int
+    hash: bytes
+    recorded_at: datetime
+    by: int
+
+    @property
+    def tail(self) -> Tail:
+        return Tail(self.position, self.hash, self.recorded_at)
+
+
+Seen: TypeAlias = Entry | Quarantined
+"""What a reader comes past, position by position."""

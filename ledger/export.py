@@ -5,20 +5,25 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from ledger import migrate, scan, store, tree
+from ledger import migrate, quarantine, scan, store, tree
 from ledger.bundle import BODIES, ENVELOPES, MANIFEST, Manifest, unusable
 from ledger.connections import connect
 from ledger.drive import drive
 from ledger.effects import Plan, Query, SqlScript
 from ledger.errors import ChainBroken, InvalidSetting, UsageError
 from ledger.events import GENESIS
+from ledger.findings import Link
 from ledger.layout import LayoutWriter, sorted_files
-from ledger.scan import SQL, Record, Source
+from ledger.marks import Mark, body_as_it_stands, digests, flaws, leaf_of, row_json
+from ledger.merkle import Node
+from ledger.quarantined import QUARANTINED, QuarantinedRow
+from ledger.record import Record
+from ledger.scan import SQL, Source
 from ledger.settings import Settings
 
 _STEP = 1_000
@@ -33,10 +38,12 @@ def export(
     Where it has a checkpoint and is written whole, the newest one and the tree that it signs are written beside the
     bundle (layout.py), for a static web server to serve.
     One snapshot, in constant memory. The folder appears when it is complete and on disk, or not at all. What stands in
-    the database is written as it stands: whether it is sound is for `verify_bundle` to say.
+    the database is written as it stands: whether it is sound is for `verify_bundle` to say. What is quarantined is also
+    written as its columns stand.
     progress: called with how many entries are written, and about how many there are.
     Raises UsageError for an unfit folder, InvalidSetting for a `first` that is not there, UnknownLedger,
-    SchemaMismatch, Unavailable; ChainBroken where a forged entry has no lines, or the ledger no tail.
+    SchemaMismatch, Unavailable; ChainBroken where a forged entry has no lines and is not quarantined, or the ledger no
+    tail.
     """
     if first < 1:
         raise InvalidSetting("positions begin at 1")
@@ -96,9 +103,16 @@ def _export(
     prev = yield from _hash_before(source, first)
     kept = (yield from tree.newest_kept(ledger)) if first == 1 else None
     layout = None if kept is None else LayoutWriter(folder, kept.note, kept.size)
-    lines = _Lines(name, files, layout, progress, tail.position - first + 1)
+    known: dict[int, list[Mark]] = {}
+    for mark in (yield from quarantine.all_marks(ledger, source.entries)):
+        known.setdefault(mark.position, []).append(mark)
+    leaves = yield from _leaves(source, [position for position in known if kept is not None and position <= kept.size])
+    lines = _Lines(name, files, layout, progress, tail.position - first + 1, Passing(name, known, leaves, first, prev))
     yield from scan.records(source, first, lines.take)
     yield Query("rollback")
+    lines.end(tail.position)
+    if lines.passing.rows:
+        (folder / QUARANTINED).write_bytes(b"".join(lines.passing.rows))
     if layout is not None:
         layout.end()
     return Manifest(1, name, first, tail.position, lines.entries, lines.erased, prev.hex(), tail.stored.hex())
@@ -114,6 +128,44 @@ def _hash_before(source: Source, first: int) -> Plan[bytes]:
     return before.stored
 
 
+def _leaves(source: Source, positions: Sequence[int]) -> Plan[dict[int, bytes]]:
+    """The leaves that entries at these positions have, by position."""
+    found = yield from tree.nodes(source.ledger, [Node(0, position - 1) for position in positions])
+    return {node.index + 1: hash_ for node, hash_ in found.items()}
+
+
+class Passing:
+    """What is quarantined, entry by entry: its row as it stands, and what its leaf is of.
+
+    known: the records about it, by position. leaves: of entries that have one in the tree. first, prev: where the
+    bundle begins.
+    """
+
+    def __init__(
+        self,
+        ledger: str,
+        known: Mapping[int, Sequence[Mark]],
+        leaves: Mapping[int, bytes],
+        first: int,
+        prev: bytes,
+    ) -> None:
+        self.ledger = ledger
+        self.known = known
+        self.leaves = leaves
+        self.rows: list[bytes] = []
+        self.before = Link(first - 1, prev, prev, None)
+
+    def mark_of(self, position: int, records: Sequence[Record]) -> Mark | None:
+        """The record by which what stands at the position is passed over; None where it holds, or there is none."""
+        stands = digests(records)
+        named = [mark for mark in self.known.get(position, ()) if mark.names(stands)]
+        if not named or not flaws(self.ledger, position, records, self.before):
+            return None
+        self.rows += [QuarantinedRow.encode(row_json(each), body_as_it_stands(each)) for each in records]
+        self.before = Link(position, named[-1].hash, named[-1].hash, self.before.recorded)
+        return named[-1]
+
+
 class _Lines:
     """Writes both files' lines, and the public log's files, record by record."""
 
@@ -124,8 +176,11 @@ class _Lines:
         layout: LayoutWriter | None,
         progress: Callable[[int, int], None] | None,
         total: int,
+        passing: Passing,
     ) -> None:
         self.ledger = ledger
+        self.passing = passing
+        self._group: list[Record] = []
         self.layout = layout
         self.envelopes, self.bodies = files
         self.progress = progress
@@ -134,21 +189,61 @@ class _Lines:
         self.erased = 0
 
     def take(self, record: Record) -> None:
-        envelope = record.envelope(self.ledger)
-        if envelope is None:
-            raise ChainBroken(record.position, "has no envelope (a NULL, or a time out of range): verify the ledger")
-        body = record.body()
-        if body is None:
-            self.erased += 1
-        elif b"\n" in body:
-            raise ChainBroken(record.position, "its body holds a line break, which no bundle can carry")
+        """The next row; more than one at a position where somebody has broken an index."""
+        if self._group and self._group[0].position != record.position:
+            self._write_group()
+        self._group.append(record)
+
+    def end(self, last: int) -> None:
+        """last: the tail's position."""
+        if self._group:
+            self._write_group()
+        self._pass_holes(last + 1)
+
+    def _write_group(self) -> None:
+        records, self._group = self._group, []
+        position = records[0].position
+        self._pass_holes(position)
+        mark = self.passing.mark_of(position, records) if position in self.passing.known else None
+        if mark is not None and self.layout is not None:
+            data = leaf_of(records[0].envelope(self.ledger), mark)
+            self.layout.take(position, data, self.passing.leaves.get(position))
+        for record in records:
+            self._write(record, mark)
+
+    def _pass_holes(self, until: int) -> None:
+        """Missing entries that are quarantined have no lines, but leaves."""
+        while self.passing.before.position + 1 < until:
+            position = self.passing.before.position + 1
+            mark = self.passing.mark_of(position, ())
+            if mark is None:
+                return
+            if self.layout is not None:
+                self.layout.take(position, mark.hash, self.passing.leaves.get(position))
+
+    def _write(self, record: Record, mark: Mark | None) -> None:
+        envelope, body = record.envelope(self.ledger), record.body()
+        if mark is None:
+            if envelope is None:
+                problem = "it has no envelope (a NULL, or a time out of range)"
+                raise ChainBroken(record.position, problem, self.ledger)
+            if body is not None and b"\n" in body:
+                raise ChainBroken(
+                    record.position, "its body holds a line break, which no bundle can carry", self.ledger
+                )
+            self.passing.before = Link(record.position, record.hash, None, record.recorded)
+        elif body is not None and b"\n" in body:
+            body = None  # the row as it stands has it
         try:
+            if envelope is None:
+                return
+            if self.layout is not None and mark is None:
+                self.layout.take(record.position, envelope)
             self.envelopes.write(envelope + b"\n")
             self.bodies.write((body or b"") + b"\n")
-            if self.layout is not None:
-                self.layout.take(record.position, envelope)
         except OSError as error:
             raise unusable(Path(self.envelopes.name).parent, error) from error
         self.entries += 1
+        self.erased += body is None
         if self.progress is not None and (self.entries % _STEP == 0 or self.entries == self.total):
             self.progress(self.entries, max(self.entries, self.total))

@@ -11,34 +11,30 @@ from typing import NamedTuple
 import msgspec
 
 from ledger.events import GENESIS
+from ledger.rules import ERASED, ERASED_TYPE
 
 KINDS = (
     "hash_mismatch",
     "broken_link",
     "missing_entry",
+    "unreadable",
     "body_mismatch",
     "body_missing",
     "tail_mismatch",
     "time_regression",
+    "rule_broken",
     "unprotected",
     "truncated",
     "rewritten",
     "forked",
     "tree_mismatch",
+    "quarantined",
 )
-"""The last four are about checkpoints and the tree that they sign: see evidence.py and regrow.py."""
+"""The four before the last are about checkpoints and the tree that they sign: see evidence.py and regrow.py."""
 MOST = 10_000
 """Findings that are kept; those beyond are counted."""
 _GAP = 1_000
 """Missing entries of one gap that are named one by one."""
-ERASED = "ledger.entry_erased"
-ERASED_TYPE = "ledger.entry"
-"""Action and resource_type of an erasure (format.md, "Body")."""
-HOLD_PLACED, HOLD_RELEASED = "ledger.hold_placed", "ledger.hold_released"
-"""Actions of legal holds; their resource is the one that is held."""
-SKIPPED, RETRIED = "ledger.entry_skipped", "ledger.entry_retried"
-SKIP_TYPE = "ledger.skip"
-"""Actions and resource_type of skips; the resource_id is `<projection>:<position>`."""
 _POSITION = re.compile(r"[1-9][0-9]{0,18}").fullmatch
 
 
@@ -55,7 +51,9 @@ class Report(msgspec.Struct, frozen=True):
 
     first, last: the positions verified; last is first - 1 where there were none. entries: how many were read.
     head: hash of the newest entry, 32 bytes. findings: by position, then kind; those about no entry come last, and at
-    the very end how many more there were than are listed. seconds: how long it took.
+    the very end how many more there were than are listed. seconds: how long it took. notes: what is no finding, but
+    should be known: rebuilds of the tree, with who did it. privileged: sentences about
+    the database's users whom no privilege binds, superusers above all; empty for a bundle.
     """
 
     ledger: str
@@ -66,6 +64,8 @@ class Report(msgspec.Struct, frozen=True):
     head: bytes
     findings: list[Finding]
     seconds: float
+    notes: tuple[str, ...] = ()
+    privileged: list[str] = []
 
 
 class Findings:
@@ -199,4 +199,9 @@ def body_missing(position: int) -> str:
     return f"the body was removed, and no later entry {ERASED} names {position}"
 
 
-ERASURE_ERASED = "the body of an erasure was removed: such entries cannot be erased"
+OWN_ERASED = "the body of an entry of the ledger's own was removed: such entries cannot be erased"
+
+
+def erased_mismatched(actor: str, by: int, stood: object) -> str:
+    """by: the position of the erasure. stood: the digest of what stood there."""
+    return f"{actor} erased in entry {by} a body that was not the one of its envelope: its BLAKE3 was {stood}"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ledger.canonical import Draft
 from ledger.chain import Link
@@ -16,7 +16,7 @@ BATCH = 10_000
 BATCH_BYTES = 8 * 1024 * 1024
 """append_many commits after so many entries, or about so many bytes, whichever comes first."""
 FIRST_BATCH = 1000
-"""Events of the first batch, when it is not known yet how large they are."""
+"""Entries of the first batch, so that Postgres begins soon."""
 
 
 class Gathering:
@@ -27,7 +27,8 @@ class Gathering:
 
     def __init__(self, ledger: str) -> None:
         self.ledger = ledger
-        self.size = FIRST_BATCH
+        self._batch: list[Draft] = []
+        self._most, self._bytes = FIRST_BATCH, 0
         self._taken = 0
         self._failure: Exception | None = None
         self._source_failure: Exception | None = None
@@ -35,26 +36,53 @@ class Gathering:
         self._last: Receipt | None = None
 
     @property
+    def ended(self) -> bool:
+        """Nothing more may be pulled: the iterable, or an event of its, was at fault."""
+        return self._source_failure is not None
+
+    @property
     def failed(self) -> bool:
         """Nothing more may be recorded: it would stand behind what failed."""
         return self._failure is not None
 
-    def pull(self, events: Iterator[Event]) -> list[Event]:
+    def pull(self, events: Iterator[Event]) -> list[Draft]:
         """The next batch; empty at the end. The caller's own code runs here, and nowhere else."""
-        pulled: list[Event] = []
+        if not self.ended:
+            with self.pulling():
+                for event in events:
+                    if not self.take(event):
+                        break
+        return self.batch()
+
+    def take(self, event: Event) -> bool:
+        """Encodes an event as it is now: its iterable may use it again for the next. False: the batch is full.
+
+        Raises InvalidEvent.
+        """
         try:
-            if self._source_failure is None:
-                pulled.extend(islice(events, self.size))
+            draft = prepare(event, self.ledger)
+        except InvalidEvent as error:
+            raise InvalidEvent(f"event {self._taken + 1}: {error.path}", error.problem) from None
+        self._taken += 1
+        self._batch.append(draft)
+        self._bytes += draft.size
+        return len(self._batch) < self._most and self._bytes < BATCH_BYTES
+
+    @contextmanager
+    def pulling(self) -> Iterator[None]:
+        """Around what pulls a batch: what the iterable raises is kept, as is an event's own fault.
+
+        All before it is still to be recorded.
+        """
+        try:
+            yield
         except Exception as error:
-            self.source_failed(error)
-        return pulled
+            self._source_failure = error
 
-    def source_failed(self, error: Exception) -> None:
-        """The caller's iterable raised; what it gave before is still to be recorded."""
-        self._source_failure = error
-
-    def drafts(self, events: Sequence[Event]) -> Drafts:
-        return Drafts(self._made(events))
+    def batch(self) -> list[Draft]:
+        """What was taken since the last batch."""
+        taken, self._batch, self._most, self._bytes = self._batch, [], BATCH, 0
+        return taken
 
     def add(self, outcomes: list[Outcome]) -> None:
         last: Link | Repeat | None = None
@@ -78,34 +106,6 @@ class Gathering:
             failure.add_note(f"Recorded before it: {self._count} entries, {where}.")
             raise failure
         return Appended(self._count, self._last)
-
-    def _made(self, events: Sequence[Event]) -> Iterator[Draft]:
-        """Drafts of the events, up to the first bad one."""
-        size = 0
-        for event in events:
-            try:
-                draft = prepare(event, self.ledger)
-            except InvalidEvent as error:
-                self.fail(InvalidEvent(f"event {self._taken + 1}: {error.path}", error.problem))
-                return
-            self._taken += 1
-            size += draft.size
-            yield draft
-        self.size = max(1, min(BATCH, BATCH_BYTES * len(events) // max(1, size)))
-
-
-class Drafts:
-    """Drafts that are made while they are sent. Remembers them, for when they have to be sent again."""
-
-    def __init__(self, source: Iterator[Draft]) -> None:
-        self.made: list[Draft] = []
-        self._source = source
-
-    def __iter__(self) -> Iterator[Draft]:
-        yield from self.made
-        for draft in self._source:
-            self.made.append(draft)
-            yield draft
 
 
 def receipt_of(outcome: Outcome) -> Receipt:

@@ -41,9 +41,10 @@ class _Growing:
     def size(self) -> int:
         return self.tree.size + len(self.leaves)
 
-    def _add(self, envelope: bytes) -> None:
+    def _add(self, envelope: bytes, leaf: bytes | None = None) -> None:
+        """leaf: where that is not the envelope's, because the entry was changed after it had its leaf."""
         self.envelopes.append(envelope)
-        self.leaves.append(leaf_hash(envelope))
+        self.leaves.append(leaf or leaf_hash(envelope))
 
     def _fill(self) -> Iterator[tuple[Tile, bytes | None]]:
         """The files that are full now: the entries, and the tiles over them."""
@@ -71,13 +72,16 @@ class LayoutWriter(_Growing):
         self._most = size
         self._made: set[Path] = set()
 
-    def take(self, position: int, envelope: bytes) -> None:
-        """The next envelope. Raises ChainBroken where it fits into no bundle of entries; OSError."""
+    def take(self, position: int, envelope: bytes, leaf: bytes | None = None) -> None:
+        """The next envelope. leaf: of a quarantined entry that had one before.
+
+        Raises ChainBroken where it fits into no bundle of entries; OSError.
+        """
         if self.size >= self._most:
             return
         if len(envelope) > MAX_ENTRY:
             raise ChainBroken(position, f"its envelope has {len(envelope)} bytes, which no entry of the format has")
-        self._add(envelope)
+        self._add(envelope, leaf)
         if len(self.leaves) == FULL:
             self._write(self._fill())
 
@@ -110,9 +114,9 @@ class LayoutCheck(_Growing):
         self._wanted = {claim.size for claim in claims} | {size or 0}
         self._findings = findings
 
-    def take(self, envelope: bytes) -> None:
-        """The next envelope. Raises OSError where a file cannot be read."""
-        self._add(envelope)
+    def take(self, envelope: bytes, *, quarantined: bool = False) -> None:
+        """The next envelope; of a quarantined entry, what its leaf is of. Raises OSError for an unreadable file."""
+        self._add(envelope, self._kept_leaf() if quarantined else None)
         if self.size in self._wanted:
             tree = extend(self.tree.edge, self.tree.size, self.leaves)
             self._roots[tree.size] = tree.edge_root()
@@ -123,6 +127,18 @@ class LayoutCheck(_Growing):
                 self._compare(self._fill())
             else:
                 list(self._fill())
+
+    def _kept_leaf(self) -> bytes | None:
+        """The leaf that the next entry has in the folder's tile, where it may be that of before it was changed."""
+        index = self.size
+        if self._size is None or index >= self._size:
+            return None
+        tile = Tile(0, index // FULL, min(FULL, self._size - index // FULL * FULL))
+        try:
+            with open_file(self._folder / tile.path) as file:
+                return file.read(_LARGEST + 1)[index % FULL * HASH_SIZE :][:HASH_SIZE] or None
+        except EvidenceRefused:
+            return None
 
     def end(self) -> None:
         """What only shows once all envelopes are taken."""

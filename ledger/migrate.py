@@ -13,17 +13,20 @@ import hashlib
 import json
 import logging
 import re
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from ledger.connections import ALONE, connect
+from ledger.connections import connect
 from ledger.drive import drive
-from ledger.effects import Plan, Query, Refused, SqlScript, Wait, sql
+from ledger.effects import Pipeline, Plan, Query, Refused, Rollback, SqlScript, Wait, sql
 from ledger.errors import MigrationTampered, SchemaMismatch, Unavailable
+from ledger.locking import kept, take
 from ledger.settings import Settings
-from ledger.store import LOCK_TIMEOUT, create_ledger
+from ledger.store import BEGIN, COMMIT, LOCK_TIMEOUT, create_ledger
 
 log = logging.getLogger(__name__)
 
@@ -87,11 +90,15 @@ def migrate(settings: Settings, *, dry_run: bool = False, folder: Path | None = 
     Raises MigrationTampered, Unavailable, and SchemaMismatch for a database that needs a newer package or is unfit.
     """
     migrations = load(folder)
-    connection = connect(settings, ALONE)
-    try:
-        return drive(_bring_up(migrations, dry_run), lambda: connection)
-    finally:
-        connection.close()  # ends the advisory lock too
+    with closing(connect(settings)) as connection:
+        drive(_check_server(), lambda: connection)
+        if dry_run:
+            pending, _ = drive(_compare(migrations), lambda: connection)
+            return [migration.file for migration in pending]
+        with closing(connect(settings)) as holder:
+            drive(_wait_for_turn(), lambda: holder)
+            with kept(holder) as locked:
+                return drive(_bring_up(migrations, locked), lambda: connection)
 
 
 def check_schema(migrations: list[Migration]) -> Plan[list[str]]:
@@ -106,81 +113,110 @@ def check_schema(migrations: list[Migration]) -> Plan[list[str]]:
     return newer
 
 
-class Function(NamedTuple):
-    """A function of the schema. as_owner: SECURITY DEFINER. settings: `name=value` each, as in pg_proc.proconfig."""
-
-    name: str
-    source: str
-    as_owner: bool
-    settings: tuple[str, ...]
-
-
-def functions(migrations: list[Migration]) -> list[Function]:
-    """Each function of the schema, as the last migration that defines it has it."""
-    pattern = re.compile(r"create (?:or replace )?function (ledger\.\w+)\((.*?)\$\$(.*?)\$\$", re.DOTALL)
-    setting = re.compile(r" set ([\w.]+) = (.+?)(?= set [\w.]+ = | as$)")
-    found = {}
-    for migration in migrations:
-        for name, declared, source in pattern.findall(migration.sql):
-            head = " ".join(declared.split())
-            settings = tuple(f"{key}={value.strip(chr(39))}" for key, value in setting.findall(head))
-            found[name] = Function(name, source, " security definer " in head, settings)
-    return list(found.values())
-
-
-def _bring_up(migrations: list[Migration], dry_run: bool) -> Plan[list[str]]:
+def _check_server() -> Plan[None]:
     [(version, encoding)] = yield Query(SQL["server"])
     if version < _OLDEST_POSTGRES:
         raise SchemaMismatch(f"PostgreSQL 15 or newer is needed, this is {version // 10000}")
     if encoding != "UTF8":
         raise SchemaMismatch(f"the database's encoding must be UTF8, this one's is {encoding}: create it anew")
-    if not dry_run:
-        yield Query(SQL["wait_forever"])
-        yield Query(SQL["lock"])
-    pending, _ = yield from _compare(migrations)
-    if dry_run:
-        return [migration.file for migration in pending]
-    for migration in pending:
-        for left in reversed(range(TRIES)):
-            if (yield from _apply(migration)):
-                break
-            yield from _wait(migration, left)
-    yield SqlScript(SQL["let_rebuild"])
-    yield from create_ledger("main")
-    return [migration.file for migration in pending]
 
 
-def _apply(migration: Migration) -> Plan[bool]:
-    """Applies it in a transaction of its own; False where a table that it alters is in use for long."""
+def _wait_for_turn() -> Plan[None]:
+    """Takes the lock of whoever migrates this database."""
+    for left in reversed(range(TRIES)):
+        if (yield from take(Query(SQL["lock"]))):
+            return
+        yield from _wait("another migration is at work in this database", SQL["lock_holder"], left)
+
+
+def _bring_up(migrations: list[Migration], locked: Callable[[], None]) -> Plan[list[str]]:
+    """locked: raises where the lock is lost."""
+    applied: list[str] = []
+    left = TRIES
+    while True:
+        locked()
+        try:
+            migration = yield from _apply_next(migrations)
+        except _InUse as in_use:
+            left -= 1
+            problem = f"{in_use} was not applied: its tables are in use by transactions that do not end"
+            yield from _wait(problem, SQL["in_the_way"], left)
+            continue
+        if migration is None:
+            yield from _validate()
+            return applied
+        applied.append(migration.file)
+        left = TRIES
+
+
+class _InUse(Exception):
+    """A migration was not applied, because a table that it alters is in use for long."""
+
+
+def _apply_next(migrations: list[Migration]) -> Plan[Migration | None]:
+    """Applies the next one that the database lacks, in a transaction of its own; None where it lacks none any more.
+
+    Raises _InUse.
+    """
+    migration: Migration | None = None
     try:
-        yield Query("begin")
-        yield Query(SQL["short_lock_timeout"])
-        yield SqlScript(SQL["become_owner"])
-        yield SqlScript(migration.sql)
-        yield SqlScript(SQL["become_owner"])
-        yield Query(SQL["record"], (migration.file, migration.sha256))
-        yield SqlScript(SQL["leave_owner"])
-        yield Query("commit")
+        yield Pipeline((BEGIN, Query(SQL["short_lock_timeout"]), Query(SQL["lock_one"])))
+        pending, _ = yield from _compare(migrations)
+        if pending:
+            migration = pending[0]
+            yield SqlScript(SQL["become_owner"])
+            yield SqlScript(SQL["set_defaults_aside"])
+            yield SqlScript(migration.sql)
+            yield SqlScript(SQL["become_owner"])
+            yield Query(SQL["record"], (migration.file, migration.sha256))
+            yield SqlScript(SQL["leave_owner"])
+        else:
+            yield SqlScript(SQL["let_rebuild"])
+            yield SqlScript(SQL["clear_rebuilds"])
+            yield from create_ledger("main")
+        yield COMMIT
     except Refused as refused:
         if refused.sqlstate != LOCK_TIMEOUT:
             raise
-        yield Query("rollback")
-        return False
-    return True
+        yield Rollback()
+        raise _InUse("the last step" if migration is None else migration.file) from refused
+    return migration
 
 
-def _wait(migration: Migration, left: int) -> Plan[None]:
-    """Lets those in line behind it go first. Raises Unavailable where no try is left."""
-    found = yield Query(SQL["in_the_way"])
+def _validate() -> Plan[None]:
+    """Validates the constraints that a migration added NOT VALID. What cannot be now, or never, is logged."""
+    if not (yield Query(SQL["not_validated"])):
+        return
+    try:
+        yield Pipeline((BEGIN, Query(SQL["short_lock_timeout"])))
+        yield SqlScript(SQL["become_owner"])
+        yield SqlScript(SQL["validate"])
+        yield SqlScript(SQL["leave_owner"])
+        yield COMMIT
+    except Refused as refused:
+        if refused.sqlstate != LOCK_TIMEOUT:
+            raise
+        yield Rollback()
+    for (name,) in (yield Query(SQL["not_validated"])):
+        log.warning(
+            "constraint %s on ledger.audit_logs is not validated: entries break it, as 'auditledger verify' says, or, "
+            "where none does, the table was in use: migrate again",
+            name,
+        )
+
+
+def _wait(problem: str, holders: str, left: int) -> Plan[None]:
+    """Lets others go first. holders: the statement that names them. Raises Unavailable where no try is left."""
+    found = yield Query(holders)
     named = "; ".join(
         f"pid {pid} ({name or 'no name'}" + (f", since {since:%Y-%m-%d %H:%M:%SZ})" if since else ")")
         for pid, name, since in found
     )
-    problem = f"its tables are in use by transactions that do not end: {named or 'none that can be seen'}"
+    said = f"{problem}: {named or 'none that can be seen'}"
     if not left:
-        raise Unavailable(f"{migration.file} was not applied: {problem}. Those before it are; migrate again later")
+        raise Unavailable(f"{said}. What was done before it stays; migrate again later")
     if left == TRIES - 1:
-        log.warning("%s waits, and appends go on: %s", migration.file, problem)
+        log.warning("migrate waits, and appends go on: %s", said)
     yield Wait(PAUSE)
 
 

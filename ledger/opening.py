@@ -19,7 +19,7 @@ def open_settings(
     settings = Settings.load(database_url=database_url, redis_url=redis_url, name=name, home=home)
     if settings.database_url is None and settings.home is not None:
         servers = embedded.start(settings.home)
-        settings = replace(settings, database_url=servers.database_url, redis_url=servers.redis_url)
+        settings = replace(settings, database_url=servers.database_url, redis_url=servers.redis_url, embedded=True)
         migrate.migrate(settings)
     if settings.database_url is None:
         raise InvalidSetting(

@@ -10,15 +10,16 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
-from ledger import protections, stream
+from ledger import protections, quarantine, stream
 from ledger.drive import Redis
 from ledger.effects import Command, Plan, Query, Refused, Row, SqlScript, Wait, sql
-from ledger.errors import LedgerError, Unavailable, UnknownLedger
+from ledger.errors import LedgerError, StreamUnusable, Unavailable
 from ledger.literals import without_literals
 from ledger.migrate import check_schema, load
 from ledger.servers import Servers
 from ledger.settings import LEDGER_NAME
 from ledger.store import SQL as STORE
+from ledger.store import LedgerRef, unknown_ledger
 from ledger.stream import NOTHING, StreamId, StreamState
 
 T = TypeVar("T")
@@ -56,6 +57,7 @@ class Place(NamedTuple):
     """How far a projection or a consumer group has come. ahead: further than the ledger, which was set back.
 
     skipped: how many entries a projection leaves out. parked: how many a group does; None where Redis is away.
+    abandoned: a rebuild that was killed, and left copies of bodies that no erasure reaches.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Place(NamedTuple):
     ahead: bool
     version: int = 0
     rebuilding: bool = False
+    abandoned: bool = False
     standstill: Standstill | None = None
     skipped: int = 0
     parked: int | None = None
@@ -111,8 +114,21 @@ class Holder(NamedTuple):
     waiting: int
 
 
+class Stopped(NamedTuple):
+    """An entry that does not hold and is not quarantined: workers that have not passed it yet stop before it.
+
+    found: what is wrong with it.
+    """
+
+    position: int
+    found: str
+
+
 class LedgerState(NamedTuple):
-    """One ledger. Without a ledger_id it is known from Redis alone; without a position it has no tail."""
+    """One ledger. Without a ledger_id it is known from Redis alone; without a position it has no tail.
+
+    unusable: why Redis, which answers, does not let its stream be used.
+    """
 
     name: str
     ledger_id: int | None = None
@@ -125,6 +141,8 @@ class LedgerState(NamedTuple):
     verified: Verified | None = None
     holder: Holder | None = None
     stream: StreamPlace | None = None
+    stopped: tuple[Stopped, ...] | None = None
+    unusable: str | None = None
 
 
 class Overview(NamedTuple):
@@ -161,6 +179,11 @@ def look(servers: Servers, names: Collection[str] | None) -> Overview:
             redis, found = _with_streams(servers, client, found, names, postgres)
         finally:
             client.close()
+    if postgres == OK:
+        try:
+            found = servers.run(_with_stopped(found, hidden))
+        except Unavailable as error:
+            postgres = str(error)
     return Overview(postgres, redis, tuple(found), unprotected, tuple(hidden))
 
 
@@ -173,10 +196,11 @@ def _ledgers(names: Collection[str] | None, hidden: list[str]) -> Plan[list[Ledg
     subscriptions = yield from _allowed(_rows("subscriptions"), "subscriptions", hidden)
     verifications = yield from _allowed(_rows("verifications"), "verified", hidden)
     verified = {row[0]: Verified(*row[1:]) for row in verifications or ()}
-    rows = [row for row in (yield Query(SQL["ledgers"])) if names is None or row[1] in names]
+    all_rows = yield Query(SQL["ledgers"])
+    rows = [row for row in all_rows if names is None or row[1] in names]
     missing = set(names or ()) - {row[1] for row in rows}
     if missing:
-        raise UnknownLedger(f"there is no ledger {min(missing)!r} in this database")
+        raise unknown_ledger(min(missing), (row[1] for row in all_rows))
     holders = (yield from _allowed(_stuck(), "holder", hidden)) or {}
     found = []
     for row in rows:
@@ -195,6 +219,37 @@ def _ledgers(names: Collection[str] | None, hidden: list[str]) -> Plan[list[Ledg
     return found
 
 
+def _with_stopped(found: list[LedgerState], hidden: list[str]) -> Plan[list[LedgerState]]:
+    """Looks at the entries right after what each worker has done, and at those at which one said that it stopped."""
+    suspects = (yield from _allowed(_suspects(), "suspects", hidden)) or {}
+    with_them = []
+    for ledger in found:
+        if ledger.ledger_id is not None and ledger.position:
+            done = [place.position for place in (*(ledger.projections or ()), *(ledger.subscriptions or ()))]
+            done += [ledger.stream.position] if ledger.stream is not None else []
+            at = {position + 1 for position in done} | suspects.get(ledger.ledger_id, set())
+            looking = _bad_ones(ledger, sorted(each for each in at if each <= ledger.position))
+            ledger = ledger._replace(stopped=(yield from _allowed(looking, "stopped", hidden)))  # noqa: PLW2901
+        with_them.append(ledger)
+    return with_them
+
+
+def _suspects() -> Plan[dict[int, set[int]]]:
+    suspects: dict[int, set[int]] = {}
+    for ledger_id, position in (yield Query(quarantine.SQL["suspects"])):
+        suspects.setdefault(ledger_id, set()).add(position)
+    return suspects
+
+
+def _bad_ones(ledger: LedgerState, positions: Sequence[int]) -> Plan[tuple[Stopped, ...]]:
+    bad = []
+    for position in positions:
+        found = yield from quarantine.look(LedgerRef(ledger.ledger_id or 0, ledger.name), position)
+        if found.findings and found.mark is None:
+            bad.append(Stopped(position, "; ".join(f"{each.kind}: {each.detail}" for each in found.findings)))
+    return tuple(bad)
+
+
 def _rows(statement: str) -> Plan[list[Row]]:
     rows: list[Row] = yield Query(SQL[statement])
     return rows
@@ -211,10 +266,10 @@ def _places(state: LedgerState, rows: list[Row]) -> Plan[tuple[Place, ...]]:
     return tuple(places)
 
 
-def _with_trouble(place: Place, version: int, building: bool, *more: Any) -> Place:
+def _with_trouble(place: Place, version: int, building: bool, abandoned: bool, *more: Any) -> Place:
     *standstill, skipped = more
     stands = Standstill(*standstill) if standstill[0] is not None else None
-    return place._replace(version=version, rebuilding=building, standstill=stands, skipped=skipped)
+    return place._replace(version=version, rebuilding=building, abandoned=abandoned, standstill=stands, skipped=skipped)
 
 
 def _lag(ledger_id: int, at: int, end: int) -> Plan[Lag]:
@@ -226,11 +281,6 @@ def _lag(ledger_id: int, at: int, end: int) -> Plan[Lag]:
 
 def _first_behind(ledger_id: int, position: int) -> Plan[list[Row]]:
     rows: list[Row] = yield Query(SQL["waiting"], (ledger_id, position))
-    return rows
-
-
-def _hash_at(ledger_id: int, position: int) -> Plan[list[Row]]:
-    rows: list[Row] = yield Query(STORE["hash_at"], (ledger_id, position))
     return rows
 
 
@@ -254,7 +304,7 @@ def _holder(row: Row) -> Holder:
 def _unprotected(newer: Sequence[str]) -> Plan[tuple[str, ...]]:
     """What is not as the schema has it, as verify says it."""
     yield SqlScript(VERIFY["begin"])
-    findings = yield from protections.check(load(), newer)
+    findings = yield from protections.check(newer)
     yield Query("rollback")
     return tuple(finding.detail for finding in findings)
 
@@ -282,9 +332,12 @@ def _with_streams(
     try:
         if not found and postgres != OK:
             found = [LedgerState(name) for name in sorted(names or servers.run(_stream_names(), client))]
-        for ledger in found:
-            states[ledger.name] = servers.run(stream.state(ledger.name), client)
-        found = [servers.run(_with_parked(ledger), client) for ledger in found]
+        for index, ledger in enumerate(found):
+            try:
+                states[ledger.name] = servers.run(stream.state(ledger.name), client)
+                found[index] = servers.run(_with_parked(ledger), client)
+            except StreamUnusable as error:
+                found[index] = ledger._replace(unusable=str(error))
     except LedgerError as error:
         redis = str(error)
     for index, ledger in enumerate(found):
@@ -300,7 +353,9 @@ def _with_streams(
 def _with_parked(ledger: LedgerState) -> Plan[LedgerState]:
     groups = []
     for group in ledger.subscriptions or ():
-        groups.append(group._replace(parked=(yield Command(("HLEN", stream.parked_key(ledger.name, group.name))))))
+        groups.append(
+            group._replace(parked=(yield Command(("HLEN", stream.group_keys(ledger.name, group.name).parked))))
+        )
     return ledger if ledger.subscriptions is None else ledger._replace(subscriptions=tuple(groups))
 
 
@@ -328,8 +383,10 @@ def _compared(ledger: LedgerState, state: StreamState) -> Plan[StreamPlace]:
         [(_, epoch, end)] = yield Query(STORE["tails"], ([ledger_id],))
     diverged: bool | None = state.last != NOTHING and state.last > StreamId(epoch, end)
     if state.newest is not None and state.last.epoch == epoch and not diverged:
-        rows = yield from _allowed(_hash_at(ledger_id, state.newest.position), "hash", [])
-        diverged = None if rows is None else not rows or rows[0][0].hex().encode() != state.newest_hash
+        ref = LedgerRef(ledger_id, ledger.name)
+        hash_ = stream.raw_hash(state.newest_hash)
+        chained = yield from _allowed(quarantine.is_chained(ref, state.newest.position, hash_), "hash", [])
+        diverged = None if chained is None else not chained
     at = state.last.position if state.last.epoch == epoch else 0
     lag = yield from _lag(ledger_id, min(at, end), end)
     return _from_redis(state)._replace(position=at, lag=lag, diverged=diverged)

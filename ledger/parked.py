@@ -1,34 +1,47 @@
-"""Entries that a consumer group has parked: listed, and handed out again. Plans.
+"""The dead letters of a consumer group: listed, and delivered again. Plans.
 
-They are noted in Redis alone, in a hash from position to tries: a Redis that was lost has lost them too.
+They are noted in Redis alone, in a hash from position to delivery attempts: a Redis that was lost has lost them too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import NamedTuple
 
-from ledger.effects import Command, Plan, Query
+from ledger.effects import Command, Plan, Query, foreseen
 from ledger.errors import UsageError
 from ledger.store import SQL, LedgerRef
-from ledger.stream import StreamId, key, parked_key
+from ledger.stream import StreamId, group_keys, key
 
 _CONSUMER = "auditledger"
 _LONG_AGO = 365 * 86_400_000
 """Milliseconds for which it seems to have been claimed, so that whoever asks next takes it over."""
 
 
-def parked(ledger: LedgerRef, group: str) -> Plan[Mapping[int, int]]:
-    """How often each parked entry was handed out, by position, in order."""
-    flat = yield Command(("HGETALL", parked_key(ledger.name, group)))
-    return dict(sorted(zip(map(int, flat[::2]), map(int, flat[1::2]), strict=True)))
+class DeadLetter(NamedTuple):
+    """tries: delivery attempts. reason: of the last `nack`, if there was one."""
+
+    position: int
+    tries: int
+    reason: str | None
 
 
-def hand_out_again(ledger: LedgerRef, group: str, position: int) -> Plan[None]:
-    """Lets the group's next consumer have a parked entry, as if for the first time.
+def dead_letters(ledger: LedgerRef, group: str) -> Plan[list[DeadLetter]]:
+    """In the order of their positions."""
+    keys = group_keys(ledger.name, group)
+    flat = yield Command(("HGETALL", keys.parked))
+    said = yield Command(("HGETALL", keys.reasons))
+    with foreseen("HGETALL"):
+        reasons = {int(position): text.decode(errors="replace") for position, text in _pairs(said)}
+        found = {int(position): int(tries) for position, tries in _pairs(flat)}
+    return [DeadLetter(position, tries, reasons.get(position)) for position, tries in sorted(found.items())]
 
-    Raises UsageError where it is not parked, or no longer in the stream.
+
+def redeliver(ledger: LedgerRef, group: str, position: int) -> Plan[None]:
+    """Lets the group's next consumer have a dead letter, as if for the first time.
+
+    Raises UsageError where it is none, or no longer in the stream.
     """
-    if position not in (yield from parked(ledger, group)):
+    if position not in {letter.position for letter in (yield from dead_letters(ledger, group))}:
         raise UsageError(f"group {group!r} has not parked entry {position}")
     [(_, epoch, _)] = yield Query(SQL["tails"], ([ledger.ledger_id],))
     claimed = yield Command(
@@ -39,4 +52,9 @@ def hand_out_again(ledger: LedgerRef, group: str, position: int) -> Plan[None]:
     )
     if not claimed:
         raise UsageError(f"entry {position} is no longer in the stream: it was trimmed or erased; read() shows it")
-    yield Command(("HDEL", parked_key(ledger.name, group), position))
+    yield Command(("HDEL", group_keys(ledger.name, group).parked, position))
+    yield Command(("HDEL", group_keys(ledger.name, group).reasons, position))
+
+
+def _pairs(flat: list[bytes]) -> list[tuple[bytes, bytes]]:
+    return list(zip(flat[::2], flat[1::2], strict=True))

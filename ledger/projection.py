@@ -6,18 +6,23 @@ their own. The search_path decides which of the two a statement means, so a proj
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction, signature
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-from ledger.effects import Pipeline, Plan, Query, Row, SqlScript, sql
-from ledger.errors import UnknownProjection
+from ledger.effects import Pipeline, Plan, Query, Refused, Row, SqlScript, sql
+from ledger.errors import InvalidSetting, UnknownProjection
 from ledger.events import Entry, Tail
 from ledger.store import BEGIN, COMMIT, LedgerRef
 
 SQL = sql("projection")
 LIVE_SCHEMA = "ledger_views"
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+_FAULTS = ("22", "23", "42", "0A", "3F")
+"""Classes of SQLSTATE that say that the SQL is at fault, not the server."""
 
 
 class Writes(Protocol):
@@ -46,6 +51,13 @@ class Projection(ABC):
     tables: ClassVar[tuple[str, ...]]
     schema: ClassVar[str]
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuses methods that could not be called. Raises InvalidSetting."""
+        super().__init_subclass__(**options)
+        for method, parameters in (("apply", _APPLY), ("erase", _ERASE)):
+            if method in cls.__dict__:
+                _check_method(cls, method, parameters)
+
     @abstractmethod
     def apply(self, ledger_id: int, entries: Sequence[Entry], tx: Writes) -> None:
         """Brings the tables up to date with the next entries of one ledger, all of them or, by raising, none.
@@ -62,6 +74,40 @@ class Projection(ABC):
         they stand now, read from Postgres while they are iterated; none where the entry is about no resource.
         """
         return
+
+
+_APPLY = ("self", "ledger_id", "entries", "tx")
+_ERASE = ("self", "ledger_id", "entry", "about", "tx")
+
+
+def _check_method(cls: type, method: str, parameters: tuple[str, ...]) -> None:
+    function = cls.__dict__[method]
+    what = f"projection {cls.__name__}: {method}({', '.join(parameters)})"
+    if any(check(function) for check in (iscoroutinefunction, isasyncgenfunction, isgeneratorfunction)):
+        raise InvalidSetting(f"{what} must be a plain `def` without await and yield: it writes through tx, which waits")
+    try:
+        signature(function).bind(*parameters)
+    except (TypeError, ValueError) as error:
+        raise InvalidSetting(f"{what} is how it is called, and this one cannot be called so: {error}") from None
+
+
+def check_projection(projection: object) -> Projection:
+    """The projection itself. Raises InvalidSetting where it lacks something, or is none."""
+    if isinstance(projection, type) and issubclass(projection, Projection):
+        raise InvalidSetting(f"{projection.__name__} is the class of a projection: give one that it makes, with ()")
+    if not isinstance(projection, Projection):
+        raise InvalidSetting(
+            f"{type(projection).__name__} is no projection: it must be a subclass of ledger.Projection"
+        )
+    what = f"projection {type(projection).__name__}"
+    missing = [each for each in ("name", "tables", "schema") if not hasattr(projection, each)]
+    if missing:
+        raise InvalidSetting(f"{what} has no {' and no '.join(missing)}")
+    if not (isinstance(projection.name, str) and NAME.fullmatch(projection.name)):
+        raise InvalidSetting(f"{what}: its name must be lowercase letters, digits and _, not {projection.name!r}")
+    if isinstance(projection.tables, str) or not all(isinstance(each, str) for each in projection.tables):
+        raise InvalidSetting(f"{what}: its tables must be a tuple of names, not {projection.tables!r}")
+    return projection
 
 
 class Checkpoint(NamedTuple):
@@ -99,6 +145,7 @@ def install(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[None]:
     yield Pipeline(
         (
             *(BEGIN, Query(SQL["as_projector"]), Query(SQL["lock_name"], (projection.name,))),
+            lock_work(LIVE_SCHEMA, [projection]),
             Query(SQL["set_path"], (LIVE_SCHEMA,)),
         )
     )
@@ -106,6 +153,22 @@ def install(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[None]:
         yield from create_tables(projection, LIVE_SCHEMA)
     yield from add_checkpoints(projection, ledgers, building=False)
     yield COMMIT
+
+
+def read_views(tables: Sequence[str], query: Query) -> Plan[list[Row]]:
+    """The rows of a query on read views, in a transaction of its own. tables: those of `ledger_views` that it names.
+
+    Raises RecordRefused where one of them is no plain table: Postgres would run what its owner put there, with the
+    rights of whoever reads it.
+    """
+    lock = Query(SQL["lock_plain"], (list(tables),))
+    *_, rows, _ = yield Pipeline((Query("begin isolation level read committed read only"), lock, query, COMMIT))
+    return list(rows)
+
+
+def clear_rebuilds() -> Plan[None]:
+    """Drops what rebuilds left behind that were killed."""
+    yield Query(SQL["clear_rebuilds"])
 
 
 def checkpoints(name: str, building: bool = False) -> Plan[dict[int, Checkpoint]]:
@@ -122,6 +185,11 @@ def reached(ledger: LedgerRef, name: str) -> Plan[int]:
     return found[ledger.ledger_id].position
 
 
+def lock_work(schema: str, projections: Iterable[Projection]) -> Query:
+    """The statement that refuses to go on where a worker with more rights than ledger_projector would run its code."""
+    return Query(SQL["lock_work"], (schema, [table for projection in projections for table in projection.tables]))
+
+
 def building_schema(projection: Projection) -> str:
     """Where its tables are while they are rebuilt."""
     return f"ledger_rebuild_{projection.name}"
@@ -129,7 +197,13 @@ def building_schema(projection: Projection) -> str:
 
 def create_tables(projection: Projection, schema: str) -> Plan[None]:
     """In the schema that the search_path names."""
-    yield SqlScript(projection.schema)
+    try:
+        yield SqlScript(projection.schema)
+    except Refused as refused:
+        if refused.sqlstate[:2] not in _FAULTS:
+            raise
+        problem = " ".join(str(refused).split())
+        raise InvalidSetting(f"the schema of projection {projection.name!r} cannot be created: {problem}") from refused
     yield Query(SQL["protect"], (schema, list(projection.tables)))
 
 

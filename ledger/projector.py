@@ -12,14 +12,22 @@ from dataclasses import dataclass
 from ledger.applying import advance, advance_exactly
 from ledger.consumer import NO_STREAMS, Reader, Streams, next_entries, set_back
 from ledger.drive import Redis
-from ledger.errors import ChainBroken, ProjectionFailed, StreamDiverged, Unavailable
-from ledger.events import Entry, Tail
-from ledger.projection import Checkpoint, Projection, checkpoints, install
+from ledger.errors import (
+    ChainBroken,
+    LedgerError,
+    ProjectionFailed,
+    StreamDiverged,
+    Unavailable,
+    UsageError,
+)
+from ledger.events import Entry, Seen, Tail
+from ledger.projection import Checkpoint, Projection, check_projection, checkpoints, clear_rebuilds, install
 from ledger.relay import Standing, standings
 from ledger.replay import rebuild
 from ledger.servers import Servers
 from ledger.standstill import Standstills
-from ledger.store import PAGE
+from ledger.stops import Stops
+from ledger.store import PAGE, LedgerRef
 from ledger.telemetry import COUNTERS, FAILURES, PROJECTED, span
 
 log = logging.getLogger(__name__)
@@ -46,7 +54,8 @@ class Projector:
     """Runs projections over the ledgers of one database; any number of projectors may run at once.
 
     names: of the ledgers, None for all. A projection that fails in a ledger stands still there, before the entry that
-    it could not apply, and is tried again after pauses that grow; the others go on. park_after: as in Standstills.
+    it could not apply, and is tried again after pauses that grow; the others go on. So it is with an entry that does
+    not hold, before which all stop that have not passed it yet. park_after: as in Standstills.
     """
 
     def __init__(
@@ -60,20 +69,30 @@ class Projector:
         self._servers = servers
         self._names = names
         self._standstills = Standstills(servers, park_after)
-        self._projections = list(projections)
+        self._stops = Stops(servers, "project")
+        self._projections = [check_projection(each) for each in projections]
         self._redis: Redis | None = None
         self._streams = Streams(servers.settings.redis_url is not None)
         self._believed = True  # the stream, until it is found to be ahead of a database that was set back
         self._front: dict[int, Lane] = {}
         self._behind: list[Lane] = []
+        # What is left out, because somebody changed tables or checkpoints by hand: `replay` mends it.
+        self._ahead: dict[str, LedgerError] = {}
+        self._broken: dict[str, LedgerError] = {}
 
     @property
     def failed(self) -> list[ProjectionFailed]:
         """Of each projection that stands still, why."""
         return self._standstills.errors
 
+    @property
+    def stopped(self) -> list[LedgerError]:
+        """Why projections have stopped before entries that do not hold."""
+        return self._stops.errors
+
     def install(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Creates the tables of new projections, and rebuilds those whose version has changed."""
+        self._servers.run(clear_rebuilds())
         ledgers = [standing.ledger for standing in self._servers.run(standings(None))]
         for projection in self._projections:
             found = self._servers.run(checkpoints(projection.name))
@@ -85,10 +104,26 @@ class Projector:
                     [ledger] = [each for each in ledgers if each.name == error.ledger]
                     self._standstills.failed_to_rebuild(ledger, projection, error)
                     continue
+                except ChainBroken as error:
+                    ledger = next((each for each in ledgers if each.name == error.ledger), ledgers[0])
+                    self._stops.stopped((ledger.ledger_id, projection.name), ledger, error, position=error.position)
+                    continue
+            self._install(projection, ledgers)
+
+    def _install(self, projection: Projection, ledgers: Sequence[LedgerRef]) -> None:
+        """Where tables are there without checkpoints, or the reverse, that projection is left out."""
+        errors: dict[str, LedgerError] = {}
+        try:
             self._servers.run(install(projection, ledgers))
+        except (Unavailable, UsageError):
+            raise
+        except LedgerError as error:
+            errors[projection.name] = LedgerError(f"{error}: 'auditledger replay {projection.name}' builds it anew")
+        others = {name: error for name, error in self._broken.items() if name != projection.name}
+        self._broken = others | self._said(self._broken, errors)
 
     def run(self, stop: threading.Event) -> None:
-        """Projects until `stop` is set; a server that is away is waited for. Raises ChainBroken, StreamDiverged."""
+        """Projects until `stop` is set; a server that is away is waited for. Raises StreamDiverged."""
         refreshed = 0.0
         while not stop.is_set():
             try:
@@ -101,7 +136,7 @@ class Projector:
                 COUNTERS.add(FAILURES, "project", type(error).__name__, "")
                 refreshed = 0.0
                 stop.wait(RETRY)
-            except (StreamDiverged, ChainBroken) as error:
+            except StreamDiverged as error:
                 if not self._remembers_other():
                     raise
                 log.warning("%s. Its views were set back with it, and go on", error)
@@ -109,7 +144,8 @@ class Projector:
     def catch_up(self, progress: Callable[[int], None] | None = None) -> int:
         """Projects until the ledgers' ends as they are now. Returns how many entries that took.
 
-        Does not wait for what stands still: `failed` says what that is.
+        Does not wait for what stands still: `failed` says what that is. Once the others are done it raises
+        StreamDiverged where a view has seen more than its ledger has, and why one could not be installed.
         """
         count = 0
         self._refresh()
@@ -122,6 +158,8 @@ class Projector:
             count += taken
             if progress is not None:
                 progress(taken)
+        for error in (*self._ahead.values(), *self._broken.values()):
+            raise error
         return count
 
     def close(self) -> None:
@@ -139,19 +177,20 @@ class Projector:
             known = self._servers.run(checkpoints(projection.name))
             is_current = all(checkpoint.version == projection.version for checkpoint in known.values())
             if is_current and any(ledger.ledger_id not in known for ledger in ledgers):
-                self._servers.run(install(projection, ledgers))
+                self._install(projection, ledgers)
                 known = self._servers.run(checkpoints(projection.name))
             for ledger in ledgers:
                 if ledger.ledger_id in known:
                     stands[ledger.ledger_id].append((known[ledger.ledger_id], projection))
-        self._check_not_ahead(found, stands)
+        self._leave_out_ahead(found, stands)
         self._believed = True
         self._front, self._behind = {}, []
         for standing in found:
             ledger = standing.ledger
             going = [each for each in stands[ledger.ledger_id] if self._standstills.goes(ledger, *each)]
-            if going:
-                *behind, self._front[ledger.ledger_id] = _lanes(standing, going)
+            lanes = [lane for lane in _lanes(standing, going) if not self._stops.waits(_place(lane))]
+            if lanes:
+                *behind, self._front[ledger.ledger_id] = lanes
                 self._behind += behind
 
     def _remembers_other(self) -> bool:
@@ -163,18 +202,36 @@ class Projector:
     def _tails(self) -> list[Tail]:
         return [lane.reader.tail for lane in (*self._front.values(), *self._behind)]
 
-    def _check_not_ahead(
+    def _leave_out_ahead(
         self, found: Sequence[Standing], stands: dict[int, list[tuple[Checkpoint, Projection]]]
     ) -> None:
-        """Raises StreamDiverged where a view has seen more than there is. Ledgers may have grown since `found`."""
-        reached = {
-            ledger_id: max((checkpoint.position for checkpoint, _ in some), default=0)
-            for ledger_id, some in stands.items()
-        }
-        if any(reached[standing.ledger.ledger_id] > standing.position for standing in found):
-            for standing in self._servers.run(standings(self._names)):
-                if reached.get(standing.ledger.ledger_id, 0) > standing.position:
-                    raise set_back(standing.ledger, reached[standing.ledger.ledger_id], standing.position)
+        """Leaves out views that have seen more than there is. Ledgers may have grown since `found`."""
+
+        def beyond(found: Sequence[Standing]) -> list[tuple[Standing, tuple[Checkpoint, Projection]]]:
+            return [
+                (standing, each)
+                for standing in found
+                for each in stands.get(standing.ledger.ledger_id, ())
+                if each[0].position > standing.position
+            ]
+
+        ahead = beyond(found)
+        if ahead:
+            ahead = beyond(self._servers.run(standings(self._names)))
+        errors: dict[str, LedgerError] = {}
+        for standing, each in ahead:
+            stands[standing.ledger.ledger_id].remove(each)
+            error = set_back(standing.ledger, each[0].position, standing.position)
+            errors[f"{standing.ledger.name} {each[1].name}"] = error
+        self._ahead = self._said(self._ahead, errors)
+
+    def _said(self, before: dict[str, LedgerError], now: dict[str, LedgerError]) -> dict[str, LedgerError]:
+        """Logs and counts what is left out, once a change."""
+        for name, error in now.items():
+            if str(before.get(name)) != str(error):
+                log.error("%s: left out: %s", name, error)
+                COUNTERS.add(FAILURES, "project", type(error).__name__, name.rpartition(" ")[2])
+        return now
 
     # -------------------------------------------------------------------------------------------------------- applying
 
@@ -193,6 +250,10 @@ class Projector:
         for lane in self._behind:  # they read what is long out of the stream
             found = self._servers.run(next_entries([lane.reader], NO_STREAMS, wait=None))
             work += [(lane, entries) for entries in found.values()]
+        for lane in (*self._front.values(), *self._behind):
+            if lane.reader.stopped is not None:
+                self._stop(lane, lane.reader.stopped)
+                return 0
         for lane, entries in work:
             ledger = lane.reader.ledger
             try:
@@ -203,6 +264,10 @@ class Projector:
                 COUNTERS.add(FAILURES, "project", type(error).__name__, "")
                 self._believed = False
                 return 0
+            except ChainBroken as error:
+                self._stop(lane, error)
+                return 0
+            self._stops.passed(_place(lane), ledger)
             if not together:
                 self._refresh()
                 return done
@@ -212,11 +277,19 @@ class Projector:
             self._refresh()
         return sum(len(entries) for lane, entries in work if rear[lane.reader.ledger] is lane)
 
+    def _stop(self, lane: Lane, error: ChainBroken) -> None:
+        """The lane is left where it stands, unless it was read from elsewhere than its views stand now."""
+        if self._remembers_other():
+            log.warning("%s. Its views were set back with it, and go on", error)
+            return
+        self._stops.stopped(_place(lane), lane.reader.ledger, error, position=error.position)
+        self._refresh()
+
     def _has_caught_up(self, lane: Lane) -> bool:
         front = self._front[lane.reader.ledger.ledger_id]
         return front.reader.tail.position - lane.reader.tail.position <= PAGE
 
-    def _advance(self, lane: Lane, entries: Sequence[Entry]) -> tuple[int, bool]:
+    def _advance(self, lane: Lane, entries: Sequence[Seen]) -> tuple[int, bool]:
         """Applies the entries: how many, and whether all of the lane's projections stand at their end then.
 
         A few go into all views in one commit, which is quickest. With many, one view is prepared while Postgres works
@@ -252,7 +325,9 @@ class Projector:
             done.append(len(entries))
             if isinstance(outcome, ProjectionFailed):
                 done[-1] = outcome.position - reader.tail.position - 1
-                self._standstills.failed(reader.ledger, projection, outcome, entries[done[-1]])
+                entry = entries[done[-1]]
+                if isinstance(entry, Entry):  # what is quarantined is given to none
+                    self._standstills.failed(reader.ledger, projection, outcome, entry)
         return max(done), all(outcome == 1 for outcome in outcomes)
 
 
@@ -268,3 +343,8 @@ def _lanes(standing: Standing, stands: Sequence[tuple[Checkpoint, Projection]]) 
             lanes.append(Lane(Reader(standing.ledger, checkpoint.tail, epoch), []))
         lanes[-1].projections.append(projection)
     return lanes
+
+
+def _place(lane: Lane) -> tuple[int, int]:
+    """What it reads next."""
+    return lane.reader.ledger.ledger_id, lane.reader.tail.position + 1

@@ -1,39 +1,38 @@
-"""Is what the schema sets up against changes still in place?
-
-What must be there stands in `sql/verify.sql`, and in the migrations themselves.
-"""
+"""Is what the migrations set up against changes in place, and does nothing beside it let anybody past it? Plans."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ledger import privileges
+from ledger import catalog
 from ledger.effects import Plan, Query, sql
 from ledger.findings import Finding
-from ledger.migrate import Migration, functions
 
-SQL = sql("verify")
+SQL = sql("protections")
 
 
-def check(migrations: list[Migration], newer: Sequence[str] = ()) -> Plan[list[Finding]]:
-    """One finding for each trigger, constraint, function, table and privilege that is not as these migrations make it.
+def check(newer: Sequence[str] = ()) -> Plan[list[Finding]]:
+    """One finding for each object that is not as the migrations make it, and for whatever goes round the protections.
 
-    newer: files of the migrations that the database has beyond these; they may be why. Wants the search_path that
-    verify.sql's `begin` sets.
+    newer: files of the migrations that the database has beyond those of this package; they may be why.
+    Changes settings of the transaction that it runs in.
     """
-    wanted = functions(migrations)
-    rows = yield Query(
-        SQL["unprotected"],
-        (
-            [each.name for each in wanted],
-            [each.source for each in wanted],
-            [each.as_owner for each in wanted],
-            ["\n".join(each.settings) for each in wanted],
-        ),
-    )
-    findings = [Finding(None, "unprotected", detail) for (detail,) in rows]
-    findings += yield from privileges.check(migrations)
-    if findings and newer:
-        detail = f"this package does not know {', '.join(newer)}, which may be why: upgrade auditledger to tell"
-        findings.append(Finding(None, "unprotected", detail))
-    return findings
+    wanted = catalog.load()
+    found = yield from catalog.read()
+    details = list(catalog.differences(wanted, found, newer=bool(newer)))
+    for statement in ("views", "outside"):
+        details += [detail for (detail,) in (yield Query(SQL[statement]))]
+    details += [detail for (detail,) in (yield Query(SQL["roles"], (_roles(wanted),)))]
+    if details and newer:
+        details.append(f"this package does not know {', '.join(newer)}, which may be why: upgrade auditledger to tell")
+    return [Finding(None, "unprotected", detail) for detail in details]
+
+
+def privileged() -> Plan[list[str]]:
+    """Who is bound by no privilege, and who can make itself so: a sentence for each. No findings."""
+    return [said for (said,) in (yield Query(SQL["privileged"], (_roles(catalog.load()),)))]
+
+
+def _roles(wanted: catalog.Facts) -> list[str]:
+    """The ledger's own."""
+    return [name for kind, name in wanted if kind == "role"]

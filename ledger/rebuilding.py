@@ -1,4 +1,4 @@
-"""Rebuilds a projection beside the live one and puts it in its place. Plans, on one connection that holds its lock."""
+"""Rebuilds a projection beside the live one and puts it in its place. Plans."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 from ledger import trouble
 from ledger.applying import apply_unseen, move, skipped_by
-from ledger.chain import check_continues
-from ledger.effects import Pipeline, Plan, Query, Refused, Rollback, SqlScript
-from ledger.errors import UsageError
+from ledger.effects import Pipeline, Plan, Query, Refused, Rollback, SqlScript, sql
+from ledger.errors import Unavailable, UsageError
 from ledger.projection import (
     SQL,
     Projection,
@@ -17,45 +16,50 @@ from ledger.projection import (
     building_schema,
     checkpoints,
     create_tables,
+    lock_work,
 )
+from ledger.quarantine import vetted
 from ledger.silence import end_silent_sessions
-from ledger.store import BEGIN, COMMIT, LOCK_TIMEOUT, PAGE, LedgerRef, read
+from ledger.store import BEGIN, COMMIT, LOCK_TIMEOUT, PAGE, LedgerRef, read, tail_of
 
+LET_REBUILD = sql("migrate")["let_rebuild"]
 _FORBIDDEN = "42501"
 
 
-def begin_rebuild(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[bool]:
-    """Empty tables beside the live ones. False where another rebuild of this projection is under way.
+def lock_of(projection: Projection) -> Query:
+    """The lock (locking.py) that a rebuild of this projection holds."""
+    return Query(SQL["lock_rebuild"], (projection.name,))
 
-    The lock belongs to the connection: it must be one's own, and is given up by closing it. Waits for a moment, because
-    the lock of a rebuild that was killed, or has just ended, lasts until Postgres has seen that.
-    """
-    lock = Query(SQL["lock_rebuild"], (projection.name,))
-    try:
-        yield Pipeline((BEGIN, Query(SQL["short_lock_timeout"]), lock, COMMIT))
-    except Refused as refused:
-        if refused.sqlstate != LOCK_TIMEOUT:
-            raise
-        yield Rollback()
-        yield from end_silent_sessions()
-        return False
-    yield from drop_rebuild(projection)
+
+def begin_rebuild(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[None]:
+    """Empty tables beside the live ones, in place of those of a rebuild that was given up. Wants the lock."""
     schema = building_schema(projection)
-    yield BEGIN
-    try:
-        yield SqlScript(f'create schema "{schema}" authorization ledger_projector')
-    except Refused as refused:
-        if refused.sqlstate != _FORBIDDEN:
-            raise
-        raise UsageError(
-            "ledger_projector may not create a schema in this database, which a rebuild needs: run 'auditledger "
-            "migrate' as the database's owner, who lets it (copies and restored databases have no such privileges)"
-        ) from refused
+    yield SqlScript(LET_REBUILD)
+    for is_last in (False, True):
+        try:
+            begin = Query(SQL["begin_rebuild"], (projection.name,))
+            yield Pipeline((BEGIN, Query(SQL["short_lock_timeout"]), begin))
+            break
+        except Refused as refused:
+            yield Rollback()
+            if refused.sqlstate == LOCK_TIMEOUT:
+                # One that fell silent in the middle of what it says has lost its lock, but not yet what it writes.
+                yield from end_silent_sessions()
+                if not is_last:
+                    continue
+                raise Unavailable(
+                    f"a rebuild of {projection.name!r} that fell silent still holds its tables: replay it again"
+                ) from refused
+            if refused.sqlstate != _FORBIDDEN:
+                raise
+            raise UsageError(
+                "ledger_owner may not create a schema in this database, which a rebuild needs: run 'auditledger "
+                "migrate' as the database's owner, who lets it (copies and restored databases have no such privileges)"
+            ) from refused
     yield Pipeline((Query(SQL["as_projector"]), Query(SQL["set_path"], (schema,))))
     yield from create_tables(projection, schema)
     yield from add_checkpoints(projection, ledgers, building=True)
     yield COMMIT
-    return True
 
 
 def swap(projection: Projection, ledgers: Sequence[LedgerRef], retry: Retry | None = None) -> Plan[bool]:
@@ -70,6 +74,7 @@ def swap(projection: Projection, ledgers: Sequence[LedgerRef], retry: Retry | No
         (
             BEGIN,
             Query(SQL["lock_all_checkpoints"], (projection.name,)),
+            lock_work(schema, [projection]),
             Query(SQL["set_path"], (schema,)),
         )
     )
@@ -82,10 +87,10 @@ def swap(projection: Projection, ledgers: Sequence[LedgerRef], retry: Retry | No
         skips = skipped_by(ledger, (yield trouble.skips(ledger.ledger_id, [projection.name])), retry)
         while at.position < goal:
             entries = yield from read(ledger, at.position, PAGE, goal)
-            if not entries:  # the live view had seen more than a database that was set back
-                break
-            check_continues(at.tail, entries)
-            at = yield from apply_unseen(ledger, projection, at, at.tail, entries, at.epoch, skips)
+            if not entries and (yield from tail_of(ledger)).position <= at.position:
+                break  # the live view had seen more than a database that was set back
+            seen = yield from vetted(ledger, at.tail, entries, goal)
+            at = yield from apply_unseen(ledger, projection, at, at.tail, seen, at.epoch, skips)
         yield move(ledger.ledger_id, at, building=True)
     try:
         yield Pipeline(
@@ -101,7 +106,7 @@ def swap(projection: Projection, ledgers: Sequence[LedgerRef], retry: Retry | No
             raise
         yield Rollback()
         return False
-    yield SqlScript(f'drop schema "{schema}" cascade')
+    yield Query(SQL["drop_rebuild"], (projection.name,))
     if retry is None:
         yield COMMIT
     else:
@@ -110,8 +115,5 @@ def swap(projection: Projection, ledgers: Sequence[LedgerRef], retry: Retry | No
 
 
 def drop_rebuild(projection: Projection) -> Plan[None]:
-    """Clears away a rebuild that was given up or killed."""
-    yield BEGIN
-    yield SqlScript(f'drop schema if exists "{building_schema(projection)}" cascade')
-    yield Query(SQL["drop_building_checkpoints"], (projection.name,))
-    yield COMMIT
+    """Clears away a rebuild that was given up."""
+    yield Query(SQL["drop_rebuild"], (projection.name,))

@@ -43,14 +43,17 @@ class Leaves:
         self.start = start - len(known) // HASH_SIZE
         self.hashes = [known[at : at + HASH_SIZE] for at in range(0, len(known), HASH_SIZE)]
         self.whole = True
+        self.quarantined: set[int] = set()
 
     @property
     def end(self) -> int:
         return self.start + len(self.hashes)
 
-    def add(self, position: int, envelope: bytes | None) -> None:
+    def add(self, position: int, envelope: bytes | None, quarantined: bool = False) -> None:
         """The entry at a position; after a gap there is no tree. envelope: None where a forged entry has none."""
         if position - 1 == self.end and self.whole:
+            if quarantined:
+                self.quarantined.add(len(self.hashes))
             self.hashes.append(leaf_hash(envelope or b""))
         else:
             self.whole = False
@@ -61,6 +64,7 @@ class Leaves:
             index = start // FULL
             tile = Tile(0, index, min(FULL, kept - start))
             at = start - self.start
+            self._keep_leaves(at, rows.get(index) or b"")
             have = b"".join(self.hashes[at : at + tile.width])
             row = rows.get(index)
             if row is None or len(row) != tile.width * HASH_SIZE:
@@ -70,6 +74,11 @@ class Leaves:
                 more = f", nor are {len(wrong) - 1} more of that tile" if len(wrong) > 1 else ""
                 detail = f"its leaf in {tile.path} is not the hash of its envelope{more}"
                 findings.add(start + wrong[0] + 1, "tree_mismatch", detail)
+
+    def _keep_leaves(self, at: int, row: bytes) -> None:
+        """An entry that had its leaf before it was changed and quarantined keeps that; the root tells if it is true."""
+        for place in self.quarantined & set(range(at, at + len(row) // HASH_SIZE)):
+            self.hashes[place] = row[(place - at) * HASH_SIZE :][:HASH_SIZE]
 
     def grown(self, sizes: Iterable[int]) -> Grown:
         """sizes: of trees whose roots are wanted; those that end in this range are looked at."""

@@ -9,13 +9,23 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
-from ledger import stream
+from ledger import quarantine, stream
+from ledger.canonical import digest
 from ledger.effects import Command, Plan, Query, Refused
-from ledger.errors import ChainBroken, StreamDiverged, Unavailable, UnknownLedger
-from ledger.findings import erased_by
-from ledger.scan import Record, Source, records
+from ledger.errors import (
+    ChainBroken,
+    LedgerError,
+    StreamDiverged,
+    StreamUnusable,
+    Unavailable,
+)
+from ledger.events import GENESIS
+from ledger.findings import Link, erased_by
+from ledger.record import Record
+from ledger.scan import Source, records
 from ledger.servers import Servers
-from ledger.store import SQL, LedgerRef
+from ledger.stops import Stops
+from ledger.store import SQL, LedgerRef, unknown_ledger
 from ledger.stream import NOTHING, StreamId, Wire
 from ledger.telemetry import COUNTERS, FAILURES, PUBLISHED, span
 
@@ -51,16 +61,27 @@ class Relay:
         self._names = names
         self._keep = servers.settings.stream_keep
         self._published: dict[int, StreamId] = {}
+        self._stops = Stops(servers, "relay")
+        self._runs = False
+
+    @property
+    def stopped(self) -> list[LedgerError]:
+        """Of each ledger whose stream ends before an entry that does not hold, why."""
+        return [error for error in self._stops.errors if isinstance(error, ChainBroken)]
 
     def run(self, stop: threading.Event) -> None:
-        """Publishes until `stop` is set; a server that is away is waited for. Raises StreamDiverged."""
+        """Publishes until `stop` is set; a server that is away is waited for.
+
+        A ledger waits whose stream diverged or cannot be used, or whose next entry does not hold; the others go on.
+        """
         pause, tended = POLL, 0.0
+        self._runs = True
         while not stop.is_set():
             try:
                 if time.monotonic() - tended > TEND:
-                    self.tend()
+                    self._tend_each()
                     tended = time.monotonic()
-                pause = POLL if self.publish() else min(IDLE, pause * 2)
+                pause = POLL if self._publish_each(None) else min(IDLE, pause * 2)
             except Unavailable as error:
                 log.warning("%s; trying again", error)
                 COUNTERS.add(FAILURES, "relay", type(error).__name__, "")
@@ -71,20 +92,61 @@ class Relay:
     def publish(self, progress: Callable[[int], None] | None = None) -> int:
         """Brings every stream up to its ledger's end. Returns how many entries that took.
 
-        progress: called with the number of entries of each batch. Raises StreamDiverged, Unavailable.
+        progress: called with the number of entries of each batch. A ledger is published up to the first entry that does
+        not hold: `stopped` says which. Raises StreamDiverged, StreamUnusable once the others are done; Unavailable.
         """
-        published = 0
-        for standing in self._servers.run(standings(self._names)):
-            done = self._published.get(standing.ledger.ledger_id)
-            if done is None or done < StreamId(standing.epoch, standing.position):
-                published += self._catch_up(standing, progress)
+        self._stops.look_again()
+        published = self._publish_each(progress)
+        self._raise_unusable()
         return published
 
     def tend(self) -> None:
-        """Forgets what it believed of the streams, so that a lost one is noticed and filled again; trims long ones."""
+        """Forgets what it believed of the streams, so that a lost one is noticed and filled again; trims long ones.
+
+        Raises as `publish` does.
+        """
+        self._stops.look_again()
+        self._tend_each()
+        self._raise_unusable()
+
+    def _raise_unusable(self) -> None:
+        for error in self._stops.errors:
+            if not isinstance(error, ChainBroken):
+                raise error
+
+    def _publish_each(self, progress: Callable[[int], None] | None) -> int:
+        published = 0
+        for standing in self._due():
+            ledger = standing.ledger
+            done = self._published.get(ledger.ledger_id)
+            if done is not None and done >= StreamId(standing.epoch, standing.position):
+                continue
+            try:
+                published += self._catch_up(standing, progress)
+            except ChainBroken as error:
+                self._stops.stopped(ledger.ledger_id, ledger, error, position=error.position)
+            except (StreamDiverged, StreamUnusable) as error:
+                self._unusable(ledger, error)
+            else:
+                self._stops.passed(ledger.ledger_id, ledger)
+        return published
+
+    def _tend_each(self) -> None:
         self._published.clear()
-        for standing in self._servers.run(standings(self._names)):
-            self._servers.run(_trim(standing, self._keep))
+        for standing in self._due():
+            try:
+                self._servers.run(_trim(standing, self._keep))
+            except StreamUnusable as error:
+                self._unusable(standing.ledger, error)
+
+    def _due(self) -> list[Standing]:
+        """The ledgers' ends, but for those that are not tried again yet."""
+        found = self._servers.run(standings(self._names))
+        return [standing for standing in found if not self._stops.waits(standing.ledger.ledger_id)]
+
+    def _unusable(self, ledger: LedgerRef, error: LedgerError) -> None:
+        self._published.pop(ledger.ledger_id, None)
+        self._stops.stopped(ledger.ledger_id, ledger, error, pause=RETRY, quiet=not self._runs)
 
     def _catch_up(self, standing: Standing, progress: Callable[[int], None] | None) -> int:
         ledger, epoch = standing.ledger, standing.epoch
@@ -95,15 +157,16 @@ class Relay:
         ahead: Future[list[Wire]] | None = None
         with ThreadPoolExecutor(1) as executor:  # reads the next batch while Redis takes this one
             while at.next <= standing.position:
-                entries = ahead.result() if ahead else self._read(standing, at.next)
+                entries = ahead.result() if ahead else self._read(standing, at)
                 wanted = StreamId(epoch, entries[-1].position)
                 more = wanted.position < standing.position
-                ahead = executor.submit(self._read, standing, wanted.position + 1, _like(entries)) if more else None
+                then = GoOn(wanted, wanted.position + 1, bytes.fromhex(entries[-1].hash))
+                ahead = executor.submit(self._read, standing, then, _like(entries)) if more else None
                 with span("ledger.publish", name=ledger.name, last=wanted.position, entries=len(entries)):
                     last = self._servers.run(stream.publish(ledger.name, at.last, epoch, entries))
                 if last == wanted:
                     COUNTERS.add(PUBLISHED, ledger.name, count=len(entries))
-                    at = GoOn(last, last.position + 1)
+                    at = then
                     published += len(entries)
                     if progress is not None:
                         progress(len(entries))
@@ -113,15 +176,19 @@ class Relay:
         self._published[ledger.ledger_id] = StreamId(epoch, standing.position)
         return published
 
-    def _read(self, standing: Standing, first: int, most: int = BATCH) -> list[Wire]:
-        return self._servers.run(_wire(standing.ledger, first, min(standing.position, first + most - 1)))
+    def _read(self, standing: Standing, at: GoOn, most: int = BATCH) -> list[Wire]:
+        return self._servers.run(_wire(standing.ledger, at, min(standing.position, at.next + most - 1)))
 
 
 class GoOn(NamedTuple):
-    """Where publishing goes on: the stream's last id, and the position that comes next."""
+    """Where publishing goes on: the stream's last id, the position that comes next, and the hash that it continues.
+
+    hash: None where the stream does not have the entry before it.
+    """
 
     last: StreamId
     next: int
+    hash: bytes | None = None
 
 
 def standings(names: Collection[str] | None) -> Plan[list[Standing]]:
@@ -132,7 +199,7 @@ def standings(names: Collection[str] | None) -> Plan[list[Standing]]:
         return found
     missing = set(names) - {standing.ledger.name for standing in found}
     if missing:
-        raise UnknownLedger(f"there is no ledger {min(missing)!r} in this database")
+        raise unknown_ledger(min(missing), (standing.ledger.name for standing in found))
     return [standing for standing in found if standing.ledger.name in names]
 
 
@@ -151,11 +218,13 @@ def where_to_go_on(standing: Standing, keep: int) -> Plan[GoOn]:
         if state.last > StreamId(epoch, position):
             raise _diverged(ledger, f"the stream stands at {state.last}, the ledger at {epoch}-{position}")
         return GoOn(state.last, standing.position + 1)
+    known = None
     if state.newest is not None:
-        rows = yield Query(SQL["hash_at"], (ledger.ledger_id, state.newest.position))
-        if not rows or rows[0][0].hex().encode() != state.newest_hash:
+        hash_ = stream.raw_hash(state.newest_hash)
+        if not (yield from quarantine.is_chained(ledger, state.newest.position, hash_)):
             raise _diverged(ledger, f"entry {state.newest.position} of the stream is not the ledger's")
-    return GoOn(state.last, state.last.position + 1)
+        known = hash_ if state.newest == state.last else None
+    return GoOn(state.last, state.last.position + 1, known)
 
 
 def open_epoch(ledger: LedgerRef) -> Plan[int]:
@@ -176,40 +245,62 @@ def _carry_groups_over(standing: Standing) -> Plan[None]:
                 raise
 
 
-def _wire(ledger: LedgerRef, first: int, last: int) -> Plan[list[Wire]]:
-    """The entries first … last, from stored columns straight to the bytes of the stream. Raises ChainBroken.
+def _wire(ledger: LedgerRef, at: GoOn, last: int) -> Plan[list[Wire]]:
+    """The entries at.next … last, from stored columns straight to the bytes of the stream, as far as they hold.
 
-    Fewer, where they come to BATCH_BYTES: the rest is read, but not kept.
+    Fewer, where they come to BATCH_BYTES: the rest is read, but not kept. What stands for one that is quarantined comes
+    alone. Raises ChainBroken where the first does not hold.
     """
+    before = yield from _link_before(ledger, at)
     entries: list[Wire] = []
     size = 0
+    ends = False
 
     def take(record: Record) -> None:
-        nonlocal size
-        if size >= BATCH_BYTES:
+        nonlocal before, ends, size
+        if ends or size >= BATCH_BYTES:
             return
-        envelope = record.envelope(ledger.name)
-        if envelope is None or record.hash is None or record.position != first + len(entries):
-            raise _broken(first + len(entries))
+        envelope, body = record.envelope(ledger.name), record.body()
+        if envelope is None or not _holds(record, envelope, body, before):
+            ends = record.position > before.position  # a second row at a position is passed over
+            return
         erases = erased_by(record.action, record.resource_type, record.resource_id, record.position)
-        wire = Wire(record.position, envelope, record.body() or b"", record.hash.hex(), str(erases or ""))
-        entries.append(wire)
-        size += len(wire.envelope) + len(wire.body)
+        entries.append(Wire(record.position, envelope, body or b"", record.hash.hex(), str(erases or "")))
+        size += len(envelope) + len(body or b"")
+        before = Link(record.position, record.hash, record.hash, record.recorded)
 
-    yield from records(Source(*ledger), first, take, last)
-    if len(entries) != last - first + 1 and size < BATCH_BYTES:
-        raise _broken(first + len(entries))
-    return entries
+    yield from records(Source(*ledger), at.next, take, last)
+    if entries:
+        return entries
+    found = yield from quarantine.look(ledger, at.next)
+    if found.mark is not None:
+        return [stream.marker(at.next, found.mark.hash, found.mark.by)]
+    problem = next((finding.detail for finding in found.findings), "it does not continue the stream")
+    raise ChainBroken(at.next, problem, ledger.name)
+
+
+def _holds(record: Record, envelope: bytes, body: bytes | None, before: Link) -> bool:
+    return (
+        digest(envelope) == record.hash
+        and record.position == before.position + 1
+        and record.prev_hash in (before.stored or record.prev_hash, before.computed)
+        and (before.recorded is None or record.recorded >= before.recorded)
+        and (record[9:12] == (None, None, None) if body is None else digest(body) == record.body_hash)
+    )
+
+
+def _link_before(ledger: LedgerRef, at: GoOn) -> Plan[Link]:
+    if at.hash is not None or at.next == 1:
+        hash_ = GENESIS if at.hash is None else at.hash
+        return Link(at.next - 1, hash_, hash_, None)
+    found = yield from quarantine.look(ledger, at.next)
+    return found.before
 
 
 def _like(entries: Sequence[Wire]) -> int:
     """How many entries to ask for next, should they be as large as these: little is to be read in vain."""
     size = sum(len(entry.envelope) + len(entry.body) for entry in entries)
     return min(BATCH, max(1, BATCH_BYTES * len(entries) // size))
-
-
-def _broken(position: int) -> ChainBroken:
-    return ChainBroken(position, "missing or unreadable: nothing from there on is published; run 'auditledger verify'")
 
 
 def _diverged(ledger: LedgerRef, what: str) -> StreamDiverged:
@@ -232,5 +323,5 @@ def _trim(standing: Standing, keep: int) -> Plan[None]:
     state = yield from stream.state(standing.ledger.name)
     if state.first is not None and state.first < StreamId(standing.epoch, floor):
         # Of an epoch that is over nothing may stay: its entries may never have been the ledger's.
-        over = state.first.epoch < standing.epoch <= state.last.epoch
+        over = state.first.epoch < standing.epoch
         yield from stream.trim(standing.ledger.name, StreamId(standing.epoch, floor), exactly=over)

@@ -1,7 +1,7 @@
 """Events that come with a known id: are they what was recorded under it, and what becomes of them? Pure.
 
-An appender may not read bodies: of what is recorded it learns the envelope's fields, and asks the database whether the
-texts of a body differ from those that it holds.
+An appender may not read bodies: of what is recorded it learns the envelope's fields, and asks the database which is the
+first body that is not the one that it holds.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def difference(draft: Draft, recorded: Recorded) -> str | None:
 
 
 def bodies(drafts: list[Draft]) -> tuple[list[Any], ...]:
-    """The arrays of ids and texts that store.sql's `differences` takes."""
+    """The arrays of ids and texts that store.sql's `first_difference` takes."""
     texts = ([None if (text := getattr(draft, name)) is None else text.decode() for draft in drafts] for name in _TEXTS)
     return ([draft.id for draft in drafts], *texts)
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TypeVar
 
 from ledger.applying import advance_exactly
-from ledger.chain import check_continues
-from ledger.connections import ALONE, connect
-from ledger.drive import Connection, drive
+from ledger.connections import connect
+from ledger.cursors import Connection
+from ledger.drive import drive
 from ledger.effects import Plan
 from ledger.errors import (
     ChainBroken,
@@ -19,16 +20,21 @@ from ledger.errors import (
     ProjectionFailed,
     SkipRefused,
     TailBusy,
+    Unavailable,
     UnknownProjection,
 )
-from ledger.projection import Projection, Retry, checkpoints
-from ledger.rebuilding import begin_rebuild, drop_rebuild, swap
+from ledger.locking import kept, take
+from ledger.projection import Projection, Retry, check_projection, checkpoints
+from ledger.quarantine import vetted
+from ledger.rebuilding import begin_rebuild, drop_rebuild, lock_of, swap
 from ledger.settings import Settings
 from ledger.store import LedgerRef, all_ledgers, read, tail_of
 
 GROUP = "auditledger.projections"
 """The entry points under which packages offer their projections."""
 BATCH = 5000
+ALIVE = 2.0
+"""Seconds between two signs of life of a rebuild."""
 TRIES = 60
 """How often a swap that readers hold up is tried, a second apart."""
 
@@ -43,11 +49,16 @@ def find_projections(names: list[str] | None = None) -> list[Projection]:
     for name in names or sorted(offered):
         try:
             made = offered[name].load() if name in offered else _load(name)
-        except (ImportError, AttributeError) as error:
+        except (ImportError, AttributeError, SyntaxError) as error:
             raise UnknownProjection(f"projection {name!r} cannot be loaded: {error}") from error
+        if isinstance(made, Projection):
+            raise UnknownProjection(f"{name!r} is an instance: name its class, {type(made).__name__}")
         if not (isinstance(made, type) and issubclass(made, Projection)):
-            raise UnknownProjection(f"{name!r} is not a Projection")
-        found.append(made())
+            raise UnknownProjection(f"{name!r} is not a Projection: it must be a subclass of ledger.Projection")
+        try:
+            found.append(check_projection(made()))
+        except TypeError as error:  # it wants arguments, or lacks a method
+            raise UnknownProjection(f"{name!r} cannot be made: {error}") from error
     return found
 
 
@@ -69,34 +80,45 @@ def rebuild(
     be applied, TailBusy where readers hold the live tables for minutes, InvalidSetting where another rebuild of the
     same projection runs, SkipRefused where there is nothing to take back.
     """
-    connection = connect(settings, ALONE)
-    try:
-        return _Rebuild(connection, projection, progress or (lambda done, to_do: None), retry).run()
-    except (ChainBroken, ProjectionFailed, SkipRefused, TailBusy):
-        connection.rollback()
-        drive(drop_rebuild(projection), lambda: connection)
-        raise
-    finally:
-        connection.close()
+    check_projection(projection)
+    with closing(connect(settings)) as holder, closing(connect(settings)) as connection:
+        holder.patience = settings.patience
+        if not drive(take(lock_of(projection)), lambda: holder):
+            raise InvalidSetting(f"another rebuild of {projection.name!r} is running: wait for it to end")
+        with kept(holder) as locked:
+            try:
+                return _Rebuild(connection, locked, projection, progress or (lambda done, to_do: None), retry).run()
+            except (ChainBroken, ProjectionFailed, SkipRefused, TailBusy):
+                connection.rollback()
+                drive(drop_rebuild(projection), lambda: connection)
+                raise
 
 
 class _Rebuild:
-    """One rebuild, on a connection of its own, which also holds its lock."""
+    """One rebuild, on a connection of its own. locked: raises where its lock is lost."""
 
-    def __init__(self, connection: Connection, projection: Projection, progress: Progress, retry: Retry | None) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        locked: Callable[[], None],
+        projection: Projection,
+        progress: Progress,
+        retry: Retry | None,
+    ) -> None:
         self._connection = connection
+        self._locked = locked
         self._projection = projection
         self._progress = progress
         self._retry = retry
         self._done = 0
 
     def run(self) -> int:
-        if not self._drive(begin_rebuild(self._projection, self._drive(all_ledgers()))):
-            raise InvalidSetting(f"another rebuild of {self._projection.name!r} is running: wait for it to end")
+        self._drive(begin_rebuild(self._projection, self._drive(all_ledgers())))
         for _ in range(TRIES):
             ledgers = self._drive(all_ledgers())
             while sum(map(self._catch_up, ledgers)) > BATCH:
                 pass  # much has come meanwhile; it gets less, but hardly ever nothing
+            self._locked()
             try:
                 if self._drive(swap(self._projection, ledgers, self._retry)):
                     return self._done
@@ -111,15 +133,22 @@ class _Rebuild:
         if built is None:
             return 0  # created a moment ago: the swap replays it
         tail, goal = built.tail, self._drive(tail_of(ledger)).position
-        while entries := self._drive(read(ledger, tail.position, BATCH, goal)):
-            check_continues(tail, entries)
+        while tail.position < goal:
+            read_now = self._drive(read(ledger, tail.position, BATCH, goal))
+            entries = self._drive(vetted(ledger, tail, read_now, goal))
             advanced = advance_exactly(
                 ledger, self._projection, tail, entries, epoch=built.epoch, building=True, retry=self._retry
             )
-            tail = self._drive(advanced)[self._projection.name].tail
+            moved = self._drive(advanced).get(self._projection.name)
+            if moved is None:
+                raise Unavailable(
+                    f"another rebuild of {self._projection.name!r} took this one's place: replay it again"
+                )
+            tail = moved.tail
             self._done += len(entries)
             self._progress(self._done, max(goal, self._done))
         return tail.position - built.position
 
     def _drive(self, plan: Plan[T]) -> T:
+        self._locked()
         return drive(plan, lambda: self._connection)

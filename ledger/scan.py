@@ -6,35 +6,27 @@ believed. Times stay numbers, because a forged row may hold one that no datetime
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from ledger.canonical import body_bytes, digest, envelope_from, timestamp_from, uuid_text
-from ledger.effects import Plan, Query, Row, Stored, sql
-from ledger.findings import (
-    BEGINNING,
-    ERASED,
-    ERASED_TYPE,
-    ERASURE_ERASED,
-    HOLD_PLACED,
-    HOLD_RELEASED,
-    RETRIED,
-    SKIPPED,
-    Finding,
-    Findings,
-    Link,
-    Walk,
-    body_missing,
-)
+from ledger.damage import first_line, guarded
+from ledger.effects import Plan, Query, Refused, Row, Stored, sql
+from ledger.findings import BEGINNING, OWN_ERASED, Finding, Findings, Link, Walk, body_missing, erased_mismatched
+from ledger.marks import Mark, digests, flaws, leaf_of
+from ledger.ownentries import OwnEntry
+from ledger.quarantine import marks
+from ledger.record import Record
+from ledger.rules import ERASED, ERASED_TYPE, broken, is_own, surely_kept
 from ledger.store import FAR, LedgerRef
 
 SQL = sql("verify")
 TABLE = "ledger.audit_logs"
-_MARKS = frozenset((HOLD_PLACED, HOLD_RELEASED, SKIPPED, RETRIED))
-"""Actions that a table of the ledger keeps too."""
 _RANGE = 10_000
 """Positions that are read from the view at a time."""
+_HOLE = 1_000
+"""Missing entries of one hole for which it is looked whether they are quarantined."""
 _STRAYS = 1_000
 """Rows at positions below 1 that are named; one finding is enough to damn the ledger."""
 _MOST_OF_A_RANGE = 200_000
@@ -58,60 +50,23 @@ class Source(NamedTuple):
         return self.entries == TABLE
 
 
-class Record(NamedTuple):
-    """A row as it is stored; any column but the position may be NULL in a forged one.
-
-    id: 16 bytes. recorded, occurred: microseconds since 2000-01-01 UTC. before, after, metadata: JSON texts, UTF-8.
-    """
-
-    position: int
-    id: bytes
-    recorded: int
-    occurred: int
-    actor: str
-    actor_type: str
-    action: str
-    resource_type: str | None
-    resource_id: str | None
-    before: bytes | None
-    after: bytes | None
-    metadata: bytes | None
-    salt: bytes | None
-    body_hash: bytes
-    prev_hash: bytes
-    hash: bytes
-
-    def envelope(self, ledger: str) -> bytes | None:
-        """The envelope's bytes; None where a NULL or a time outside the years 0001-9999 leaves it without one."""
-        try:
-            return envelope_from(
-                ledger,
-                self.position,
-                uuid_text(self.id),
-                timestamp_from(self.recorded),
-                timestamp_from(self.occurred),
-                *self[4:9],
-                self.body_hash,
-                self.prev_hash,
-            )
-        except (AttributeError, OverflowError, TypeError):
-            return None
-
-    def body(self) -> bytes | None:
-        """The body's bytes; None where it was erased."""
-        return None if self.salt is None else body_bytes(self.before, self.after, self.metadata, self.salt)
-
-    @property
-    def is_erasure(self) -> bool:
-        return self.action == ERASED and self.resource_type == ERASED_TYPE
+Leaf: TypeAlias = Callable[[int, bytes | None, bool], object]
+"""Takes each position with what its leaf is of: its envelope, or None where a forged entry has none. The last: is it
+quarantined? Then it is of the envelope only if that is the one that the chain goes on from, else of the hash by which
+the chain goes on (format.md, "Quarantine")."""
 
 
 class Span(NamedTuple):
-    """What reading a range of positions brought. last: what the next entry after it is judged by."""
+    """What reading a range of positions brought.
+
+    last: what the next entry after it is judged by. own: the ledger's own entries, in order, but those whose hash is
+    not theirs.
+    """
 
     entries: int
     findings: Findings
     last: Link
+    own: list[OwnEntry]
 
 
 def source_of(ledger: LedgerRef) -> Plan[Source]:
@@ -131,7 +86,7 @@ def _rows(source: Source, first: int, last: int, take: Callable[[Row], object]) 
     From the view in ranges: it is planned as if all its rows were wanted, and might sort them all before the first.
     """
     if source.whole:
-        yield Stored(_from(source, "records"), (source.ledger_id, first, last), take)
+        yield Stored(from_(source, "records"), (source.ledger_id, first, last), take)
         return
     newest: list[int] = []
 
@@ -142,7 +97,7 @@ def _rows(source: Source, first: int, last: int, take: Callable[[Row], object]) 
     start: int | None = first
     while start is not None and start <= last:
         end = min(start + _RANGE - 1, last)
-        yield Stored(_from(source, "records"), (source.ledger_id, start, end), noting)
+        yield Stored(from_(source, "records"), (source.ledger_id, start, end), noting)
         # With its last position taken, it goes on right after it; else this is the end, or a hole.
         start = end + 1 if newest == [end] else (yield from next_position(source, end + 1))
 
@@ -156,18 +111,29 @@ def newest(source: Source, last: int = FAR, first: int = 1, *, near: int = 1) ->
 
     def take(row: Row) -> None:
         record = Record(*row)
-        links.append(_link(record, record.envelope(source.name)))
+        links.append(record.link(record.envelope(source.name)))
 
     near = max(near, first)
     for low, high in ((near, last), (first, near - 1)):
         if low <= high and not links:
-            yield Stored(_from(source, "newest"), (source.ledger_id, low, high), take)
+            yield Stored(from_(source, "newest"), (source.ledger_id, low, high), take)
     return links[0] if links else None
+
+
+def newest_or(damaged: Link, source: Source, last: int = FAR, first: int = 1, *, near: int = 1) -> Plan[Link | None]:
+    """The same; `damaged` where it cannot be read."""
+    links: list[Link | None] = []
+
+    def look() -> Plan[None]:
+        links.append((yield from newest(source, last, first, near=near)))
+
+    refused = yield from guarded(look())
+    return damaged if refused is not None else links[0]
 
 
 def next_position(source: Source, at: int) -> Plan[int | None]:
     """The first position from `at` on that has an entry."""
-    rows = yield Query(_from(source, "next_position"), (source.ledger_id, at))
+    rows = yield Query(from_(source, "next_position"), (source.ledger_id, at))
     return int(rows[0][0]) if rows else None
 
 
@@ -177,49 +143,102 @@ def check_range(
     end: int,
     first: int,
     before: Link | None = None,
-    leaf: Callable[[int, bytes | None], object] | None = None,
+    leaf: Callable[[], Leaf] | None = None,
+    through: int = 0,
 ) -> Plan[Span]:
     """Checks the entries at positions start … end, each against the one before it, which may lie before `start`.
 
     first: where the whole verification begins: what is missing before it is not looked for. before: what the first of
-    the range is judged by, where the caller knows it; else it is read. leaf: takes each position with its envelope,
-    which is None where a forged entry has none.
+    the range is judged by, where the caller knows it; else it is read. leaf: makes what takes the leaves, anew each
+    time that the range is read. through: up to where there must be entries after the last of the range.
+
+    Only where something is wrong is it looked for what is quarantined, and the range read again with that.
     """
     if before is None:
-        before = yield from newest(source, start - 1, max(first - 1, 1), near=start - 1)
-    if before is None:
-        before = BEGINNING if first == 1 else Link(first - 1, None, None, None)
-    check = _Check(source.name, before, leaf)
-    yield from _rows(source, start, end, check.take)
+        begins = BEGINNING if first == 1 else Link(first - 1, None, None, None)
+        damaged = Link(start - 1, None, None, None)
+        before = (yield from newest_or(damaged, source, start - 1, max(first - 1, 1), near=start - 1)) or begins
+    check = _Check(source.name, before, leaf() if leaf is not None else None, {})
+    span = yield from _checked(source, start, end, check)
+    suspects = {finding.position for finding in span.findings.kept if finding.position is not None}
+    suspects |= set(range(span.last.position + 1, min(end, through, span.last.position + _HOLE) + 1))
+    if not suspects:
+        return span
+    wanted = suspects | set(range(max(before.position, start - _HOLE), start))
+    known: dict[int, list[Mark]] = {}
+    for mark in (yield from marks(source.ledger, wanted, source.entries)):
+        known.setdefault(mark.position, []).append(mark)
+    if not known:
+        return span
+    before = yield from _passed_over(source, before, start, known)
+    check = _Check(source.name, before, leaf() if leaf is not None else None, known)
+    return (yield from _checked(source, start, end, check, min(end, through)))
+
+
+def _checked(source: Source, start: int, end: int, check: _Check, through: int = 0) -> Plan[Span]:
+    yield from _readable(source, start, end, check)
+    check.examine_group()
+    check.pass_holes(through + 1)
     if check.erased:
         erased = [str(position) for position in check.erased]
-        rows = yield Query(_from(source, "erasures"), (source.ledger_id, ERASED_TYPE, erased, ERASED))
+        rows = yield Query(from_(source, "erasures"), (source.ledger_id, ERASED_TYPE, erased, ERASED))
         excused = {int(resource_id): position for resource_id, position in rows}
-        for position in check.erased:
-            if excused.get(position, 0) <= position:
+        for position, record in check.erased.items():
+            if excused.get(position, 0) <= position and not check.is_quarantined(position, (record,)):
                 check.findings.add(position, "body_missing", body_missing(position))
-    if check.marks:
-        columns = map(list, zip(*check.marks, strict=True))
-        for position, table in (yield Query(SQL["lost_marks"], (*columns, source.ledger_id, source.ledger_id))):
-            check.findings.add(position, "unprotected", f"{table} does not have what this entry says")
+        mismatched = yield Query(from_(source, "mismatched"), (source.ledger_id, ERASED_TYPE, erased, ERASED))
+        for resource_id, position, actor, stood in mismatched:
+            check.findings.add(int(resource_id), "body_mismatch", erased_mismatched(actor, position, stood))
     check.findings.sort()
-    return Span(check.entries, check.findings, check.walk.last)
+    return Span(check.entries, check.findings, check.walk.last, check.own)
+
+
+def _passed_over(source: Source, before: Link, start: int, known: Mapping[int, Sequence[Mark]]) -> Plan[Link]:
+    """What the first of a range is judged by, where entries before it are quarantined."""
+    if before.position in known:
+        rows: list[Record] = []
+        yield from records(source, before.position, rows.append, before.position)
+        before = _after(known[before.position], rows, before) or before
+    for position in range(before.position + 1, start):
+        passed = _after(known.get(position, ()), (), before)
+        if passed is None:
+            break
+        before = passed
+    return before
+
+
+def _after(known: Sequence[Mark], rows: Sequence[Record], before: Link) -> Link | None:
+    """What the entry after a quarantined one is judged by; None where no record names what stands there."""
+    stands = digests(rows)
+    for mark in reversed(known):
+        if mark.names(stands):
+            return Link(mark.position, mark.hash, mark.hash, before.recorded)
+    return None
+
+
+def _readable(source: Source, start: int, end: int, check: _Check) -> Plan[None]:
+    """Takes all rows that can be read; what cannot is narrowed down to single positions."""
+    refused = yield from guarded(_rows(source, start, end, check.take))
+    if refused is None:
+        return
+    start = max(start, check.walk.last.position + 1)
+    if start >= end:
+        check.unreadable(end, refused)
+        return
+    middle = (start + end) // 2
+    yield from _readable(source, start, middle, check)
+    yield from _readable(source, middle + 1, end, check)
 
 
 def strays(source: Source) -> Plan[list[Finding]]:
-    """Rows where none can be: at positions below 1, of ledgers that there are not, holds and skips that no entry says.
+    """Rows where none can be: at positions below 1, and of ledgers that there are not.
 
     No reader is shown rows of other ledgers, nor of none.
     """
-    rows = yield Query(_from(source, "misplaced"), (source.ledger_id, _STRAYS, source.ledger_id))
+    rows = yield Query(from_(source, "misplaced"), (source.ledger_id, _STRAYS, source.ledger_id))
     findings = [
         Finding(position, "tail_mismatch", f"a row stands at position {position}: the first entry's is 1")
         for (position,) in rows
-    ]
-    rows = yield Query(_from(source, "false_marks"), (*[source.ledger_id] * 4, _STRAYS))
-    findings += [
-        Finding(position, "unprotected", f"{table} has what entry {position} should say, and no entries do")
-        for table, position in rows
     ]
     rows = (yield Query(SQL["orphans"])) if source.whole else []
     return findings + [
@@ -241,7 +260,7 @@ def tail_of(ledger: LedgerRef) -> Plan[Link | None]:
     return tails[0] if tails else None
 
 
-def _from(source: Source, name: str) -> str:
+def from_(source: Source, name: str) -> str:
     """A statement of verify.sql that reads entries from there."""
     return SQL[name].replace("{}", source.entries)
 
@@ -252,22 +271,45 @@ _recorded_from = lru_cache(maxsize=16)(timestamp_from)  # entries that were reco
 class _Check:
     """Takes rows one by one. Nearly all are sound, which is told quickly; of another it is found out what is wrong."""
 
-    def __init__(self, ledger: str, before: Link, leaf: Callable[[int, bytes | None], object] | None) -> None:
+    def __init__(self, ledger: str, before: Link, leaf: Leaf | None, known: Mapping[int, Sequence[Mark]]) -> None:
+        """known: the records of what is quarantined, by the positions that they name."""
         self.ledger = ledger
+        self.known = known
+        self.group: list[Record] = []
         self.leaf = leaf
         self.findings = Findings(_MOST_OF_A_RANGE)
         self.walk = Walk(before, self.findings)
         self.entries = 0
-        self.erased: list[int] = []
-        self.marks: list[tuple[int, str, str | None, str | None]] = []
+        self.erased: dict[int, Record] = {}
+        self.own: list[OwnEntry] = []
 
     def take(self, row: Row) -> None:
         self.entries += 1
-        if not self._is_sound(row):
+        if self.group and row[0] != self.group[0].position:
+            self.examine_group()
+        if row[0] in self.known:
+            self.group.append(Record(*row))
+        elif not self._is_sound(row):
             self._examine(Record(*row))
 
+    def examine_group(self) -> None:
+        """What stands at a position that a record names: more than one row where somebody has broken an index."""
+        records, self.group = self.group, []
+        if not records:
+            return
+        position = records[0].position
+        self.pass_holes(position)
+        if flaws(self.ledger, position, records, self.walk.last):
+            envelope = records[0].envelope(self.ledger)
+            if self.is_quarantined(position, records, envelope):
+                return
+            self.findings.add(*self.known[position][-1].changed())
+        for record in records:
+            self._examine(record)
+
     def _is_sound(self, row: Row) -> bool:
-        """Is it a whole entry that continues a sound one, and says nothing of holds or skips? Then it is done with."""
+        """Is it a whole entry that continues a sound one, keeps the rules and is not the ledger's own? Then it is done
+        with."""
         # fmt: off
         (
             position, entry_id, recorded, occurred, actor, actor_type, action, resource_type, resource_id,
@@ -275,47 +317,77 @@ class _Check:
         ) = row
         # fmt: on
         last = self.walk.last
-        if salt is None or action in _MARKS or last.recorded is None:
+        if salt is None or last.recorded is None:
             return False
         try:
             envelope = envelope_from(
                 self.ledger, position, uuid_text(entry_id), _recorded_from(recorded), timestamp_from(occurred),
                 actor, actor_type, action, resource_type, resource_id, body_hash, prev_hash,
             )  # fmt: skip
+            body = body_bytes(before, after, metadata, salt)
             sound = bool(
                 digest(envelope) == entry_hash
                 and prev_hash == last.stored
                 and position == last.position + 1
                 and recorded >= last.recorded
-                and digest(body_bytes(before, after, metadata, salt)) == body_hash
+                and digest(body) == body_hash
+                and len(salt) == 16
+                and surely_kept(actor, actor_type, action, resource_type, resource_id, body)
             )
         except (AttributeError, OverflowError, TypeError):  # a NULL, or a time that no datetime can hold
             return False
         if sound:
             self.walk.last = Link(position, entry_hash, entry_hash, recorded)
             if self.leaf is not None:
-                self.leaf(position, envelope)
+                self.leaf(position, envelope, False)
         return sound
+
+    def unreadable(self, position: int, refused: Refused) -> None:
+        """What comes next is not judged by it."""
+        if position > self.walk.last.position + 1:
+            self.walk.missing(position)
+        self.findings.add(position, "unreadable", f"it cannot be read: {first_line(refused)}")
+        self.walk.last = Link(position, None, None, None)
+        if self.leaf is not None:
+            self.leaf(position, None, False)
 
     def _examine(self, record: Record) -> None:
         position = record.position
-        if record.action in _MARKS:
-            self.marks.append((position, record.action, record.resource_type, record.resource_id))
+        self.pass_holes(position)
         envelope = record.envelope(self.ledger)
-        self.walk.step(_link(record, envelope), record.prev_hash)
+        link = record.link(envelope)
+        self.walk.step(link, record.prev_hash)
         if self.leaf is not None:
-            self.leaf(position, envelope)
-        body = record.body()
-        if body is not None:
-            if digest(body) != record.body_hash:
-                self.findings.add(position, "body_mismatch", "its body is not the one that its envelope names")
-        elif record[9:12] != (None, None, None):
-            self.findings.add(position, "body_mismatch", "its salt was removed, but not all of its body")
-        elif record.is_erasure:
-            self.findings.add(position, "body_missing", ERASURE_ERASED)
-        else:
-            self.erased.append(position)
+            self.leaf(position, envelope, False)
+        flaw = record.body_flaw()
+        if flaw is not None:
+            self.findings.add(position, "body_mismatch", flaw)
+            record = Record(*record.without_body())
+        elif record.salt is None and is_own(record.action):
+            self.findings.add(position, "body_missing", OWN_ERASED)
+        elif record.salt is None:
+            self.erased[position] = record
+        if link.computed is not None and link.computed == link.stored:  # else it is not what the ledger recorded
+            for rule in broken(record):
+                self.findings.add(position, "rule_broken", str(rule))
+            if is_own(record.action):
+                self.own.append(OwnEntry(position, record.action, record.resource_type, record.resource_id))
 
+    def pass_holes(self, until: int) -> None:
+        """The missing entries that are quarantined, from the last entry up to `until`."""
+        while self.walk.last.position + 1 < until:
+            position = self.walk.last.position + 1
+            if not self.is_quarantined(position, ()):
+                return
 
-def _link(record: Record, envelope: bytes | None) -> Link:
-    return Link(record.position, record.hash, None if envelope is None else digest(envelope), record.recorded)
+    def is_quarantined(self, position: int, rows: Sequence[Record], envelope: bytes | None = None) -> bool:
+        """Is what stands there on record as passed over? Then it is named as that, and the chain goes on from there."""
+        for mark in reversed(self.known.get(position, ())):
+            if mark.names(digests(rows)):
+                self.findings.add(*mark.finding())
+                if position > self.walk.last.position:
+                    self.walk.last = Link(position, mark.hash, mark.hash, self.walk.last.recorded)
+                    if self.leaf is not None:
+                        self.leaf(position, leaf_of(envelope, mark), True)
+                return True
+        return False

@@ -9,15 +9,19 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed, PoolTimeout
 
+from ledger import forks
 from ledger.answering import AnsweringConnection, AsyncAnsweringConnection
 from ledger.connections import (
-    WORKS,
+    OPTIONS,
+    aconfigure,
     aconnect,
+    configure,
     connect,
     conninfo,
     create_async_redis_connection,
@@ -26,7 +30,7 @@ from ledger.connections import (
 )
 from ledger.drive import IN_TRANSACTION, AsyncConnection, AsyncRedis, Connection, Redis, adrive, drive
 from ledger.effects import Plan
-from ledger.errors import Unavailable, UsageError
+from ledger.errors import OutcomeUnknown, Unavailable, UsageError
 from ledger.settings import Settings
 
 T = TypeVar("T")
@@ -37,7 +41,7 @@ logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 
 def _pool_options(settings: Settings) -> dict[str, Any]:
     return {
-        "kwargs": {"autocommit": True},
+        "kwargs": OPTIONS,
         "min_size": 0,
         "max_size": settings.pool_max_size,
         "max_idle": settings.pool_max_idle,
@@ -75,11 +79,20 @@ class Servers:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._pool: ConnectionPool[AnsweringConnection] | None = None
+        self._begin()
+        forks.register(self)
+
+    def _begin(self, pool: ConnectionPool[AnsweringConnection] | None = None) -> None:
+        self._pool = pool
         self._out: set[AnsweringConnection] = set()
         self._lost = 0.0  # when a connection was lost last
         self._redis: Redis | None = None
         self._lock = threading.Lock()
+
+    def after_fork(self) -> object:
+        had = vars(self).copy()
+        self._begin(self._pool if self._pool is not None and self._pool.closed else None)  # what was closed stays so
+        return had
 
     @property
     def redis(self) -> Redis | None:
@@ -100,14 +113,15 @@ class Servers:
         """Drives a plan; a pooled connection is taken when the plan first needs one, and given back at its end.
 
         A server that stays silent for longer than `settings.patience` ends it with ConnectionLost. patient: wait for
-        as long as it takes, for statements of the caller's own.
+        as long as it takes, for the caller's own statements, each with the settings of a transaction of ours.
         """
         with self._borrowed(None if patient else self.settings.patience) as connection:
             return drive(plan, connection, redis_client or self.redis)
 
     def run_anew(self, plan: Plan[T]) -> T:
         """Drives a plan on a connection of its own, as long as the pool's may all be dying. Postgres alone."""
-        connection = connect(self.settings, WORKS)
+        forks.process()
+        connection = connect(self.settings)
         connection.patience = self.settings.patience
         try:
             return drive(plan, lambda: connection)
@@ -117,17 +131,23 @@ class Servers:
     @contextmanager
     def _borrowed(self, patience: float | None) -> Iterator[Callable[[], Connection]]:
         taken: list[AnsweringConnection] = []
+        here = forks.process()
 
         def connection() -> Connection:
             if not taken:
                 taken.append(self._get())
                 taken[0].patience = patience
+                taken[0].wraps = taken[0].differs or patience is None
             return taken[0]
 
         try:
             yield connection
+        except OutcomeUnknown:
+            if taken:
+                taken[0].close()  # what answers there is not what was asked
+            raise
         finally:
-            if taken and self._pool is not None:
+            if taken and self._pool is not None and forks.process() is here:
                 # A plan that ended early left its transaction open: the pool rolls back what it is given so.
                 if not taken[0].closed and taken[0].info.transaction_status in IN_TRANSACTION:
                     _quietly(taken[0].rollback)
@@ -165,13 +185,25 @@ class Servers:
         # The first connection is made by hand: the pool itself cannot say why one fails.
         connect(self.settings).close()
         return ConnectionPool(
-            conninfo(self.settings, WORKS),
+            conninfo(self.settings),
             connection_class=AnsweringConnection,
+            configure=partial(configure, self.settings),
             open=True,
             **_pool_options(self.settings),
         )
 
+    @contextmanager
+    def own_redis(self, begun: forks.Begun) -> Iterator[Redis]:
+        """A client for one conversation. A child does not close what its parent goes on using."""
+        client = self.new_redis()
+        try:
+            yield client
+        finally:
+            if not begun.inherited:
+                client.close()
+
     def close(self) -> None:
+        forks.process()
         if self._pool is not None:
             self._pool.close()
         if self._redis is not None:
@@ -183,11 +215,21 @@ class AsyncServers:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._pool: AsyncConnectionPool[AsyncAnsweringConnection] | None = None
+        self._begin()
+        forks.register(self)
+
+    def _begin(self, pool: AsyncConnectionPool[AsyncAnsweringConnection] | None = None) -> None:
+        self._pool = pool
         self._out: set[AsyncAnsweringConnection] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None  # in which it was used first
         self._lost = 0.0
         self._redis: AsyncRedis | None = None
         self._lock = asyncio.Lock()
+
+    def after_fork(self) -> object:
+        had = vars(self).copy()
+        self._begin(self._pool if self._pool is not None and self._pool.closed else None)
+        return had
 
     @property
     def redis(self) -> AsyncRedis | None:
@@ -201,12 +243,14 @@ class AsyncServers:
 
     async def run(self, plan: Plan[T], redis_client: AsyncRedis | None = None, *, patient: bool = False) -> T:
         """`Servers.run`, awaited."""
+        self._loop = self._loop or asyncio.get_running_loop()
         async with self._borrowed(None if patient else self.settings.patience) as connection:
             return await adrive(plan, connection, redis_client or self.redis)
 
     async def run_anew(self, plan: Plan[T]) -> T:
         """`Servers.run_anew`, awaited."""
-        connection = await aconnect(self.settings, WORKS)
+        forks.process()
+        connection = await aconnect(self.settings)
         connection.patience = self.settings.patience
 
         async def made() -> AsyncConnection:
@@ -220,17 +264,23 @@ class AsyncServers:
     @asynccontextmanager
     async def _borrowed(self, patience: float | None) -> AsyncIterator[Callable[[], Awaitable[AsyncConnection]]]:
         taken: list[AsyncAnsweringConnection] = []
+        here = forks.process()
 
         async def connection() -> AsyncConnection:
             if not taken:
                 taken.append(await self._get())
                 taken[0].patience = patience
+                taken[0].wraps = taken[0].differs or patience is None
             return taken[0]
 
         try:
             yield connection
+        except OutcomeUnknown:
+            if taken:
+                await taken[0].close()
+            raise
         finally:
-            if taken and self._pool is not None:
+            if taken and self._pool is not None and forks.process() is here:
                 if not taken[0].closed and taken[0].info.transaction_status in IN_TRANSACTION:
                     try:
                         await taken[0].rollback()
@@ -268,19 +318,39 @@ class AsyncServers:
     async def _open(self) -> AsyncConnectionPool[AsyncAnsweringConnection]:
         await (await aconnect(self.settings)).close()
         pool = AsyncConnectionPool(
-            conninfo(self.settings, WORKS),
+            conninfo(self.settings),
             connection_class=AsyncAnsweringConnection,
+            configure=partial(aconfigure, self.settings),
             open=False,
             **_pool_options(self.settings),
         )
         await pool.open()
         return pool
 
+    @asynccontextmanager
+    async def own_redis(self, begun: forks.Begun) -> AsyncIterator[AsyncRedis]:
+        """`Servers.own_redis` for asyncio."""
+        client = self.new_redis()
+        try:
+            yield client
+        finally:
+            if not begun.inherited:
+                await client.aclose()
+
     async def close(self) -> None:
+        forks.process()
+        if self._loop is not None and self._loop is not asyncio.get_running_loop():
+            # The loop in which they were opened is over: nothing of theirs can be awaited any more.
+            for connection in (*self._idle(), *self._out):
+                connection.pgconn.finish()
+            return
         if self._pool is not None:
             await self._pool.close()
         if self._redis is not None:
             await self._redis.aclose()
+
+    def _idle(self) -> tuple[AsyncAnsweringConnection, ...]:
+        return () if self._pool is None else tuple(self._pool._pool)
 
 
 def _quietly(undo: Callable[[], None]) -> None:

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
 from ledger.errors import InvalidSetting
 
 LEDGER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -23,6 +26,8 @@ class Settings:
     redis_url: str | None = field(default=None, repr=False)
     name: str = "main"
     home: Path | None = None
+    embedded: bool = False
+    """The URLs are those of the servers in `home`."""
     pool_max_size: int = 20
     pool_max_idle: float = 30.0
     connect_timeout: float = 5.0
@@ -55,9 +60,15 @@ class Settings:
             database_url = database_url or env.get("LEDGER_DATABASE_URL") or None
             redis_url = redis_url or env.get("LEDGER_REDIS_URL") or None
             home = env.get("LEDGER_HOME") or None
+        for url, other, option in ((database_url, "redis", "redis_url"), (redis_url, "postgres", "database_url")):
+            if (url or "").lower().startswith(other):
+                raise InvalidSetting(
+                    f"a {other.capitalize()} URL is given as that of the other server: it is the {option} "
+                    f"(--{option.replace('_', '-')}, LEDGER_{option.upper()})"
+                )
         return cls(
-            database_url=check_url(database_url, "database URL", ("postgresql", "postgres")),
-            redis_url=check_url(redis_url, "Redis URL", ("redis", "rediss", "unix")),
+            database_url=check_database_url(database_url),
+            redis_url=check_redis_url(redis_url),
             name=check_ledger_name(name or env.get("LEDGER_NAME") or "main"),
             home=Path(home).absolute() if home is not None else None,
             pool_max_size=int(_number(env, "LEDGER_POOL_MAX_SIZE", "20", 1)),
@@ -76,18 +87,40 @@ def check_ledger_name(name: str) -> str:
     return name
 
 
-def check_url(url: str | None, what: str, schemes: tuple[str, ...]) -> str | None:
-    """The URL itself, or InvalidSetting. The message never repeats the URL: it may hold a password."""
+# The messages never repeat a URL: it may hold a password.
+
+
+def check_database_url(url: str | None) -> str | None:
+    """A URL or key=value pairs, whatever libpq takes, as it is given; else InvalidSetting."""
+    if url is None:
+        return None
+    is_url = url.startswith(("postgresql://", "postgres://"))
+    try:
+        # What stands behind the question mark is looked at when a connection is made of it.
+        given = conninfo_to_dict(url.partition("?")[0] if is_url else url)
+    except (psycopg.Error, UnicodeError):
+        if is_url:
+            raise InvalidSetting("the database URL is malformed: its host or port cannot be read") from None
+        raise InvalidSetting(
+            "the database URL must begin with postgresql://, or be key=value pairs as libpq takes them"
+        ) from None
+    for port in str(given.get("port", "")).split(","):
+        if port and not (port.isascii() and port.isdigit() and int(port) < 65536):
+            raise InvalidSetting("the database URL is malformed: its host or port cannot be read")
+    return url
+
+
+def check_redis_url(url: str | None) -> str | None:
+    """The URL itself, or InvalidSetting."""
     if url is None:
         return None
     try:
         parts = urlsplit(url)
-        for host in parts.netloc.rpartition("@")[2].split(","):  # libpq takes several
-            _ = urlsplit(f"//{host}").port
-    except ValueError as error:
-        raise InvalidSetting(f"the {what} is malformed: its host or port cannot be read") from error
-    if parts.scheme not in schemes:
-        raise InvalidSetting(f"the {what} must begin with {schemes[0]}://")
+        _ = parts.port
+    except ValueError:  # not chained: its text may hold the password
+        raise InvalidSetting("the Redis URL is malformed: its host or port cannot be read") from None
+    if parts.scheme not in ("redis", "rediss", "unix"):
+        raise InvalidSetting("the Redis URL must begin with redis://")
     return url
 
 

@@ -20,17 +20,16 @@ from typing import Annotated, NamedTuple, TypeAlias
 
 import msgspec
 
+from ledger import forks
 from ledger.embedded.files import open_private, write_private
 from ledger.envelopes import Hash
-from ledger.erasure import KEY_ROTATED
 from ledger.errors import InvalidSetting, LedgerError, ProofRefused, SigningRefused, Unavailable, UsageError
 from ledger.events import Event
 from ledger.merkle import MAX_SIZE, check_consistency
 from ledger.note import ED25519, FileSigner, Signer, Verifier, new_key
+from ledger.rules import KEY_ROTATED, KEY_TYPE
 from ledger.tree import NOTHING, Head
 
-KEY_TYPE = "ledger.key"
-"""resource_type of a rotation's entry."""
 _LONGEST = 4096
 """Bytes of a key or state file that are read at most."""
 _POLL = 0.02
@@ -250,7 +249,7 @@ def locked(paths: Sequence[Path], origin: str, timeout: float) -> Iterator[list[
     deadline = time.monotonic() + timeout
     with ExitStack() as held:
         for path in sorted(set(paths)):  # in one order: two signers of the same two keys do not wait for each other
-            held.callback(os.close, _lock(path, deadline))
+            held.enter_context(forks.held(_lock(path, deadline)))
         yield [State(path, origin) for path in dict.fromkeys(paths)]
 
 

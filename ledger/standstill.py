@@ -11,13 +11,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ledger import trouble
-from ledger.canonical import OWN_ACTIONS
 from ledger.effects import Plan
 from ledger.erasure import record_own, retrying, skipping
 from ledger.errors import ProjectionFailed, SkipRefused
 from ledger.events import Entry
 from ledger.projection import Checkpoint, Projection, Retry
 from ledger.replay import rebuild
+from ledger.rules import OWN_ACTIONS
 from ledger.servers import Servers
 from ledger.store import Appender, LedgerRef
 from ledger.telemetry import COUNTERS, FAILURES

@@ -6,15 +6,16 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
 from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
 from ledger import chain
 from ledger.canonical import Draft
 from ledger.chain import Link
-from ledger.effects import CopyIn, Effect, InTransaction, Pipeline, Plan, Query, Refused, Rollback, Row, sql
-from ledger.errors import ConditionFailed, TailBusy, Unavailable, UnknownLedger, UsageError
-from ledger.events import Entry, Tail, Unchanged
+from ledger.effects import Begin, CopyIn, Effect, LentTransactions, Pipeline, Plan, Query, Refused, Rollback, Row, sql
+from ledger.errors import ConditionFailed, ConnectionLost, OutcomeUnknown, TailBusy, Unavailable, UnknownLedger
+from ledger.events import Entry, Event, Tail, Unchanged
 from ledger.repeats import Outcome, Recorded, Repeat, bodies, difference, resolved, sift
 from ledger.rows import copy_data, insert_params, row_params
 from ledger.silence import end_silent_sessions
@@ -28,7 +29,7 @@ FAR = 2**63 - 1
 
 Condition: TypeAlias = int | Unchanged
 
-BEGIN = Query("begin isolation level read committed read write")
+BEGIN = Begin("begin isolation level read committed read write")
 COMMIT = Query("commit")
 LOCK_TIMEOUT = "55P03"
 _WRONG_TIME = "LE003"
@@ -50,8 +51,16 @@ def find_ledger(name: str) -> Plan[LedgerRef]:
     """The ledger of that name. Raises UnknownLedger."""
     rows = yield Query(SQL["find_ledger"], (name,))
     if not rows:
-        raise UnknownLedger(f"there is no ledger {name!r} in this database: create it with 'auditledger create {name}'")
+        raise unknown_ledger(name, [ledger.name for ledger in (yield from all_ledgers())])
     return LedgerRef(*rows[0])
+
+
+def unknown_ledger(name: str, known: Iterable[str]) -> UnknownLedger:
+    """The error for a name that no ledger has. known: those that there are."""
+    close = get_close_matches(name, list(known), 1)
+    meant = f"did you mean {close[0]!r}? If not, " if close else ""
+    there = f"there is no ledger {name!r} in this database"
+    return UnknownLedger(f"{there}: {meant}create it with 'auditledger create {name}', or grant it to this user")
 
 
 def all_ledgers() -> Plan[list[LedgerRef]]:
@@ -100,6 +109,9 @@ def size_of(entries: Iterable[Entry]) -> int:
     )
 
 
+_WHO = "'auditledger status' says who holds it"
+
+
 class Appender:
     """Appends to one ledger from where this process last saw its tail.
 
@@ -116,11 +128,10 @@ class Appender:
         self._contended_until = 0.0
 
     def append(
-        self, drafts: Iterable[Draft], *, settle: bool = False, stop: bool = False, patience: float = math.inf
+        self, drafts: Sequence[Draft], *, settle: bool = False, stop: bool = False, patience: float = math.inf
     ) -> Plan[list[Outcome]]:
         """Records the drafts in a transaction of its own; an outcome for each, in order. Raises TailBusy.
 
-        The drafts may be made while they are sent; they must give the same again when iterated again.
         A draft whose id is there already gets the first receipt, or an IdempotencyConflict where its content differs.
         stop: record nothing after the first conflict; outcomes end with it.
         settle: an earlier try may have recorded some: look all ids up.
@@ -135,13 +146,15 @@ class Appender:
                 return (yield from self._append_quickly(self._tail, drafts))
             except Refused as refused:
                 # The tail moved or is held by another, an id is there, or it is a real refusal: with the tail locked it
-                # shows which. Who has waited so long already, for an entry that is not committed, does not wait again.
+                # shows which. What Postgres did not refuse (no SQLSTATE) it may have recorded. Who has waited so long
+                # already, for an entry that is not committed, does not wait again.
                 now = time.monotonic()
                 if refused.sqlstate == LOCK_TIMEOUT and now >= deadline:
                     yield from end_silent_sessions()
-                    raise self._busy() from refused
+                    raise (yield from self._busy()) from refused
                 self._contended_until = now + max(_CONTENDED_FOR, 10 * (now - began))
-        return (yield from self._append_locked(list(drafts), None, deadline, settle=settle, stop=stop))
+                settle = not refused.sqlstate
+        return (yield from self._append_locked(drafts, None, deadline, settle=settle, stop=stop))
 
     def append_if(
         self, draft: Draft, expect: Condition | None, *, settle: bool = False, patience: float = math.inf
@@ -151,12 +164,10 @@ class Appender:
         return (yield from self._append_locked([draft], expect, deadline, settle=settle))
 
     def append_within(self, drafts: Sequence[Draft], expect: Condition | None = None) -> Plan[list[Outcome]]:
-        """Records the drafts in the caller's open transaction, which holds the tail until it ends.
+        """Records the drafts in the caller's open transaction, which holds the tail until it ends. See callers.py.
 
-        Raises ConditionFailed, and UsageError where there is no open transaction.
+        Raises ConditionFailed.
         """
-        if not (yield InTransaction()):
-            raise UsageError("the connection is not in a transaction: open one with connection.transaction()")
         if self._tail is not None and expect is None and len(drafts) == 1 and not drafts[0].named:
             return (yield from self._append_guessing(self._tail, drafts[0]))
         return (yield from self._append_locked(drafts, expect, None))
@@ -165,11 +176,13 @@ class Appender:
         """Locks the tail and writes in one round trip if it is `tail`; else in a second one."""
         [link] = chain.extend(tail, [draft], self._now())
         rows = yield Query(SQL["insert_after"], insert_params(self.ledger.ledger_id, link))
-        *tail_columns, now, recorded = _only(rows, self.ledger)
+        position, hash_, recorded_at, now, *recorded = _only(rows, self.ledger)
         self._learn_clock(now)
-        if not recorded:
-            [link] = chain.extend(Tail(*tail_columns), [draft], self._now())
-            yield from self._send(_write(self.ledger, [draft], [link]))
+        if recorded[0] is None:
+            [link] = chain.extend(Tail(position, hash_, recorded_at), [draft], self._now())
+            yield from self._write([draft], [link])
+        else:
+            _confirm([link], [tuple(recorded)])
         self._recorded([link], tail)
         return [link]
 
@@ -182,18 +195,23 @@ class Appender:
         Returns the entry that says so: the draft's, or an earlier one where there was nothing left to do.
         """
         deadline = time.monotonic() + min(patience, self.lock_timeout)
-        tail, _ = yield from self._locked([] if begun else [BEGIN], [], deadline)
+        tail, _ = yield from self._locked(not begun, [], deadline)
         [link] = chain.extend(tail, [draft], self._now())
         rows = yield from self._send(Query(function, row_params(self.ledger.ledger_id, link)))
         yield COMMIT
-        entry = Entry(self.ledger.name, *rows[0])
+        entry = Entry(self.ledger.name, *_only(rows, self.ledger))
+        if entry.id == draft.id:
+            _confirm([link], [(entry.position, entry.id, entry.hash)])
+        elif _about(entry) != _about(draft.event):
+            raise _unconfirmed([link], rows)
         self._recorded([link] if entry.id == draft.id else [], tail)
         return entry
 
-    def _append_quickly(self, tail: Tail, drafts: Iterable[Draft]) -> Plan[list[Outcome]]:
+    def _append_quickly(self, tail: Tail, drafts: Sequence[Draft]) -> Plan[list[Outcome]]:
         self._tail = None
         links: list[Link] = []
-        yield _write(self.ledger, drafts, _noting(chain.extend(tail, drafts, self._now()), links))
+        noted = _noting(chain.extend(tail, drafts, self._now()), links)
+        _confirm(links, (yield _write(self.ledger, drafts, noted, alone=self._milliseconds)))
         self._recorded(links, tail)
         return list(links)
 
@@ -214,20 +232,14 @@ class Appender:
             queries.append(Query(SQL["recorded"], (self.ledger.ledger_id, ids)))
         if isinstance(expect, Unchanged):
             queries.append(Query(SQL["changed"], (self.ledger.ledger_id, *expect)))
-        tail, results = yield from self._locked([BEGIN] if own else [], queries, deadline)
+        tail, results = yield from self._locked(own, queries, deadline)
         found = [Recorded(*row) for row in results[0]] if ids else []
-        repeats = (yield from _compare(self.ledger, drafts, found)) if found else {}
+        repeats = (yield from _compare(self.ledger, drafts, found, stop)) if found else {}
         fresh, outcomes = sift(drafts, repeats, stop)
         if fresh:
             _check(expect, tail, results[-1] if results else [])
             links = list(chain.extend(tail, fresh, self._now()))
-            write = _write(self.ledger, fresh, links)
-            if own and isinstance(write, Query):
-                yield from self._send(Pipeline((write, COMMIT)))
-            else:
-                yield from self._send(write)
-                if own:
-                    yield COMMIT
+            yield from self._write(fresh, links, commit=own)
             recorded: dict[UUID, Link | Repeat] = {link.draft.id: link for link in links}
             self._recorded(links, tail)
         else:
@@ -240,35 +252,50 @@ class Appender:
         return [resolved(outcome, recorded) for outcome in outcomes]
 
     def _locked(
-        self, before: Sequence[Query], after: Sequence[Query], deadline: float | None
+        self, begin: bool, after: Sequence[Query], deadline: float | None
     ) -> Plan[tuple[Tail, list[list[Row]]]]:
-        """Locks the tail in one round trip with what is asked before and after it; what came of the latter.
+        """Locks the tail in one round trip with what is asked after it; what came of that.
 
-        deadline: on the monotonic clock, until when to wait for the tail (TailBusy); None in the caller's transaction,
-        which waits as its connection says. lock_timeout alone would not do: whoever stands in line waits twice, for the
-        others in line and for whoever holds the row.
+        begin: in a new transaction. deadline: on the monotonic clock, until when to wait for the tail (TailBusy); None
+        in the caller's transaction, which waits as its connection says. lock_timeout alone would not do: whoever stands
+        in line waits twice, for the others in line and for whoever holds the row.
         """
         self._tail = None
-        limit, lock = [], Query(SQL["lock_tail"], (self.ledger.ledger_id,))
+        limit: list[Query | Begin] = []
+        lock = Query(SQL["lock_tail"], (self.ledger.ledger_id,))
         if deadline is not None and deadline < math.inf:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise self._busy()
+                raise self._busy_by()
             limit = [Query(SQL["limit_wait"], (str(math.ceil(left * 1000)),))]
             lock = Query(SQL["lock_tail_in_time"], (self.ledger.ledger_id,))
-        queries = (*before, *limit, lock, *after)
+        before = ([BEGIN] if begin else []) + limit
+        queries = (*before, lock, *after)
         try:
             results = (yield Pipeline(queries)) if len(queries) > 1 else [(yield lock)]
         except Refused as refused:
             if deadline is not None and refused.sqlstate in (LOCK_TIMEOUT, _CANCELLED):
                 yield Rollback()
                 yield from end_silent_sessions()
-                raise self._busy() from refused
+                raise (yield from self._busy()) from refused
             raise
-        results = results[len(before) + len(limit) :]
+        results = results[len(before) :]
         position, hash_, recorded_at, now = _only(results[0], self.ledger)[:4]
         self._learn_clock(now)
         return Tail(position, hash_, recorded_at), results[1:]
+
+    def _write(self, drafts: Sequence[Draft], links: list[Link], commit: bool = False) -> Plan[None]:
+        """Records entries made for the locked tail, in the open transaction. commit: and ends that."""
+        write = _write(self.ledger, drafts, links)
+        if isinstance(write, Query):
+            tail = Query(SQL["tail"], (self.ledger.ledger_id,))
+            rows, tails, *_ = yield from self._send(Pipeline((write, tail, *([COMMIT] if commit else []))))
+            _confirm(links, [(str(position), hash_.hex()) for position, hash_, _ in tails])
+        else:
+            rows = yield from self._send(write)
+            if commit:
+                yield COMMIT
+        _confirm(links, rows)
 
     def _send(self, effect: Effect) -> Plan[Any]:
         """Writes entries made for the locked tail.
@@ -279,6 +306,8 @@ class Appender:
         try:
             return (yield effect)
         except Refused as refused:
+            if not refused.sqlstate:
+                raise ConnectionLost(f"nobody can say what became of a statement: {refused}") from refused
             if refused.sqlstate != _WRONG_TIME:
                 raise
             raise Unavailable(
@@ -286,11 +315,32 @@ class Appender:
                 f"appending again is safe, in a new transaction ({refused})"
             ) from refused
 
-    def _busy(self) -> TailBusy:
+    @property
+    def _milliseconds(self) -> str:
+        """Of lock_timeout, as Postgres takes it."""
+        return "0" if self.lock_timeout == math.inf else str(math.ceil(self.lock_timeout * 1000))
+
+    def _busy(self) -> Plan[TailBusy]:
+        """Names the caller's own transaction, if it is that: one on a connection lent to an append of this process."""
+        ours = yield LentTransactions()
+        if not ours:
+            return self._busy_by()
+        try:
+            rows = yield Query(SQL["tail_holder"], (self.ledger.ledger_id,))
+        except Refused:
+            rows = []
+        if any(pid in ours for (pid,) in rows):
+            return self._busy_by(
+                f"your own transaction (appended to with connection=, backend {rows[0][0]})",
+                "commit or roll it back first, or give connection= to this append too",
+            )
+        # Behind a pooler a connection does not know its backend.
+        return self._busy_by(do=f"{_WHO}; is it a transaction of your own, on a connection= that you gave?")
+
+    def _busy_by(self, who: str = "another transaction", do: str = _WHO) -> TailBusy:
         return TailBusy(
-            f"another transaction holds the tail of ledger {self.ledger.name!r} for longer than the lock timeout "
-            f"({self.lock_timeout:g} s): nothing was recorded, appending again is safe; "
-            "'auditledger status' says who holds it"
+            f"{who} holds the tail of ledger {self.ledger.name!r} for longer than the lock timeout "
+            f"({self.lock_timeout:g} s): nothing was recorded, appending again is safe; {do}"
         )
 
     def _recorded(self, links: list[Link], before: Tail) -> None:
@@ -330,11 +380,12 @@ def _check(expect: Condition | None, tail: Tail, rows: list[Row]) -> None:
 
 
 def _compare(
-    ledger: LedgerRef, drafts: Sequence[Draft], found: Sequence[Recorded]
+    ledger: LedgerRef, drafts: Sequence[Draft], found: Sequence[Recorded], stop: bool
 ) -> Plan[dict[int, tuple[Recorded, str | None]]]:
     """Of each repeated draft, by its place: what is recorded, and the first field that differs, None where none does.
 
-    Of an erased entry only the envelope can be compared.
+    Of an erased entry only the envelope can be compared. Of bodies the database says which is the first that differs,
+    and compares each id once a question. stop: what comes after the first that differs does not matter.
     """
     known = {recorded.id: recorded for recorded in found}
     repeats = {
@@ -343,11 +394,18 @@ def _compare(
         if draft.id in known
     }
     places = [place for place, (recorded, field) in repeats.items() if field is None and not recorded.erased]
-    if places:
-        params = (ledger.ledger_id, *bodies([drafts[place] for place in places]))
-        for number, field in (yield Query(SQL["differences"], params)):
-            place = places[number - 1]
-            repeats[place] = (repeats[place][0], field)
+    while places:
+        once = {drafts[place].id: place for place in reversed(places)}
+        asked = sorted(once.values())
+        params = (ledger.ledger_id, *bodies([drafts[place] for place in asked]))
+        [(number,)] = yield Query(SQL["first_difference"], params)
+        known_now = set(asked[:number])
+        places = [place for place in places if place not in known_now]
+        if number is not None:
+            differs = asked[number - 1]
+            repeats[differs] = (repeats[differs][0], "body (before, after or metadata)")
+            if stop:
+                places = [place for place in places if place < differs]
     return repeats
 
 
@@ -357,8 +415,43 @@ def _noting(links: Iterable[Link], notes: list[Link]) -> Iterator[Link]:
         yield link
 
 
-def _write(ledger: LedgerRef, drafts: Iterable[Draft], links: Iterable[Link]) -> Query | CopyIn:
-    if isinstance(drafts, Sequence) and len(drafts) == 1:
+def _write(
+    ledger: LedgerRef, drafts: Sequence[Draft], links: Iterable[Link], alone: str | None = None
+) -> Query | CopyIn:
+    """Brings what `_confirm` takes. alone: in a transaction of its own, which waits so many milliseconds for a lock."""
+    if len(drafts) == 1:
         [link] = links
-        return Query(SQL["insert"], insert_params(ledger.ledger_id, link))
-    return CopyIn(SQL["copy"], copy_data(ledger.ledger_id, links))
+        params, echo = insert_params(ledger.ledger_id, link), (link.position, link.draft.id, link.hash)
+        if alone is None:
+            return Query(SQL["insert"], (*params, *echo))
+        return Query(SQL["insert_alone"], (*params, alone, *echo))
+    statements = SQL["copy"] if alone is None else f"{SQL['copy_alone']};\n{SQL['copy']}"
+    copy = statements.format(ledger_id=ledger.ledger_id, lock_timeout=alone)
+    return CopyIn(copy, copy_data(ledger.ledger_id, links))
+
+
+def _confirm(links: Sequence[Link], rows: Sequence[Row]) -> None:
+    """Compares what Postgres says that it recorded with what it was given: no receipt is made of anything else.
+
+    rows: of an INSERT the entry; of a COPY, which the tail follows within its transaction, position and hash of that.
+    The last entry's hash names all before it.
+    """
+    if not links:
+        return
+    last = links[-1]
+    said = rows[0] if len(rows) == 1 else None
+    if said not in ((last.position, last.draft.id, last.hash), (str(last.position), last.hash.hex())):
+        raise _unconfirmed(links, rows)
+
+
+def _unconfirmed(links: Sequence[Link], rows: Sequence[Row]) -> OutcomeUnknown:
+    last = links[-1]
+    return OutcomeUnknown(
+        f"entry {last.draft.id} was to be recorded at position {last.position} with hash {last.hash.hex()[:16]}…, and "
+        f"Postgres, or what stands before it, answered {[row[:2] for row in rows]}: whether it was recorded "
+        "is not known; append the same ids again"
+    )
+
+
+def _about(said: Entry | Event) -> tuple[str, str | None, str | None]:
+    return said.action, said.resource_type, said.resource_id

@@ -15,7 +15,7 @@ from uuid import UUID
 import msgspec
 
 from ledger.canonical import digest
-from ledger.effects import Command, LuaScript, Plan
+from ledger.effects import Command, LuaScript, Plan, foreseen
 from ledger.envelopes import Position, parse_body
 from ledger.events import Entry
 
@@ -35,7 +35,7 @@ class StreamId(NamedTuple):
         return cls(int(epoch), int(position))
 
 
-LONGEST_BLOCK = 1.0
+LONGEST_BLOCK = 0.5
 """Seconds that one read blocks at most: a client of Redis counts on it when it judges whether Redis is silent."""
 
 NOTHING = StreamId(0, 0)
@@ -56,9 +56,23 @@ def key(ledger: str) -> str:
     return f"ledger:{{{ledger}}}:entries"
 
 
-def parked_key(ledger: str, group: str) -> str:
-    """The key of the hash of what a consumer group has parked: position → tries."""
-    return f"ledger:{{{ledger}}}:parked:{group}"
+class GroupKeys(NamedTuple):
+    """The keys in which Redis keeps what it knows of a consumer group, besides the stream.
+
+    parked: the hash of dead letters: position → delivery attempts; reasons: why, by position. tries: attempts of
+    entries that were deleted from the stream. due: when an entry is delivered again. lease, given: see lua/next.lua.
+    """
+
+    parked: str
+    reasons: str
+    tries: str
+    due: str
+    lease: str
+    given: str
+
+
+def group_keys(ledger: str, group: str) -> GroupKeys:
+    return GroupKeys(*(f"ledger:{{{ledger}}}:{each}:{group}" for each in GroupKeys._fields))
 
 
 def _lua(stem: str) -> str:
@@ -88,6 +102,20 @@ class Wire(NamedTuple):
     erases: str = ""
 
 
+def marker(position: int, hash_: bytes, by: int) -> Wire:
+    """What stands in the stream for an entry that is quarantined, by the entry at `by`: no entry to any reader, so that
+    each asks Postgres what stands there. hash_: by which the chain goes on."""
+    return Wire(position, b'{"position":%d,"quarantined":%d}' % (position, by), b"", hash_.hex())
+
+
+def raw_hash(text: bytes) -> bytes:
+    """A hash as the stream has it; anything else is the hash of nothing."""
+    try:
+        return bytes.fromhex(text.decode())
+    except ValueError:
+        return b""
+
+
 def publish(ledger: str, after: StreamId, epoch: int, entries: Sequence[Wire]) -> Plan[StreamId]:
     """Adds the entries if `after` is the stream's last id, and deletes the copies of those that they erase.
 
@@ -98,7 +126,8 @@ def publish(ledger: str, after: StreamId, epoch: int, entries: Sequence[Wire]) -
     for entry in entries:
         args += entry
     reply = yield LuaScript(_PUBLISH, (key(ledger),), args)
-    return StreamId.parse(reply)
+    with foreseen("publishing"):
+        return StreamId.parse(reply)
 
 
 def checkpoints_key(ledger: str) -> str:
@@ -116,13 +145,15 @@ def publish_checkpoint(ledger: str, size: int, note: bytes) -> Plan[None]:
 
 def state(ledger: str) -> Plan[StreamState]:
     """Where the stream stands."""
-    last, first, newest, newest_hash = yield LuaScript(_STATE, (key(ledger),), ())
-    return StreamState(
-        StreamId.parse(last),
-        StreamId.parse(first) if first else None,
-        StreamId.parse(newest) if newest else None,
-        newest_hash,
-    )
+    reply = yield LuaScript(_STATE, (key(ledger),), ())
+    with foreseen("XINFO STREAM"):
+        last, first, newest, newest_hash = reply
+        return StreamState(
+            StreamId.parse(last),
+            StreamId.parse(first) if first else None,
+            StreamId.parse(newest) if newest else None,
+            bytes(newest_hash),
+        )
 
 
 def trim(ledger: str, below: StreamId, *, exactly: bool) -> Plan[None]:
@@ -145,12 +176,13 @@ def read(after: Sequence[tuple[str, StreamId]], count: int, wait: float | None) 
         streams = (*map(key, at), *map(str, at.values()))
         reply = yield Command(("XREAD", "COUNT", step, *block, "STREAMS", *streams))
         at, wait_for = {}, None
-        for stream_key, rows in reply or ():
-            entries = found.setdefault(names[stream_key], [])
-            entries += [parse(fields) for _, fields in rows]
-            size += sum(len(field) for _, fields in rows for field in fields)
-            if len(rows) == step and len(entries) < count:
-                at[names[stream_key]] = StreamId.parse(rows[-1][0])
+        with foreseen("XREAD"):
+            for stream_key, rows in reply or ():
+                entries = found.setdefault(names[stream_key], [])
+                entries += [parse(fields) for _, fields in rows]
+                size += sum(len(field) for _, fields in rows for field in fields or ())
+                if len(rows) == step and len(entries) < count:
+                    at[names[stream_key]] = StreamId.parse(rows[-1][0])
     return found
 
 

@@ -12,69 +12,49 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
-from ledger import stream
-from ledger.chain import check_entry
-from ledger.effects import Command, LuaScript, Plan, Query, Refused, Wait
+from ledger import quarantine, stream
+from ledger.delivery import Claim
+from ledger.effects import Command, LuaScript, Plan, Query, Refused, Wait, foreseen
 from ledger.errors import ChainBroken, UsageError
 from ledger.events import Entry
-from ledger.store import SQL, LedgerRef, read
+from ledger.groups import beyond, check_group, groups_of
+from ledger.store import SQL, LedgerRef, read, tail_of
 from ledger.stream import StreamId
 
 log = logging.getLogger(__name__)
 
-CLAIMS = 10
-"""Entries that a consumer takes at once; those it has not come to when it dies are handed out again."""
+BATCH = 10
+"""Entries that a consumer takes at once; those it has not come to when it dies are delivered again."""
+MOST = 1000
+"""The largest batch."""
 SAVE_EVERY = 1.0
 """Seconds between notes of the group's progress in Postgres."""
+LOOK_EVERY = 1.0
+"""Seconds at most between looks for entries that are due to be delivered again."""
 AWAY = 0.5
 """Seconds to wait before a Redis that is away is tried again."""
+LONGEST_REASON = 500
+"""Characters of a reason that are kept."""
 
-_TAKE_OVER = (Path(__file__).parent / "lua" / "take_over.lua").read_text(encoding="utf-8")
+
+def _lua(stem: str) -> str:
+    return (Path(__file__).parent / "lua" / f"{stem}.lua").read_text(encoding="utf-8")
+
+
+_TAKE_OVER, _NEXT, _PASS = _lua("take_over"), _lua("next"), _lua("pass")
 _Row: TypeAlias = tuple[StreamId, Any, int]
-"""An entry's id, fields (None where it was deleted from the stream) and tries."""
-
-
-class Claim(NamedTuple):
-    """An entry that this consumer holds until it is acknowledged. tries: as in Delivery."""
-
-    id: StreamId
-    entry: Entry
-    tries: int
-
-
-class Delivery:
-    """An entry to deal with: do, then `ack()`. tries: how often it was handed out, this time included."""
-
-    def __init__(self, claim: Claim, acknowledge: Callable[[], None]) -> None:
-        self.entry = claim.entry
-        self.tries = claim.tries
-        self._acknowledge = acknowledge
-
-    def ack(self) -> None:
-        """It is dealt with, and will not be handed out to this group again."""
-        self._acknowledge()
-
-
-class AsyncDelivery:
-    """`Delivery` for asyncio."""
-
-    def __init__(self, claim: Claim, acknowledge: Callable[[], Awaitable[None]]) -> None:
-        self.entry = claim.entry
-        self.tries = claim.tries
-        self._acknowledge = acknowledge
-
-    async def ack(self) -> None:
-        """It is dealt with, and will not be handed out to this group again."""
-        await self._acknowledge()
+"""An entry's id, fields (None where it was deleted from the stream) and delivery attempts."""
 
 
 def consumer_name() -> str:
@@ -85,32 +65,69 @@ def consumer_name() -> str:
 class Subscription:
     """One consumer of one group. Its methods are plans.
 
-    claim_after: seconds after which another consumer's unacknowledged entry is taken over.
-    max_tries: an entry handed out so often without being acknowledged is parked, and not handed out again unless
-    somebody asks for that (parked.py).
+    after: where a new group begins; None for the ledger's end. batch_size: entries taken at once. actions: patterns, in
+    which `*` stands for any characters; entries of other actions are acknowledged, and not delivered. claim_after: the
+    visibility timeout: seconds after which an unacknowledged entry is delivered to another consumer. max_tries: an
+    entry delivered so often without being acknowledged becomes a dead letter (parked.py).
+    Raises UsageError for what no consumer can be.
     """
 
     def __init__(
-        self, ledger: LedgerRef, group: str, consumer: str, *, after: int, claim_after: float, max_tries: int
+        self,
+        ledger: LedgerRef,
+        group: str,
+        consumer: str | None,
+        *,
+        after: int | None,
+        batch_size: int,
+        actions: Sequence[str] | None,
+        claim_after: float,
+        max_tries: int,
     ) -> None:
+        check_group(group)
+        if not 1 <= batch_size <= MOST:
+            raise UsageError(f"a batch has 1 to {MOST} entries, not {batch_size}")
+        if isinstance(actions, str):
+            raise UsageError(f"actions is a list of patterns, such as [{actions!r}]")
+        if not claim_after > 0 or max_tries < 1:
+            raise UsageError("claim_after is more than 0 seconds, max_tries at least 1")
         self._ledger = ledger
         self._key = stream.key(ledger.name)
-        self._parked_key = stream.parked_key(ledger.name, group)
-        self._tries_key = f"ledger:{{{ledger.name}}}:tries:{group}"
+        self._keys = stream.group_keys(ledger.name, group)
         self._group = group
-        self._consumer = consumer
+        self._consumer = consumer or consumer_name()
         self._after = after
+        self._batch = batch_size
+        self._wanted = None if actions is None else _pattern(actions)
         self._claim_after = claim_after
         self._max_tries = max_tries
         self._newest: StreamId | None = None
         self._next_claim = 0.0
         self._next_save = time.monotonic() + SAVE_EVERY
 
-    def next_claims(self, count: int, wait: float) -> Plan[list[Claim]]:
+    def begin(self) -> Plan[None]:
+        """Where a new group begins is decided now. Raises UsageError where that is beyond the ledger's end."""
+        end = (yield from tail_of(self._ledger)).position
+        if self._after is None:
+            self._after = end
+        elif not 0 <= self._after <= end:
+            raise beyond(self._ledger, self._after, end)
+        try:
+            if self._group not in (yield from groups_of(self._ledger)):
+                yield from self._create_group()
+        except Refused as refused:
+            if not refused.away:
+                raise
+
+    def next_claims(self, wait: float) -> Plan[list[Claim]]:
         """Entries to deal with; none after `wait` seconds without any, or while Redis is away."""
         try:
             try:
-                return (yield from self._next_claims(count, wait))
+                while claims := (yield from self._next_claims(wait)):
+                    wanted = yield from self._matching(claims)
+                    if wanted:
+                        return wanted
+                return []
             except Refused as refused:
                 if not str(refused).startswith("NOGROUP"):
                     raise
@@ -123,59 +140,166 @@ class Subscription:
         return []
 
     def acknowledge(self, claim: Claim) -> Plan[None]:
-        yield Command(("XACK", self._key, self._group, str(claim.id)))
+        """It is dealt with."""
+        if claim.leased:
+            yield from self._pass(claim.id)
+        else:
+            yield Command(("XACK", self._key, self._group, str(claim.id)))
+        if claim.tries > 1:
+            yield Command(("ZREM", self._keys.due, str(claim.id)))
+            yield Command(("HDEL", self._keys.reasons, claim.id.position))
+
+    def extend(self, claim: Claim, seconds: float) -> Plan[None]:
+        """Keeps it from being delivered again for so many seconds from now."""
+        yield from self._due_in(claim, seconds)
+
+    def refuse(self, claim: Claim, reason: str, delay: float) -> Plan[None]:
+        """Has it delivered again after `delay` seconds; a dead letter where that was the last attempt."""
+        yield Command(("HSET", self._keys.reasons, claim.id.position, reason[:LONGEST_REASON].encode(errors="replace")))
+        if claim.tries >= self._max_tries:
+            yield from self._bury(claim.id, claim.tries, leased=claim.leased)
+        else:
+            yield from self._due_in(claim, delay)
+            self._next_claim = min(self._next_claim, time.monotonic() + delay)
+
+    def _due_in(self, claim: Claim, seconds: float) -> Plan[None]:
+        if not 0 <= seconds <= 365 * 86_400:
+            raise UsageError(f"0 seconds to a year, not {seconds}")
+        if claim.leased:
+            yield Command(("PEXPIRE", self._keys.lease, max(1, round(seconds * 1000))))
+            return
+        reply = yield Command(("TIME",))
+        with foreseen("TIME"):
+            due = int(reply[0]) * 1000 + int(reply[1]) // 1000 + round(seconds * 1000)
+        yield Command(("ZADD", self._keys.due, due, str(claim.id)))
+
+    def _matching(self, claims: Sequence[Claim]) -> Plan[list[Claim]]:
+        """The claims whose actions are wanted; the others are acknowledged."""
+        wanted = [claim for claim in claims if self._wanted is None or self._wanted(claim.entry.action)]
+        if len(wanted) < len(claims):
+            others = [claim for claim in claims if claim not in wanted]
+            plain = [str(claim.id) for claim in others if not claim.leased]
+            if plain:
+                yield Command(("XACK", self._key, self._group, *plain))
+            for claim in others:
+                if claim.leased:
+                    yield from self._pass(claim.id)
+        return wanted
+
+    def _pass(self, id_: StreamId) -> Plan[None]:
+        keys = (self._key, self._keys.lease, self._keys.given)
+        yield LuaScript(_PASS, keys, (self._group, id_.epoch, id_.position))
+        summary = yield Command(("XPENDING", self._key, self._group))
+        with foreseen("XPENDING"):
+            done = not summary[0] or StreamId.parse(summary[1]) > id_
+        rows = yield Query(SQL["hash_at"], (self._ledger.ledger_id, id_.position))
+        if done and rows:
+            group = (self._ledger.ledger_id, self._group)
+            yield Query(SQL["save_subscription"], (id_.position, *group, id_.epoch, id_.position, rows[0][0]))
+
+    def _bury(self, id_: StreamId, tries: int, *, leased: bool) -> Plan[None]:
+        """Makes a dead letter of it."""
+        log.error("entry %d was delivered %d times to group %r: now a dead letter", id_.position, tries, self._group)
+        yield Command(("HSET", self._keys.parked, id_.position, tries))
+        if leased:
+            yield from self._pass(id_)
+        else:
+            yield Command(("XACK", self._key, self._group, str(id_)))
 
     def save(self) -> Plan[None]:
-        """Notes in Postgres up to where every entry was acknowledged or parked, as far as the ledger has that.
+        """Notes in Postgres up to where every entry was acknowledged or a dead letter, as far as the ledger has that.
 
-        What was handed out from a stream that is ahead of a database that was set back is no progress in this ledger.
-        Of a group that Redis has forgotten there is none to note.
+        What was delivered from a stream that is ahead of a database that was set back is no progress in this ledger.
+        Of a group that Redis has forgotten, or does not tell of now, there is none to note.
         """
         try:
             yield from self._save()
         except Refused as refused:
-            if not str(refused).startswith(("NOGROUP", "ERR no such key")):
+            if not refused.away:
                 raise
 
     def _save(self) -> Plan[None]:
-        pending, first, _, _ = yield Command(("XPENDING", self._key, self._group))
-        if pending:
-            first_id = StreamId.parse(first)
-            done = first_id._replace(position=first_id.position - 1)
-        else:
-            groups = yield Command(("XINFO", "GROUPS", self._key))
-            named = [dict(zip(group[::2], group[1::2], strict=True)) for group in groups]
-            delivered = {group[b"name"]: group[b"last-delivered-id"] for group in named}
-            done = StreamId.parse(delivered.get(self._group.encode(), b"0-0"))
+        summary = yield Command(("XPENDING", self._key, self._group))
+        groups = yield from groups_of(self._ledger)
+        with foreseen("XPENDING"):
+            pending, first, _, _ = summary
+            if pending:
+                first_id = StreamId.parse(first)
+                done = first_id._replace(position=first_id.position - 1)
+            else:
+                done = groups[self._group].delivered if self._group in groups else stream.NOTHING
         newest = yield Command(("XREVRANGE", self._key, str(done), "-", "COUNT", 1))
-        entry = stream.parse(newest[0][1]) if newest else None
+        with foreseen("XREVRANGE"):
+            entry = stream.parse(newest[0][1]) if newest else None
+        # A hole before what is pending may have been handed out to nobody, if the answer that told of it got lost.
         if entry is not None:
-            # A hole before what is pending may have been handed out to nobody, if the answer that told of it got lost.
             position = entry.position if pending else done.position
             group = (self._ledger.ledger_id, self._group)
             yield Query(SQL["save_subscription"], (position, *group, done.epoch, entry.position, entry.hash))
 
-    def _next_claims(self, count: int, wait: float) -> Plan[list[Claim]]:
+    def _next_claims(self, wait: float) -> Plan[list[Claim]]:
         now = time.monotonic()
         if now > self._next_save:
             yield from self.save()
             self._next_save = now + SAVE_EVERY
         if now > self._next_claim:
-            claims = yield from self._take_over(count)
+            claims = yield from self._take_over(self._batch)
             if claims:
                 return claims
-            self._next_claim = now + self._claim_after / 2
+            self._next_claim = now + min(self._claim_after / 2, LOOK_EVERY)
         reply = yield Command(
             (
-                *("XREADGROUP", "GROUP", self._group, self._consumer, "COUNT", count),
+                *("XREADGROUP", "GROUP", self._group, self._consumer, "COUNT", self._batch),
                 *("BLOCK", stream.milliseconds(wait), "STREAMS", self._key, ">"),
             )
         )
-        rows: list[_Row] = [(StreamId.parse(id_), fields, 1) for id_, fields in reply[0][1]] if reply else []
+        with foreseen("XREADGROUP"):
+            rows: list[_Row] = [(StreamId.parse(id_), fields, 1) for id_, fields in reply[0][1]] if reply else []
         if not rows:
-            return []
+            return (yield from self._beyond_the_stream())
         rows += yield from self._passed_over([id_ for id_, _, _ in rows])
         return (yield from self._claims(rows))
+
+    def _beyond_the_stream(self) -> Plan[list[Claim]]:
+        """What Postgres has next, where the stream has no more: its end was deleted, or nobody has published it yet."""
+        [(_, epoch, end)] = yield Query(SQL["tails"], ([self._ledger.ledger_id],))
+        if not (yield from self._is_followed(epoch, end)):
+            return []
+        keys = (self._key, self._keys.lease, self._keys.given)
+        lease = max(1, round(self._claim_after * 1000))
+        found = yield LuaScript(_NEXT, keys, (self._group, self._consumer, lease, epoch, end))
+        if not found:
+            return []
+        with foreseen("a lease"):
+            position, tries = map(int, found)
+        if tries > self._max_tries:
+            yield from self._bury(StreamId(epoch, position), tries - 1, leased=True)
+            return []
+        entry = yield from self._stored(position)
+        if entry is None:
+            yield from self._pass(StreamId(epoch, position))
+            return []
+        return [Claim(StreamId(epoch, position), entry, tries, leased=True)]
+
+    def _is_followed(self, epoch: int, end: int) -> Plan[bool]:
+        """Is what was delivered last the ledger's, and is there more of that?
+
+        The stream's newest entry proves it, or that the stream diverged. Where there is none, the group goes on where
+        Postgres says that it is: something may be delivered again, nothing is left out.
+        """
+        known = (yield from groups_of(self._ledger)).get(self._group)
+        if known is None or known.delivered.epoch != epoch or known.delivered.position >= end:
+            return False
+        state = yield from stream.state(self._ledger.name)
+        if state.newest is not None:
+            rows = yield Query(SQL["hash_at"], (self._ledger.ledger_id, state.newest.position))
+            if state.newest.epoch != epoch or not rows or rows[0][0].hex().encode() != state.newest_hash:
+                return False
+        if state.newest is None or state.newest.position < known.delivered.position:
+            saved = yield from self._saved()
+            if saved < known.delivered.position:
+                yield Command(("XGROUP", "SETID", self._key, self._group, str(StreamId(epoch, saved))))
+        return True
 
     def _passed_over(self, ids: Sequence[StreamId]) -> Plan[list[_Row]]:
         """Entries deleted from the stream that stand before these, which were handed out together, or between them.
@@ -185,28 +309,31 @@ class Subscription:
         before, self._newest = self._newest, ids[-1]
         if before is None or before.position + 1 != ids[0].position:
             found = yield Command(("XREVRANGE", self._key, f"({ids[0]}", "-", "COUNT", 1))
-            before = StreamId.parse(found[0][0]) if found else StreamId(ids[0].epoch, 0)
+            with foreseen("XREVRANGE"):
+                before = StreamId.parse(found[0][0]) if found else StreamId(ids[0].epoch, 0)
         return (yield from self._holes((*pair, 1) for pair in pairwise((before, *ids))))
 
     def _take_over(self, count: int) -> Plan[list[Claim]]:
         """What others, or this consumer before a crash, left unacknowledged for too long, with the holes before it."""
         idle = round(self._claim_after * 1000)
-        keys = (self._key, self._tries_key)
-        found = yield LuaScript(_TAKE_OVER, keys, (self._group, self._consumer, idle, count))
+        keys = (self._key, self._keys.tries, self._keys.due)
+        reply = yield LuaScript(_TAKE_OVER, keys, (self._group, self._consumer, idle, count))
+        with foreseen("XPENDING"):
+            found = [
+                (StreamId.parse(text), fields, int(tries), StreamId.parse(before) if before else None)
+                for text, fields, tries, before in reply
+            ]
         epoch = (yield from self._epoch()) if any(fields is None for _, fields, _, _ in found) else None
         kept: list[_Row] = []
         pairs = []
-        for text, fields, tries, before in found:
-            id_ = StreamId.parse(text)
+        for id_, fields, tries, before in found:
             if fields is None and id_.epoch != epoch:  # of an epoch that is over nothing counts any more
-                yield Command(("XACK", self._key, self._group, text))
+                yield Command(("XACK", self._key, self._group, str(id_)))
             elif tries > self._max_tries:
-                log.error("entry %d was handed out %d times to group %r: parked", id_.position, tries, self._group)
-                yield Command(("HSET", self._parked_key, id_.position, tries - 1))
-                yield Command(("XACK", self._key, self._group, text))
+                yield from self._bury(id_, tries - 1, leased=False)
             else:
                 kept.append((id_, fields, tries))
-                pairs.append((StreamId.parse(before) if before else StreamId(id_.epoch, 0), id_, tries))
+                pairs.append((before or StreamId(id_.epoch, 0), id_, tries))
         claimed = {id_ for id_, _, _ in kept}
         kept += [hole for hole in (yield from self._holes(pairs)) if hole[0] not in claimed]
         return (yield from self._claims(kept))
@@ -232,20 +359,55 @@ class Subscription:
         return int(epoch)
 
     def _claims(self, rows: Sequence[_Row]) -> Plan[list[Claim]]:
-        """The rows' entries, in order, which are the ledger's whatever Redis says."""
-        claims = []
+        """The rows' entries, in order, which are the ledger's whatever Redis says.
+
+        Those that are quarantined are acknowledged, and handed out to nobody. Before one that does not hold it ends.
+        """
+        if not rows:
+            return []
+        claims: list[Claim] = []
+        [(_, _, end)] = yield Query(SQL["tails"], ([self._ledger.ledger_id],))
+        strange = [stream_id for stream_id, _, _ in rows if not 1 <= stream_id.position <= end]
+        if strange:
+            return (yield from self._put_back(strange))
         positions = [stream_id.position for stream_id, _, _ in rows]
-        hashes = dict((yield Query(SQL["hashes"], (self._ledger.ledger_id, positions)))) if rows else {}
+        hashes = dict((yield Query(SQL["hashes"], (self._ledger.ledger_id, positions))))
         for stream_id, fields, tries in sorted(rows, key=itemgetter(0)):
             entry = stream.parse(fields)
             if entry is None or entry.hash != hashes.get(stream_id.position):
-                # Erased, trimmed or false in Redis: Postgres is the truth.
-                entries = yield from read(self._ledger, stream_id.position - 1, 1, stream_id.position)
-                if not entries:
-                    raise ChainBroken(stream_id.position, "published, but not in the database")
-                [entry] = entries
-                check_entry(entry)
+                try:
+                    entry = yield from self._stored(stream_id.position)
+                except ChainBroken:
+                    if claims:  # first what is before it
+                        return claims
+                    raise
+            if entry is None:
+                yield Command(("XACK", self._key, self._group, str(stream_id)))
+                continue
             claims.append(Claim(stream_id, entry, tries))
+        return claims
+
+    def _stored(self, position: int) -> Plan[Entry | None]:
+        """An entry that was erased, trimmed or false in Redis: Postgres is the truth. None where it is quarantined."""
+        entries = yield from read(self._ledger, position - 1, 1, position)
+        for entry in filter(quarantine.holds, entries):
+            return entry
+        if (yield from quarantine.passed(self._ledger, position, datetime.now(UTC))) is None:
+            problem = "its hash or its body is not true" if entries else "it is not in the database"
+            raise ChainBroken(position, problem, self._ledger.name)
+        return None
+
+    def _put_back(self, strange: Sequence[StreamId]) -> Plan[list[Claim]]:
+        """The stream holds what the ledger does not: the group goes on where Postgres says that it is."""
+        log.warning(
+            "entry %s of the stream is not the ledger's: group %r goes on from Postgres", strange[0], self._group
+        )
+        yield Command(("XACK", self._key, self._group, *map(str, strange)))
+        at = StreamId((yield from self._epoch()), (yield from self._saved()))
+        yield Command(("XGROUP", "SETID", self._key, self._group, str(at)))
+        claims = yield from self._beyond_the_stream()
+        if not claims:
+            yield Wait(AWAY)
         return claims
 
     def _create_group(self) -> Plan[None]:
@@ -253,12 +415,16 @@ class Subscription:
         # What is left of an epoch that is over says nothing of where this one begins.
         epoch = yield from self._epoch()
         rows = yield Command(("XRANGE", self._key, f"{epoch}-0", "+", "COUNT", 1))
-        first = StreamId.parse(rows[0][0]).position if rows else 0
+        with foreseen("XRANGE"):
+            first = StreamId.parse(rows[0][0]).position if rows else 0
         if (yield from self._trimmed(position, first)):
             raise UsageError(
                 f"the stream begins at position {first}: group {self._group!r} cannot start after {position}. "
                 f"Start it with after={first - 1} or later, and read() what is older"
             )
+        end = (yield from tail_of(self._ledger)).position
+        if position > end:
+            raise beyond(self._ledger, position, end, self._group)
         [(position, epoch)] = yield Query(
             SQL["subscribe"], (self._ledger.ledger_id, self._group, position, self._ledger.ledger_id)
         )
@@ -271,7 +437,7 @@ class Subscription:
     def _saved(self) -> Plan[int]:
         """Up to where the group has dealt with everything, as Postgres knows it; a new one up to where it begins."""
         rows = yield Query(SQL["subscription"], (self._ledger.ledger_id, self._group))
-        return rows[0][0] if rows else self._after
+        return rows[0][0] if rows else self._after or 0
 
     def _trimmed(self, after: int, until: int) -> Plan[bool]:
         """Is more than erased entries missing between two positions?"""
@@ -279,3 +445,9 @@ class Subscription:
             return False
         [(more,)] = yield Query(SQL["whole_between"], (self._ledger.ledger_id, after, until))
         return bool(more)
+
+
+def _pattern(actions: Sequence[str]) -> Callable[[str], Any]:
+    """Does an action match one of the patterns?"""
+    either = "|".join(".*".join(map(re.escape, each.split("*"))) for each in actions)
+    return re.compile(either or "(?!)", re.DOTALL).fullmatch

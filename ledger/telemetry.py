@@ -13,6 +13,8 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
+from ledger import forks
+
 _NOTHING: AbstractContextManager[object] = nullcontext()
 
 
@@ -22,6 +24,11 @@ class Counters:
     def __init__(self) -> None:
         self._sums: Counter[tuple[str, tuple[str, ...]]] = Counter()
         self._lock = threading.Lock()
+        forks.register(self)
+
+    def after_fork(self) -> object:
+        self._sums, self._lock = Counter(), threading.Lock()
+        return None
 
     def add(self, name: str, *labels: str, count: int = 1) -> None:
         with self._lock:

@@ -29,7 +29,7 @@ from urllib.parse import urlsplit
 import psycopg
 from psycopg import sql
 
-from ledger import embedded
+from ledger import embedded, forks
 from ledger.errors import InvalidSetting
 
 REDIS_DATABASES = 16
@@ -51,6 +51,7 @@ def servers(home: Path | None = None) -> Iterator[Servers]:
     home: the embedded pair's folder, which stays; by default a temporary one, which is removed.
     Raises InvalidSetting and Unavailable where they cannot be had.
     """
+    here = forks.process()
     if (own := given()) is not None:
         yield own
     elif wants_docker():
@@ -61,9 +62,10 @@ def servers(home: Path | None = None) -> Iterator[Servers]:
         try:
             yield start_embedded(folder)
         finally:
-            embedded.stop(folder)
-            if home is None:
-                shutil.rmtree(folder, ignore_errors=True)
+            if forks.process() is here:  # a child of a fork that leaves the block takes nothing from its parent
+                embedded.stop(folder)
+                if home is None:
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 def given() -> Servers | None:
@@ -108,12 +110,14 @@ def database(url: str, *, template: str = "template1") -> Iterator[str]:
 
     template: the database that it is a copy of; no one may be connected to that one meanwhile.
     """
+    here = forks.process()
     name = f"auditledger_{secrets.token_hex(6)}"
     _administer(url, sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template)))
     try:
         yield other_database(url, name)
     finally:
-        _administer(url, sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+        if forks.process() is here:
+            _administer(url, sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 
 def other_database(url: str, name: str) -> str:

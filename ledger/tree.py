@@ -11,24 +11,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
+
+import msgspec
 
 from ledger import merkle, store, tiles
-from ledger.effects import Plan, Query, Refused, SqlScript, sql
-from ledger.errors import ChainBroken, ProofRefused, SigningRefused
+from ledger.effects import Pipeline, Plan, Query, Refused, sql
+from ledger.errors import ChainBroken, ProofRefused, SigningRefused, UsageError
 from ledger.events import GENESIS, Tail
 from ledger.findings import Findings, Link
 from ledger.merkle import EMPTY_ROOT, HASH_SIZE, Node, leaf_hash
 from ledger.note import parse_note, parse_signatures
-from ledger.scan import check_range, source_of
-from ledger.store import FAR, LedgerRef
+from ledger.quarantine import passed
+from ledger.scan import Leaf, check_range, source_of
+from ledger.store import BEGIN, FAR, LedgerRef
 from ledger.tiles import Tile, edge_root, edge_tiles
 
 SQL = sql("tree")
 _BATCH = 8192
 """Entries that are read and hashed at a time."""
-_CHANGED = "LE004"
-"""SQLSTATE of a tile that would change (schema/0002)."""
+_CHANGED = ("LE004", "LE020")
+"""SQLSTATEs of a tile that would change, or is not what the entries make (schema/0002, 0009)."""
 
 
 class Head(NamedTuple):
@@ -64,14 +67,14 @@ def extend(
     not read again. progress: called with how many entries are done, and how many there are to do.
     Raises SigningRefused where the ledger does not continue what is trusted, ChainBroken where an entry does not hold.
     """
-    yield SqlScript(SQL["begin"])
+    yield Pipeline((BEGIN, Query(SQL["search_path"])))
     yield Query(SQL["lock"], (ledger.ledger_id,))
     tail = yield from store.tail_of(ledger)
     stored = yield from size(ledger)
     yield from _check_entries(ledger, tail, stored, trusted)
     base = max((head for head in trusted if head.hash is not None and head.size <= stored), default=NOTHING)
     edge = yield from _edge(ledger, base)
-    head = yield from _extend(ledger, base, edge, tail, progress)
+    head = yield from _extend(ledger, base, edge, tail, stored, progress)
     for each in trusted:
         if each.size != base.size:
             yield from _check_root(ledger, each, base)
@@ -93,6 +96,9 @@ def _check_entries(ledger: LedgerRef, tail: Tail, stored: int, trusted: Sequence
         if head.size and head.hash is not None:
             rows = yield Query(store.SQL["hash_at"], (ledger.ledger_id, head.size))
             if not rows or rows[0][0] != head.hash:
+                stands_for_it = yield from passed(ledger, head.size, tail.recorded_at)
+                if stands_for_it is not None and stands_for_it.hash == head.hash:
+                    continue
                 found = "is gone" if not rows else "is not the one that was signed"
                 raise SigningRefused("rewritten", f"entry {head.size} of ledger {ledger.name!r} {found}")
 
@@ -119,19 +125,22 @@ def _extend(
     base: Head,
     edge: Mapping[int, bytes],
     tail: Tail,
+    stored: int,
     progress: Callable[[int, int], None] | None,
 ) -> Plan[Head]:
     source = yield from source_of(ledger)
     at, last = base.size, Link(base.size, base.hash, base.hash, None)
     partial: dict[int, tuple[Tile, bytes]] = {}
     while at < tail.position:
-        leaves: list[bytes] = []
+        leaves = _Leaves(at)
         end = min(at + _BATCH, tail.position)
-        span = yield from check_range(source, at + 1, end, 1, last, _hashing_into(leaves))
-        _check_findings(span.findings)
-        if len(leaves) < end - at:
-            raise ChainBroken(span.last.position + 1, f"there is no such entry, but the tail is at {tail.position}")
-        grown = tiles.extend(edge, at, leaves)
+        span = yield from check_range(source, at + 1, end, 1, last, leaves.anew, tail.position)
+        _check_findings(ledger, span.findings)
+        if len(leaves.hashes) < end - at:
+            problem = f"there is no such entry, but the tail is at {tail.position}; nothing was signed"
+            raise ChainBroken(span.last.position + 1, problem, ledger.name)
+        yield from _keep_leaves(ledger, leaves, stored)
+        grown = tiles.extend(edge, at, leaves.hashes)
         for tile, hashes in grown.tiles:
             partial[tile.level] = tile, hashes
         # Partial tiles are written once, at the end: each time costs Postgres the whole row.
@@ -141,19 +150,43 @@ def _extend(
             progress(at - base.size, tail.position - base.size)
     yield from _write(ledger, [(tile, hashes) for tile, hashes in partial.values() if tile.width < tiles.FULL])
     if tail.position and last.stored != tail.hash:
-        raise ChainBroken(tail.position, "its hash is not the one that the tail has: run 'auditledger verify'")
+        raise ChainBroken(tail.position, "its hash is not the one that the tail has; nothing was signed", ledger.name)
     return Head(at, edge_root(edge, at), tail.hash)
 
 
-def _hashing_into(leaves: list[bytes]) -> Callable[[int, bytes | None], None]:
-    """An entry without an envelope is a finding, after which the leaves are not looked at."""
-    return lambda position, envelope: leaves.append(leaf_hash(envelope or b""))
+class _Leaves:
+    """The leaf hashes of a range, whose first leaf is `start`.
+
+    quarantined: leaves of entries that do not hold. A forged entry without an envelope is a finding, after which the
+    leaves are not looked at.
+    """
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+        self.anew()
+
+    def anew(self) -> Leaf:
+        self.hashes: list[bytes] = []
+        self.quarantined: list[int] = []
+        return self._add
+
+    def _add(self, position: int, envelope: bytes | None, quarantined: bool) -> None:
+        if quarantined:
+            self.quarantined.append(position - 1)
+        self.hashes.append(leaf_hash(envelope or b""))
 
 
-def _check_findings(findings: Findings) -> None:
-    if findings.kept:
-        first = findings.kept[0]
-        raise ChainBroken(first.position or 0, f"{first.kind}: {first.detail}; nothing was signed")
+def _keep_leaves(ledger: LedgerRef, leaves: _Leaves, stored: int) -> Plan[None]:
+    """An entry that had its leaf before it was changed and quarantined keeps that."""
+    kept = [Node(0, leaf) for leaf in leaves.quarantined if leaf < stored]
+    for node, hash_ in (yield from nodes(ledger, kept)).items():
+        leaves.hashes[node.index - leaves.start] = hash_
+
+
+def _check_findings(ledger: LedgerRef, findings: Findings) -> None:
+    for first in findings.kept:
+        if first.kind != "quarantined":
+            raise ChainBroken(first.position or 0, f"{first.kind}: {first.detail}; nothing was signed", ledger.name)
 
 
 def _check_root(ledger: LedgerRef, trusted: Head, base: Head) -> Plan[None]:
@@ -177,7 +210,7 @@ def _write(ledger: LedgerRef, wider: Sequence[tuple[Tile, bytes]]) -> Plan[None]
     try:
         yield Query(SQL["write_tiles"], (ledger.ledger_id, levels, indexes, [hashes for _, hashes in wider]))
     except Refused as refused:
-        if refused.sqlstate == _CHANGED:
+        if refused.sqlstate in _CHANGED:
             _not_the_entries(ledger, str(refused).partition("\n")[0])
         raise
 
@@ -234,14 +267,33 @@ def _rows(ledger: LedgerRef, wanted: Iterable[Tile]) -> Plan[dict[tuple[int, int
 
 def newest_kept(ledger: LedgerRef, most: int = FAR) -> Plan[Kept | None]:
     """The newest checkpoint of at most that size."""
-    rows = yield Query(SQL["newest_kept"], (ledger.ledger_id, most))
+    found = yield from newest_of(ledger, None, 1, most)
+    return found[0] if found else None
+
+
+def newest_of(ledger: LedgerRef, origin: str | None, limit: int, most: int = FAR) -> Plan[list[Kept]]:
+    """The newest checkpoints of a log's name (None: of any) of at most that size, the newest first."""
+    rows = yield Query(SQL["newest_kept"], (ledger.ledger_id, most, origin, limit))
+    return [_kept(row) for row in rows]
+
+
+def kept_at(ledger: LedgerRef, tree_size: int, origin: str | None = None) -> Plan[Kept | None]:
+    """The checkpoint of exactly that size, of a log's name (None: of any)."""
+    rows = yield Query(SQL["kept_at"], (ledger.ledger_id, tree_size, origin))
     return _kept(rows[0]) if rows else None
 
 
-def kept_at(ledger: LedgerRef, tree_size: int) -> Plan[Kept | None]:
-    """The checkpoint of exactly that size."""
-    rows = yield Query(SQL["kept_at"], (ledger.ledger_id, tree_size))
-    return _kept(rows[0]) if rows else None
+def stands(ledger: LedgerRef, sizes: Sequence[int]) -> Plan[Any]:
+    """What a rebuild of the tree removes, for its record: {"leaves", "tiles_sha256", "checkpoints": notes}.
+
+    sizes: of the checkpoints. Raises UsageError where none of one of these sizes is kept.
+    """
+    [(text,)] = yield Query(SQL["stands"], (ledger.ledger_id, msgspec.json.encode(sizes).decode()))
+    found = msgspec.json.decode(text)
+    missing = set(sizes) - {int(note.split("\n")[1]) for note in found["checkpoints"]}
+    if missing:
+        raise UsageError(f"no checkpoint of {min(missing)} entries is kept of ledger {ledger.name!r}")
+    return found
 
 
 def all_kept(ledger: LedgerRef, after: int = -1, limit: int = store.PAGE) -> Plan[list[Kept]]:
@@ -253,23 +305,22 @@ def all_kept(ledger: LedgerRef, after: int = -1, limit: int = store.PAGE) -> Pla
 def keep(ledger: LedgerRef, head: Head, note: bytes) -> Plan[bytes]:
     """Keeps a signed checkpoint; where one of that size is there, adds to it the signatures that it lacks.
 
-    Returns the note as it is kept. Raises SigningRefused where the one that is there says something else.
+    Returns the note with all signatures, also those for which there was no more room in the one that is kept.
+    Raises SigningRefused where another is there, or the tiles do not have its root.
     """
-    yield SqlScript(SQL["begin"])
-    yield Query(SQL["keep"], (ledger.ledger_id, head.size, head.root, note.decode()))
-    [(text,)] = yield Query(SQL["lock_kept"], (ledger.ledger_id, head.size))
-    kept, new = parse_note(text.encode()), parse_note(note)
-    if kept.text != new.text:
-        raise SigningRefused(
-            "forked", f"another checkpoint of size {head.size} is kept of ledger {ledger.name!r}: {text.splitlines()}"
-        )
-    there = {(signature.name, signature.key_id) for signature in kept.signatures}
-    added = [signature for signature in new.signatures if (signature.name, signature.key_id) not in there]
-    lines = b"".join(signature.line for signature in added)
-    if lines:
-        yield Query(SQL["add_signatures"], (lines.decode(), ledger.ledger_id, head.size))
-    yield Query(SQL["commit"])
-    return kept.encode() + lines
+    try:
+        rows = yield Query(SQL["keep"], (ledger.ledger_id, head.size, head.root, note.decode()))
+    except Refused as refused:
+        if refused.sqlstate in _CHANGED:
+            problem = str(refused).partition("\n")[0]
+            raise SigningRefused(
+                "forked", f"the checkpoint of ledger {ledger.name!r} was not kept: {problem}"
+            ) from refused
+        raise
+    kept, new = parse_note(rows[0][0].encode()), parse_note(note)
+    there = {(signature.name, signature.key_id, signature.data) for signature in kept.signatures}
+    added = [each for each in new.signatures if (each.name, each.key_id, each.data) not in there]
+    return kept.encode() + b"".join(signature.line for signature in added)
 
 
 def add_signatures(ledger: LedgerRef, kept: Kept, lines: bytes) -> Plan[bytes]:

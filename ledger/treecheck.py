@@ -18,14 +18,18 @@ from ledger.evidence import Claim, Comparison, kept_claim
 from ledger.findings import Findings
 from ledger.merkle import EMPTY_ROOT, HASH_SIZE, check_consistency, check_inclusion, leaf_hash
 from ledger.note import Verifier
+from ledger.record import Record
 from ledger.regrow import Grown, Leaves, Regrown, rows_of, upper_finding
-from ledger.scan import Record, Source, Span
+from ledger.rules import TREE_REBUILT, TREE_TYPE
+from ledger.scan import Source, Span
 from ledger.store import FAR, LedgerRef
 from ledger.tiles import FULL, Tile, edge_root, edge_tiles
 
 SQL = sql("treecheck")
 _PAGE = 10_000
 """Kept checkpoints that are read at a time."""
+_MOST = 100
+"""Rebuilds that are named."""
 
 
 class Standing(NamedTuple):
@@ -50,12 +54,16 @@ class Base(NamedTuple):
 
 
 class Job(NamedTuple):
-    """A range of positions. sizes: of checkpoints that end in it. known: leaf hashes before it, in its first tile."""
+    """A range of positions. sizes: of checkpoints that end in it. known: leaf hashes before it, in its first tile.
+
+    through: up to where there must be entries.
+    """
 
     start: int
     end: int
     sizes: tuple[int, ...] = ()
     known: bytes = b""
+    through: int = 0
 
 
 # --------------------------------------------------------------------------------------------------- before the entries
@@ -71,6 +79,13 @@ def standing(ledger: LedgerRef) -> Plan[Standing | None]:
     rows = yield Query(SQL["last_leaves"], (ledger.ledger_id,))
     leaves = rows[0][0] * FULL + (rows[0][1] or 0) // HASH_SIZE if rows else 0
     return Standing(max(leaves, 0), levels)
+
+
+def rebuilds(source: Source) -> Plan[tuple[str, ...]]:
+    """Which entries took the place of tiles and checkpoints, and by whom; at most _MOST."""
+    query = SQL["rebuilds"].format(source.entries)
+    rows = yield Query(query, (source.ledger_id, TREE_TYPE, source.name, TREE_REBUILT, _MOST))
+    return tuple(f"the tree was rebuilt at entry {position} by {actor}" for position, actor in rows)
 
 
 def proven_base(source: Source, claims: Sequence[Claim]) -> Plan[Base | None]:
@@ -115,9 +130,15 @@ def check_range(source: Source, job: Job, first: int, leaves: int | None) -> Pla
     first: as scan.check_range takes it. leaves: how many the kept tiles are of; None: there is no tree to look at.
     """
     if leaves is None:
-        return (yield from scan.check_range(source, job.start, job.end, first)), None
-    hashed = Leaves(job.start - 1, job.known)
-    span = yield from scan.check_range(source, job.start, job.end, first, leaf=hashed.add)
+        return (yield from scan.check_range(source, job.start, job.end, first, through=job.through)), None
+    made: list[Leaves] = []
+
+    def leaves_anew() -> scan.Leaf:
+        made.append(Leaves(job.start - 1, job.known))
+        return made[-1].add
+
+    span = yield from scan.check_range(source, job.start, job.end, first, leaf=leaves_anew, through=job.through)
+    hashed = made[-1]
     if hashed.start % FULL == 0:  # else entries are missing before it, and their tile cannot be judged
         rows = yield Query(SQL["leaves"], (source.ledger_id, hashed.start // FULL, (job.end - 1) // FULL))
         hashed.tile_findings(dict(rows), leaves, span.findings)
@@ -165,7 +186,7 @@ class TreeCheck:
             claims += yield from self._claims(end)
         self._under_way.append(claims)
         known = self._tree.known if start == self._tree.size + 1 and not self._tree.broken else b""
-        return Job(start, end, tuple(sorted({claim.size for claim in claims})), known)
+        return Job(start, end, tuple(sorted({claim.size for claim in claims})), known, self.newest)
 
     def take(self, grown: Grown) -> Plan[None]:
         """What checking the next range came to."""

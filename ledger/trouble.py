@@ -37,7 +37,10 @@ def failure(name: str, ledger: str, position: int, error: BaseException, source:
     """The error for an `apply` that raised. source: the projection's class."""
     sqlstate = getattr(error, "sqlstate", None)
     from_entry = sqlstate.startswith(_OF_ENTRY) if sqlstate else not isinstance(error, OSError | MemoryError)
-    failed = ProjectionFailed(name, ledger, position, described(error, source), from_entry)
+    text = described(error, source)
+    if sqlstate == "42P01":
+        text += f"; if a table of it was dropped, 'auditledger replay {name}' makes it anew"
+    failed = ProjectionFailed(name, ledger, position, text, from_entry)
     failed.__cause__ = error
     return failed
 

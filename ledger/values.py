@@ -12,12 +12,11 @@ from uuid import UUID
 import msgspec
 
 from ledger.errors import InvalidEvent
-
-MAX_DEPTH = 64
-"""Levels of objects and arrays in one value of a body."""
+from ledger.rules import MAX_DEPTH
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 _SIMPLE = frozenset({str, int, bool, type(None)})
+_STRINGS = frozenset({str})
 _NUL = b"\\u0000"
 
 
@@ -25,7 +24,8 @@ def json_text(value: Any, path: str) -> bytes | None:
     """Compact UTF-8 JSON with sorted keys; None for None (SQL's NULL, hashed as `null`).
 
     Raises InvalidEvent with the JSON path for what the format does not allow: NaN, Infinity, U+0000, lone surrogates,
-    keys that are not strings, more than 64 levels, naive datetimes, and whatever msgspec cannot encode.
+    keys that are not strings, two keys of one text, more than 64 levels, naive datetimes, times whose UTC offset JSON
+    cannot say, and whatever msgspec cannot encode.
     """
     if value is None:
         return None
@@ -33,7 +33,7 @@ def json_text(value: Any, path: str) -> bytes | None:
         text = _encode(value)
     except RecursionError:
         raise InvalidEvent(path, f"deeper than {MAX_DEPTH} levels (or contains itself)") from None
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError, BufferError) as error:
         for fault_path, problem in _faults(value, path, 1):
             raise InvalidEvent(fault_path, problem) from None
         raise InvalidEvent(path, f"cannot be written as JSON: {error}") from None
@@ -44,9 +44,11 @@ def json_text(value: Any, path: str) -> bytes | None:
 
 
 def _is_plain(value: Any, levels: int = MAX_DEPTH) -> bool:
-    """Nothing but dicts, lists, strings, whole and finite numbers, booleans and None, at most `levels` deep?"""
+    """Nothing but dicts of strings, lists, strings, whole and finite numbers, booleans, None, `levels` deep at most?"""
     kind = type(value)
     if kind is dict:
+        if not _STRINGS.issuperset(map(type, value)):
+            return False
         value = value.values()
     elif kind is not list:
         return kind in _SIMPLE or (kind is float and isfinite(value))
@@ -69,7 +71,13 @@ def _bad_characters(text: str) -> str | None:
     return None
 
 
+_ZERO, _MINUTE = timedelta(), timedelta(minutes=1)
 _LEAVES = (bytes, bytearray, memoryview, datetime, date, time, timedelta, UUID, Decimal)
+
+
+def _is_unwritable(offset: timedelta | None) -> bool:
+    """Is it unknown, or no whole number of minutes? msgspec leaves it out, or rounds it."""
+    return offset is None or bool(offset % timedelta(minutes=1))
 
 
 def _faults(value: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:
@@ -86,6 +94,10 @@ def _faults(value: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:
             yield path, f"{value} is not JSON"
         case datetime() if value.tzinfo is None or value.utcoffset() is None:
             yield path, "a naive datetime: give it a time zone"
+        case datetime() if _is_unwritable(value.utcoffset()):
+            yield path, f"its UTC offset, {value.utcoffset()}, has seconds, which are not written: give it in UTC"
+        case time() if value.tzinfo is not None and (value.utcoffset() is None or _is_unwritable(value.utcoffset())):
+            yield path, "a time of day whose UTC offset is no whole number of minutes, or depends on the date"
         case float() | bytes() | bytearray() | memoryview() | date() | time() | timedelta() | UUID() | Decimal():
             pass
         case msgspec.Raw():
@@ -93,12 +105,16 @@ def _faults(value: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:
         case dict() | list() | tuple() if depth > MAX_DEPTH:
             yield path, f"deeper than {MAX_DEPTH} levels"
         case dict():
-            for key, item in value.items():
+            texts: set[str] = set()
+            for key, item in dict.items(value):  # what it holds, whatever a subclass says
                 if not isinstance(key, str):
                     yield path, f"the key {key!r} is not a string"
                 elif problem := _bad_characters(key):
                     yield path, f"a key {problem}"
+                elif (text := str.__str__(key)) in texts:
+                    yield path, f"two keys are {text!r}"
                 else:
+                    texts.add(text)
                     yield from _faults(item, f"{path}.{key}", depth + 1)
         case list() | tuple():
             for index, item in enumerate(value):

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple, TypeAlias
 
-from ledger import migrate, protections, scan, store, treecheck
+from ledger import damage, migrate, ownlookups, protections, scan, store, treecheck
 from ledger.connections import connect
 from ledger.drive import Connection, drive
 from ledger.effects import Plan, Query, Refused, SqlScript
@@ -40,6 +40,7 @@ class _Seen(NamedTuple):
 
     first: the position. newest: None in an empty ledger; tail: None where its row is gone. kept: None where the tree is
     not looked at. base: of an incremental verification.
+    notes, privileged: as the report has them.
     """
 
     source: Source
@@ -49,6 +50,8 @@ class _Seen(NamedTuple):
     kept: Standing | None
     base: Base | None
     snapshot: str | None
+    notes: tuple[str, ...]
+    privileged: list[str]
 
     @property
     def leaves(self) -> int | None:
@@ -93,11 +96,13 @@ def verify(
         tree = None
         if seen.kept is not None:
             tree = TreeCheck(seen.source.ledger, seen.kept, last, claims, trust.keys, seen.base)
-        findings = Findings()
+        findings, about_others = Findings(), Findings()
+        own = drive(ownlookups.beginning(seen.source, first, about_others), lambda: connection)
         entries = 0
         for span, grown in _spans(settings, connection, seen, tree, workers):
             findings.extend(span.findings)
             entries += span.entries
+            drive(ownlookups.follow(seen.source, own, span.own), lambda: connection)
             if tree is not None and grown is not None:
                 drive(tree.take(grown), lambda: connection)
             if progress is not None:
@@ -105,7 +110,7 @@ def verify(
         if tree is not None:
             drive(tree.end(), lambda: connection)
             others += tree.findings.in_order()
-        found = findings.in_order(*others, *_tail_findings(seen))
+        found = findings.in_order(*others, *about_others.in_order(), *_tail_findings(seen))
         report = Report(
             ledger=seen.source.name,
             ok=not found,
@@ -115,6 +120,8 @@ def verify(
             head=(seen.newest.stored if seen.newest else None) or GENESIS,
             findings=found,
             seconds=time.perf_counter() - started,
+            notes=seen.notes,
+            privileged=seen.privileged,
         )
         drive(_end(seen.source, report, len(found) + max(findings.more - 1, 0)), lambda: connection)
     finally:
@@ -132,7 +139,10 @@ def _begin(
     ledger = yield from store.find_ledger(name)
     tail = yield from scan.tail_of(ledger)
     source = yield from scan.source_of(ledger)
-    newest = yield from scan.newest(source, near=1 if tail is None else tail.position)
+    if tail is None:
+        newest = yield from scan.newest(source)
+    else:  # an entry that cannot be read is named when its turn comes
+        newest = yield from scan.newest_or(tail, source, near=tail.position)
     last = max(link.position for link in (tail, newest, BEGINNING) if link is not None)
     if first > last + 1:
         raise InvalidSetting(f"ledger {name!r} ends at position {last}: there is nothing to verify from {first} on")
@@ -145,11 +155,16 @@ def _begin(
             base = yield from treecheck.proven_base(source, claims)
             first = 1 if base is None else base.size + 1
     findings = yield from scan.strays(source)
-    findings += yield from protections.check(migrations, newer)
+    findings += yield from ownlookups.false_marks(source)
+    if source.whole and first == 1:  # else it would take longer than what was asked for
+        findings += yield from damage.unindexed()
+    findings += yield from protections.check(newer)
+    privileged = yield from protections.privileged()
     snapshot = None
     if shared:
         [(snapshot,)] = yield Query(SQL["export_snapshot"])
-    return _Seen(source, first, tail, newest, kept, base, snapshot), findings
+    notes = yield from treecheck.rebuilds(source)
+    return _Seen(source, first, tail, newest, kept, base, snapshot, notes, privileged), findings
 
 
 def _end(source: Source, report: Report, findings: int) -> Plan[None]:
@@ -198,14 +213,19 @@ def _jobs(connection: Connection, seen: _Seen, tree: TreeCheck | None, workers: 
     size = min(_RANGE, -(-(seen.newest.position - seen.first + 1) // workers))
     if tree is not None:
         size = max(size // FULL, 1) * FULL
-    start = drive(scan.next_position(seen.source, seen.first), lambda: connection)
-    while start is not None:
+    at = seen.first
+    while (start := drive(scan.next_position(seen.source, at), lambda: connection)) is not None:
+        if tree is not None and start - at < size:
+            start = at  # missing entries that are quarantined have leaves too
         end = start + size - 1
         if tree is not None:
             end -= end % FULL
         end = min(end, store.FAR)
-        yield Job(start, end) if tree is None else drive(tree.job(start, end), lambda: connection)
-        start = drive(scan.next_position(seen.source, end + 1), lambda: connection) if end < store.FAR else None
+        job = Job(start, end, through=seen.newest.position)
+        yield job if tree is None else drive(tree.job(start, end), lambda: connection)
+        if end == store.FAR:
+            return
+        at = end + 1
 
 
 def _check_range(settings: Settings, seen: _Seen, job: Job) -> tuple[Span, Grown | None]:

@@ -7,47 +7,31 @@ signature in it. So that nobody can take the witness from the others, bodies, co
 from __future__ import annotations
 
 import logging
-import socket
-import socketserver
-import sys
 import threading
-import time
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 from ledger.cosigner import Cosigner
 from ledger.errors import LedgerError, UsageError
+from ledger.httpserver import IDLE_SECONDS, Bounded
 from ledger.witness import PATH, Answer
 
 MAX_BODY = 65_536
 """Bytes of a request's body: 63 hashes, a checkpoint and a hundred signatures have room."""
-MAX_CONNECTIONS = 100
-"""Open at once; further ones are closed."""
-IDLE_SECONDS = 10.0
-"""After which a connection that sends nothing is closed."""
-LIFETIME_SECONDS = 60.0
-"""After which a connection is closed once it is not being answered."""
 
 _log = logging.getLogger("ledger.witness")
 
 
-class WitnessServer(ThreadingHTTPServer):
+class WitnessServer(Bounded, HTTPServer):
     """Serves a cosigner on host and port (0: a free one) from when it is made until `stop`.
 
     Raises UsageError where it cannot listen there.
     """
 
-    daemon_threads = False  # each answers before the process ends
-    request_queue_size = 128
-
     def __init__(self, cosigner: Cosigner, host: str, port: int) -> None:
         self.cosigner = cosigner
-        self._opened: dict[socket.socket, float] = {}
-        self._guard = threading.Lock()
         try:
-            self.address_family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-            super().__init__((host, port), _Handler)
+            super().__init__(host, port, _Handler)
         except OSError as error:
             raise UsageError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
         self._thread = threading.Thread(target=self.serve_forever, args=(0.1,), name="witness", daemon=True)
@@ -63,46 +47,9 @@ class WitnessServer(ThreadingHTTPServer):
     def stop(self) -> None:
         """Takes no further request; returns once those that had come are answered."""
         self.shutdown()
-        self._close_older_than(0)
+        self.end_reading(0)
         self.server_close()
         self._thread.join()
-
-    # ------------------------------------------------------------------------------------- called by the base class
-
-    def server_bind(self) -> None:
-        socketserver.TCPServer.server_bind(self)  # not HTTPServer's, which asks the name service who this is
-        self.server_name, self.server_port = map(str, self.server_address[:2])  # type: ignore[assignment]
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        with self._guard:
-            room = len(self._opened) < MAX_CONNECTIONS
-            if room:
-                self._opened[request] = time.monotonic()
-        if room:
-            super().process_request(request, client_address)
-        else:
-            _log.warning("%d connections are open: a further one was closed", MAX_CONNECTIONS)
-            super().shutdown_request(request)
-
-    def shutdown_request(self, request: Any) -> None:
-        with self._guard:
-            self._opened.pop(request, None)
-        super().shutdown_request(request)
-
-    def service_actions(self) -> None:
-        self._close_older_than(LIFETIME_SECONDS)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        _log.info("A connection broke: %r", sys.exception())
-
-    def _close_older_than(self, seconds: float) -> None:
-        """Ends what such connections still send: a request that has come is answered, and then there is no next."""
-        before = time.monotonic() - seconds
-        with self._guard:
-            old = [connection for connection, opened in self._opened.items() if opened <= before]
-            for connection in old:
-                with suppress(OSError):
-                    connection.shutdown(socket.SHUT_RD)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -11,7 +11,7 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
@@ -72,8 +72,8 @@ class _Slot:
 
     __slots__ = ("alone", "drafts", "error", "leads", "left", "outcomes", "signal", "since")
 
-    def __init__(self, drafts: Iterable[Draft], alone: MakePlan | None) -> None:
-        self.drafts = drafts if alone else list(drafts)
+    def __init__(self, drafts: Sequence[Draft], alone: MakePlan | None) -> None:
+        self.drafts = drafts
         self.alone = alone
         self.since = time.monotonic()
         self.left = False
@@ -103,7 +103,7 @@ class _Turns:
             lambda settle, patience: self.appender.append_if(draft, expect, settle=settle, patience=patience),
         )
 
-    def batch(self, drafts: Iterable[Draft]) -> _Slot:
+    def batch(self, drafts: Sequence[Draft]) -> _Slot:
         return _Slot(
             drafts,
             lambda settle, patience: self.appender.append(drafts, settle=settle, stop=True, patience=patience),
@@ -194,11 +194,8 @@ class Writer:
         [outcome] = self._take_turn(self._turns.slot(draft, expect))
         return outcome
 
-    def write_batch(self, drafts: Iterable[Draft]) -> list[Outcome]:
-        """Records drafts in a commit of their own; an outcome for each, up to the first conflict.
-
-        They may be made while they are sent, and must give the same again when iterated again.
-        """
+    def write_batch(self, drafts: Sequence[Draft]) -> list[Outcome]:
+        """Records drafts in a commit of their own; an outcome for each, up to the first conflict."""
         return self._take_turn(self._turns.batch(drafts))
 
     def write_own(self, draft: Draft) -> Outcome:
@@ -309,7 +306,7 @@ class AsyncWriter:
         [outcome] = await self._take_turn(self._turns.slot(draft, expect))
         return outcome
 
-    async def write_batch(self, drafts: Iterable[Draft]) -> list[Outcome]:
+    async def write_batch(self, drafts: Sequence[Draft]) -> list[Outcome]:
         """`Writer.write_batch`, awaited."""
         return await self._take_turn(self._turns.batch(drafts))
 
@@ -327,8 +324,8 @@ class AsyncWriter:
         return slot.result()
 
     async def close(self) -> None:
-        """Waits for what is under way."""
-        if self._task is not None:
+        """Waits for what is under way, unless the event loop in which it was is over."""
+        if self._task is not None and self._task.get_loop() is asyncio.get_running_loop():
             await self._task
 
     async def _write_turns(self) -> None:

@@ -57,7 +57,7 @@ def read() -> int:
 def subscribe() -> int:
     count = 0
     with Ledger.open() as ledger:
-        for delivery in ledger.subscribe("backlog", idle=1):
+        for delivery in ledger.subscribe("backlog", after=0, idle=1):
             delivery.ack()
             count += 1
     return count

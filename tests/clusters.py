@@ -42,10 +42,10 @@ wal_keep_size = '64MB'
 class Clusters:
     """A folder of clusters, all of them copies of one that was made once."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tools: Path | None = None) -> None:
         self.folder = folder
         self.account = account_for(folder, folder)
-        self.tools = _tools(self.account)
+        self.tools = tools or _tools(self.account)
         self.made: list[Cluster] = []
         if self.account is not None:
             os.chown(folder, self.account.uid, self.account.gid)
@@ -100,6 +100,11 @@ class Cluster:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
 
+    @property
+    def tools(self) -> Path:
+        """The folder of its programs."""
+        return self._clusters.tools
+
     def url(self, database: str = "ledger", user: str = "postgres:secret") -> str:
         return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
 
@@ -143,11 +148,11 @@ def _tools(account: Account | None) -> Path:
 
 
 @contextmanager
-def clusters_folder() -> Iterator[Clusters]:
-    """A folder of clusters that the servers' account may enter, removed at the end."""
+def clusters_folder(tools: Path | None = None) -> Iterator[Clusters]:
+    """A folder of clusters that the servers' account may enter, removed at the end. tools: Postgres' programs."""
     folder = Path(tempfile.mkdtemp(prefix="auditledger-clusters-", dir="/tmp"))
     try:
-        made = Clusters(folder)
+        made = Clusters(folder, tools)
         try:
             yield made
         finally:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,6 +48,7 @@ class Freezing:
         if not self.done:
             self.done = True
             os.kill(os.getpid(), signal.SIGSTOP)
+            time.sleep(0.3)  # another thread may be the one that takes the signal, a moment later
 
     def performing(self, effect: Any, *sides: Any) -> Any:
         if self.after == COPY and isinstance(effect, CopyIn):

@@ -75,7 +75,7 @@ def project() -> None:
 def subscribe(dealt_with: str) -> None:
     """A consumer of group `mailer`: notes each position, then acknowledges it."""
     with Ledger.open() as ledger, open(dealt_with, "a", buffering=1) as notes:  # noqa: PTH123
-        for delivery in ledger.subscribe("mailer", claim_after=2.0):
+        for delivery in ledger.subscribe("mailer", after=0, claim_after=2.0):
             notes.write(f"{delivery.entry.position}\n")
             time.sleep(0.01)
             delivery.ack()

@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 
 from ledger.drive import drive
-from ledger.privileges import grant
+from ledger.privileges import BY_LEDGER, grant
 
 
 class Logins:
@@ -22,14 +22,14 @@ class Logins:
         self.made: list[str] = []
 
     def __call__(self, *roles: str, ledgers: list[str] | None = None, attributes: str = "") -> str:
-        """The URL of a new login with these roles of ours. ledgers: those that a reader may read; None for all."""
+        """The URL of a new login with these roles of ours. ledgers: of a reader or writer; None for all."""
         name, password = f"test_{secrets.token_hex(6)}", secrets.token_hex(16)
         with psycopg.connect(self.url, autocommit=True) as admin:
             made = sql.SQL("create role {} login password {} {}")
             admin.execute(made.format(sql.Identifier(name), sql.Literal(password), sql.SQL(attributes)))
             self.made.append(name)
             for role in roles:
-                drive(grant(role, name, ledgers if role == "ledger_reader" else None), lambda: admin)
+                drive(grant(role, name, ledgers if role in BY_LEDGER else None), lambda: admin)
         parts = urlsplit(self.url)
         return parts._replace(netloc=f"{name}:{password}@{parts.netloc.rpartition('@')[2]}").geturl()
 

@@ -140,7 +140,7 @@ def eventually(holds: Callable[[], bool]) -> None:
 def handed_out(ledger: Ledger, group: str = "mailer") -> list[int]:
     """The positions that a consumer of the group is given until there is no more; all acknowledged."""
     found = []
-    for delivery in ledger.subscribe(group, idle=0.5):
+    for delivery in ledger.subscribe(group, after=0, idle=0.5):
         delivery.ack()
         found.append(delivery.entry.position)
     return found

@@ -6,10 +6,11 @@ import enum
 import json
 from collections import OrderedDict
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
@@ -17,12 +18,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from ledger import Event, Ledger, canonical, values
+from ledger import Event, Ledger, canonical, rules, values
 from ledger.errors import InvalidEvent
 from tests.support import checked, event
 
 NAIVE = datetime(2026, 11, 22, 16, 0)
 AWARE = datetime(2026, 11, 22, 16, 0, 0, 7, tzinfo=timezone(timedelta(hours=1)))
+
+
+AMSTERDAM = timezone(timedelta(minutes=19, seconds=32))
+"""Until 1937."""
+
+
+class Own(str):
+    """Equal to itself alone."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
 
 
 class Status(enum.Enum):
@@ -83,6 +100,10 @@ def test_a_body_is_one_line(value: Any) -> None:
         (AWARE, '"2026-11-22T16:00:00.000007+01:00"'),
         (datetime(2026, 11, 22, tzinfo=UTC), '"2026-11-22T00:00:00Z"'),
         (date(2026, 11, 22), '"2026-11-22"'),
+        (time(1, 2, 3, 4), '"01:02:03.000004"'),
+        (time(1, 2, tzinfo=timezone(timedelta(hours=-1))), '"01:02:00-01:00"'),
+        (datetime(2026, 6, 1, tzinfo=ZoneInfo("Europe/Amsterdam")), '"2026-06-01T00:00:00+02:00"'),
+        ({Own("b"): 1, Own("a"): 2}, '{"a":2,"b":1}'),
         (UUID(int=7), '"00000000-0000-0000-0000-000000000007"'),
         (Decimal("1.50"), '"1.50"'),
         (Status.SENT, '"sent"'),
@@ -151,6 +172,13 @@ def circle() -> list[Any]:
         ({"a": object()}, "after.a", "cannot be written as JSON"),
         ([lambda: 0], "after[0]", "cannot be written as JSON"),
         ({"a": {1, "x"}}, "after", "cannot be written as JSON"),
+        ({"a": [datetime(1890, 1, 1, tzinfo=AMSTERDAM)]}, "after.a[0]", "its UTC offset, 0:19:32, has seconds"),
+        (Line(datetime(1890, 1, 1, tzinfo=AMSTERDAM)), "after.price", "its UTC offset, 0:19:32, has seconds"),
+        ([datetime(2026, 1, 1, tzinfo=timezone(timedelta(microseconds=1)))], "after[0]", "its UTC offset"),
+        ([time(1, 2, tzinfo=AMSTERDAM)], "after[0]", "a time of day whose UTC offset"),
+        ([time(1, 2, tzinfo=ZoneInfo("Europe/Amsterdam"))], "after[0]", "a time of day whose UTC offset"),
+        ({"a": {Own("k"): 1, Own("k"): 2}}, "after.a", "two keys are 'k'"),
+        ([memoryview(b"abcd")[::2]], "after", "cannot be written as JSON"),
     ],
 )
 def test_what_the_format_does_not_allow_is_refused_with_its_path(value: Any, path: str, problem: str) -> None:
@@ -189,14 +217,14 @@ def test_the_path_begins_with_the_field(ledger: Ledger, field: str) -> None:
 
 def test_a_body_holds_256_kib_and_not_a_byte_more(ledger: Ledger) -> None:
     frame = len(canonical.body_bytes(b'""', b'""', b'""', bytes(16)))
-    room = canonical.MAX_BODY - frame
+    room = rules.MAX_BODY - frame
     most = Event(actor="a", action="b", before="é" * 10, after="\n", metadata="x" * (room - 22))
     receipt = ledger.append(most)
     with pytest.raises(InvalidEvent, match=r"^body: .* take 262145 bytes; at most 262144 are allowed$"):
         ledger.append(structs.replace(most, metadata="x" * (room - 21)))
     [entry] = checked(ledger)
     assert entry.position == receipt.position
-    assert len(canonical.body(entry) or b"") == canonical.MAX_BODY == 256 * 1024
+    assert len(canonical.body(entry) or b"") == rules.MAX_BODY == 256 * 1024
     assert (entry.before, entry.after) == (most.before, most.after)
 
 

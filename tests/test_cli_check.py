@@ -35,9 +35,9 @@ def test_verify(cli: Cli, ledger: Ledger) -> None:
     seconds = ran.json["seconds"]
     assert ran.json == {
         "ledger": "main", "ok": True, "first": 1, "last": 10, "entries": 10, "head": ledger.tail().hash.hex(),
-        "findings": [], "seconds": seconds,
+        "findings": [], "seconds": seconds, "privileged": ran.json["privileged"],
     }  # fmt: skip
-    assert list(ran.json) == ["ledger", "ok", "first", "last", "entries", "head", "findings", "seconds"]
+    assert list(ran.json) == ["ledger", "ok", "first", "last", "entries", "head", "findings", "seconds", "privileged"]
     assert cli.well("verify", "--from", "4", "--json").json["entries"] == 7
     assert cli.well("verify").out.startswith("OK, ledger main: 10 entries, 1 to 10; head ")
     assert cli("verify", "--from", "12").code == 2

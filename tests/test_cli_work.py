@@ -94,7 +94,7 @@ def test_status_is_honest_when_redis_is_away(ledger: Ledger) -> None:
     assert ran.code == 3 and ran.json["redis"].startswith("Redis cannot be reached")
     assert ran.json["ledgers"][0]["stream"] is None
     ran = cli("status")
-    assert ran.code == 3 and "Redis is away" in ran.out and "s3cret" not in ran.out
+    assert ran.code == 3 and "Redis is unreachable" in ran.out and "s3cret" not in ran.out
     for command in ("relay", "run"):
         ran = cli(command, "--once")
         assert ran.code == 3 and "Redis cannot be reached" in ran.error

@@ -75,7 +75,7 @@ def test_append_twice_with_a_key_adds_nothing(cli: Cli) -> None:
     first, second = (cli.well(*APPEND, "--idempotency-key", "k", "--json").json for _ in range(2))
     assert first == second
     ran = cli(*APPEND, "--idempotency-key", "k", "--after", "1")
-    assert ran.code == 2 and "with another after" in ran.error
+    assert ran.code == 2 and "with another body" in ran.error
 
 
 def test_append_to_another_ledger(cli: Cli) -> None:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -21,11 +21,13 @@ import psycopg
 import pytest
 
 from ledger import Ledger, OutcomeUnknown, Plan, Query, Unavailable
-from ledger.connections import ALONE, READS, WORKS, connect
+from ledger.connections import connect
 from ledger.drive import drive
 from ledger.errors import ConnectionLost
-from ledger.migrate import migrate
+from ledger.locking import take
+from ledger.migrate import SQL, migrate
 from ledger.settings import Settings
+from ledger.store import BEGIN
 from tests.api import Api, Opener
 from tests.proxy import Proxy
 from tests.support import OwnServers, checked, event, events, numbers
@@ -141,7 +143,9 @@ def test_a_query_of_the_callers_own(ledger: Ledger, postgres: Proxy, patient: bo
         assert far.run(_asking("select 1")) == [(1,)]
 
 
-def _asking(query: str) -> Plan[list[Any]]:
+def _asking(query: str, begin: bool = False) -> Plan[list[Any]]:
+    if begin:
+        yield BEGIN
     rows: list[Any] = yield Query(query)
     return rows
 
@@ -149,25 +153,24 @@ def _asking(query: str) -> Plan[list[Any]]:
 # --------------------------------------------------------------------------------------------------- those who wait
 
 
-@pytest.mark.parametrize("where", ["between two statements", "in a COPY", "between two transactions"])
+@pytest.mark.parametrize("where", ["between two statements", "in a COPY", "with a lock"])
 def test_a_host_that_is_gone_with_what_it_holds(
     ledger: Ledger, postgres: Proxy, where: str, record_property: Note
 ) -> None:
     """Postgres gives up what the other side does not acknowledge: the lock of the tail, or of a migration."""
     settings = through(ledger.settings, postgres=postgres)
     ledger.append(event(0))
-    connection = connect(settings, WORKS if where != "between two transactions" else ALONE)
-    if where == "between two transactions":
-        connection.execute("select pg_advisory_lock(7101830125)")
+    connection = connect(settings)
+    if where == "with a lock":
+        assert drive(take(Query(SQL["lock"])), lambda: connection)
     else:
-        connection.execute("begin")
-        connection.execute(LOCK)
+        drive(_asking(LOCK, begin=True), lambda: connection)
     copy = connection.cursor().copy("copy ledger.subscriptions from stdin")
     if where == "in a COPY":
         copy.__enter__()
     postgres.unplug()
     began = time.monotonic()
-    if where == "between two transactions":
+    if where == "with a lock":
         with process("--database-url", ledger.settings.database_url or "", "migrate") as popen:
             assert ended(popen, 2 * LIMIT).code == 0
     else:
@@ -241,7 +244,7 @@ def test_following_and_subscribing(ledger: Ledger, redis: Proxy, cut: Callable[[
     with running(ledger.settings), Ledger(settings) as far:
         followed = far.follow(after=0)
         assert [next(followed).position for _ in range(10)] == list(range(1, 11))
-        subscribed = far.subscribe("mailer", claim_after=2.0)
+        subscribed = far.subscribe("mailer", after=0, claim_after=2.0)
         for position in range(1, 6):
             delivery = next(subscribed)
             assert delivery.entry.position == position
@@ -270,27 +273,27 @@ def _acknowledge(delivery: Any) -> None:
 # ----------------------------------------------------------------------------------------------------------- settings
 
 
-def shown(settings: Settings, session: str) -> tuple[dict[str, str], int]:
-    """Of a session: what Postgres was asked for; and after how many milliseconds our kernel gives up."""
-    connection = connect(settings, session)
-    try:
-        names = ("idle_in_transaction_session_timeout", "idle_session_timeout", "tcp_user_timeout", "TimeZone")
-        asked = {name: drive(_asking(f"show {name}"), lambda: connection)[0][0] for name in names}
+def shown(settings: Settings) -> tuple[tuple[str, ...], int]:
+    """Of a transaction: what Postgres was asked for; and after how many milliseconds our kernel gives up."""
+    with closing(connect(settings)) as connection:
+        names = ("lock_timeout", "idle_in_transaction_session_timeout", "tcp_user_timeout", "TimeZone")
+        showing = ", ".join(f"current_setting('{name}')" for name in names)
+        [row] = drive(_asking(f"select {showing}", begin=True), lambda: connection)
         with socket.socket(fileno=os.dup(connection.fileno())) as link:
-            return asked, link.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
-    finally:
-        connection.close()
+            return row, link.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
 
 
-def test_settings_of_the_url_win(migrated_url: str) -> None:
-    ours = {
-        READS: ("0", "0", "0", "UTC"),
-        WORKS: ("8s", "0", "10000", "UTC"),
-        ALONE: ("8s", "30s", "10000", "UTC"),
-    }
-    for session, expected in ours.items():
-        asked, milliseconds = shown(Settings(database_url=migrated_url), session)
-        assert (tuple(asked.values()), milliseconds) == (expected, 10_000)
+def test_settings_of_a_transaction(migrated_url: str) -> None:
+    """How long it may be silent is for the URL to say; how long it waits for a lock, and the time zone, are not."""
+    assert shown(Settings(database_url=migrated_url)) == (("10s", "8s", "10000", "UTC"), 10_000)
     theirs = "?tcp_user_timeout=7000&options=-c%20idle_in_transaction_session_timeout%3D77s%20-c%20TimeZone%3DCET"
-    asked, milliseconds = shown(Settings(database_url=migrated_url + theirs), ALONE)
-    assert (tuple(asked.values()), milliseconds) == (("77s", "30s", "10000", "UTC"), 7_000)
+    assert shown(Settings(database_url=migrated_url + theirs)) == (("10s", "77s", "10000", "UTC"), 7_000)
+
+
+def test_no_setting_outlasts_its_transaction(migrated_url: str) -> None:
+    """Whoever a pooler lends the session next must find it as it was."""
+    with closing(connect(Settings(database_url=migrated_url))) as connection:
+        changed = "select name from pg_settings where source = 'session' order by name"
+        before = drive(_asking(changed), lambda: connection)
+        drive(_asking("commit", begin=True), lambda: connection)
+        assert drive(_asking(changed), lambda: connection) == before == []

@@ -15,10 +15,11 @@ from ledger import ErasureRefused, Event, HoldRefused, InvalidEvent, Ledger, Pla
 from ledger.canonical import Draft
 from ledger.chain import extend
 from ledger.drive import drive
-from ledger.erasure import KEY_ROTATED, erasing, holding, record_own
+from ledger.erasure import erasing, holding, record_own
 from ledger.errors import IdempotencyConflict
 from ledger.events import Entry, Tail
 from ledger.rows import insert_params, row_params
+from ledger.rules import KEY_ROTATED
 from ledger.store import SQL, Appender, LedgerRef
 from ledger.writer import prepare
 from tests.api import Api

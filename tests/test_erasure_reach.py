@@ -114,6 +114,50 @@ def test_a_lost_stream_is_filled_again_without_the_body(ledger: Ledger, relay: R
     assert published(ledger)[2] == b""
 
 
+def everything_in(ledger: Ledger) -> list[tuple[str, bytes]]:
+    """Every entry of the stream, of whatever epoch: its id and its body."""
+    with redis(ledger) as client:
+        return [(id_.decode(), fields[b"body"]) for id_, fields in client.xrange(KEY)]
+
+
+@pytest.mark.parametrize("when", ["before the epoch", "before it is published", "after it is published"])
+@pytest.mark.parametrize("again", [1, 2])
+def test_copies_of_an_epoch_that_is_over_go_too(ledger: Ledger, relay: Relay, when: str, again: int) -> None:
+    """`relay --once --new-epoch`, which never looks back: nothing of a former epoch stays, erased or not."""
+    secret = "the erased secret"
+    ledger.append_many(events(3))
+    ledger.append(event(3, after={"secret": secret}))
+    relay.publish()
+    if when == "before the epoch":
+        ledger.erase(4, "user:dpo", "asked for")
+    for _ in range(again):
+        ledger.run(open_epoch(ledger.ref))
+        relay.publish()
+    if when == "before it is published":
+        ledger.run(open_epoch(ledger.ref))
+        ledger.erase(4, "user:dpo", "asked for")
+    relay.publish()
+    if when == "after it is published":
+        ledger.erase(4, "user:dpo", "asked for")
+        relay.publish()
+    kept = everything_in(ledger)
+    assert len({id_.partition("-")[0] for id_, _ in kept}) == 1, kept
+    assert not any(secret.encode() in body for _, body in kept)
+    assert checked(ledger)[3].erased
+
+
+def test_an_epoch_that_is_over_goes_though_the_new_one_has_nothing(ledger: Ledger, relay: Relay) -> None:
+    ledger.append_many(events(250))
+    relay.publish()
+    with redis(ledger) as client:
+        client.delete(KEY)
+        client.xadd(KEY, {b"envelope": b"{}", b"body": b"of a database that was restored", b"hash": b""}, id="1-900")
+    ledger.run(open_epoch(ledger.ref))
+    relay.tend()
+    assert everything_in(ledger) == []
+    assert relay.publish() == 250
+
+
 def test_a_relay_that_dies_before_or_after_publishing_an_erasure(ledger: Ledger, relay: Relay) -> None:
     """The deletion is in the script that publishes the erasure: there is no between."""
     ledger.append_many(events(3))
@@ -158,7 +202,7 @@ def test_an_async_follower_too(ledger: Ledger, relay: Relay) -> None:
 
 def taken(ledger: Ledger, group: str, **options: Any) -> list[Entry]:
     found = []
-    for delivery in ledger.subscribe(group, idle=0.3, **options):
+    for delivery in ledger.subscribe(group, **({"after": 0, "idle": 0.3} | options)):
         found.append(delivery.entry)
         delivery.ack()
     return found
@@ -186,7 +230,7 @@ def test_erased_while_a_consumer_holds_it(ledger: Ledger, relay: Relay) -> None:
     """The consumer died over entries 1 to 5, of which 2 is erased meanwhile: another one gets all of them."""
     ledger.append_many(events(5))
     relay.publish()
-    assert next(iter(ledger.subscribe("mailer", consumer="one", idle=1))).entry.position == 1
+    assert next(iter(ledger.subscribe("mailer", after=0, consumer="one", idle=1))).entry.position == 1
     ledger.erase(2, "user:dpo", "asked for")
     relay.publish()
     time.sleep(0.1)
@@ -428,7 +472,7 @@ def test_no_byte_is_left_where_an_erasure_reaches(own_servers: OwnServers, tmp_p
             ledger.append(personal(number))
         relay.publish()
         project(ledger)
-        assert len(list(ledger.subscribe("mailer", idle=1))) == 12  # none is acknowledged
+        assert len(list(ledger.subscribe("mailer", after=0, idle=1))) == 12  # none is acknowledged
         admin.execute("analyze")
         data = own_servers.home / "postgres" / "base"
         for secret in SECRETS:  # the search would find it

@@ -99,7 +99,7 @@ def test_what_an_older_verify_cannot_judge_it_says(ledger: Ledger, tmp_path: Pat
     report = ledger.verify()
     assert (report.ok, report.entries) == (False, 3)
     assert [finding.kind for finding in report.findings] == ["unprotected"] * 2
-    assert "function ledger.grow_tile is not the one of the schema" in report.findings[0].detail
+    assert "function ledger.grow_tile() is not the one of the schema" in report.findings[0].detail
     assert "this package does not know 9001_replaced.sql, which may be why" in report.findings[1].detail
     assert any("9001_replaced.sql" in detail for detail in cli_of(ledger).well("status", "--json").json["unprotected"])
 

@@ -62,6 +62,7 @@ def test_the_built_in_projections_are_found_by_name() -> None:
 
 
 def test_subscriber(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    run(ledger, print, idle=0.1)  # a new group begins with what comes next
     for number in range(3):
         ledger.append(
             Event(

@@ -186,7 +186,7 @@ def test_a_migrator(database_url: str, how: str, after: str, record_property: No
     assert migrate(Settings(database_url=database_url)) == []
 
 
-@pytest.mark.parametrize("after", ["create schema", "sql='commit'", COPY, "ledger.swap_in"])
+@pytest.mark.parametrize("after", ["ledger.begin_rebuild", "sql='commit'", COPY, "ledger.swap_in"])
 def test_a_replay(
     ledger: Ledger, admin: psycopg.Connection, cli: Cli, how: str, after: str, record_property: Note
 ) -> None:

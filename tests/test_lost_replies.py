@@ -10,11 +10,12 @@ import pytest
 
 from ledger import Ledger
 from ledger.connections import create_redis_connection
+from ledger.delivery import Claim
 from ledger.effects import Effect, Plan
 from ledger.relay import Relay
 from ledger.servers import Servers
 from ledger.stream import key
-from ledger.subscription import Claim, Subscription
+from ledger.subscription import Subscription
 from tests.support import events
 
 CLAIM_AFTER = 0.05
@@ -47,14 +48,16 @@ def dying(plan: Plan[list[Claim]], after: int) -> Plan[list[Claim]]:
     return run()
 
 
-def consumer(ledger: Ledger, name: str) -> Subscription:
-    return Subscription(ledger.ref, "mailer", name, after=0, claim_after=CLAIM_AFTER, max_tries=50)
+def consumer(ledger: Ledger, name: str, max_tries: int = 50) -> Subscription:
+    return Subscription(
+        ledger.ref, "mailer", name, after=0, batch_size=10, actions=None, claim_after=CLAIM_AFTER, max_tries=50
+    )
 
 
 def die(own: Servers, one: Subscription, after: int) -> bool:
     """False where it had done all there was to do before that."""
     try:
-        own.run(dying(one.next_claims(10, 0.1), after))
+        own.run(dying(one.next_claims(0.1), after))
     except Died:
         return True
     return False
@@ -65,7 +68,7 @@ def received(own: Servers, one: Subscription) -> list[tuple[int, bool]]:
     found = []
     end = time.monotonic() + 0.5
     while time.monotonic() < end:
-        for claim in own.run(one.next_claims(10, 0.05)):
+        for claim in own.run(one.next_claims(0.05)):
             found.append((claim.entry.position, claim.entry.erased))
             own.run(one.acknowledge(claim))
     return found
@@ -73,7 +76,7 @@ def received(own: Servers, one: Subscription) -> list[tuple[int, bool]]:
 
 def group(ledger: Ledger, own: Servers, *erased: int) -> None:
     """Six entries in the stream, with holes where these were erased, and a group that has read none."""
-    own.run(consumer(ledger, "first").next_claims(10, 0.01))
+    own.run(consumer(ledger, "first").next_claims(0.01))
     ledger.append_many(events(6))
     Relay(own).publish()
     for position in erased:
@@ -109,9 +112,9 @@ def test_erased_while_it_is_held_and_then_lost_again(ledger: Ledger, own: Server
 def test_a_hole_that_comes_again_counts_as_the_entry_behind_it(ledger: Ledger, own: Servers) -> None:
     """Who takes tries for the first must not see what was seen before. Found by the simulation, seed 1449400."""
     group(ledger, own, 3, 4)
-    assert [claim.tries for claim in own.run(consumer(ledger, "one").next_claims(10, 0.1))] == [1] * 8
+    assert [claim.tries for claim in own.run(consumer(ledger, "one").next_claims(0.1))] == [1] * 8
     time.sleep(2 * CLAIM_AFTER)
-    again = own.run(consumer(ledger, "two").next_claims(10, 0.1))
+    again = own.run(consumer(ledger, "two").next_claims(0.1))
     assert [(claim.entry.position, claim.tries) for claim in again] == [(each.entry.position, 2) for each in again]
     assert {3, 4} <= {claim.entry.position for claim in again}
 
@@ -119,7 +122,7 @@ def test_a_hole_that_comes_again_counts_as_the_entry_behind_it(ledger: Ledger, o
 def test_progress_is_not_noted_beyond_a_hole_that_nobody_was_handed(ledger: Ledger, own: Servers) -> None:
     group(ledger, own, 1, 3, 4)
     one = consumer(ledger, "one")
-    claims = own.run(one.next_claims(10, 0.1))
+    claims = own.run(one.next_claims(0.1))
     assert [claim.entry.position for claim in claims] == list(range(1, 10))
     for claim in claims[:3]:  # 1, 2 and 3; 4 is a hole before 5, which is pending
         own.run(one.acknowledge(claim))
@@ -137,11 +140,13 @@ def test_an_erased_entry_that_nobody_acknowledges_is_parked(ledger: Ledger, own:
     assert die(own, consumer(ledger, "one"), 1)
     ledger.erase(2, "user:dpo", "asked for")
     Relay(own).publish()
-    two = Subscription(ledger.ref, "mailer", "two", after=0, claim_after=CLAIM_AFTER, max_tries=4)
+    two = Subscription(
+        ledger.ref, "mailer", "two", after=0, batch_size=10, actions=None, claim_after=CLAIM_AFTER, max_tries=4
+    )
     handed_out = []
     for _ in range(12):
         time.sleep(CLAIM_AFTER)
-        for claim in own.run(two.next_claims(10, 0.01)):
+        for claim in own.run(two.next_claims(0.01)):
             if claim.entry.position == 2:
                 handed_out.append(claim.tries)
             else:
@@ -157,7 +162,7 @@ def test_progress_of_a_group_that_redis_has_forgotten(ledger: Ledger, own: Serve
     """There is none to note; a consumer that ends just then ends quietly."""
     group(ledger, own)
     one = consumer(ledger, "one")
-    assert len(own.run(one.next_claims(10, 0.1))) == 6
+    assert len(own.run(one.next_claims(0.1))) == 6
     with create_redis_connection(str(ledger.settings.redis_url)) as client:
         client.delete(key("main"))
     own.run(one.save())

@@ -22,6 +22,7 @@ from ledger.findings import KINDS
 from ledger.migrate import migrate, schema_folder
 from ledger.settings import Settings
 from tests import test_recovery
+from tests.checkpoints import Superuser
 from tests.clusters import Cluster, Clusters
 from tests.procedures import DOCUMENT, ROOT, Perform, appender, blocks, main_of, performed, performs, promised
 from tests.support import OwnServers, checked, event, events, eventually, handed_out, numbers
@@ -99,7 +100,7 @@ def test_users_with_no_more_than_they_need(perform: Perform, clusters: Clusters,
         assert len(checked(auditor)) == 30
         assert auditor.verify().ok
     ran = perform("Operations")
-    assert "position 30" in ran.stdout and "checks are well" not in ran.stdout  # it was never verified by the owner
+    assert "position 30" in ran.stdout and "checks passed" not in ran.stdout  # it was never verified by the owner
     cli = Cli("--database-url", admin_url, "--redis-url", redis_url)
     assert cli.well("verify", "--json").json["findings"] == []
     Cli("--database-url", as_user["dpo"]).well("erase", "3", "--actor", "user:dpo", "--reason", "4711")
@@ -204,12 +205,34 @@ def test_a_projection_that_stands_still(perform: Perform, ledger: Ledger) -> Non
     assert main_of(cli)["projections"][0]["skipped"] == 0
     cli.well("relay", "--once")
     for _ in range(2):
-        for delivery in ledger.subscribe("mailer", claim_after=0.1, max_tries=1, idle=0.6):
+        for delivery in ledger.subscribe("mailer", after=0, claim_after=0.1, max_tries=1, idle=0.6):
             if delivery.entry.position != 2:
                 delivery.ack()
     assert main_of(cli)["subscriptions"][0]["parked"] == 1
     perform("Poison entries", GROUP="mailer")
     assert handed_out(ledger) == [2]
+
+
+# ------------------------------------------------------------------------------------------ an entry that does not hold
+
+
+@performs("An entry that does not hold")
+def test_an_entry_that_does_not_hold(perform: Perform, ledger: Ledger, admin: psycopg.Connection) -> None:
+    ledger.append_many(events(4))
+    Superuser(admin).run(
+        "update ledger.audit_logs set actor = 'user:1' where position = 2",
+        "update ledger.audit_logs set after = '1' where position = 4",
+    )
+    cli = cli_of(ledger)
+    cli("relay", "--once")
+    perform.env.update(LEDGER_DATABASE_URL=cli.urls[1], LEDGER_REDIS_URL=cli.urls[3], LEDGER="main", POSITION="2")
+    shown = perform("An entry that does not hold").stdout
+    assert "ENTRY 2 DOES NOT HOLD" in shown and "hash_mismatch" in shown
+    perform.env.update(WHO="user:oncall", WHY="12", CHANGED="4")
+    cli.well("quarantine", "4", "--actor", "user:oncall", "--reason", "12")
+    assert "quarantined by user:oncall" in perform("An entry that does not hold").stdout
+    perform("An entry that does not hold")
+    assert main_of(cli)["stopped"] == []
 
 
 # ------------------------------------------------------------------------------------------------------------- upgrade
@@ -261,3 +284,59 @@ def _newer_package(folder: Path) -> Path:
     )
     command.chmod(0o755)
     return folder
+
+
+# ----------------------------------------------------------------------------------------------- logical replication
+
+
+def _replicating(clusters: Clusters, name: str) -> Cluster:
+    cluster = clusters.new(name)
+    with psycopg.connect(cluster.url("postgres"), autocommit=True) as admin:
+        admin.execute("alter system set wal_level = logical")
+    cluster.stop()
+    cluster.start()
+    return cluster
+
+
+@performs("A copy by logical replication")
+def test_a_copy_by_logical_replication(perform: Perform, clusters: Clusters) -> None:
+    """It stops while the triggers are ALWAYS, which doctor says; then it follows, erasures included, and takes over."""
+    heading = "A copy by logical replication"
+    old, new = _replicating(clusters, "old"), _replicating(clusters, "new")
+    migrate(Settings(database_url=old.create()))
+    migrate(Settings(database_url=new.create("other")))  # makes the roles
+    copy = new.create()
+    with Ledger.open(database_url=old.url()) as ledger:
+        ledger.append_many(some_events(20))
+        ledger.hold(("invoice", "inv_1"), "user:1", "a lawsuit")
+        ledger.erase(3, "user:1", "asked to")
+        source = f"host=127.0.0.1 port={old.port} user=postgres password=secret dbname=ledger"
+        perform(heading, ADMIN_URL=old.url(), NEW_ADMIN_URL=copy, SOURCE=source)
+        assert "publication ledger_move sends" in _said(old.url(), "replication")
+        with psycopg.connect(copy, autocommit=True) as at_copy:
+
+            def follows() -> bool:
+                query = "select position from ledger.tails"
+                return at_copy.execute(query).fetchall() == [(ledger.tail().position,)]
+
+            eventually(follows)
+            at_copy.execute("alter table ledger.tails enable always trigger moved_by_entries")
+            assert "triggers refuse its rows" in _said(copy, "replication")
+            ledger.append_many(some_events(5))
+            eventually(lambda: "UPDATE on ledger.tails is refused" in new.log())
+            assert not follows()
+            at_copy.execute("alter table ledger.tails enable trigger moved_by_entries")
+            eventually(follows)
+            assert "triggers let it" in _said(copy, "replication")
+        ledger.release(("invoice", "inv_1"), "user:1", "it is over")
+        ledger.erase(5, "user:1", "asked to")
+        perform(heading)
+        with Ledger.open(database_url=copy) as moved:
+            assert checked(moved) == checked(ledger)
+            moved.append(event())
+            assert moved.verify().findings == []
+
+
+def _said(url: str, check: str) -> str:
+    checks = Cli("--database-url", url)("doctor", "--json").json["checks"]
+    return " ".join(each["found"] for each in checks if each["name"] == check)

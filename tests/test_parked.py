@@ -23,7 +23,7 @@ def cli(ledger: Ledger) -> Cli:
 def handed_out(ledger: Ledger, refused: tuple[int, ...] = ()) -> list[tuple[int, int]]:
     """Positions and tries of what the group is handed out, and acknowledges but for some."""
     found = []
-    for delivery in ledger.subscribe("mailer", claim_after=0.05, max_tries=2, idle=0.5):
+    for delivery in ledger.subscribe("mailer", after=0, claim_after=0.05, max_tries=2, idle=0.5):
         found.append((delivery.entry.position, delivery.tries))
         if delivery.entry.position not in refused:
             delivery.ack()
@@ -31,8 +31,8 @@ def handed_out(ledger: Ledger, refused: tuple[int, ...] = ()) -> list[tuple[int,
 
 
 def test_shown_and_handed_out_again(cli: Cli, ledger: Ledger) -> None:
-    assert cli.well("parked", "mailer", "--json").json == [{"position": 3, "tries": 2}]
-    assert cli.well("parked", "mailer").out == "entry 3  handed out 2 times\n"
+    assert cli.well("parked", "mailer", "--json").json == [{"position": 3, "tries": 2, "reason": None}]
+    assert cli.well("parked", "mailer").out == "entry 3  delivered 2 times\n"
     [group] = cli.well("status", "--json").json["ledgers"][0]["subscriptions"]
     assert (group["name"], group["position"], group["lag"], group["parked"]) == ("mailer", 5, 0, 1)
     assert "up to date; 1 entry parked" in cli.well("status").out
@@ -54,5 +54,5 @@ def test_what_cannot_be_handed_out_again(cli: Cli, ledger: Ledger) -> None:
     cli.well("relay", "--once")
     ran = cli("parked", "mailer", "--retry", "3")
     assert ran.code == 2 and "entry 3 is no longer in the stream: it was trimmed or erased" in ran.err
-    assert cli.well("parked", "mailer", "--json").json == [{"position": 3, "tries": 2}]
+    assert cli.well("parked", "mailer", "--json").json == [{"position": 3, "tries": 2, "reason": None}]
     assert cli.well("parked", "unknown", "--json").json == []

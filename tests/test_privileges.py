@@ -1,4 +1,4 @@
-"""A writer's credentials can do nothing but append; and whatever is wider than the migrations grant is named."""
+"""A writer's credentials can do nothing but append; and members of the roles are no finding."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from ledger import Ledger, migrate, protections
-from ledger.drive import drive
-from ledger.privileges import Grant, expected
+from ledger import Ledger
 from tests.roles import Logins
 from tests.support import checked, event
 from tests.test_schema import row
@@ -20,7 +18,7 @@ from tests.views import project, some_events
 FORBIDDEN, OWN_ACTION = "42501", "LE005"
 NEVER = ("55000", "42809", "0A000", "428C9")
 """Of a view, or a generated column: what nobody can do."""
-CALLABLE = {"recorded", "differences", "changed"}
+CALLABLE = {"recorded", "differences", "first_difference", "changed", "may_write"}
 SELECTABLE = {"ledger.ledgers", "ledger.tails", "ledger.migrations"}
 SECRET = "a-secret-in-a-body"
 
@@ -182,95 +180,12 @@ def test_what_a_writer_is_told_has_no_bodies(writer: psycopg.Connection, admin: 
     assert len(told := columns.fetchall()) == 21 and SECRET not in str(told)
     texts = [None] * len(ids)
     told = writer.execute("select * from ledger.differences(1, %s, %s, %s, %s)", (ids, texts, texts, texts)).fetchall()
-    assert {field for _, field in told} == {"before", "after", "metadata"}
+    assert {field for _, field in told} == {"body"}
     for view in ("pg_stats", "pg_stats_ext"):
         assert (
             writer.execute(f"select from {view} where schemaname ^@ 'ledger' and tablename = 'audit_logs'").rowcount
             == 0
         )
-
-
-def test_what_the_migrations_say_is_what_the_database_has(admin: psycopg.Connection) -> None:
-    """All of it: a grant in a form that `expected` does not read would show here."""
-    actual = admin.execute(
-        """
-        select 'table', relnamespace::regnamespace || '.' || relname, '', grantee::regrole::text, lower(privilege_type)
-        from pg_class, aclexplode(relacl)
-        where relnamespace in ('ledger'::regnamespace, 'ledger_views'::regnamespace) and grantee <> relowner
-        union all
-        select 'table', attrelid::regclass::text, attname, grantee::regrole::text, lower(privilege_type)
-        from pg_attribute, aclexplode(attacl) where attrelid in
-            (select oid from pg_class where relnamespace in ('ledger'::regnamespace, 'ledger_views'::regnamespace))
-        union all
-        select 'function', 'ledger.' || proname, '', grantee::regrole::text, lower(privilege_type)
-        from pg_proc, aclexplode(proacl) where pronamespace = 'ledger'::regnamespace and grantee <> proowner
-        union all
-        select 'schema', nspname, '', grantee::regrole::text, lower(privilege_type)
-        from pg_namespace, aclexplode(nspacl) where nspname in ('ledger', 'ledger_views') and grantee <> nspowner
-        """
-    ).fetchall()
-    said = expected(migrate.load())
-    qualified = {Grant(*each)._replace(object=f"ledger.{each[1].removeprefix('ledger.')}") for each in actual if each[0]
-                 != "schema"} | {Grant(*each) for each in actual if each[0] == "schema"}  # fmt: skip
-    assert qualified == said.grants
-    secured = admin.execute(
-        "select relname from pg_class where relrowsecurity and relnamespace = 'ledger'::regnamespace"
-    )
-    assert {f"ledger.{name}" for (name,) in secured} == set(said.restricted)
-
-
-WIDER = [
-    ("grant select on ledger.audit_logs to {user}", "{user} has SELECT on ledger.audit_logs: more than the"),
-    ("grant select on ledger.entries to public", "everybody has SELECT on ledger.entries: more than the schema grants"),
-    ("grant update (position) on ledger.tails to ledger_writer", "ledger_writer has UPDATE (\"position\") on"),
-    ("grant insert on ledger.audit_logs to ledger_writer with grant option", "ledger_writer may grant INSERT on"),
-    ("grant usage on sequence ledger.ledgers_ledger_id_seq to {user}", "{user} has USAGE on sequence ledger.ledgers"),
-    ("grant execute on function ledger.erase_entry to {user}", "{user} has EXECUTE on function ledger.erase_entry"),
-    ("grant create on schema ledger to {user}", "{user} has CREATE on schema ledger"),
-    ("grant insert on ledger_views.timeline to {user}", "{user} has INSERT on ledger_views.timeline"),
-    ("alter table ledger.tails owner to {user}", "table ledger.tails belongs to {user}, not to ledger_owner"),
-    ("alter function ledger.changed owner to {user}", "function ledger.changed belongs to {user}, not to ledger_owner"),
-    ("alter schema ledger_views owner to {user}", "schema ledger_views belongs to {user}, not to ledger_owner"),
-    ("alter table ledger_views.timeline owner to {user}", "table ledger_views.timeline belongs to {user}, not to"),
-    ("grant ledger_owner to {user}", "{user} has the rights of ledger_owner"),
-    ("grant ledger_reader to ledger_writer", "ledger_writer has the rights of ledger_reader"),
-    ("grant pg_write_all_data to {user}", "{user} has the rights of pg_write_all_data"),
-    ("alter role ledger_owner login", "role ledger_owner can log in"),
-    ("alter role ledger_reader bypassrls", "role ledger_reader passes row-level security by"),
-    ("alter table ledger.tails disable row level security", "row-level security of ledger.tails is off"),
-    ("alter table ledger_views.timeline disable row level security", "row-level security of ledger_views.timeline is"),
-    ("create policy more on ledger.tails using (true)", "policy more on ledger.tails is not of the schema"),
-    ("create policy more on ledger_views.timeline using (true)", "policy more on ledger_views.timeline is not of the"),
-    ("drop policy readable on ledger.tails", "policy readable on ledger.tails is missing"),
-    ("alter policy readable on ledger.tails to public", "policy readable on ledger.tails is not the one of the schema"),
-    ("alter policy readable on ledger_views.timeline using (true)", "policy readable on ledger_views.timeline is not"),
-    ("alter view ledger.entries reset (security_barrier)", "view ledger.entries is no security barrier"),
-    (
-        "create or replace view ledger.readable with (security_barrier) as select ledger_id, name from ledger.ledgers",
-        "view ledger.readable is not the one of the schema",
-    ),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("statement", "detail"), WIDER)
-def test_what_is_wider_is_named(
-    full: Ledger, admin: psycopg.Connection, login: Logins, statement: str, detail: str
-) -> None:
-    """Looked at in the transaction that widens it, which is then rolled back."""
-    login()
-    user = login.made[-1]
-    with admin.transaction(force_rollback=True):
-        admin.execute(
-            f"grant create on schema ledger_views, ledger to {user}" if "owner to" in statement else "select 1"
-        )
-        admin.execute(statement.format(user=user).encode())
-        admin.execute(
-            f"revoke create on schema ledger_views, ledger from {user}" if "owner to" in statement else "select 1"
-        )
-        admin.execute("set local search_path = pg_catalog, pg_temp")
-        findings = drive(protections.check(migrate.load()), lambda: admin)
-    assert findings and all(each.kind == "unprotected" for each in findings)
-    assert any(each.detail.startswith(detail.format(user=user)) for each in findings), findings
 
 
 def test_members_of_the_roles_superusers_and_readers_of_views_are_no_finding(full: Ledger, login: Logins) -> None:

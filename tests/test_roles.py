@@ -98,8 +98,8 @@ def test_a_writer_alone_appends_in_every_way(ledger: Ledger, login: Logins) -> N
         assert writing.append(event(0, idempotency_key="a", resource_type="invoice", resource_id="7")) == first
         assert writing.append_many(events(2000, 1)).count == 2000
         for changed, named in (
-            ({"actor": "user:1"}, "another actor"), ({"after": {"number": 1}}, "another after"),
-            ({"before": 0}, "another before"), ({"metadata": {}}, "another metadata"),
+            ({"actor": "user:1"}, "another actor"), ({"after": {"number": 1}}, "another body"),
+            ({"before": 0}, "another body"), ({"metadata": {}}, "another body"),
         ):  # fmt: skip
             repeated: Any = {"idempotency_key": "a", "resource_type": "invoice", "resource_id": "7"} | changed
             with pytest.raises(IdempotencyConflict, match=f"at position 1 with {named}"):
@@ -232,7 +232,7 @@ def test_granted_ledger_by_ledger_and_taken_back(two: Ledger, login: Logins) -> 
     cli.well("revoke", "ledger_reader", user)
     assert reader("tail").code == 2
     for wrong in (
-        ("grant", "ledger_owner", user), ("grant", "ledger_writer", user, "--ledger", "main"),
+        ("grant", "ledger_owner", user), ("grant", "ledger_projector", user, "--ledger", "main"),
         ("grant", "ledger_writer", "nobody-of-that-name"), ("grant", "ledger_writer", "ledger_admin"),
         ("grant", "ledger_reader", user, "--ledger", "fourth"), ("revoke", "ledger_writer", "ledger_owner"),
     ):  # fmt: skip

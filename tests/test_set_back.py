@@ -173,7 +173,7 @@ def test_a_group_that_left_entries_unacknowledged_gets_them_in_the_new_epoch(
     ledger.append_many(events(10))
     with relay_of(ledger) as relay:
         relay.publish()
-        deliveries = ledger.subscribe("mailer", idle=0.4)
+        deliveries = ledger.subscribe("mailer", after=0, idle=0.4)
         for delivery in deliveries:
             if delivery.entry.position <= 4:
                 delivery.ack()
@@ -186,7 +186,9 @@ def test_a_group_that_left_entries_unacknowledged_gets_them_in_the_new_epoch(
         relay.publish()
         relay.tend()
         assert handed_out(ledger) == list(range(5, 11))
-        assert list(ledger.subscribe("mailer", claim_after=0.01, idle=0.4)) == [], "claims of the epoch that is over"
+        assert list(ledger.subscribe("mailer", after=0, claim_after=0.01, idle=0.4)) == [], (
+            "claims of the epoch that is over"
+        )
         assert noted(ledger) == 10
 
 

@@ -11,8 +11,8 @@ import pytest
 from ledger import Event, Ledger, Plan
 from ledger.drive import drive
 from ledger.erasure import erasing, record_own, retrying, skipping
-from ledger.findings import SKIP_TYPE, SKIPPED
 from ledger.repeats import Outcome
+from ledger.rules import SKIP_TYPE, SKIPPED
 from ledger.store import Appender
 from ledger.writer import prepare
 from tests.poison import POISON, Picky, poisoned, retry

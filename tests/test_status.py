@@ -75,7 +75,7 @@ def test_a_killed_postgres(own_cli: Cli, own_servers: OwnServers) -> None:
     unknown = ("position", "hash", "recorded_at", "held_by", "projections", "subscriptions", "verified")
     assert {main[key] for key in unknown} == {None} and found["unprotected"] is None
     ran = own_cli("status")
-    assert ran.code == 3 and "Postgres is away" in ran.out and "at 1-5  how far behind is unknown" in ran.out
+    assert ran.code == 3 and "Postgres is unreachable" in ran.out and "at 1-5  how far behind is unknown" in ran.out
     assert own_cli("status", "--json", "--ledger", "main").json["ledgers"] == [main]
     own_servers.start()
     found = own_cli.well("status", "--json").json
@@ -105,7 +105,7 @@ def test_both_away(own_cli: Cli, own_servers: OwnServers) -> None:
     found = away(own_cli)
     assert found["ledgers"] == [] and found["postgres"] != "ok" != found["redis"]
     ran = own_cli("status")
-    assert ran.code == 3 and "Postgres is away" in ran.out and "Redis is away" in ran.out
+    assert ran.code == 3 and "Postgres is unreachable" in ran.out and "Redis is unreachable" in ran.out
 
 
 def test_who_holds_the_tail_is_named(ledger: Ledger) -> None:
@@ -224,6 +224,7 @@ def test_a_lag_whose_time_is_not_known_and_a_view_that_is_ahead(ledger: Ledger, 
     admin.execute("alter table ledger.audit_logs disable trigger append_only")
     admin.execute("delete from ledger.audit_logs where position = 3")
     admin.execute("alter table ledger.audit_logs enable always trigger append_only")
+    admin.execute("alter table ledger.projections disable trigger all")
     admin.execute("update ledger.projections set position = 9 where name = 'resource_state'")
     found = cli.well("status", "--json").json
     views = {view["name"]: view for view in found["ledgers"][0]["projections"]}
@@ -237,7 +238,9 @@ def test_what_is_unprotected_is_shown(ledger: Ledger, admin: psycopg.Connection)
     cli = cli_of(ledger)
     assert cli.well("status", "--json").json["unprotected"] == []
     admin.execute("alter table ledger.audit_logs disable trigger append_only")
-    assert cli.well("status", "--json").json["unprotected"] == ["trigger append_only on ledger.audit_logs is disabled"]
+    assert cli.well("status", "--json").json["unprotected"] == [
+        "trigger append_only on ledger.audit_logs is not the one of the schema: enabled is never, not ALWAYS"
+    ]
     assert "UNPROTECTED:  trigger append_only" in cli.well("status").out
 
 

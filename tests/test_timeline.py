@@ -18,6 +18,7 @@ from psycopg import sql
 
 from ledger import Entry, Event, Ledger, Query, UsageError, testing
 from ledger.drive import drive
+from ledger.effects import Pipeline
 from ledger.projection import install
 from ledger.store import LedgerRef
 from tests.roles import logins, user_of
@@ -218,7 +219,9 @@ def test_every_word_of_any_text_is_found(admin: psycopg.Connection) -> None:
             view.apply(1, [entry(position, metadata_json=json.dumps([text]))], tx)
             for word in re.split(r'[\s"\0]+', text):
                 if re.search("[a-zA-Z]", word) and not word.startswith("-") and word.lower() != "or":
-                    query = next(search(MAIN, text=word))
+                    asked = next(search(MAIN, text=word))
+                    assert isinstance(asked, Pipeline)
+                    *_, query, _ = asked.queries
                     assert isinstance(query, Query)
                     question = query.params[1]
                     where = find.format("websearch_to_tsquery('simple', %s)")
@@ -324,8 +327,9 @@ def asked(plenty: psycopg.Connection, servers: Any) -> Iterator[Callable[[str, Q
 @pytest.mark.parametrize(("filters", "index"), USES)
 def test_each_filter_uses_its_index(asked: Any, filters: dict[str, Any], index: str, user: str, mode: str) -> None:
     """Row-level security among the filters or not."""
-    query = next(search(MAIN, **filters, limit=20))
-    assert isinstance(query, Query)
+    asked_for = next(search(MAIN, **filters, limit=20))
+    assert isinstance(asked_for, Pipeline)
+    *_, query, _ = asked_for.queries
     plans = asked("none" if user == "superuser" else asked.reader, query, mode)
     assert re.search(index, plans), plans
     assert not re.search("Seq Scan on (ledger_views.|ledger.)?(timeline|audit_logs)", plans), plans

@@ -55,7 +55,7 @@ def test_a_redis_that_takes_no_writes_is_waited_for(
     delivered: list[int] = []
 
     def subscribe() -> None:
-        for delivery in ledger.subscribe("mailer", idle=8):
+        for delivery in ledger.subscribe("mailer", after=0, idle=8):
             delivered.append(delivery.entry.position)
             delivery.ack()
             if delivery.entry.position == 8:

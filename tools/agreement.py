@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -10,9 +10,7 @@ from typing import NamedTuple
 import psycopg
 from psycopg import sql
 
-from ledger import migrate, protections, scan, testing
-from ledger.drive import drive
-from ledger.effects import Plan, Query, SqlScript
+from ledger import migrate, testing
 from ledger.settings import Settings
 from tools import declared, dump
 
@@ -39,17 +37,13 @@ def compared(schema: Path, server: str) -> Iterator[Comparison]:
 
     server: a superuser's URL. Raises MigrationTampered, DeclarationError, DumpFailed, and what migrations may raise.
     """
-    migrations = migrate.load(schema)
     folder = schema / "declared"
-    with _own_roles(server), _database(server) as migrated, _database(server) as wanted:
+    with own_roles(server), _database(server) as migrated, _database(server) as wanted:
         roles = _declared_roles(folder, server)
         migrate.migrate(Settings(database_url=migrated), folder=schema)
         with psycopg.connect(wanted, autocommit=True) as connection:
             declared.load(folder, connection)
             found = dump.differences({"roles": _roles(connection)}, {"roles": roles})
-        with psycopg.connect(migrated, autocommit=True) as connection:
-            found += drive(_unverified(migrations), lambda: connection)
-        found += _unknown_functions(migrations, folder)
         found += dump.differences(dump.dump(migrated), dump.dump(wanted))
         yield Comparison(migrated, wanted, found)
 
@@ -65,7 +59,7 @@ def _database(server: str) -> Iterator[str]:
 
 
 @contextmanager
-def _own_roles(server: str) -> Iterator[None]:
+def own_roles(server: str) -> Iterator[None]:
     """Drops the roles that were created within the block."""
     names = "select rolname from pg_roles"
     with psycopg.connect(server, autocommit=True) as connection:
@@ -89,21 +83,3 @@ def _declared_roles(folder: Path, server: str) -> str:
 
 def _roles(connection: psycopg.Connection) -> str:
     return "\n".join(sorted(line for (line,) in connection.execute(_ROLES)))
-
-
-def _unverified(migrations: Sequence[migrate.Migration]) -> Plan[list[str]]:
-    """What `verify` would find in every migrated database, because it reads the migrations in another way."""
-    yield SqlScript(scan.SQL["begin"])
-    findings = yield from protections.check(list(migrations))
-    yield Query("rollback")
-    return [f"verify says: {finding.detail}" for finding in findings]
-
-
-def _unknown_functions(migrations: Sequence[migrate.Migration], folder: Path) -> list[str]:
-    """What `verify` would not look at."""
-    known = {function.name for function in migrate.functions(list(migrations))}
-    there = {statement.name for statement in declared.objects(folder) if statement.file.parent.name == "functions"}
-    return [
-        f"{name}: write 'create [or replace] function {name}(', its body between $$: verify reads it from there"
-        for name in sorted(there - known)
-    ]

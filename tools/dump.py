@@ -30,6 +30,15 @@ class DumpFailed(Exception):
 
 def dump(url: str) -> dict[str, str]:
     """Object → the statements that make it. Raises DumpFailed."""
+    _, *parts = _HEADER.split(_END.sub("", _SESSION.sub("", schema_of(url))))
+    return {
+        f"{kind} {name}" if schema == "-" else f"{kind} {schema}.{name}": _text(kind, statements)
+        for name, kind, schema, statements in zip(*(parts[start::4] for start in range(4)), strict=True)
+    }
+
+
+def schema_of(url: str) -> str:
+    """The whole dump, without data. Raises DumpFailed."""
     server = {key: str(value) for key, value in conninfo_to_dict(url).items()}
     address = [f"--{option}={server[key]}" for option, key in
                (("host", "host"), ("port", "port"), ("username", "user"), ("dbname", "dbname"))]  # fmt: skip
@@ -43,11 +52,7 @@ def dump(url: str) -> dict[str, str]:
     )
     if done.returncode != 0:
         raise DumpFailed(done.stderr.strip())
-    _, *parts = _HEADER.split(_END.sub("", _SESSION.sub("", done.stdout)))
-    return {
-        f"{kind} {name}" if schema == "-" else f"{kind} {schema}.{name}": _text(kind, statements)
-        for name, kind, schema, statements in zip(*(parts[start::4] for start in range(4)), strict=True)
-    }
+    return done.stdout
 
 
 def _text(kind: str, statements: str) -> str:

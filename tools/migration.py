@@ -1,8 +1,8 @@
 """`make migration NAME=…`: writes the next migration, of what schema/declared/ says and the migrations do not make yet.
 
 It counts once the migrations and the declaration agree, in everything that pg_dump tells; only then it is recorded in
-the journal. What the tool cannot write, it names: write that into the new file by hand, and run it again. Without a
-NAME it checks: the migrations as they are, or with a newest file that is not in the journal yet.
+the journal and in catalog.json. What the tool cannot write, it names: write that into the new file by hand, and run it
+again. Without a NAME it checks: the migrations as they are, or with a newest file that is not in the journal yet.
 """
 
 from __future__ import annotations
@@ -12,13 +12,10 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from ledger import embedded
 from ledger.errors import LedgerError
-from tools import agreement, changes, journal
+from tools import agreement, catalog, changes, journal
 from tools.declared import DeclarationError
 from tools.dump import DumpFailed
 
@@ -48,6 +45,8 @@ def make(schema: Path, name: str | None, server: str) -> str:
         return AGREE
     _check(schema, file, server)
     journal.record(schema)
+    with agreement.own_roles(server):
+        catalog.record(schema, server)
     dropped = [f"\n    {line}" for line in file.read_text().splitlines() if _DROPS.match(line)]
     question = "\nDoes no older client need what it drops (CONTRIBUTING.md, 'A migration')?" if dropped else ""
     return f"{file.name} makes what schema/declared/ says, and is recorded in the journal.{question}{''.join(dropped)}"
@@ -86,16 +85,6 @@ def _listed(advice: str, differences: list[str]) -> str:
     return "\n\n".join([DISAGREE, *differences, advice])
 
 
-@contextmanager
-def _server() -> Iterator[str]:
-    home = Path(tempfile.mkdtemp(prefix="auditledger-migration-"))
-    try:
-        yield embedded.start(home).database_url
-    finally:
-        embedded.stop(home)
-        shutil.rmtree(home, ignore_errors=True)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make migration", description=__doc__)
     parser.add_argument("name", nargs="?", help="what it does, as in 0007_what_it_does.sql")
@@ -103,7 +92,7 @@ def main() -> int:
     if name is not None and NAME.fullmatch(name) is None:
         parser.error("a name is of small letters, digits and _; CONTRIBUTING.md says when it ends with .needs_NNNN")
     try:
-        with _server() as server:
+        with catalog.scratch_server() as server:
             print(make(journal.SCHEMA, name, server))
     except (Refused, DeclarationError, DumpFailed, LedgerError, ModuleNotFoundError, journal.JournalMismatch) as error:
         print(error, file=sys.stderr)

@@ -1,10 +1,10 @@
 """The command `auditledger`: its global options, its commands (each loaded when it is called), its exit codes.
 
-0   well
-1   the ledger does not verify, or data was found that contradicts itself
-2   wrong use or bad input
-3   a server cannot be reached
-70  a fault of this program or of a projection (sysexits.h: EX_SOFTWARE)
+0   success
+1   integrity failure: the ledger does not verify, or data was found that contradicts itself
+2   usage error, or bad input
+3   service unavailable: a server is unreachable, or the output cannot be written
+70  internal error, of this program or of a projection (sysexits.h: EX_SOFTWARE)
 130 interrupted; 141 the reader of stdout went away
 """
 
@@ -15,13 +15,15 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
 import click
 
+from ledger.cli import streams
 from ledger.cli.shared import Interrupted, Shared
-from ledger.cli.text import error_line, redacted, use_json_lines, writes_json_lines
+from ledger.cli.text import error_line, plain, redacted, use_json_lines, writes_json_lines
 from ledger.errors import IntegrityError, LedgerError, Unavailable, UsageError
 
 PROGRAM = "auditledger"
@@ -29,7 +31,7 @@ OK, DOES_NOT_VERIFY, WRONG_USE, UNREACHABLE, FAULT, INTERRUPTED, PIPE = 0, 1, 2,
 
 COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "See it": {
-        "demo": ("demo", "Tell the whole story on made-up data, on servers of its own"),
+        "demo": ("demo", "Run an end-to-end demo on sample data, on servers of its own"),
     },
     "Servers and schema": {
         "up": ("servers", "Start the embedded Postgres and Valkey; print their URLs"),
@@ -38,7 +40,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "create": ("servers", "Create a further ledger"),
         "grant": ("grant", "Give a database user a role: writer, reader, projector, eraser, admin"),
         "revoke": ("grant", "Take a role from a database user"),
-        "status": ("status", "Tails, streams, the lag of every projection, the last verification"),
+        "status": ("status", "Show tail, stream, lag of every projection, last verification"),
         "doctor": ("doctor", "Versions, settings, protections, clocks, lag: what is wrong, and what to do"),
     },
     "Record": {
@@ -49,10 +51,12 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "erase": ("erase", "Remove an entry's body; record who did it and why"),
         "hold": ("erase", "Place a legal hold on a resource or an entry"),
         "release": ("erase", "Release a legal hold"),
+        "quarantine": ("erase", "Let workers go on past an entry that does not hold, on the record"),
     },
     "Sign": {
         "keygen": ("sign", "Make a key to sign checkpoints with; print its public half"),
         "checkpoint": ("sign", "Sign the ledger as it is now; publish what was signed"),
+        "rebuild-tree": ("sign", "Remove tiles and checkpoints that are wrong, on the record, to be made again"),
         "rotate-key": ("sign", "Let a new key take an old one's place"),
     },
     "Publish and project": {
@@ -60,10 +64,11 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "relay": ("work", "Publish entries to the Redis streams"),
         "project": ("work", "Keep projections up to date"),
         "replay": ("work", "Rebuild projections from Postgres, beside the live ones"),
-        "salvage": ("salvage", "Keep what the stream has and a database that was set back has lost"),
-        "skip": ("skip", "Leave an entry out of the projection that stands still at it"),
+        "salvage": ("salvage", "Keep what the stream has and a database that was rolled back has lost"),
+        "skip": ("skip", "Leave an entry out of the projection that is blocked at it"),
         "retry": ("skip", "Take that back: rebuild the projection with the entry"),
-        "parked": ("skip", "What a consumer group has parked; --retry hands it out again"),
+        "groups": ("groups", "List consumer groups; delete one, or set it to another position"),
+        "parked": ("skip", "List a consumer group's dead letters; --retry delivers one again"),
     },
     "Read": {
         "tail": ("read", "The newest entries; --follow for those to come"),
@@ -122,6 +127,9 @@ class _Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _MODULES:
+            close = get_close_matches(cmd_name, _MODULES, 1)
+            if close and ctx is not None and not ctx.resilient_parsing:
+                ctx.fail(f"No such command {cmd_name!r}. Did you mean {close[0]!r}?")
             return None
         module = import_module(f"ledger.cli.{_MODULES[cmd_name]}")
         command: click.Command = getattr(module, f"{cmd_name.replace('-', '_')}_command")
@@ -160,7 +168,8 @@ cli = _Commands(
         ),
     ],
     help=_root.__doc__,
-    epilog=f"'{PROGRAM} COMMAND --help' says more. Exit codes: 0 well, 1 does not verify, 2 wrong use, 3 no server.",
+    epilog=f"'{PROGRAM} COMMAND --help' says more. Exit codes: 0 success, 1 integrity failure, "
+    "2 usage error, 3 service unavailable, 70 internal error.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     no_args_is_help=False,
 )  # fmt: skip
@@ -168,21 +177,20 @@ cli = _Commands(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code. Whatever goes wrong is one line on stderr."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError):  # not every stream that a caller puts there has it
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    streams.prepare()
     use_json_lines(False)
     try:
         code = _run(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        _forget_stdout()
         return PIPE
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except Exception as error:
         return _fail(error)
+    finally:
+        streams.settle()
 
 
 def _run(arguments: list[str]) -> int:
@@ -202,9 +210,15 @@ def _run(arguments: list[str]) -> int:
 
 def _fail(error: Exception) -> int:
     if os.environ.get("LEDGER_DEBUG"):
-        print(redacted("".join(traceback.format_exception(error))), file=sys.stderr, end="")
+        with suppress(OSError, ValueError):
+            for each in redacted("".join(traceback.format_exception(error))).splitlines():
+                print(plain(each), file=sys.stderr)
     hint = ""
     match error:
+        case click.exceptions.NoArgsIsHelpError():
+            with suppress(OSError, ValueError):
+                click.echo(error.format_message(), err=True)
+            return WRONG_USE
         case click.ClickException():
             code, text = WRONG_USE, error.format_message()
             if isinstance(error, click.UsageError) and error.ctx is not None:
@@ -215,20 +229,16 @@ def _fail(error: Exception) -> int:
             codes = {IntegrityError: DOES_NOT_VERIFY, UsageError: WRONG_USE, Unavailable: UNREACHABLE}
             code = next((code for kind, code in codes.items() if isinstance(error, kind)), FAULT)
             text = str(error)
+        case OSError(strerror=str(reason)) if error.filename:
+            code, text = WRONG_USE, f"{os.fsdecode(error.filename)}: {reason}"
         case OSError(strerror=str(reason)):
-            code, text = FAULT, f"{error.filename}: {reason}" if error.filename else f"cannot write: {reason}"
+            code, text = UNREACHABLE, f"the output cannot be written: {reason}; what the command did stands"
         case _:
             code, text = FAULT, f"{type(error).__name__}: {error} (a fault of this program; LEDGER_DEBUG=1 shows where)"
     for remark in getattr(error, "__notes__", ()):
         text = f"{text.rstrip('.')}. {remark}"
-    with suppress(OSError):
-        error_line(text)
-        if hint and not writes_json_lines():
+    error_line(text)
+    if hint and not writes_json_lines():
+        with suppress(OSError, ValueError):
             print(hint, file=sys.stderr)
     return code
-
-
-def _forget_stdout() -> None:
-    """Python flushes stdout at its end: let that go nowhere rather than fail again."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,14 +8,17 @@ import click
 import msgspec
 
 from ledger.bundle import verify_bundle
+from ledger.checkpoint import Checkpoint
 from ledger.cli.app import DOES_NOT_VERIFY, OK, Command
 from ledger.cli.connect import settings_of
 from ledger.cli.keys import read_evidence, trust_of, trust_options
-from ledger.cli.output import counted, line, progress, write_json
+from ledger.cli.output import counted, line, note, progress, write_json
 from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.types import POSITION
 from ledger.export import export
 from ledger.findings import Report
+from ledger.note import parse_note
+from ledger.proof import CONSISTENCY, PROOF
 from ledger.verify import verify
 
 
@@ -66,6 +69,9 @@ def verify_command(
     if checkpoints and not keys:
         raise click.UsageError("a checkpoint says nothing without the key that signed it: give --key VKEY")
     notes = [(file, read_evidence(file)) for file in checkpoints]
+    for file, data in notes:
+        if data.startswith((PROOF.encode(), CONSISTENCY.encode())):
+            raise click.UsageError(f"{file} is a proof, not a checkpoint: 'auditledger check {file}' checks it")
     if bundle is not None:
         if first != 1 or workers != 1 or incremental:
             raise click.UsageError(
@@ -85,17 +91,26 @@ def verify_command(
                 incremental=incremental,
                 progress=advance,
             )
+    compared = [(file, Checkpoint.parse(parse_note(data).text)) for file, data in notes]
     if shared.json:
-        write_json(msgspec.to_builtins(report) | {"head": report.head.hex(), "seconds": round(report.seconds, 6)})
+        given = [{"file": file, "origin": it.origin, "size": it.size, "root": it.root.hex()} for file, it in compared]
+        head = {"head": report.head.hex(), "seconds": round(report.seconds, 6)}
+        write_json(msgspec.to_builtins(report) | head | ({"compared": given} if given else {}))
     else:
         print_report(report)
+        for file, each in compared:
+            _print_compared(file, each, report)
     return OK if report.ok else DOES_NOT_VERIFY
 
 
 def print_report(report: Report) -> None:
-    """A line for each finding, and a last one with the verdict."""
+    """A line for each finding, and a last one with the verdict; on stderr, who is beyond privileges."""
+    if report.privileged:
+        note(f"No privilege of the ledger binds: {'; '.join(report.privileged)}")
     for finding in report.findings:
         line(f"{'-' if finding.position is None else finding.position:>8}", f"{finding.kind:<15}", finding.detail)
+    for noted in report.notes:
+        line(f"Note: {noted}")
     span = f", {report.first} to {report.last}" if report.entries else ""
     what = f"ledger {report.ledger}: {counted(report.entries, 'entry')}{span}"
     if report.ok:
@@ -104,12 +119,23 @@ def print_report(report: Report) -> None:
         line(f"DOES NOT VERIFY, {what}; {counted(len(report.findings), 'finding')}; {report.seconds:.2f} s")
 
 
+def _print_compared(file: str, checkpoint: Checkpoint, report: Report) -> None:
+    """What a checkpoint that was given said, and whether the ledger says the same."""
+    verdict = "Matches" if report.ok else "Compared with"
+    if any(file in finding.detail for finding in report.findings):
+        verdict = "Does not match"
+    what = f"the checkpoint {file} of {checkpoint.origin}, {counted(checkpoint.size, 'entry')}"
+    line(f"{verdict} {what}, root {checkpoint.root.hex()}")
+
+
 @click.command("export", cls=Command)
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
 @click.option("--from", "first", type=POSITION, default=1, metavar="POSITION", help="Begin at this position.")
 @pass_shared
 def export_command(shared: Shared, folder: Path, first: int) -> None:
     """Write a bundle into DIR, a new or empty folder: anyone can check it with b3sum, or with 'verify --bundle'."""
+    if folder == Path("-"):
+        raise click.UsageError("a bundle is a folder of several files, which stdout cannot take: name a folder")
     settings = settings_of(shared)
     with progress("Exporting") as advance:
         manifest = export(settings, folder, first=first, progress=advance)

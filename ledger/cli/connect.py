@@ -38,7 +38,9 @@ def settings_of(shared: Shared, *, redis: bool = False, migrated: bool = True) -
 def start_embedded(home: Path, settings: Settings, *, migrated: bool = True) -> Settings:
     """The settings with the servers of `home`, which are started if need be. migrated: bring the schema up to date."""
     servers = embedded.start(home)
-    settings = replace(settings, home=home, database_url=servers.database_url, redis_url=servers.redis_url)
+    settings = replace(
+        settings, home=home, database_url=servers.database_url, redis_url=servers.redis_url, embedded=True
+    )
     if migrated:
         migrate.migrate(settings)
     return settings

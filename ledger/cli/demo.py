@@ -1,8 +1,9 @@
-"""demo: the whole story on made-up data, on servers of its own that are thrown away at the end."""
+"""demo: an end-to-end run on sample data, on servers of its own that are thrown away at the end."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -19,12 +20,12 @@ from ledger_projections import activity, history, search, state
 
 from ledger import embedded
 from ledger.cli import demo_data
-from ledger.cli.app import Command
+from ledger.cli.app import PROGRAM, Command
 from ledger.cli.check import print_report
 from ledger.cli.connect import start_embedded
 from ledger.cli.output import entry_line, line, write_json
 from ledger.cli.read import print_activity, print_history, print_state
-from ledger.cli.shared import Shared, pass_shared
+from ledger.cli.shared import HOME, Shared, pass_shared
 from ledger.client import Ledger
 from ledger.connections import connect
 from ledger.drive import Connection, drive
@@ -52,7 +53,7 @@ class DemoFailed(LedgerError):
 @click.command("demo", cls=Command)
 @pass_shared
 def demo_command(shared: Shared) -> None:
-    """Tell the whole story on made-up data: append, publish, query, verify, tamper, and find the tampering.
+    """Run an end-to-end demo on sample data: append, publish, query, verify, tamper, and find the tampering.
 
     Starts a Postgres and a Valkey of its own in a temporary folder and throws them away at the end. Whatever other
     ledgers there are, it does not touch them.
@@ -241,7 +242,8 @@ class _Story:
         _forge(connection, ledger.ref.ledger_id, position, original)
         self._verify(ledger, "Put right again, byte for byte, it verifies", well=True)
         self._say("")
-        self._say("Your turn: auditledger append --actor user:me --action hello.said; auditledger verify")
+        me = _command_line()
+        self._say(f"Your turn: {me} append --actor user:me --action hello.said; {me} verify")
         return position, "body_mismatch"
 
     def _expect(self, true: bool, otherwise: str) -> None:
@@ -267,6 +269,22 @@ class _Story:
     def _entry(self, entry: Entry) -> None:
         if not self._quiet:
             entry_line(entry)
+
+
+def _command_line() -> str:
+    """How this program is called from where its user stands, on a ledger of their own in `.ledger` there."""
+    called = Path(sys.argv[0])
+    found = shutil.which(PROGRAM)
+    if called.name != PROGRAM or (found is not None and called.exists() and called.samefile(found)):
+        words = [PROGRAM]
+    else:  # such as make's .venv/bin/auditledger; absolute where make changed the folder (make -C)
+        stands_here = Path(os.environ.get("PWD") or ".").resolve() == Path.cwd().resolve()
+        words = [sys.argv[0] if stands_here else str(called.absolute())]
+    if any(os.environ.get(name) for name in ("LEDGER_DATABASE_URL", "LEDGER_REDIS_URL", "LEDGER_HOME")):
+        words += ["--home", HOME]
+    if os.environ.get("LEDGER_NAME", "main") != "main":
+        words += ["--ledger", "main"]
+    return shlex.join(words)
 
 
 class _Undo(Exception):

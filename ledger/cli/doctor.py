@@ -20,7 +20,7 @@ from ledger.servers import Servers
 def doctor_command(shared: Shared) -> int:
     """Look at versions, settings, protections, clocks and lag; say what is wrong, and what to do.
 
-    Exits 1 where something endangers integrity or durability, 3 where Postgres or Redis is away, 0 for all else:
+    Exits 1 if there is a risk to integrity or durability, 3 where Postgres or Redis is unreachable, 0 for all else:
     warnings too.
     """
     servers = Servers(settings_of(shared, migrated=False))
@@ -56,7 +56,7 @@ def _print(found: Diagnosis) -> None:
     if parts:
         line(f"Of {len(found.checks)} checks: {', '.join(parts)}")
     elif not found.away:
-        line(f"All {len(found.checks)} checks are well")
+        line(f"All {len(found.checks)} checks passed")
 
 
 def _shown(check: Check) -> str:

@@ -1,4 +1,4 @@
-"""erase, hold, release."""
+"""erase, hold, release, quarantine."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.text import note
 from ledger.cli.types import POSITION, ResourceOrPosition
 from ledger.erasure import erasing, holding, releasing
+from ledger.errors import QuarantineRefused
 from ledger.writer import prepare
 
 _held = click.argument("held", type=ResourceOrPosition(), metavar="TYPE:ID|POSITION")
@@ -37,17 +38,19 @@ def who_and_why(reason: str | None = None) -> Callable[[Callable[..., Any]], Cal
 
 @click.command("erase", cls=Command)
 @click.argument("position", type=POSITION)
+@click.option("--mismatched", is_flag=True, help="Also a body that is not the one that its envelope names.")
 @who_and_why()
 @pass_shared
-def erase_command(shared: Shared, position: int, actor: str, reason: str, actor_type: str) -> None:
+def erase_command(shared: Shared, position: int, actor: str, reason: str, actor_type: str, mismatched: bool) -> None:
     """Remove the body of the entry at POSITION, and record who did it and why, in one transaction.
 
     What happened stays: who, when, to which resource. The stream and the views follow when relay and project run. Not
     reached: backups and WAL archives, exported bundles, dead rows until VACUUM, Redis' files until they are rewritten.
+    A body that somebody changed is evidence: it is refused, unless with --mismatched, which records what it came to.
     """
     prepare(erasing(position, actor, reason, actor_type), "main", own=True)  # before any server is asked
     with opened(shared) as ledger:
-        receipt = ledger.erase(position, actor, reason, actor_type=actor_type)
+        receipt = ledger.erase(position, actor, reason, actor_type=actor_type, mismatched=mismatched)
     print_receipt(receipt, as_json=shared.json)
     note(f"Entry {position} is erased; backups and WAL archives made before still hold its body")
 
@@ -74,3 +77,32 @@ def release_command(shared: Shared, held: tuple[str, str] | int, actor: str, rea
     with opened(shared) as ledger:
         receipt = ledger.release(held, actor, reason, actor_type=actor_type)
     print_receipt(receipt, as_json=shared.json)
+
+
+@click.command("quarantine", cls=Command)
+@click.argument("position", type=POSITION)
+@click.option("--through", type=POSITION, metavar="POSITION", help="And all up to this one that do not hold.")
+@who_and_why()
+@pass_shared
+def quarantine_command(
+    shared: Shared, position: int, actor: str, reason: str, actor_type: str, through: int | None
+) -> None:
+    """Record that the entry at POSITION does not hold, and what stands there, so that workers go on past it.
+
+    Nothing is changed. relay, project, subscribers, signing and export leave it out, for as long as just that stands
+    there; `verify` goes on naming it, as `quarantined`. An entry that holds is refused.
+    """
+    if through is not None and through < position:
+        raise click.UsageError("--through is before POSITION", click.get_current_context())
+    prepare(erasing(position, actor, reason, actor_type), "main", own=True)  # before any server is asked
+    with opened(shared) as ledger:
+        for each in range(position, (through or position) + 1):
+            try:
+                receipt = ledger.quarantine(each, actor, reason, actor_type=actor_type)
+            except QuarantineRefused as error:
+                if through is None:
+                    raise
+                note(str(error))  # among those that do not hold there may be some that do
+            else:
+                print_receipt(receipt, as_json=shared.json)
+    note("Workers go on past it within half a minute; 'auditledger verify' goes on naming it")

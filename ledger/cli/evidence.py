@@ -13,7 +13,7 @@ from ledger.checkpoint import Checkpoint, cosigned_by
 from ledger.cli.app import Command
 from ledger.cli.connect import opened
 from ledger.cli.keys import read_evidence, trust_of, trust_options
-from ledger.cli.output import line, write_json
+from ledger.cli.output import line, write_json, write_note
 from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.types import PositionOrId
 from ledger.errors import UsageError
@@ -31,7 +31,13 @@ from ledger.proof import CONSISTENCY, PROOF, Consistency, Proof, Proven, check_c
     help="Prove that one checkpoint continues another: sizes that are kept, or files.",
 )
 @click.option("--with-body", is_flag=True, help="The proof holds the entry's body too.")
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Else to stdout.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Else stdout.",
+)
 @pass_shared
 def prove_command(
     shared: Shared, entry: int | UUID | None, between: tuple[str, str] | None, with_body: bool, output: Path | None
@@ -39,6 +45,8 @@ def prove_command(
     """Prove that an entry is in the ledger, against its newest checkpoint: a file that anyone can check offline."""
     if (entry is None) == (between is None):
         raise click.UsageError("say what to prove: an entry by POSITION or ID, or --between two checkpoints")
+    if output == Path("-"):
+        output = None
     if with_body and between is not None:
         raise click.UsageError("--with-body is for the proof of an entry")
     checkpoints = [_size_or_note(each) for each in between or ()]
@@ -74,7 +82,7 @@ def _write_proof(shared: Shared, proof: Proof | Consistency, output: Path | None
         where = {"proof": data.decode()} if output is None else {"file": str(output)}
         write_json(said | {"ledger": ledger_of(newest)} | _checkpoint(newest) | {"bytes": len(data)} | where)
     elif output is None:
-        click.echo(data, nl=False)  # its bytes as they are, whatever the terminal's encoding
+        write_note(data)
     else:
         line(f"Wrote the proof {what}: {output}, {len(data):,} bytes")
 
@@ -92,7 +100,7 @@ def check_command(
     """
     trust = trust_of(keys, witnesses, quorum)
     if not trust.keys:
-        raise click.UsageError("whose signature counts? Give the log's public key: --key VKEY")
+        raise click.UsageError("Missing --key: the log's public key, which 'auditledger keygen' printed")
     data = read_evidence(file)
     given = (None, trust.keys, trust.witnesses, trust.quorum)
     kind = data.partition(b"\n")[0]
@@ -100,6 +108,8 @@ def check_command(
         _print_proven(shared, check_proof(data, *given))
     elif kind == CONSISTENCY.encode():
         _print_consistent(shared, *check_consistency_proof(data, *given))
+    elif b"\n\n" not in data and "\n\u2014 ".encode() not in data:  # a damaged one still has either: that is exit 1
+        raise UsageError(f"{file} is neither a proof nor a checkpoint")
     else:
         _print_checkpoint(shared, trust.open(data), cosigned_by(parse_note(data), trust.witnesses))
 

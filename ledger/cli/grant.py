@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -12,6 +13,7 @@ from ledger.cli.app import Command
 from ledger.cli.connect import settings_of
 from ledger.cli.output import line, write_json
 from ledger.cli.shared import Shared, pass_shared
+from ledger.cli.types import Kind
 from ledger.effects import Plan
 from ledger.migrate import check_schema, load
 from ledger.servers import Servers
@@ -27,13 +29,28 @@ class _ManyLedgers(Command):
         self.params = [param for param in self.params if param is own or "--ledger" not in param.opts]
 
 
-_role = click.argument("role", type=click.Choice(privileges.ROLES), metavar="ROLE")
+class _Role(Kind):
+    """A role, with or without `ledger_`."""
+
+    name = "role"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        for role in privileges.ROLES:
+            if value in (role, role.removeprefix("ledger_")):
+                return role
+        full = value if value.startswith("ledger_") else f"ledger_{value}"
+        close = get_close_matches(full, privileges.ROLES, 1, 0.8)
+        order = f"the role comes first, then the user; the roles are {', '.join(privileges.ROLES)}"
+        return self.fail(f"{value!r} is not a role: {f'did you mean {close[0]}?' if close else order}", param, ctx)
+
+
+_role = click.argument("role", type=_Role(), metavar="ROLE")
 _user = click.argument("user")
 _ROLES = """
 
     \b
-    ledger_writer     appends; cannot read what is recorded, and nothing else
-    ledger_reader     reads: those ledgers that it is granted
+    ledger_writer     appends to the ledgers that it is granted, or to all; no read access
+    ledger_reader     reads the ledgers that it is granted
     ledger_projector  the workers: relay, project, run, replay
     ledger_eraser     erases bodies, places and releases legal holds
     ledger_admin      creates ledgers, opens epochs, grants these roles
@@ -43,8 +60,8 @@ _ROLES = """
 @click.command("grant", cls=_ManyLedgers, help="Give a database user a role." + _ROLES)
 @_role
 @_user
-@click.option("--ledger", "ledgers", multiple=True, metavar="NAME", help="A ledger that a reader may read.")
-@click.option("--all-ledgers", is_flag=True, help="All of them, those to come among them.")
+@click.option("--ledger", "ledgers", multiple=True, metavar="NAME", help="A ledger to read, or to append to.")
+@click.option("--all-ledgers", is_flag=True, help="All ledgers, including future ones.")
 @pass_shared
 def grant_command(shared: Shared, role: str, user: str, ledgers: tuple[str, ...], all_ledgers: bool) -> None:
     named = _named(shared, ledgers)
@@ -52,8 +69,11 @@ def grant_command(shared: Shared, role: str, user: str, ledgers: tuple[str, ...]
         raise click.UsageError(
             "say which ledgers it may read: --ledger NAME, more than once if need be, or --all-ledgers"
         )
-    if role != privileges.READER and (named or all_ledgers):
-        raise click.UsageError(f"{role} is for all ledgers: only {privileges.READER} is given ledger by ledger")
+    if named and all_ledgers:
+        raise click.UsageError("--ledger and --all-ledgers exclude each other")
+    if role not in privileges.BY_LEDGER and (named or all_ledgers):
+        some = " and ".join(privileges.BY_LEDGER)
+        raise click.UsageError(f"{role} is for all ledgers: only {some} are given ledger by ledger")
     _run(shared, lambda: privileges.grant(role, user, named or None))
     if shared.json:
         write_json({"granted": role, "user": user, "ledgers": named or None})
@@ -64,12 +84,12 @@ def grant_command(shared: Shared, role: str, user: str, ledgers: tuple[str, ...]
 @click.command("revoke", cls=_ManyLedgers)
 @_role
 @_user
-@click.option("--ledger", "ledgers", multiple=True, metavar="NAME", help="Only this ledger, of a reader.")
+@click.option("--ledger", "ledgers", multiple=True, metavar="NAME", help="Only this ledger, of a reader or writer.")
 @pass_shared
 def revoke_command(shared: Shared, role: str, user: str, ledgers: tuple[str, ...]) -> None:
     """Take a role from a database user.
 
-    With --ledger a reader may read the ledgers named no longer; the role goes with the last of them.
+    With --ledger a reader or writer loses the ledgers named; the role goes with the last of them.
     """
     named = _named(shared, ledgers)
     _run(shared, lambda: privileges.revoke(role, user, named or None))

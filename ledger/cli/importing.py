@@ -20,6 +20,7 @@ import msgspec
 
 from ledger.canonical import entry_id_for
 from ledger.cli.cloudtrail import event_of
+from ledger.cli.duplicates import refuse_duplicates
 from ledger.cli.output import progress
 from ledger.cli.shared import Interrupted
 from ledger.cli.types import exact_float, exact_json, moment_of
@@ -40,7 +41,7 @@ class BadLine(UsageError):
     """A line that is no event."""
 
 
-class _Said(msgspec.Struct, forbid_unknown_fields=True):
+class _Said(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """Event's fields in its order, its time as text: msgspec would round what is finer than microseconds, and format.md
     cuts it off.
     """
@@ -108,6 +109,8 @@ class Import:
 
     def _open(self, file: str) -> BufferedReader:
         if file == "-":
+            if sys.stdin is None:
+                raise UsageError("stdin is closed: there is nothing to read from '-'")
             return cast(BufferedReader, sys.stdin.buffer)
         opened = self._stack.enter_context(Path(file).open("rb"))  # noqa: SIM115 - the stack closes it
         self._size = Path(file).stat().st_size
@@ -184,7 +187,9 @@ class Import:
 
 
 def _events(text: bytes) -> Iterator[Event]:
-    values = msgspec.structs.astuple(_decode_said(text))
+    said = _decode_said(text)
+    refuse_duplicates(text, said)
+    values = msgspec.structs.astuple(said)
     if values[-1] is not None:
         try:
             values = (*values[:-1], moment_of(values[-1]))

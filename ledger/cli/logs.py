@@ -14,7 +14,7 @@ import msgspec
 
 from ledger.canonical import timestamp
 from ledger.cli.shared import Shared
-from ledger.cli.text import one_line, redacted, use_json_lines
+from ledger.cli.text import one_line, redacted, safe_json, use_json_lines
 
 _PLAIN = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {"message", "asctime", "taskName"}
 
@@ -54,7 +54,8 @@ def logging_to_stderr(form: str) -> Iterator[logging.Logger]:
 def json_line(level: str, message: str, logger: str = "ledger", **more: Any) -> str:
     """One log line: time (UTC), level, logger, message, and whatever else there is to say."""
     now = timestamp(datetime.now(UTC)).decode()
-    return msgspec.json.encode({"time": now, "level": level, "logger": logger, "message": message} | more).decode()
+    said = {"time": now, "level": level, "logger": logger, "message": message} | more
+    return safe_json(msgspec.json.encode(said).decode(), sys.stderr)
 
 
 class JsonLine(logging.Formatter):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import click
 
 from ledger.cli.shared import Shared
 from ledger.cli.types import Address
 from ledger.errors import InvalidSetting, LedgerError
+from ledger.httpserver import IDLE_SECONDS, Bounded
 from ledger.overview import NOT_SET, OK, STUCK, LedgerState, Overview, look
 from ledger.servers import Servers
 from ledger.telemetry import COUNTERS, FAILURES, PROJECTED, PUBLISHED
@@ -46,7 +50,7 @@ def metered(shared: Shared, servers: Servers) -> Iterator[None]:
         yield
         return
     try:
-        from prometheus_client import CollectorRegistry, start_http_server  # noqa: PLC0415 - an extra
+        from prometheus_client import CollectorRegistry, make_wsgi_app  # noqa: PLC0415 - an extra
     except ImportError:
         raise InvalidSetting("--metrics-port needs prometheus-client: pip install 'auditledger[metrics]'") from None
     host, port = shared.metrics
@@ -56,18 +60,38 @@ def metered(shared: Shared, servers: Servers) -> Iterator[None]:
     registry = CollectorRegistry()
     registry.register(_Collector(own, shared.names()))
     try:
-        server, thread = start_http_server(port, host, registry)
+        server = _MetricsServer(host, port, _Handler)
     except OSError as error:
         own.close()
         raise InvalidSetting(f"metrics cannot be served at {host}:{port}: {error.strerror or error}") from None
-    log.info("Metrics at http://%s:%s/metrics", f"[{host}]" if ":" in host else host, server.server_port)
+    server.set_app(make_wsgi_app(registry))
+    thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="metrics", daemon=True)
+    thread.start()
+    log.info("Metrics at http://%s:%s/metrics", f"[{host}]" if ":" in host else host, server.server_address[1])
     try:
         yield
     finally:
         server.shutdown()
+        server.end_reading(0)
         server.server_close()
         thread.join()
         own.close()
+
+
+class _MetricsServer(Bounded, WSGIServer):
+    daemon_threads = True  # a scrape in hand may be lost: the next one tells more
+
+    def server_bind(self) -> None:
+        super().server_bind()
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+        self.setup_environ()
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = IDLE_SECONDS
+
+    def log_message(self, format: str, *args: Any) -> None:
+        log.debug(format, *args)
 
 
 class _Collector:
@@ -76,12 +100,24 @@ class _Collector:
     def __init__(self, servers: Servers, names: list[str] | None) -> None:
         self._servers = servers
         self._names = names
+        self._turn = threading.Lock()
+        self._found: list[Metric] = []
+        self._looked = 0.0
 
     def describe(self) -> list[Metric]:
         """Nothing: the registry would have to ask both servers to learn the names."""
         return []
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> list[Metric]:
+        """One look at a time; who came before it began shares it, so that nobody keeps the servers from the others."""
+        came = time.monotonic()
+        with self._turn:
+            if self._looked <= came:
+                self._looked = time.monotonic()
+                self._found = list(self._look())
+            return self._found
+
+    def _look(self) -> Iterator[Metric]:
         from prometheus_client.core import CounterMetricFamily  # noqa: PLC0415
 
         for name, text, labels, key in (
@@ -128,6 +164,9 @@ def _of_ledger(ledger: LedgerState) -> Iterator[tuple[str, float | None, dict[st
         # Where its age may not be seen, it is known to be no less than this.
         yield "tail_held_seconds", 0.0 if held is None else held.seconds or STUCK, {}
         yield "tail_held_waiting", 0 if held is None else held.waiting, {}
+        if ledger.stopped is not None:
+            yield "bad_entries", len(ledger.stopped), {}
+            yield "bad_entry_position", min((bad.position for bad in ledger.stopped), default=0), {}
     if ledger.stream is not None:
         yield "stream_position", ledger.stream.position, {}
         if ledger.stream.lag is not None:
@@ -161,6 +200,8 @@ _HELP = {
     "tail_position": "The position of a ledger's newest entry.",
     "tail_held_seconds": "Age of the transaction that holds the tail for long; 0 where none does.",
     "tail_held_waiting": "Sessions that wait for that transaction.",
+    "bad_entries": "Entries that do not hold, before which workers stop.",
+    "bad_entry_position": "The first of them; 0 where there is none.",
     "stream_position": "The position of a stream's newest entry.",
     "stream_lag_entries": "Entries not yet published.",
     "stream_lag_seconds": "Seconds since the first of those was recorded.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,14 +9,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+import click
 import msgspec
 
 from ledger.canonical import timestamp
-from ledger.cli.text import plain, writes_json_lines
+from ledger.cli.streams import speaks_ascii
+from ledger.cli.text import plain, safe_json, writes_json_lines
 from ledger.events import Entry, Receipt
 
-# Within JSON these are legal as they are, but a terminal may obey them (C1 controls, bidi overrides).
-_STEERING = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _LONG = 96
 """Characters of a JSON text on a line for people."""
 _WIDE = 130
@@ -46,14 +45,23 @@ class _EntryObject(msgspec.Struct):
 
 
 def write_json(value: Any) -> None:
-    """One JSON object on a line of stdout. In names of files, what is no UTF-8 is escaped."""
+    """One JSON object on a line of stdout, in UTF-8 or ASCII. In names of files, what is no UTF-8 is escaped."""
     try:
         text = (value if isinstance(value, bytes) else msgspec.json.encode(value)).decode()
     except UnicodeEncodeError:
         text = msgspec.json.encode(_escaped(value)).decode()
+    if not speaks_ascii(sys.stdout):
+        sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+    sys.stdout.write(safe_json(text, sys.stdout) + "\n")
+
+
+def write_note(data: bytes) -> None:
+    """A signed note or a proof on stdout: its bytes as they are, unless a terminal would show them."""
     if sys.stdout.isatty():
-        text = _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-    sys.stdout.write(text + "\n")
+        for each in data.decode(errors="backslashreplace").splitlines():
+            line(each)
+    else:
+        click.echo(data, nl=False)
 
 
 def _escaped(value: Any) -> Any:
@@ -112,8 +120,8 @@ def print_receipt(receipt: Receipt, *, as_json: bool) -> None:
 
 
 def time_text(moment: datetime) -> str:
-    """`YYYY-MM-DDTHH:MM:SS.ffffffZ`."""
-    return timestamp(moment).decode()
+    """`YYYY-MM-DDTHH:MM:SS.ffffffZ`; `invalid` for the time of a forged entry that no datetime can hold."""
+    return "invalid" if moment is None else timestamp(moment).decode()
 
 
 # ----------------------------------------------------------------------------------------------------- lines, tables
@@ -122,6 +130,11 @@ def time_text(moment: datetime) -> str:
 def line(*parts: str) -> None:
     """One line on stdout, its parts two spaces apart."""
     sys.stdout.write("  ".join(plain(part) for part in parts).rstrip() + "\n")
+
+
+def note(text: str) -> None:
+    """One line on stderr, of what is worth knowing beside the result."""
+    print(plain(text), file=sys.stderr)
 
 
 def entry_line(entry: Entry, *, occurred: bool = False) -> None:
@@ -163,6 +176,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Seque
 
 def short_time(moment: datetime) -> str:
     """To the millisecond, which is enough to read."""
+    if moment is None:
+        return "invalid"
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import sys
 from pathlib import Path
 
 import click
@@ -11,7 +10,8 @@ import click
 from ledger.checkpointing import Checkpointer
 from ledger.cli.app import Command
 from ledger.cli.connect import opened, settings_of
-from ledger.cli.output import counted, line, print_receipt, progress, write_json
+from ledger.cli.erase import who_and_why
+from ledger.cli.output import counted, line, print_receipt, progress, write_json, write_note
 from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.signers import FILE, cosign_option, key_file, signing_options
 from ledger.cli.text import note
@@ -93,7 +93,7 @@ def checkpoint_command(
             "unwitnessed": [{"witness": witness, "problem": problem} for witness, problem in made.unwitnessed],
         })  # fmt: skip
     else:
-        sys.stdout.write(made.note.decode())
+        write_note(made.note)
         where = f"; published to {', '.join(made.published)}" if made.published else ""
         note(f"Signed the checkpoint of {counted(made.size, 'entry')} of ledger {made.ledger}{where}")
     for witness, problem in made.unwitnessed:
@@ -120,3 +120,22 @@ def rotate_key_command(shared: Shared, old: Path | None, new: Path, actor: str |
         receipt = ledger.rotate_key(old, new, actor=actor, actor_type=actor_type)
     print_receipt(receipt, as_json=shared.json)
     note(f"The new public key is {after.vkey}; sign with both keys until everybody who verifies has it")
+
+
+@click.command("rebuild-tree", cls=Command)
+@click.option(
+    "--checkpoint", "sizes", type=click.IntRange(0), multiple=True, metavar="SIZE",
+    help="Remove the kept checkpoint of so many entries too; may be given more than once.",
+)  # fmt: skip
+@who_and_why()
+@pass_shared
+def rebuild_tree_command(shared: Shared, sizes: tuple[int, ...], actor: str, reason: str, actor_type: str) -> None:
+    """Remove all tiles of the Merkle tree, and record who did it, why, and what stood there.
+
+    For tiles or checkpoints that 'verify' finds wrong. The next 'checkpoint' makes the tiles again from the entries;
+    what signers' state files and witnesses remember still holds.
+    """
+    with opened(shared) as ledger:
+        receipt = ledger.rebuild_tree(actor, reason, checkpoints=sizes, actor_type=actor_type)
+    print_receipt(receipt, as_json=shared.json)
+    note("The tiles are removed: 'auditledger checkpoint' makes them again from the entries")

@@ -9,12 +9,12 @@ from ledger.cli.connect import opened, ready
 from ledger.cli.erase import who_and_why
 from ledger.cli.output import counted, line, print_receipt, progress, write_json
 from ledger.cli.shared import Shared, pass_shared
-from ledger.cli.text import note
+from ledger.cli.text import note, one_line
 from ledger.cli.types import POSITION
 from ledger.cli.work import find
 from ledger.erasure import retrying, skipping
 from ledger.opening import open_ledger
-from ledger.parked import hand_out_again, parked
+from ledger.parked import dead_letters, redeliver
 from ledger.standstill import take_back
 from ledger.writer import prepare
 
@@ -27,7 +27,7 @@ _what = click.argument("name"), click.argument("position", type=POSITION)
 @who_and_why()
 @pass_shared
 def skip_command(shared: Shared, name: str, position: int, actor: str, reason: str, actor_type: str) -> None:
-    """Leave the entry at POSITION out of projection NAME, which stands still there; record who did it and why.
+    """Leave the entry at POSITION out of projection NAME, which is blocked there; record who did it and why.
 
     The projection goes on behind it, and replays leave it out too. The entry itself stays as it is.
     """
@@ -62,23 +62,24 @@ def retry_command(shared: Shared, name: str, position: int, actor: str, reason: 
 
 @click.command("parked", cls=Command)
 @click.argument("group")
-@click.option("--retry", "again", type=POSITION, multiple=True, metavar="POSITION", help="Hand this entry out again.")
+@click.option("--retry", "again", type=POSITION, multiple=True, metavar="POSITION", help="Deliver this entry again.")
 @pass_shared
 def parked_command(shared: Shared, group: str, again: tuple[int, ...]) -> None:
-    """The entries that consumer group GROUP was handed out too often, each with how often that was.
+    """List GROUP's dead letters: entries delivered too often, their delivery attempts, and the last reason given.
 
-    With --retry, which can be given more than once, those entries are handed out again.
+    With --retry, which can be given more than once, those entries are delivered again.
     """
     with ready(shared, redis=True) as servers:
         ledger = servers.run(open_ledger(servers.settings.name))
         for position in again:
-            servers.run(hand_out_again(ledger, group, position))
-        found = servers.run(parked(ledger, group))
+            servers.run(redeliver(ledger, group, position))
+        found = servers.run(dead_letters(ledger, group))
     if shared.json:
-        write_json([{"position": position, "tries": tries} for position, tries in found.items()])
+        write_json([letter._asdict() for letter in found])
         return
-    for position, tries in found.items():
-        line(f"entry {position}", f"handed out {counted(tries, 'time')}")
+    for letter in found:
+        why = f": {one_line(letter.reason)}" if letter.reason else ""
+        line(f"entry {letter.position}", f"delivered {counted(letter.tries, 'time')}{why}")
     if not found:
         line("Nothing is parked")
 

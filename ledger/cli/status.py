@@ -1,4 +1,4 @@
-"""status: where everything stands, and what is not known because a server is away."""
+"""status: where everything stands, and what is not known because a server is unreachable."""
 
 from __future__ import annotations
 
@@ -35,8 +35,9 @@ _REPLAY, _NEW_EPOCH = "'auditledger replay'", "it goes on at the ledger's end in
 def status_command(shared: Shared) -> int:
     """Of each ledger, or the one named with --ledger: tail, stream, lag of every projection, last verification.
 
-    And which projection stands still and why, who holds a tail for long, and what is unprotected. Where Postgres or
-    Redis is away it says so, shows what the other knows, and exits 3.
+    And which projection stands still and why, which entry does not hold, so that workers stop before it, who holds a
+    tail for long, and what is unprotected. Where Postgres or Redis is unreachable it says so, shows what the other
+    knows, and exits 3.
     """
     servers = Servers(settings_of(shared))
     try:
@@ -51,7 +52,7 @@ def status_command(shared: Shared) -> int:
 
 
 def server_text(text: str) -> str:
-    """`ok`, `not set`, or why a server is away, fit to be shown."""
+    """`ok`, `not set`, or why a server is unreachable, fit to be shown."""
     return redacted(one_line(text))
 
 
@@ -59,7 +60,7 @@ def server_text(text: str) -> str:
 
 
 def _object(found: Overview) -> dict[str, Any]:
-    """null: not known, because a server is away or this database user may not see it (`hidden` names that)."""
+    """null: not known, because a server is unreachable or this database user may not see it (`hidden` names that)."""
     return {
         "ledgers": [_ledger_object(ledger) for ledger in found.ledgers],
         "postgres": server_text(found.postgres),
@@ -75,10 +76,13 @@ def _ledger_object(ledger: LedgerState) -> dict[str, Any]:
         "hash": None if ledger.hash is None else ledger.hash.hex(),
         "recorded_at": time_text(ledger.recorded_at) if ledger.position and ledger.recorded_at else None,
         "epoch": ledger.epoch,
+        "stopped": None if ledger.stopped is None else [bad._asdict() for bad in ledger.stopped],
         "held_by": None if ledger.holder is None else holder_object(ledger.holder),
         "stream": None if ledger.stream is None else _stream_object(ledger.stream),
+        "stream_unusable": None if ledger.unusable is None else server_text(ledger.unusable),
         "projections": None if ledger.projections is None else [
-            {"name": view.name, "version": view.version, "rebuilding": view.rebuilding} | _place_object(view)
+            {"name": view.name, "version": view.version, "rebuilding": view.rebuilding, "abandoned": view.abandoned}
+            | _place_object(view)
             | {"standstill": _standstill_object(view.standstill), "skipped": view.skipped}
             for view in ledger.projections
         ],
@@ -131,28 +135,30 @@ def _print(found: Overview) -> None:
 
 
 def print_away(postgres: str, redis: str) -> None:
-    """A line for each server that is away."""
+    """A line for each server that is unreachable."""
     if postgres != WELL:
-        line("Postgres is away:", server_text(postgres))
+        line("Postgres is unreachable:", server_text(postgres))
     if redis == NOT_SET:
         line("Redis: not set; relay and run need it")
     elif redis != WELL:
-        line("Redis is away:", server_text(redis))
+        line("Redis is unreachable:", server_text(redis))
 
 
 def _print_ledger(ledger: LedgerState, found: Overview) -> None:
     if ledger.ledger_id is None:
-        line(f"Ledger {ledger.name}: position unknown, Postgres is away")
+        line(f"Ledger {ledger.name}: position unknown, Postgres is unreachable")
     elif ledger.position is None:
         line(f"Ledger {ledger.name} has no tail: verify it")
         return
     else:
         moment = f"; last recorded {short_time(ledger.recorded_at)}" if ledger.position and ledger.recorded_at else ""
         line(f"Ledger {ledger.name}: position {ledger.position}{moment}")
-    rows = [("  stream", *_stream_row(ledger.stream, found.redis))]
+    rows = [("  stream", *_stream_row(ledger, found.redis))]
     if ledger.ledger_id is not None:
         for view in ledger.projections or ():
-            name = f"  {view.name}" + (" (being rebuilt)" if view.rebuilding else "")
+            name = f"  {view.name}" + (
+                " (abandoned rebuild)" if view.abandoned else " (being rebuilt)" if view.rebuilding else ""
+            )
             rows.append((name, *_place_row(view, _REPLAY)))
         groups = ledger.subscriptions or ()
         rows += [(f"  group {group.name}", *_place_row(group, _NEW_EPOCH)) for group in groups]
@@ -166,6 +172,11 @@ def _print_ledger(ledger: LedgerState, found: Overview) -> None:
     for view in ledger.projections or ():
         if view.standstill is not None:
             line(f"  {view.name} STANDS STILL:", standstill_text(view.standstill))
+    for bad in ledger.stopped or ():
+        line(f"  ENTRY {bad.position} DOES NOT HOLD, workers stop before it:", bad.found)
+        line(
+            f"    'auditledger --ledger {ledger.name} quarantine {bad.position}' lets them go on past it, on the record"
+        )
     if ledger.holder is not None:
         line("  TAIL HELD, appends wait:", holder_text(ledger.holder))
 
@@ -197,9 +208,12 @@ def holder_text(holder: Holder) -> str:
     return "; ".join(parts)
 
 
-def _stream_row(found: StreamPlace | None, redis: str) -> tuple[str, str]:
+def _stream_row(ledger: LedgerState, redis: str) -> tuple[str, str]:
+    found = ledger.stream
+    if ledger.unusable is not None:
+        return ("unknown", f"UNUSABLE: {server_text(ledger.unusable)}")
     if found is None:
-        return ("unknown", "Redis is not set" if redis == NOT_SET else "Redis is away")
+        return ("unknown", "Redis is not set" if redis == NOT_SET else "Redis is unreachable")
     if found.diverged:
         return (f"at {found.epoch}-{found.position}", "DIVERGED: not the ledger's; 'auditledger relay' says more")
     if found.lag is None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
+from contextlib import suppress
+
+from ledger.cli.streams import speaks_utf8
 
 _PASSWORD = re.compile(r"(?i)(\bpassword\s*=\s*)('[^']*'|[^\s&'\"]+)")
 _URL_OR_WORD = re.compile(r"[^\s'\"]+")
@@ -18,6 +21,22 @@ def plain(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else _escaped(each) for each in text)
+
+
+# Within JSON these are legal as they are, but a terminal may obey them (C1 controls, bidi overrides).
+_STEERING = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_NOT_ASCII = re.compile("[\x7f-\U0010ffff]")
+
+
+def safe_json(text: str, stream: object) -> str:
+    """JSON in which nothing steers a terminal, and nothing is beyond ASCII unless the stream is UTF-8."""
+    unsafe = _STEERING if speaks_utf8(stream) else _NOT_ASCII
+    return unsafe.sub(lambda found: _json_escaped(found[0]), text)
+
+
+def _json_escaped(character: str) -> str:
+    units = character.encode("utf-16-be", errors="surrogatepass")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
 
 
 def redacted(text: str) -> str:
@@ -43,7 +62,8 @@ def one_line(text: str) -> str:
 
 def note(text: str) -> None:
     """One line of progress or of news, on stderr, after what stdout has so far."""
-    sys.stdout.flush()
+    with suppress(OSError, ValueError):  # whoever prints results next is told
+        sys.stdout.flush()
     _say("info", text, redacted(one_line(text)))
 
 
@@ -70,7 +90,8 @@ def _say(level: str, text: str, as_line: str) -> None:
         from ledger.cli.logs import json_line  # noqa: PLC0415 - needs the rest of the package
 
         as_line = json_line(level, redacted(one_line(text)))
-    print(as_line, file=sys.stderr, flush=True)
+    with suppress(OSError, ValueError):  # what cannot be told is no reason to fail
+        print(as_line, file=sys.stderr, flush=True)
 
 
 def _escaped(character: str) -> str:

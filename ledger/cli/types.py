@@ -12,18 +12,38 @@ from uuid import UUID
 import click
 import msgspec
 
+from ledger.cli.duplicates import DuplicateKey, refuse_duplicates
+
 if TYPE_CHECKING:
-    _Kind: TypeAlias = click.ParamType[Any]
+    Kind: TypeAlias = click.ParamType[Any]
 else:
-    _Kind = click.ParamType  # generic only since click 8.2
+    Kind = click.ParamType  # generic only since click 8.2
 
-POSITION = click.IntRange(1, 2**63 - 1)
-AFTER = click.IntRange(0, 2**63 - 1)
+
+class Whole(Kind):
+    """A whole number of some kind, such as a position, within limits."""
+
+    name = "integer"
+
+    def __init__(self, what: str, least: int, most: int) -> None:
+        self.what, self.least, self.most = what, least, most
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value)
+        number = int(text) if re.fullmatch(r"-?[0-9]{1,19}", text, re.ASCII) else None
+        if number is None or not self.least <= number <= self.most:
+            most = f" to {self.most:,}" if self.most < 2**63 - 1 else ""
+            self.fail(f"{text[:40]!r} is not a {self.what}: a whole number from {self.least}{most}", param, ctx)
+        return number
+
+
+POSITION = Whole("position", 1, 2**63 - 1)
+AFTER = Whole("position", 0, 2**63 - 1)
 """A position, or 0: from the beginning."""
-COUNT = click.IntRange(1, 10**9)
+COUNT = Whole("count", 1, 10**9)
 
 
-class Json(_Kind):
+class Json(Kind):
     """A JSON text, decoded."""
 
     name = "json"
@@ -33,11 +53,13 @@ class Json(_Kind):
             return value
         try:
             return exact_json(value.encode())
+        except DuplicateKey as error:
+            self.fail(str(error), param, ctx)
         except (ValueError, RecursionError) as error:
             self.fail(f"not JSON: {error}", param, ctx)
 
 
-class Resource(_Kind):
+class Resource(Kind):
     """TYPE:ID, split at the first colon."""
 
     name = "type:id"
@@ -51,7 +73,7 @@ class Resource(_Kind):
         return resource_type, resource_id
 
 
-class Span(_Kind):
+class Span(Kind):
     """A time span, in seconds: 60s, 5m, 1h, or a plain number of seconds."""
 
     name = "span"
@@ -66,7 +88,7 @@ class Span(_Kind):
         return seconds
 
 
-class ResourceOrPosition(_Kind):
+class ResourceOrPosition(Kind):
     """TYPE:ID, or the position of one entry."""
 
     name = "type:id|position"
@@ -80,7 +102,7 @@ class ResourceOrPosition(_Kind):
         return Resource().convert(value, param, ctx)
 
 
-class PositionOrId(_Kind):
+class PositionOrId(Kind):
     """The position of an entry, or its id."""
 
     name = "position|id"
@@ -91,11 +113,13 @@ class PositionOrId(_Kind):
         if value.isdecimal():
             position: int = POSITION(value, param, ctx)
             return position
-        entry_id: UUID = click.UUID(value, param, ctx)
-        return entry_id
+        try:
+            return UUID(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a position (a whole number from 1) nor the id of an entry", param, ctx)
 
 
-class Address(_Kind):
+class Address(Kind):
     """[HOST:]PORT to listen on, as host and port. HOST is 127.0.0.1 unless given, an IPv6 address in brackets."""
 
     name = "[host:]port"
@@ -114,7 +138,7 @@ class Address(_Kind):
         return host, port
 
 
-class Moment(_Kind):
+class Moment(Kind):
     """ISO 8601. zone_needed: else a time without one, and a mere date, is UTC."""
 
     name = "time"
@@ -131,7 +155,10 @@ class Moment(_Kind):
                 moment = moment.replace(tzinfo=UTC)
             return aware(moment)
         except ValueError as error:
-            self.fail(str(error), param, ctx)
+            text = str(error)
+            if text.startswith("Invalid isoformat"):
+                text = f"{value!r} is not a time: write it as 2026-11-29T12:00:00Z, or a date as 2026-11-29"
+            self.fail(text, param, ctx)
 
 
 def moment_of(text: str) -> datetime:
@@ -168,5 +195,14 @@ def exact_float(digits: str) -> float:
     return number
 
 
-exact_json = msgspec.json.Decoder(float_hook=exact_float).decode
-"""A JSON value; a number that would change is refused. Raises ValueError, RecursionError."""
+def exact_json(text: bytes) -> Any:
+    """A JSON value; a number that would change, and a key that is given twice, are refused.
+
+    Raises ValueError, RecursionError.
+    """
+    value = _decode(text)
+    refuse_duplicates(text, value)
+    return value
+
+
+_decode = msgspec.json.Decoder(float_hook=exact_float).decode

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -25,9 +25,10 @@ from ledger.cli.shared import Interrupted, Shared, pass_shared
 from ledger.cli.signers import checkpointers, signing_options
 from ledger.cli.text import note
 from ledger.cli.types import Span
+from ledger.errors import ChainBroken, LedgerError, SigningRefused
 from ledger.projection import Projection, checkpoints
 from ledger.projector import Projector
-from ledger.relay import Relay, open_epoch, standings
+from ledger.relay import Relay, Standing, open_epoch, standings
 from ledger.replay import find_projections, rebuild
 from ledger.servers import Servers
 
@@ -58,7 +59,8 @@ class _Stopped(Exception):
 def relay_command(shared: Shared, once: bool, new_epoch: bool) -> None:
     """Publish entries to the Redis streams, in order and complete.
 
-    Of all ledgers, or of the one named with --ledger. Any number of relays may run at once.
+    Of all ledgers, or of the one named with --ledger. Any number of relays may run at once. The stream of a ledger with
+    an entry that does not hold ends before it, until that is quarantined.
     """
     with working(once) as stop, ready(shared, redis=True) as servers, metered(shared, servers):
         if new_epoch:
@@ -66,6 +68,7 @@ def relay_command(shared: Shared, once: bool, new_epoch: bool) -> None:
         relay = _relay(shared, servers, stop)
         if once:
             _report(shared, published=_publish(shared, servers, relay))
+            _raise_first(relay.stopped)
         else:
             _announce("Relaying", shared)
             relay.run(stop)
@@ -117,6 +120,7 @@ def run_command(
 ) -> None:
     """relay and project in one process, and sign checkpoints where that is asked for. An error in any ends all.
 
+    Before an entry that does not hold, the jobs of that ledger stop, and look again after pauses; all else goes on.
     A key signs for the ledger that its name ends with. With --once, one checkpoint is signed at the end.
     """
     if every is None and (keys or publish or witnesses or require is not None or quorum is not None):
@@ -136,9 +140,14 @@ def run_command(
         if once:
             published = _publish(shared, servers, relay)
             projected = _project(shared, servers, projections, projector, stop)
+            stopped = relay.stopped
             for signer in signers:
-                signer.checkpoint()
+                try:
+                    signer.checkpoint()
+                except (ChainBroken, SigningRefused) as error:
+                    stopped.append(error)
             _report(shared, published=published, projected=projected)
+            _raise_first(stopped)
         else:
             _announce("Relaying, projecting and signing" if signers else "Relaying and projecting", shared)
             signing = [partial(signer.run, stop, every or 0.0) for signer in signers]
@@ -180,14 +189,14 @@ def _relay(shared: Shared, servers: Servers, stop: threading.Event) -> Relay:
     """A relay that notices a stop between two batches, however much there is to catch up with."""
 
     class Stoppable(Relay):
-        def publish(self, progress: Callable[[int], None] | None = None) -> int:
+        def _catch_up(self, standing: Standing, progress: Callable[[int], None] | None) -> int:
             def step(count: int) -> None:
                 if progress is not None:
                     progress(count)
                 if stop.is_set():
                     raise _Stopped
 
-            return super().publish(step)
+            return super()._catch_up(standing, step)
 
     return Stoppable(servers, shared.names())
 
@@ -215,8 +224,14 @@ def _projector(
         yield projector
     finally:
         projector.close()
-    if once and projector.failed:
-        raise projector.failed[0]
+    if once:
+        _raise_first([*projector.stopped, *projector.failed])
+
+
+def _raise_first(errors: Sequence[LedgerError]) -> None:
+    """Of what was stopped at; the others are logged already."""
+    if errors:
+        raise errors[0]
 
 
 def _publish(shared: Shared, servers: Servers, relay: Relay) -> int:

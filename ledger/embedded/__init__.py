@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ledger import forks
 from ledger.embedded.access import Access, Keyring
 from ledger.embedded.files import open_private, write_private
 from ledger.embedded.postgres import Postgres
@@ -47,7 +48,9 @@ def start(home: Path) -> Servers:
     for server in (Postgres, Valkey):
         server.wheel.installed()
     with _usable(home):
-        home = _made(home.resolve())
+        home = home.resolve()
+        _end_the_lost(home)
+        _made(home)
         with _locked(home):
             keyring = Keyring.load(home) or Keyring.create(home)
             return _urls(*(server.start(keyring) for server in _servers(home)))
@@ -69,16 +72,25 @@ def running(home: Path) -> Servers | None:
 def stop(home: Path) -> bool:
     """Stop both servers cleanly and wait for their end (up to 30 s each). True if either was running.
 
+    Those whose folder was deleted while they ran are ended too, here and by `start`.
+
     Raises InvalidSetting if `home` cannot be used, Unavailable if a server does not end.
     """
     with _usable(home):
         home = home.resolve()
+        ended = _end_the_lost(home)
         servers = _servers(home)
         if not any(server.folder.exists() for server in servers):
-            return False
+            return ended
         with _locked(home):
             stopped = [server.stop() for server in servers]
-            return any(stopped)
+            return ended or any(stopped)
+
+
+def _end_the_lost(home: Path) -> bool:
+    """End the servers of a `home` that stood here and was deleted while they ran: nothing else would ever end them."""
+    ended = [server.stop_lost() for server in _servers(home)]
+    return any(ended)
 
 
 def _servers(home: Path) -> tuple[Server, Server]:
@@ -96,16 +108,12 @@ def _urls(postgres: Access, valkey: Access) -> Servers:
 def _locked(home: Path) -> Iterator[None]:
     """Held while servers are started or stopped; without it two starts would put two servers on one folder.
 
-    The kernel lets go of it when its holder dies. The servers do not inherit it, else it would be held while they run;
-    and it is unlocked, not only closed, in case another thread forked meanwhile.
+    The kernel lets go of it when its holder dies. The servers do not inherit it, else it would be held while they run.
     """
     lock = open_private(home / "lock", os.O_RDWR)
-    try:
+    with forks.held(lock):
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-    finally:
-        fcntl.flock(lock, fcntl.LOCK_UN)
-        os.close(lock)
 
 
 @contextmanager
@@ -119,11 +127,10 @@ def _usable(home: Path) -> Iterator[None]:
         ) from error
 
 
-def _made(home: Path) -> Path:
-    """`home`, created if it is missing, and then ignored by the git repository it may lie in."""
+def _made(home: Path) -> None:
+    """Create `home` if it is missing, and then ignored by the git repository it may lie in."""
     try:
         home.mkdir(mode=0o700, parents=True)
     except FileExistsError:
-        return home  # with whatever permissions and files its owner wants there
+        return  # with whatever permissions and files its owner wants there
     write_private(home / ".gitignore", "*\n")
-    return home

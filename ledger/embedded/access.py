@@ -44,14 +44,20 @@ class Keyring:
             return None
         except (ValueError, KeyError):
             # Not chained: the decoder's error holds the text of the file, passwords and all.
-            raise InvalidSetting(f"{path} is damaged") from None
+            raise InvalidSetting(
+                f"{path} is damaged: put it back from a backup, or stop the servers with 'auditledger down', remove "
+                "the folder and begin anew"
+            ) from None
 
     @classmethod
     def create(cls, home: Path) -> Keyring:
         """New passwords, kept. Raises InvalidSetting if there is a database already, which has another one."""
         path = home / "servers.json"
         if (home / "postgres").exists():
-            raise InvalidSetting(f"{path} is missing, and with it the password of the database beside it")
+            raise InvalidSetting(
+                f"{path} is missing, and with it the password of the database beside it: put it back from a backup, "
+                "or stop the servers with 'auditledger down', remove the folder and begin anew"
+            )
         keyring = cls(path, {name: Access(0, secrets.token_urlsafe(24)) for name in NAMES})
         keyring._save()
         return keyring

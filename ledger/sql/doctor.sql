@@ -15,5 +15,18 @@ left join pg_roles as role on role.oid = made.setrole
 left join pg_database as database on database.oid = made.setdatabase
 where made.setdatabase in (0, (select oid from pg_database where datname = current_database()));
 
+-- name: replication
+-- Logical replication of the ledger's tables: its name, whether it comes in, and whether triggers will refuse its rows.
+select subname, true, coalesce(bool_or(tgenabled in ('A', 'R')), false)
+from pg_subscription
+join pg_subscription_rel on srsubid = pg_subscription.oid
+join pg_class as class on class.oid = srrelid
+left join pg_trigger on tgrelid = srrelid and not tgisinternal
+where relnamespace = to_regnamespace('ledger')
+group by subname
+union all
+select distinct pubname, false, false from pg_publication_tables where schemaname = 'ledger'
+order by 2, 1;
+
 -- name: clock
 select extract(epoch from clock_timestamp())::float8;

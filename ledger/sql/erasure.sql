@@ -10,5 +10,12 @@ from ledger.{}(
     row(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)::ledger.audit_logs
 ) as said;
 
+-- name: clear_rebuilds
+-- What a rebuild left behind that was killed has bodies that nothing else would erase.
+select ledger.clear_rebuilds();
+
 -- name: lock_projection
 select ledger.lock_projection(%s, %s);
+
+-- name: body_digest
+select digest, matches from ledger.body_digest(%s, %s);

@@ -1,12 +1,23 @@
 -- name: server
 select current_setting('server_version_num')::int, current_setting('server_encoding');
 
--- name: wait_forever
-set lock_timeout = 0;
-
 -- name: lock
 -- One migrator at a time in this database; the number is arbitrary and ours.
-select pg_advisory_lock(7101830125);
+select pg_advisory_xact_lock(7101830125);
+
+-- name: lock_one
+-- And one migration at a time, should a migrator that stood still have lost its lock to another.
+select pg_advisory_xact_lock(7101830126);
+
+-- name: lock_holder
+-- Who has it, and since when: clients before 0.2 held it for as long as their session lasted, which behind a pooler may
+-- be for ever.
+select activity.pid, activity.application_name, coalesce(activity.xact_start, activity.state_change)
+from pg_locks as held join pg_stat_activity as activity using (pid)
+where held.locktype = 'advisory' and held.granted and held.objsubid = 1
+    and (held.classid::bigint << 32 | held.objid::bigint) = 7101830125
+    and held.database = (select oid from pg_database where datname = current_database())
+limit 3;
 
 -- name: short_lock_timeout
 -- Appends stand in line behind a migration that waits for a table: it gives up soon, and tries again. But it waits for
@@ -35,7 +46,9 @@ insert into ledger.migrations (file, sha256) values (%s, %s);
 
 -- name: become_owner
 -- Once the ledger belongs to ledger_owner, migrations are done in its name, by whoever may take it: a superuser, or
--- whoever has ADMIN OPTION on it and lends itself the role for as long as the transaction lasts.
+-- whoever has ADMIN OPTION on it and lends itself the role for as long as the transaction lasts. Functions and operators
+-- are Postgres' own, whatever stands in the schemas of this user's search_path.
+set local search_path = pg_catalog, pg_temp;
 do $$
 begin
     if not exists (
@@ -59,10 +72,71 @@ begin
 end
 $$;
 
+-- name: set_defaults_aside
+-- Default privileges are for what users make. What a migration makes has what the migration grants, and nothing else: they
+-- are taken back for as long as it lasts. 'ledger.defaults' keeps the statements that give them again.
+do $$
+declare
+    became constant text := current_setting('role');
+    given record;
+    where_ text;
+    what text;
+    again text := '';
+begin
+    reset role;
+    for given in
+        select
+            role.rolname, namespace.nspname, defaults.defaclobjtype as kind, grantee.rolname as grantee,
+            acl.privilege_type as privilege, acl.is_grantable
+        from pg_default_acl as defaults
+        join pg_roles as role on role.oid = defaults.defaclrole
+        left join pg_namespace as namespace on namespace.oid = defaults.defaclnamespace
+        cross join lateral aclexplode(defaults.defaclacl) as acl
+        left join pg_roles as grantee on grantee.oid = acl.grantee
+        where acl.grantee <> defaults.defaclrole
+            and role.rolname in (current_user, 'ledger_owner', 'ledger_projector')
+            and (
+                namespace.nspname is null or namespace.nspname in ('ledger', 'ledger_views')
+                or namespace.nspname ^@ 'ledger_rebuild_'
+            )
+    loop
+        if not pg_has_role(current_user, given.rolname, 'usage') then
+            if given.rolname = 'ledger_owner' then
+                raise exception 'default privileges of ledger_owner would be granted on what this migration makes: migrate'
+                    ' as a superuser, or revoke them' using errcode = 'insufficient_privilege';
+            end if;
+            continue;
+        end if;
+        where_ := format(
+            'alter default privileges for role %I%s', given.rolname,
+            case when given.nspname is null then '' else format(' in schema %I', given.nspname) end
+        );
+        what := case given.kind
+            when 'r' then 'tables' when 'S' then 'sequences' when 'f' then 'functions' when 'T' then 'types'
+            when 'n' then 'schemas' else 'large objects'
+        end;
+        execute format('%s revoke all on %s from %s', where_, what, coalesce(quote_ident(given.grantee), 'public'));
+        again := again || format(
+            '%s grant %s on %s to %s%s;', where_, given.privilege, what, coalesce(quote_ident(given.grantee), 'public'),
+            case when given.is_grantable then ' with grant option' else '' end
+        );
+    end loop;
+    perform set_config('ledger.defaults', again, true);
+    -- That everybody may execute what nobody said of is Postgres' own default; 0005 took it from what the owner makes.
+    if to_regrole('ledger_owner') is not null and pg_has_role(current_user, 'ledger_owner', 'usage') then
+        alter default privileges for role ledger_owner revoke execute on functions from public;
+    end if;
+    if became <> 'none' then
+        perform set_config('role', became, true);
+    end if;
+end
+$$;
+
 -- name: leave_owner
 do $$
 begin
     reset role;
+    execute coalesce(current_setting('ledger.defaults', true), '');
     if current_setting('ledger.lent', true) = 'on' then
         execute format('revoke ledger_owner from %I', current_user);
         perform set_config('ledger.lent', '', true);
@@ -71,14 +145,72 @@ end
 $$;
 
 -- name: let_rebuild
--- A rebuild makes a schema of its own. Copies of a database lack its privileges, so this is seen to at each migration,
--- by whoever may.
+-- A rebuild has a schema of its own, which ledger_owner makes. Copies of a database lack its privileges, so this is seen
+-- to at each migration, by whoever may. The workers made it themselves until 0010, and could make others.
+set local search_path = pg_catalog, pg_temp;
+do $$
+declare
+    given name;
+begin
+    if not has_database_privilege('ledger_owner', current_database(), 'create') then
+        execute format('grant create on database %I to ledger_owner', current_database());
+    end if;
+    for given in
+        select grantor.rolname
+        from pg_database as database cross join lateral aclexplode(database.datacl) as acl
+        join pg_roles as grantor on grantor.oid = acl.grantor
+        where database.datname = current_database()
+            and acl.grantee = 'ledger_projector'::regrole and acl.privilege_type = 'CREATE'
+    loop
+        if given <> current_user then
+            execute format('set local role %I', given);
+        end if;
+        execute format('revoke create on database %I from ledger_projector', current_database());
+        reset role;
+    end loop;
+exception when insufficient_privilege or internal_error then  -- or another grants the same at this moment
+    reset role;
+end
+$$;
+
+-- name: clear_rebuilds
 do $$
 begin
-    if not has_database_privilege('ledger_projector', current_database(), 'create') then
-        execute format('grant create on database %I to ledger_projector', current_database());
+    if to_regprocedure('ledger.clear_rebuilds()') is not null then
+        perform ledger.clear_rebuilds();
     end if;
-exception when insufficient_privilege then
-    null;
+end
+$$;
+
+-- name: not_validated
+select conname from pg_constraint
+where conrelid = 'ledger.audit_logs'::regclass and contype = 'c' and not convalidated order by conname;
+
+-- name: validate
+-- Reads all entries once, while appends go on: this lock keeps out only VACUUM and other changes of the table. Where an
+-- entry breaks a rule, each constraint is tried by itself, and those that do not hold stay as they are.
+set local statement_timeout = 0;
+do $$
+declare
+    names text[];
+    name text;
+begin
+    select array_agg(conname order by conname) into names from pg_constraint
+    where conrelid = 'ledger.audit_logs'::regclass and contype = 'c' and not convalidated;
+    begin
+        execute 'alter table ledger.audit_logs ' || (
+            select string_agg(format('validate constraint %I', each), ', ') from unnest(names) as each
+        );
+        return;
+    exception when integrity_constraint_violation or data_exception then
+        null;
+    end;
+    foreach name in array names loop
+        begin
+            execute format('alter table ledger.audit_logs validate constraint %I', name);
+        exception when integrity_constraint_violation or data_exception then
+            null;
+        end;
+    end loop;
 end
 $$;

@@ -2,14 +2,33 @@
 select pg_advisory_xact_lock(hashtextextended('auditledger projection ' || %s, 0));
 
 -- name: lock_rebuild
--- Outlasts the transaction: it is the session's.
-select pg_advisory_lock(hashtextextended('auditledger rebuild ' || %s, 0));
+-- In a transaction of its own (locking.py), which lasts as long as the rebuild.
+select pg_advisory_xact_lock(ledger.rebuild_lock(%s));
+
+-- name: begin_rebuild
+select ledger.begin_rebuild(%s);
+
+-- name: drop_rebuild
+select ledger.drop_rebuild(%s);
+
+-- name: clear_rebuilds
+-- What rebuilds left behind that were killed.
+select ledger.clear_rebuilds();
+
+-- name: lock_work
+-- Read views belong to ledger_projector: whoever has more rights than that runs nothing that it may have put there.
+select ledger.lock_work(%s, %s);
+
+-- name: lock_plain
+-- Nothing that somebody put into a read view is run by who reads it.
+select ledger.lock_plain(variadic %s), set_config('search_path', 'pg_catalog, pg_temp', true);
 
 -- name: set_path
 -- A view may think for longer between two statements than an append, before it is taken for one whose process fell
 -- silent. 8 s is what connections.py asks for; a user's own setting stays.
 select
-    set_config('search_path', quote_ident(%s) || ', pg_catalog', true),
+    -- Postgres' own come first, unsaid; a table of the session's own, last.
+    set_config('search_path', quote_ident(%s) || ', pg_temp', true),
     set_config(
         'idle_in_transaction_session_timeout',
         regexp_replace(current_setting('idle_in_transaction_session_timeout'), '^8s$', '20s'),
@@ -33,18 +52,19 @@ select ledger_id, %s, %s, %s from unnest(%s::int[]) as ledger_id
 on conflict do nothing;
 
 -- name: checkpoints
-select ledger_id, name, version, epoch, position, hash, recorded_at, failed_position
+-- A time that no datetime can hold, which somebody wrote there by hand, is no reason not to look at the others.
+select
+    ledger_id, name, version, epoch, position, hash,
+    greatest(least(recorded_at, '9999-12-31 00:00:00+00'), '0001-01-01 00:00:00+00'), failed_position
 from ledger.projections where name = %s and building = %s;
 
 -- name: lock_checkpoints
 -- Two workers of the same projection take turns here; the second finds the checkpoint moved.
-select name, version, epoch, position, hash, recorded_at
+select
+    name, version, epoch, position, hash,
+    greatest(least(recorded_at, '9999-12-31 00:00:00+00'), '0001-01-01 00:00:00+00')
 from ledger.projections where ledger_id = %s and name = any(%s) and building = %s
 order by name for update;
-
--- name: hash_at
--- A stream may be ahead of a database that was set back: what it gives must be the ledger's still.
-select hash from ledger.audit_logs where ledger_id = %s and position = %s;
 
 -- name: move_checkpoint
 -- Past whatever could not be applied: with that it stood still.
@@ -71,20 +91,23 @@ delete from ledger.projections where name = %s and not building;
 -- name: raise_checkpoints
 update ledger.projections set building = false where name = %s and building;
 
--- name: drop_building_checkpoints
-delete from ledger.projections where name = %s and building;
-
 
 -- name: entry
 select
-    position, id, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id,
+    position, id,
+    case when recorded_at >= '0001-01-01 00:00+00' and recorded_at < '10000-01-01 00:00+00' then recorded_at end,
+    case when occurred_at >= '0001-01-01 00:00+00' and occurred_at < '10000-01-01 00:00+00' then occurred_at end,
+    actor, actor_type, action, resource_type, resource_id,
     before::text, after::text, metadata::text, salt, body_hash, prev_hash, hash
 from ledger.audit_logs
 where ledger_id = %s and position = %s;
 
 -- name: about
 select
-    position, id, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id,
+    position, id,
+    case when recorded_at >= '0001-01-01 00:00+00' and recorded_at < '10000-01-01 00:00+00' then recorded_at end,
+    case when occurred_at >= '0001-01-01 00:00+00' and occurred_at < '10000-01-01 00:00+00' then occurred_at end,
+    actor, actor_type, action, resource_type, resource_id,
     before::text, after::text, metadata::text, salt, body_hash, prev_hash, hash
 from ledger.audit_logs
 where ledger_id = %s and resource_type = %s and resource_id = %s and position > %s and position <= %s

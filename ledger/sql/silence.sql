@@ -4,7 +4,9 @@
 select session.pid, session.query_start, coalesce(copy.bytes_processed, 0)
 from pg_stat_activity as session left join pg_stat_progress_copy as copy using (pid)
 where session.datname = current_database() and session.usename = current_user
-    and session.application_name = 'auditledger'
+    -- Ours have the name that the URL or PGAPPNAME gives them, as others of this user may.
+    and session.application_name = current_setting('application_name')
+    and (session.application_name = 'auditledger' or session.query ~ '\mledger\.')
     and session.state = 'active' and session.wait_event = 'ClientRead'
     and session.query_start < clock_timestamp() - interval '5 s';
 

@@ -4,8 +4,13 @@ from ledger.ledgers as ledger left join ledger.tails as tail using (ledger_id) o
 
 -- name: projections
 select
-    ledger_id, name, position, version, building, failed_position, failed_error, failing_since,
-    extract(epoch from clock_timestamp() - failing_since)::float8, failed_tries,
+    ledger_id, name, position, version, building,
+    building and name in (select ledger.left_rebuilds()), failed_position, failed_error,
+    -- Somebody may have written a time by hand that no datetime can hold.
+    case when failing_since between '1970-01-01' and clock_timestamp() then failing_since
+        when failing_since is not null then clock_timestamp() end,
+    case when isfinite(failing_since) then extract(epoch from clock_timestamp() - failing_since) else 0 end::float8,
+    failed_tries,
     (
         select count(*) from ledger.skips as skip
         where skip.ledger_id = view.ledger_id and skip.name = view.name and skip.retried is null
@@ -17,7 +22,8 @@ select ledger_id, name, position from ledger.subscriptions order by ledger_id, n
 
 -- name: verifications
 select distinct on (ledger_id) ledger_id, verified_at, first, last, head, findings
-from ledger.verifications order by ledger_id, verified_at desc;
+from ledger.verifications where verified_at between '1970-01-01' and clock_timestamp() + interval '1 minute'
+order by ledger_id, verified_at desc;
 
 -- name: holders
 -- Who holds a tail: the xmax of a locked row is the transaction that locked it, and that transaction holds a lock on

@@ -11,9 +11,17 @@ select ledger.create_ledger(%s);
 select position, hash, recorded_at from ledger.tails where ledger_id = %s;
 
 -- name: lock_tail
--- An UPDATE, not SELECT FOR UPDATE: whoever holds this row until COMMIT is the only writer of the ledger.
-update ledger.tails set fence = fence + 1 where ledger_id = %s
+-- An UPDATE, not SELECT FOR UPDATE: whoever holds this row until COMMIT is the only writer of the ledger. Not of another
+-- value: any writer could set one that overflows.
+update ledger.tails set fence = fence where ledger_id = %s
 returning position, hash, recorded_at, clock_timestamp();
+
+-- name: tail_holder
+-- The backend that holds a tail: the xmax of a locked row is the transaction that locked it (status.sql says more).
+select held.pid
+from ledger.tails as tail
+join pg_locks as held on held.granted and held.locktype = 'transactionid' and held.transactionid = tail.xmax
+where tail.ledger_id = %s;
 
 -- name: limit_wait
 -- How long the next statement may take, in ms. A role or database may have a limit of its own, which comes back after it.
@@ -22,16 +30,33 @@ select
     set_config('statement_timeout', %s, true);
 
 -- name: lock_tail_in_time
-update ledger.tails set fence = fence + 1 where ledger_id = %s
+update ledger.tails set fence = fence where ledger_id = %s
 returning
     position, hash, recorded_at, clock_timestamp(),
     set_config('statement_timeout', current_setting('ledger.own_limit'), true);
 
 -- name: insert
+-- A writer may not read the table, so it gets back what this very statement was given, for the row that it inserted.
 insert into ledger.audit_logs (
     id, occurred_at, actor, actor_type, action, resource_type, resource_id, before, after, metadata,
     salt, body_hash, ledger_id, position, recorded_at, prev_hash, hash
-) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);
+) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+returning %s::bigint, %s::uuid, %s::bytea;
+
+-- name: insert_alone
+-- The same in a transaction of its own. The condition is asked first, once, and sets what session.sql does in others.
+insert into ledger.audit_logs (
+    id, occurred_at, actor, actor_type, action, resource_type, resource_id, before, after, metadata,
+    salt, body_hash, ledger_id, position, recorded_at, prev_hash, hash
+)
+select
+    %s::uuid, %s::timestamptz, %s, %s, %s, %s, %s, %s::json, %s::json, %s::json,
+    %s::bytea, %s::bytea, %s::int, %s::bigint, %s::timestamptz, %s::bytea, %s::bytea
+where set_config('lock_timeout', %s, true) is not null
+    and (
+        current_setting('synchronous_commit') <> 'off' or set_config('synchronous_commit', 'on', true) is not null
+    )
+returning %s::bigint, %s::uuid, %s::bytea;
 
 -- name: insert_after
 -- Locks the tail, and where it is the one that the entry was made for, records the entry in the same round trip; but not
@@ -45,7 +70,7 @@ with entry (
         %s::bytea, %s::bytea, %s::int, %s::bigint, %s::timestamptz, %s::bytea, %s::bytea
     )
 ), tail as (
-    update ledger.tails set fence = fence + 1 where ledger_id = (select ledger_id from entry)
+    update ledger.tails set fence = fence where ledger_id = (select ledger_id from entry)
     returning position, hash, recorded_at, clock_timestamp() as now
 ), added as (
     insert into ledger.audit_logs (
@@ -57,13 +82,29 @@ with entry (
         and entry.recorded_at > statement_timestamp() - interval '4 seconds'
     returning 1
 )
-select position, hash, recorded_at, now, exists (select from added) from tail;
+select tail.position, tail.hash, tail.recorded_at, tail.now, entry.position, entry.id, entry.hash
+from tail left join entry on exists (select from added);
+
+-- name: copy_alone
+-- Before `copy`, in a transaction of its own: what session.sql sets in others.
+select
+    set_config('lock_timeout', '{lock_timeout}', true),
+    set_config(
+        'synchronous_commit',
+        case current_setting('synchronous_commit') when 'off' then 'on' else current_setting('synchronous_commit') end,
+        true
+    ),
+    set_config('tcp_keepalives_idle', '5', true),
+    set_config('tcp_keepalives_interval', '2', true),
+    set_config('tcp_keepalives_count', '3', true);
 
 -- name: copy
+-- The tail is the last of these entries until this transaction ends, whoever else appends.
 copy ledger.audit_logs (
     id, occurred_at, actor, actor_type, action, resource_type, resource_id, before, after, metadata,
     salt, body_hash, ledger_id, position, recorded_at, prev_hash, hash
 ) from stdin (format binary);
+select position, encode(hash, 'hex') from ledger.tails where ledger_id = {ledger_id};
 
 -- What an appender asks of entries that its role may not read.
 
@@ -75,12 +116,16 @@ select
     position, id, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id, hash, erased
 from ledger.recorded(%s, %s);
 
--- name: differences
-select number, field from ledger.differences(%s, %s, %s, %s, %s) where field is not null;
+-- name: first_difference
+select ledger.first_difference(%s, %s, %s, %s, %s);
 
 -- name: read
+-- A time that no datetime can hold, which only a forged entry has, is null.
 select
-    position, id, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id,
+    position, id,
+    case when recorded_at >= '0001-01-01 00:00+00' and recorded_at < '10000-01-01 00:00+00' then recorded_at end,
+    case when occurred_at >= '0001-01-01 00:00+00' and occurred_at < '10000-01-01 00:00+00' then occurred_at end,
+    actor, actor_type, action, resource_type, resource_id,
     before::text, after::text, metadata::text, salt, body_hash, prev_hash, hash
 from ledger.entries where ledger_id = %s and position > %s and position <= %s order by position limit %s;
 
@@ -99,14 +144,17 @@ select hash from ledger.entries where ledger_id = %s and position = %s;
 select position, hash from ledger.entries where ledger_id = %s and position = any(%s);
 
 -- name: open_epoch
-update ledger.tails set epoch = epoch + 1 where ledger_id = %s returning epoch;
+select ledger.open_epoch(%s);
 
 -- name: slowest_reader
--- Trimming never passes what a projection or a consumer group has still to see. But for a projection that stands still
--- a stream would grow for ever: once it goes on, it reads from Postgres.
+-- Trimming never passes what a projection or a consumer group has still to see. But for one that stands still, or whose
+-- worker was not seen for a week, a stream would grow for ever: once it goes on, it reads from Postgres.
 select least(
-    (select min(position) from ledger.projections where ledger_id = %s and not building and failed_position is null),
-    (select min(position) from ledger.subscriptions where ledger_id = %s)
+    (
+        select min(position) from ledger.projections
+        where ledger_id = %s and not building and failed_position is null and updated_at > now() - interval '7 days'
+    ),
+    (select min(position) from ledger.subscriptions where ledger_id = %s and updated_at > now() - interval '7 days')
 );
 
 -- name: subscribe
@@ -127,6 +175,13 @@ select exists (select from ledger.audit_logs where ledger_id = %s and position >
 
 -- name: subscriptions
 select name, position from ledger.subscriptions where ledger_id = %s order by name;
+
+-- name: set_subscription
+insert into ledger.subscriptions (ledger_id, name, position) values (%s, %s, %s)
+on conflict (ledger_id, name) do update set position = excluded.position, updated_at = now();
+
+-- name: delete_subscription
+delete from ledger.subscriptions where ledger_id = %s and name = %s;
 
 -- name: save_subscription
 -- Only where the stream's epoch and hash are the ledger's: it may be ahead of a database that was set back.

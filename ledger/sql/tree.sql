@@ -1,8 +1,7 @@
 -- The Merkle tree's tiles and the signed checkpoints.
 
--- name: begin
+-- name: search_path
 -- Whoever set this database's search_path must not decide which functions and operators are called here.
-begin isolation level read committed read write;
 set local search_path = pg_catalog, pg_temp;
 
 -- name: lock
@@ -24,29 +23,23 @@ from unnest(%s::smallint[], %s::bigint[]) as wanted (level, index)
 join ledger.tiles as tile on tile.ledger_id = %s and tile.level = wanted.level and tile.index = wanted.index;
 
 -- name: write_tiles
-insert into ledger.tiles (ledger_id, level, index, hashes)
-select %s, wider.level, wider.index, wider.hashes
-from unnest(%s::smallint[], %s::bigint[], %s::bytea[]) as wider (level, index, hashes)
-on conflict (ledger_id, level, index) do update set hashes = excluded.hashes
-where tiles.hashes <> excluded.hashes;
+select ledger.write_tiles(%s, %s::smallint[], %s::bigint[], %s::bytea[]);
 
 -- name: newest_kept
+-- Of one log's name, or of any.
 select size, root, note, signed_at from ledger.checkpoints
-where ledger_id = %s and size <= %s order by size desc limit 1;
+where ledger_id = %s and size <= %s and origin = coalesce(%s, origin) order by size desc, signed_at limit %s;
 
 -- name: all_kept
 select size, root, note, signed_at from ledger.checkpoints
-where ledger_id = %s and size > %s order by size limit %s;
+where ledger_id = %s and size > %s order by size fetch first %s rows with ties;
 
 -- name: kept_at
-select size, root, note, signed_at from ledger.checkpoints where ledger_id = %s and size = %s;
+select size, root, note, signed_at from ledger.checkpoints
+where ledger_id = %s and size = %s and origin = coalesce(%s, origin) order by signed_at;
 
 -- name: keep
-insert into ledger.checkpoints (ledger_id, size, root, note) values (%s, %s, %s, %s)
-on conflict (ledger_id, size) do nothing;
+select ledger.keep_checkpoint(%s, %s, %s, %s);
 
--- name: lock_kept
-select note from ledger.checkpoints where ledger_id = %s and size = %s for update;
-
--- name: add_signatures
-update ledger.checkpoints set note = note || %s where ledger_id = %s and size = %s;
+-- name: stands
+select ledger.tree_stands(%s, %s::jsonb)::text;

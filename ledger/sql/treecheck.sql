@@ -15,7 +15,11 @@ select hashes from ledger.tiles where ledger_id = %s and level = %s and index = 
 
 -- name: kept
 select size, root, note from ledger.checkpoints
-where ledger_id = %s and size > %s and size <= %s order by size limit %s;
+where ledger_id = %s and size > %s and size <= %s order by size, origin fetch first %s rows with ties;
 
 -- name: has_kept
 select exists (select from ledger.checkpoints where ledger_id = %s);
+
+-- name: rebuilds
+select position, actor from {}
+where ledger_id = %s and resource_type = %s and resource_id = %s and action = %s order by position desc limit %s;

@@ -4,7 +4,8 @@
 update ledger.projections as view
 set
     failing_since = case when view.failed_position = said.position then view.failing_since else now() end,
-    failed_tries = said.counts + case when view.failed_position = said.position then view.failed_tries else 0 end,
+    failed_tries = said.counts + case
+        when view.failed_position = said.position then least(view.failed_tries, 1000000) else 0 end,
     failed_position = said.position,
     failed_error = said.error
 from (values (%s::bigint, %s::text, %s::int)) as said (position, error, counts)

@@ -1,7 +1,19 @@
 -- name: begin
 -- Whoever set this database's search_path must not decide which functions and operators are called here.
+-- What Postgres prints of definitions depends on the rest. SET takes no snapshot, which a worker is still to be given.
 begin isolation level repeatable read read only;
 set local search_path = pg_catalog, pg_temp;
+set local row_security = on;
+set local standard_conforming_strings = on;
+set local transform_null_equals = off;
+set local quote_all_identifiers = off;
+set local array_nulls = on;
+set local datestyle = 'ISO, MDY';
+set local intervalstyle = postgres;
+set local timezone = 'UTC';
+set local bytea_output = hex;
+set local extra_float_digits = 1;
+set local lock_timeout = '60s';
 set local statement_timeout = 0;
 set local idle_in_transaction_session_timeout = 0
 
@@ -27,9 +39,10 @@ select
 from {} where ledger_id = %s and position between %s and %s order by position;
 
 -- name: newest
+-- Without its body, which may be damaged where the rest is not.
 select
     position, id, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id,
-    before, after, metadata, salt, body_hash, prev_hash, hash
+    null::json, null::json, null::json, null::bytea, body_hash, prev_hash, hash
 from {} where ledger_id = %s and position between %s and %s order by position desc limit 1;
 
 -- name: next_position
@@ -40,6 +53,30 @@ select position from {} where ledger_id = %s and position >= %s order by positio
 select resource_id, max(position) from {}
 where ledger_id = %s and resource_type = %s and resource_id = any(%s::text[]) and action = %s
 group by resource_id;
+
+-- name: first_erasures
+-- The first erasure of each of these entries, after that entry.
+select resource_id, min(position) filter (where position > resource_id::bigint) from {}
+where ledger_id = %s and resource_type = %s and resource_id = any(%s::text[]) and action = %s
+group by resource_id;
+
+-- name: targets
+select position, action, resource_type, resource_id, salt is not null from {}
+where ledger_id = %s and position = any(%s::bigint[]);
+
+-- name: standing
+-- What was held and left out at a position, as the entries that began it.
+select placed, 'ledger.hold_placed', resource_type, resource_id from ledger.holds
+where ledger_id = %s and %s between placed + 1 and coalesce(released, 9223372036854775807)
+union all
+select skipped, 'ledger.entry_skipped', 'ledger.skip', name || ':' || position from ledger.skips
+where ledger_id = %s and %s between skipped + 1 and coalesce(retried, 9223372036854775807);
+-- name: mismatched
+-- The erasures of bodies that were not those of their envelopes: these entries', and no others.
+select resource_id, position, actor, metadata ->> 'mismatched' from {}
+where ledger_id = %s and resource_type = %s and resource_id = any(%s::text[]) and action = %s
+    and position > resource_id::bigint and metadata ->> 'mismatched' is not null
+order by position;
 
 -- name: false_marks
 -- What stands in the tables of legal holds and of skips, and no entries say.
@@ -111,172 +148,3 @@ order by present.ledger_id limit 1000;
 -- name: record
 insert into ledger.verifications (ledger_id, first, last, head, findings) values (%s, %s, %s, %s, %s)
 on conflict do nothing;
-
--- name: unprotected
--- What the schema sets up against changes, compared with what there is: one row for each difference. The definitions
--- are as Postgres prints them with the search_path that `begin` sets.
-with tables (name) as (
-    values
-        ('ledger.audit_logs'), ('ledger.tails'), ('ledger.ledgers'), ('ledger.holds'), ('ledger.skips'),
-        ('ledger.tiles'), ('ledger.checkpoints')
-),
-triggers (tablename, name, definition) as (
-    values
-        ('ledger.audit_logs', 'move_tail',
-            'CREATE TRIGGER move_tail AFTER INSERT ON ledger.audit_logs'
-            ' REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION ledger.move_tail()'),
-        ('ledger.audit_logs', 'append_only',
-            'CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON ledger.audit_logs'
-            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change(''ledger.entry_erased'')'),
-        ('ledger.audit_logs', 'only_bodies',
-            'CREATE TRIGGER only_bodies BEFORE UPDATE ON ledger.audit_logs'
-            ' FOR EACH ROW WHEN ((current_setting(''ledger.own''::text, true) <> ''''::text))'
-            ' EXECUTE FUNCTION ledger.refuse_more_than_bodies()'),
-        ('ledger.audit_logs', 'own_actions',
-            'CREATE TRIGGER own_actions AFTER INSERT ON ledger.audit_logs'
-            ' FOR EACH ROW WHEN ((new.action ^@ ''ledger.''::text)) EXECUTE FUNCTION ledger.refuse_own_action()'),
-        ('ledger.holds', 'append_only',
-            'CREATE TRIGGER append_only'
-            ' BEFORE DELETE OR UPDATE OF ledger_id, resource_type, resource_id, placed OR TRUNCATE ON ledger.holds'
-            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()'),
-        ('ledger.holds', 'placed_by_entries',
-            'CREATE TRIGGER placed_by_entries BEFORE INSERT ON ledger.holds'
-            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change(''ledger.hold_placed'')'),
-        ('ledger.holds', 'released_by_entries',
-            'CREATE TRIGGER released_by_entries BEFORE UPDATE ON ledger.holds'
-            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change(''ledger.hold_released'')'),
-        ('ledger.skips', 'append_only',
-            'CREATE TRIGGER append_only'
-            ' BEFORE DELETE OR UPDATE OF ledger_id, name, "position", skipped OR TRUNCATE ON ledger.skips'
-            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()'),
-        ('ledger.skips', 'skipped_by_entries',
-            'CREATE TRIGGER skipped_by_entries BEFORE INSERT ON ledger.skips'
-            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change(''ledger.entry_skipped'')'),
-        ('ledger.skips', 'retried_by_entries',
-            'CREATE TRIGGER retried_by_entries BEFORE UPDATE ON ledger.skips'
-            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change(''ledger.entry_retried'')'),
-        ('ledger.ledgers', 'append_only',
-            'CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON ledger.ledgers'
-            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()'),
-        ('ledger.tails', 'append_only',
-            'CREATE TRIGGER append_only BEFORE DELETE OR TRUNCATE ON ledger.tails'
-            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()'),
-        ('ledger.tails', 'moved_by_entries',
-            'CREATE TRIGGER moved_by_entries BEFORE UPDATE OF ledger_id, "position", hash, recorded_at ON ledger.tails'
-            ' FOR EACH ROW WHEN ((pg_trigger_depth() = 0)) EXECUTE FUNCTION ledger.refuse_change()'),
-        ('ledger.tiles', 'append_only',
-            'CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OF ledger_id, level, index OR TRUNCATE ON ledger.tiles'
-            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_tree_change()'),
-        ('ledger.tiles', 'grow_only',
-            'CREATE TRIGGER grow_only BEFORE UPDATE ON ledger.tiles'
-            ' FOR EACH ROW EXECUTE FUNCTION ledger.grow_tile()'),
-        ('ledger.checkpoints', 'append_only',
-            'CREATE TRIGGER append_only'
-            ' BEFORE DELETE OR UPDATE OF ledger_id, size, root, signed_at OR TRUNCATE ON ledger.checkpoints'
-            ' FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_tree_change()'),
-        ('ledger.checkpoints', 'add_only',
-            'CREATE TRIGGER add_only BEFORE UPDATE ON ledger.checkpoints'
-            ' FOR EACH ROW EXECUTE FUNCTION ledger.add_signatures()')
-),
-constraints (tablename, name, definition) as (
-    values
-        ('ledger.audit_logs', 'one_entry_per_position', 'PRIMARY KEY (ledger_id, "position")'),
-        ('ledger.audit_logs', 'one_entry_per_id', 'UNIQUE (ledger_id, id)'),
-        ('ledger.audit_logs', 'entry_format',
-            'CHECK ((("position" >= 1) AND (octet_length(hash) = 32) AND (octet_length(prev_hash) = 32)'
-            ' AND (octet_length(body_hash) = 32) AND ((resource_type IS NULL) = (resource_id IS NULL))'
-            ' AND (COALESCE(octet_length(salt), (16 + num_nonnulls(before, after, metadata))) = 16)))'),
-        ('ledger.holds', 'holds_pkey', 'PRIMARY KEY (ledger_id, placed)'),
-        ('ledger.holds', 'released_after_placed', 'CHECK ((released > placed))'),
-        ('ledger.skips', 'skips_pkey', 'PRIMARY KEY (ledger_id, skipped)'),
-        ('ledger.skips', 'skip_order', 'CHECK (((skipped > "position") AND (retried > skipped)))'),
-        ('ledger.tiles', 'tiles_pkey', 'PRIMARY KEY (ledger_id, level, index)'),
-        ('ledger.tiles', 'tile_format',
-            'CHECK ((((level >= 0) AND (level <= 7)) AND (index >= 0) AND ((octet_length(hashes) >= 32)'
-            ' AND (octet_length(hashes) <= 8192)) AND ((octet_length(hashes) %% 32) = 0)))'),
-        ('ledger.checkpoints', 'checkpoints_pkey', 'PRIMARY KEY (ledger_id, size)'),
-        ('ledger.checkpoints', 'checkpoint_format',
-            'CHECK (((size >= 0) AND (octet_length(root) = 32)'
-            ' AND (split_part(note, chr(10), 2) = (size)::text)'
-            ' AND (split_part(note, chr(10), 3) = encode(root, ''base64''::text))))')
-),
--- The same constraints in other words: a BETWEEN that comes first loses its parentheses when a dump is restored.
-restored (tablename, name, definition) as (
-    values
-        ('ledger.tiles', 'tile_format',
-            'CHECK (((level >= 0) AND (level <= 7) AND (index >= 0) AND ((octet_length(hashes) >= 32)'
-            ' AND (octet_length(hashes) <= 8192)) AND ((octet_length(hashes) %% 32) = 0)))')
-),
--- From the package's migrations; the settings of each are lines of one text.
-functions (name, source, as_owner, settings) as (
-    select name, source, as_owner, string_to_array(nullif(settings, ''), e'\n')
-    from unnest(%s::text[], %s::text[], %s::boolean[], %s::text[]) as source (name, source, as_owner, settings)
-),
-differences (detail) as (
-    select format('trigger %%s on %%s is %%s', wanted.name, wanted.tablename, case
-        when found.oid is null then 'missing'
-        when pg_get_triggerdef(found.oid) <> wanted.definition then 'not the one of the schema'
-        when found.tgenabled = 'D' then 'disabled'
-        else 'not enabled ALWAYS'
-    end)
-    from triggers as wanted
-    left join pg_trigger as found
-        on found.tgrelid = to_regclass(wanted.tablename) and found.tgname = wanted.name and not found.tgisinternal
-    where found.oid is null or found.tgenabled <> 'A' or pg_get_triggerdef(found.oid) <> wanted.definition
-    union all
-    -- A BEFORE ROW trigger can change or swallow what is written.
-    select format('trigger %%s on %%s is not of the schema and can change what is written', found.tgname, tables.name)
-    from tables
-    join pg_trigger as found on found.tgrelid = to_regclass(tables.name)
-    where not found.tgisinternal and found.tgenabled <> 'D' and found.tgtype & 3 = 3
-        and (tables.name, found.tgname) not in (select tablename, name from triggers)
-    union all
-    select format('constraint %%s on %%s is %%s', wanted.name, wanted.tablename, case
-        when found.oid is null then 'missing'
-        when not found.convalidated then 'not valid'
-        else 'not the one of the schema'
-    end)
-    from constraints as wanted
-    left join pg_constraint as found on found.conrelid = to_regclass(wanted.tablename) and found.conname = wanted.name
-    where found.oid is null or not found.convalidated
-        or (wanted.tablename, wanted.name, pg_get_constraintdef(found.oid)) not in (
-            select tablename, name, definition from constraints
-            union all
-            select tablename, name, definition from restored
-        )
-    union all
-    select format('function %%s is %%s', wanted.name, case
-        when found.oid is null then 'missing'
-        when found.prosrc <> wanted.source then 'not the one of the schema: its source differs'
-        when found.prosecdef <> wanted.as_owner then
-            case when wanted.as_owner then 'not SECURITY DEFINER' else 'SECURITY DEFINER' end
-        else 'not the one of the schema: its language or settings differ'
-    end)
-    from functions as wanted
-    left join pg_proc as found
-        on found.pronamespace = to_regnamespace('ledger') and 'ledger.' || found.proname = wanted.name
-    where found.oid is null or found.prosrc <> wanted.source or found.prosecdef <> wanted.as_owner
-        or found.prolang <> (select oid from pg_language where lanname = 'plpgsql')
-        or found.proconfig is distinct from wanted.settings
-    union all
-    select format('table %%s is %%s', tables.name, case
-        when found.oid is null then 'missing'
-        when found.relkind not in ('r', 'p') then 'not a table'
-        when found.relpersistence = 'u' then 'UNLOGGED: a crash empties it'
-        else 'temporary'
-    end)
-    from tables
-    left join pg_class as found on found.oid = to_regclass(tables.name)
-    where found.oid is null or found.relkind not in ('r', 'p') or found.relpersistence <> 'p'
-    union all
-    select format('rule %%s on %%s changes what statements do', rewrite.rulename, tables.name)
-    from tables
-    join pg_rewrite as rewrite on rewrite.ev_class = to_regclass(tables.name)
-    where rewrite.rulename <> '_RETURN'
-    union all
-    select format('table %%s inherits from %%s: its rows pass for that table''s', child.inhrelid::regclass, tables.name)
-    from tables
-    join pg_inherits as child on child.inhparent = to_regclass(tables.name)
-    join pg_class as parent on parent.oid = child.inhparent and parent.relkind = 'r'
-)
-select detail from differences order by detail;

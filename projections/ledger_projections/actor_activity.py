@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 
 import msgspec
 
-from ledger import Entry, Plan, Projection, Query, Writes
+from ledger import Entry, Plan, Projection, Query, Writes, read_views
 from ledger_projections.jsontext import write
 from ledger_projections.statements import checked_limit, checked_text, statements
 
@@ -48,9 +48,11 @@ def activity(ledger: tuple[int, str], actor: str | None = None, *, limit: int | 
     """
     most = None if limit is None else checked_limit(limit)
     if actor is None:
-        rows = yield Query(SQL["of_all"], (ledger[0], most))
+        rows = yield from read_views(["actor_activity"], Query(SQL["of_all"], (ledger[0], most)))
     else:
-        rows = yield Query(SQL["of_actor"], (ledger[0], checked_text("actor", actor), most))
+        rows = yield from read_views(
+            ["actor_activity"], Query(SQL["of_actor"], (ledger[0], checked_text("actor", actor), most))
+        )
     return [Activity(*row) for row in rows]
 
 

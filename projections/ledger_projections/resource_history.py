@@ -7,7 +7,7 @@ from datetime import datetime
 
 import msgspec
 
-from ledger import Entry, Plan, Projection, Query, Writes
+from ledger import Entry, Plan, Projection, Query, Writes, read_views
 from ledger_projections.diff import Change, changes
 from ledger_projections.jsontext import decoded, read, write
 from ledger_projections.statements import checked_limit, checked_text, statements
@@ -73,5 +73,7 @@ def history(
     Raises UsageError for a type or id that no entry can have, and a limit below 1.
     """
     resource = checked_text("resource_type", resource_type), checked_text("resource_id", resource_id)
-    rows = yield Query(SQL["history"], (ledger[0], *resource, after_position, checked_limit(limit)))
+    rows = yield from read_views(
+        ["resource_history"], Query(SQL["history"], (ledger[0], *resource, after_position, checked_limit(limit)))
+    )
     return [HistoryItem(*row) for row in rows]

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from ledger import Entry, Plan, Projection, Query, Writes
+from ledger import Entry, Plan, Projection, Query, Writes, read_views
 from ledger_projections.jsontext import decoded, read, write
 from ledger_projections.statements import checked_text, statements
 
@@ -70,7 +70,7 @@ def state(ledger: tuple[int, str], resource_type: str, resource_id: str) -> Plan
     Raises UsageError for a type or id that no entry can have.
     """
     resource = checked_text("resource_type", resource_type), checked_text("resource_id", resource_id)
-    rows = yield Query(SQL["state"], (ledger[0], *resource))
+    rows = yield from read_views(["resource_state"], Query(SQL["state"], (ledger[0], *resource)))
     return State(*rows[0]) if rows else None
 
 

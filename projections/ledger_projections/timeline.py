@@ -13,7 +13,7 @@ from unicodedata import normalize
 
 from msgspec import Raw
 
-from ledger import Entry, Plan, Projection, Query, UsageError, Writes
+from ledger import Entry, Plan, Projection, Query, UsageError, Writes, read_views
 from ledger_projections.jsontext import read
 from ledger_projections.statements import checked_limit, checked_text, statements
 
@@ -99,7 +99,7 @@ def search(
         given = dict(filters)
         sql = f"{SQL['find_words']} {SQL['page']}"
         params = [ledger_id, words, *(value for part in _PARTS for value in given.get(*part)), most, ledger_id]
-    rows = yield Query(sql, params)
+    rows = yield from read_views(["timeline"], Query(sql, params))
     entries = [Entry(name, *row) for row in rows[:limit]]
     more = len(rows) > limit
     return Page(entries, _cursor(entries[-1].position, asked) if more else None)

@@ -23,10 +23,10 @@ from psycopg.pq import TransactionStatus
 from ledger import drive
 from ledger.effects import (
     Apply,
+    Begin,
     Command,
     CopyIn,
     Effect,
-    InTransaction,
     LuaScript,
     Pipeline,
     Query,
@@ -35,7 +35,7 @@ from ledger.effects import (
     Wait,
 )
 
-_NOWHERE = (Wait, InTransaction)
+_NOWHERE = (Wait,)
 """Effects that reach no server."""
 _ON_FILES = ("os.rename", "os.remove", "os.mkdir")
 _perform, _aperform = drive._perform, drive._aperform
@@ -229,7 +229,7 @@ def _seen(effect: Effect) -> Seen:
     match effect:
         case Pipeline():
             text = "; ".join(query.sql for query in effect.queries)
-        case Query() | CopyIn() | SqlScript() | Stored():
+        case Query() | Begin() | CopyIn() | SqlScript() | Stored():
             text = effect.sql
         case Command():
             text = " ".join(map(str, effect.args))

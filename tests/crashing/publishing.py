@@ -12,7 +12,7 @@ from ledger import Entry, Ledger, relay, stream, subscription
 from ledger.canonical import body, envelope
 from ledger.connections import create_redis_connection
 from ledger.errors import Unavailable, UsageError
-from ledger.parked import hand_out_again
+from ledger.parked import redeliver
 from ledger.relay import Relay, open_epoch
 from ledger.servers import Servers
 from ledger.settings import Settings
@@ -72,22 +72,22 @@ class HandOutAgain(Job):
         world.relay.publish()
         with create_redis_connection(self.settings.redis_url or "") as redis:
             redis.xgroup_create(stream.key("main"), self.name, "$")
-            redis.hset(stream.parked_key("main", self.name), str(self.parked), "5")
+            redis.hset(stream.group_keys("main", self.name).parked, str(self.parked), "5")
 
     def run(self, tell: Tell) -> None:
         with closing(Servers(self.settings)) as servers, suppress(UsageError):  # it is not parked any more
-            again(lambda: servers.run(hand_out_again(MAIN, self.name, self.parked)))
+            again(lambda: servers.run(redeliver(MAIN, self.name, self.parked)))
 
     def look(self, world: World) -> None:
         """It is parked, or it waits to be handed out, or both."""
         with create_redis_connection(self.settings.redis_url or "") as redis:
-            parked = redis.hlen(stream.parked_key("main", self.name))
+            parked = redis.hlen(stream.group_keys("main", self.name).parked)
             waiting = redis.xpending(stream.key("main"), self.name)["pending"]
         assert (parked, waiting) in ((1, 0), (1, 1), (0, 1))
 
     def check(self, world: World, told: Sequence[tuple[Any, ...]]) -> None:
         with create_redis_connection(self.settings.redis_url or "") as redis:
-            assert redis.hlen(stream.parked_key("main", self.name)) == 0
+            assert redis.hlen(stream.group_keys("main", self.name).parked) == 0
             assert redis.xpending(stream.key("main"), self.name)["pending"] == 1
 
 

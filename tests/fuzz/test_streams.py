@@ -103,7 +103,7 @@ def test_no_reader_believes_or_stumbles(ledger: Ledger, published: list[tuple[by
                 client.xadd(key("main"), fields if number == place else dict(sound), id=id_)
             with bounded():
                 assert list(islice(ledger.follow(after=0), len(true))) == true
-                for entry, delivery in zip(true, ledger.subscribe("fuzz"), strict=False):
+                for entry, delivery in zip(true, ledger.subscribe("fuzz", after=0), strict=False):
                     assert receipt_of(delivery.entry) == receipt_of(entry)
                     delivery.ack()
                 _no_fault(cli)
@@ -156,7 +156,7 @@ def test_a_false_entry_that_hides_well(ledger: Ledger, published: list[tuple[byt
         assert list(ledger.follow(after=newest.position - 1, idle=0.2)) == [newest]
         assert asyncio.run(_followed(ledger, newest.position - 1)) == [newest]
         with pytest.raises(ChainBroken, match="not in the database") if is_added else nullcontext():
-            for entry, delivery in zip(true, ledger.subscribe("fuzz-forged"), strict=False):
+            for entry, delivery in zip(true, ledger.subscribe("fuzz-forged", after=0), strict=False):
                 assert receipt_of(delivery.entry) == receipt_of(entry)
                 delivery.ack()
         ledger.run(_forget_group())
@@ -195,7 +195,7 @@ def test_ids_that_no_ledger_has(ledger: Ledger, tmp_path: Path, id_: str) -> Non
 def receipts_of_a_new_group(ledger: Ledger) -> list[Any]:
     count = ledger.tail().position
     try:
-        deliveries = islice(ledger.subscribe("fuzz-ids", idle=0.5), count)
+        deliveries = islice(ledger.subscribe("fuzz-ids", after=0, idle=0.5), count)
         found = []
         for delivery in deliveries:
             found.append(receipt_of(delivery.entry))

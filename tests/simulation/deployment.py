@@ -39,7 +39,7 @@ def prepare(world: World, folder: Path) -> None:
     servers.close()
     with Ledger(world.direct) as ledger:
         for group in (LONE, SHARED):
-            assert not list(ledger.subscribe(group, idle=0.1))
+            assert not list(ledger.subscribe(group, after=0, idle=0.1))
 
 
 def crew(world: World, schedule: Schedule, folder: Path, key: Key, episode: int) -> Crew:

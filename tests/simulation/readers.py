@@ -76,7 +76,9 @@ def _consume(life: Life, group: str) -> None:
         while not life.stop.is_set():
             try:
                 consumed.begin()
-                for delivery in ledger.subscribe(group, claim_after=CLAIM_AFTER, max_tries=MAX_TRIES, idle=IDLE):
+                for delivery in ledger.subscribe(
+                    group, after=0, claim_after=CLAIM_AFTER, max_tries=MAX_TRIES, idle=IDLE
+                ):
                     consumed.got(delivery.entry, delivery.tries)
                     if life.chance.random() > FORGETS:
                         delivery.ack()
@@ -109,7 +111,9 @@ async def _consume_async(life: Life, ledger: AsyncLedger, group: str) -> None:
     while not life.stop.is_set():
         try:
             consumed.begin()
-            async for delivery in ledger.subscribe(group, claim_after=CLAIM_AFTER, max_tries=MAX_TRIES, idle=IDLE):
+            async for delivery in ledger.subscribe(
+                group, after=0, claim_after=CLAIM_AFTER, max_tries=MAX_TRIES, idle=IDLE
+            ):
                 consumed.got(delivery.entry, delivery.tries)
                 if life.chance.random() > FORGETS:
                     await delivery.ack()

@@ -6,10 +6,10 @@ from functools import partial
 from pathlib import Path
 
 from ledger import Ledger, Receipt
-from ledger.canonical import OWN_ACTIONS
 from ledger.checkpointing import Checkpointer
 from ledger.errors import HoldRefused, InvalidSetting, ProjectionFailed, UnderLegalHold
 from ledger.replay import find_projections, rebuild
+from ledger.rules import OWN_ACTIONS
 from ledger.servers import Servers
 from tests.simulation.life import Life
 from tests.simulation.notes import Notes

@@ -1,11 +1,13 @@
 -- Removes the body of the entry that `erasure` names, and records `erasure`. Returns the entry that says so: `erasure`,
--- or the one of before where the body was erased already; then nothing is recorded.
+-- or the one of before where the body was erased already; then nothing is recorded. A body that is not the one that the
+-- envelope names is evidence: it goes only where the erasure says what stood there.
 create function ledger.erase_entry(erasure ledger.audit_logs) returns ledger.audit_logs
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     target ledger.audit_logs;
     done ledger.audit_logs;
     held bigint;
+    digest text;
 begin
     perform set_config('ledger.own', 'ledger.entry_erased', true);
     perform ledger.check_reason(erasure);
@@ -38,6 +40,16 @@ begin
     if held is not null then
         raise exception 'entry % is under the legal hold of entry %: nothing was erased', target.position, held
             using errcode = 'LE008';
+    end if;
+    digest := encode(ledger.hash_of_body(target), 'hex');
+    if decode(digest, 'hex') is distinct from target.body_hash
+        and erasure.metadata ->> 'mismatched' is distinct from digest
+    then
+        raise exception 'the body of entry % is not the one that its envelope names: nothing was erased',
+            target.position using errcode = 'LE011';
+    elsif decode(digest, 'hex') = target.body_hash and erasure.metadata ->> 'mismatched' is not null then
+        raise exception 'the body of entry % is the one that its envelope names', target.position
+            using errcode = 'LE002';
     end if;
     update ledger.audit_logs set before = null, after = null, metadata = null, salt = null
     where ledger_id = target.ledger_id and position = target.position;

@@ -2,13 +2,16 @@
 -- all ledgers, those to come among them.
 create function ledger.grant_role(granted text, grantee text, ledger_ids int[]) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    grants constant text := case granted when 'ledger_reader' then 'readers' when 'ledger_writer' then 'writers' end;
 begin
     perform ledger.check_grant(granted, grantee);
     execute format('grant %I to %I', granted, grantee);
-    if granted = 'ledger_reader' then
-        insert into ledger.readers (ledger_id, role)
-        select id, quote_ident(grantee)::regrole from unnest(coalesce(ledger_ids, array[null::int])) as id
-        on conflict do nothing;
+    if grants is not null then
+        execute format(
+            'insert into ledger.%I (ledger_id, role)'
+            ' select id, $1 from unnest(coalesce($2, array[null::int])) as id on conflict do nothing', grants
+        ) using quote_ident(grantee)::regrole, ledger_ids;
     end if;
 end
 $$;

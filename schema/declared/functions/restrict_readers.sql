@@ -3,7 +3,12 @@
 -- ledgers those are, not once a row.
 create function ledger.restrict_readers(target regclass, variadic unrestricted text[] default '{}') returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    stale name;
 begin
+    for stale in select polname from pg_policy where polrelid = target and polname in ('readable', 'everything') loop
+        execute format('drop policy %I on %s', stale, target);
+    end loop;
     execute format('alter table %s enable row level security', target);
     execute format(
         'create policy readable on %s for select to ledger_reader'

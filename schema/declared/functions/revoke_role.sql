@@ -2,18 +2,23 @@
 create function ledger.revoke_role(granted text, grantee text, ledger_ids int[]) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    reads_all boolean;
+    grants constant text := case granted when 'ledger_reader' then 'readers' when 'ledger_writer' then 'writers' end;
+    has_all boolean;
+    has_more boolean;
 begin
     perform ledger.check_grant(granted, grantee);
-    if granted = 'ledger_reader' then
-        select bool_or(ledger_id is null) into reads_all from ledger.readers where role = quote_ident(grantee)::regrole;
-        if ledger_ids is not null and reads_all then
-            raise exception '% reads all ledgers: revoke the role without naming one, then grant it those that are left',
-                grantee using errcode = '0LP01';
+    if grants is not null then
+        execute format('select bool_or(ledger_id is null) from ledger.%I where role = $1', grants)
+            into has_all using quote_ident(grantee)::regrole;
+        if ledger_ids is not null and has_all then
+            raise exception '% % all ledgers: revoke the role without naming one, then grant it those that are left',
+                grantee, case granted when 'ledger_reader' then 'reads' else 'appends to' end using errcode = '0LP01';
         end if;
-        delete from ledger.readers
-        where role = quote_ident(grantee)::regrole and (ledger_ids is null or ledger_id = any (ledger_ids));
-        if exists (select from ledger.readers where role = quote_ident(grantee)::regrole) then
+        execute format('delete from ledger.%I where role = $1 and ($2 is null or ledger_id = any ($2))', grants)
+            using quote_ident(grantee)::regrole, ledger_ids;
+        execute format('select exists (select from ledger.%I where role = $1)', grants)
+            into has_more using quote_ident(grantee)::regrole;
+        if has_more then
             return;
         end if;
     end if;

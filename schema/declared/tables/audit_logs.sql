@@ -25,6 +25,13 @@ create table ledger.audit_logs (
         and (resource_type is null) = (resource_id is null)
         -- A salt, or (erased) neither salt nor texts.
         and coalesce(octet_length(salt), 16 + num_nonnulls(before, after, metadata)) = 16
+    ),
+    -- The rules of ledger/rules.py.
+    constraint entry_rules check (
+        ledger.keeps_rules(
+            position, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id,
+            before, after, metadata, salt, concat(before, after, metadata)
+        )
     )
 );
 create index audit_logs_by_actor on ledger.audit_logs (ledger_id, actor, position);
@@ -33,6 +40,8 @@ create index audit_logs_by_time on ledger.audit_logs (ledger_id, recorded_at);
 
 create trigger move_tail after insert on ledger.audit_logs
     referencing new table as added for each statement execute function ledger.move_tail();
+create trigger granted_ledger after insert on ledger.audit_logs
+    referencing new table as added for each statement execute function ledger.check_writer();
 create trigger append_only before update or delete or truncate on ledger.audit_logs
     for each statement execute function ledger.refuse_change('ledger.entry_erased');
 -- For what append_only has let through.
@@ -42,6 +51,7 @@ create trigger only_bodies before update on ledger.audit_logs
 create trigger own_actions after insert on ledger.audit_logs
     for each row when (new.action ^@ 'ledger.') execute function ledger.refuse_own_action();
 alter table ledger.audit_logs enable always trigger move_tail;
+alter table ledger.audit_logs enable always trigger granted_ledger;
 alter table ledger.audit_logs enable always trigger append_only;
 alter table ledger.audit_logs enable always trigger only_bodies;
 alter table ledger.audit_logs enable always trigger own_actions;

@@ -5,7 +5,8 @@ create table ledger.checkpoints (
     root bytea not null,
     note text not null,
     signed_at timestamptz not null default now(),
-    primary key (ledger_id, size),
+    origin text not null generated always as (split_part(note, chr(10), 1)) stored,
+    primary key (ledger_id, size, origin),
     constraint checkpoint_format check (
         size >= 0 and octet_length(root) = 32
         and split_part(note, chr(10), 2) = size::text and split_part(note, chr(10), 3) = encode(root, 'base64')
@@ -14,7 +15,7 @@ create table ledger.checkpoints (
 comment on table ledger.checkpoints is 'Signed checkpoints of the Merkle tree: what each ledger has said of itself.';
 
 create trigger append_only before delete or truncate or update of ledger_id, size, root, signed_at on ledger.checkpoints
-    for each statement execute function ledger.refuse_tree_change();
+    for each statement execute function ledger.refuse_tree_change('ledger.tree_rebuilt');
 create trigger add_only before update on ledger.checkpoints
     for each row execute function ledger.add_signatures();
 alter table ledger.checkpoints enable always trigger append_only;
@@ -22,4 +23,3 @@ alter table ledger.checkpoints enable always trigger add_only;
 
 select ledger.restrict_readers('ledger.checkpoints', 'ledger_projector');
 grant select on ledger.checkpoints to ledger_reader, ledger_projector;
-grant insert, update (note) on ledger.checkpoints to ledger_projector;

@@ -10,5 +10,7 @@ create trigger append_only before update or delete or truncate on ledger.ledgers
 -- ALWAYS, here and elsewhere: they fire under session_replication_role = replica too.
 alter table ledger.ledgers enable always trigger append_only;
 
-select ledger.restrict_readers('ledger.ledgers', 'ledger_writer', 'ledger_projector', 'ledger_eraser', 'ledger_admin');
+select ledger.restrict_readers('ledger.ledgers', 'ledger_projector', 'ledger_eraser', 'ledger_admin');
+-- A writer sees its ledgers, and locks the tails of no others.
+create policy writable on ledger.ledgers to ledger_writer using (ledger.may_write(ledger_id, current_user));
 grant select on ledger.ledgers to ledger_writer, ledger_reader, ledger_projector, ledger_eraser, ledger_admin;

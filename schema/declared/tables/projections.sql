@@ -27,6 +27,13 @@ comment on column ledger.projections.failed_position is
 comment on column ledger.projections.failed_tries is
     'How often it failed for a reason that lies in the entry or in the projection, not in the servers.';
 
+create trigger place before insert or update on ledger.projections
+    for each row execute function ledger.check_place();
+create trigger place_of_view before insert or update on ledger.projections
+    for each row execute function ledger.check_checkpoint();
+alter table ledger.projections enable always trigger place;
+alter table ledger.projections enable always trigger place_of_view;
+
 select ledger.restrict_readers('ledger.projections', 'ledger_projector');
 grant select on ledger.projections to ledger_reader;
 grant select, insert, update, delete on ledger.projections to ledger_projector;

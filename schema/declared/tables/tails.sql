@@ -19,7 +19,8 @@ create trigger moved_by_entries before update of ledger_id, position, hash, reco
 alter table ledger.tails enable always trigger append_only;
 alter table ledger.tails enable always trigger moved_by_entries;
 
-select ledger.restrict_readers('ledger.tails', 'ledger_writer', 'ledger_projector', 'ledger_eraser', 'ledger_admin');
+select ledger.restrict_readers('ledger.tails', 'ledger_projector', 'ledger_eraser', 'ledger_admin');
+-- A writer sees its ledgers, and locks the tails of no others.
+create policy writable on ledger.tails to ledger_writer using (ledger.may_write(ledger_id, current_user));
 grant select on ledger.tails to ledger_writer, ledger_reader, ledger_projector, ledger_eraser, ledger_admin;
 grant update (fence) on ledger.tails to ledger_writer, ledger_projector, ledger_eraser, ledger_admin;
-grant update (epoch) on ledger.tails to ledger_admin;

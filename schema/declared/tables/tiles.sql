@@ -16,7 +16,7 @@ comment on table ledger.tiles is 'The Merkle tree over the envelopes (RFC 6962),
 alter table ledger.tiles alter column hashes set storage external;
 
 create trigger append_only before delete or truncate or update of ledger_id, level, index on ledger.tiles
-    for each statement execute function ledger.refuse_tree_change();
+    for each statement execute function ledger.refuse_tree_change('ledger.tree_rebuilt');
 create trigger grow_only before update on ledger.tiles
     for each row execute function ledger.grow_tile();
 alter table ledger.tiles enable always trigger append_only;
@@ -24,4 +24,3 @@ alter table ledger.tiles enable always trigger grow_only;
 
 select ledger.restrict_readers('ledger.tiles', 'ledger_projector');
 grant select on ledger.tiles to ledger_reader, ledger_projector;
-grant insert, update (hashes) on ledger.tiles to ledger_projector;

@@ -9,6 +9,10 @@ create table ledger.verifications (
 );
 comment on table ledger.verifications is 'For status: when each ledger was verified last, and whether it held.';
 
+create trigger place before insert or update on ledger.verifications
+    for each row execute function ledger.check_place();
+alter table ledger.verifications enable always trigger place;
+
 select ledger.restrict_readers('ledger.verifications', 'ledger_projector');
 grant select on ledger.verifications to ledger_reader;
 grant select, insert on ledger.verifications to ledger_projector;

@@ -1,0 +1,63 @@
+"""groups: the consumer groups of a ledger, listed, deleted, set to another position."""
+
+from __future__ import annotations
+
+import click
+
+from ledger.cli.app import Command
+from ledger.cli.connect import opened
+from ledger.cli.output import counted, line, write_json
+from ledger.cli.shared import Shared, pass_shared
+from ledger.cli.text import note, one_line
+
+
+@click.group("groups", invoke_without_command=True)
+@click.pass_context
+def groups_command(context: click.Context) -> None:
+    """List the consumer groups; delete one, or set it to another position.
+
+    Without a command: each group, the position up to which it has dealt with everything, how far behind that is, what
+    it has pending, its dead letters (see 'parked') and its consumers.
+    """
+    if context.invoked_subcommand is None:
+        context.invoke(list_command)
+
+
+@groups_command.command("list", cls=Command)
+@pass_shared
+def list_command(shared: Shared) -> None:
+    """List the consumer groups and where they stand."""
+    with opened(shared) as ledger:
+        found = ledger.groups()
+    if shared.json:
+        write_json([group._asdict() for group in found])
+        return
+    for group in found:
+        behind = f"{group.lag:,} behind" if group.lag else "up to date"
+        more = f"{group.pending} pending, {counted(group.dead_letters, 'dead letter')}"
+        line(one_line(group.name), f"at {group.position}", behind, more, counted(group.consumers, "consumer"))
+    if not found:
+        line("No consumer groups")
+
+
+@groups_command.command("delete", cls=Command)
+@click.argument("name")
+@pass_shared
+def delete_command(shared: Shared, name: str) -> None:
+    """Forget consumer group NAME, its dead letters too. Stop its consumers first: they would make it again."""
+    with opened(shared) as ledger:
+        ledger.delete_group(name)
+    write_json({"deleted": name}) if shared.json else note(f"Deleted group {one_line(name)}")
+
+
+@groups_command.command("reset", cls=Command)
+@click.argument("name")
+@click.option("--after", type=click.IntRange(0), required=True, metavar="POSITION", help="0 for all entries.")
+@pass_shared
+def reset_command(shared: Shared, name: str, after: int) -> None:
+    """Let consumer group NAME go on after a position. What it had pending is forgotten, its dead letters stay."""
+    with opened(shared) as ledger:
+        ledger.reset_group(name, after=after)
+    write_json({"group": name, "after": after}) if shared.json else note(
+        f"Group {one_line(name)} goes on after {after}"
+    )

@@ -1,0 +1,70 @@
+"""Locks that outlast a transaction: of one migrator, of one rebuild of a view.
+
+A session's lock would do, were the session ours: behind a pooler it stays with whoever is lent that session next. So a
+lock is held by a transaction that stays open and does nothing else, on a connection of its own. Postgres takes it back
+when that connection ends, or when its process is silent for too long; so a thread says once a second that it is alive.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from ledger.answering import AnsweringConnection
+from ledger.drive import drive
+from ledger.effects import Pipeline, Plan, Query, Refused, Rollback, sql
+from ledger.errors import LedgerError
+from ledger.silence import end_silent_sessions
+from ledger.store import BEGIN, LOCK_TIMEOUT
+
+SQL = sql("session")
+ALIVE = 1.0
+"""Seconds between two signs of life."""
+
+
+def take(lock: Query) -> Plan[bool]:
+    """Begins the transaction that holds a lock. False where another one holds it.
+
+    Waits for a moment, because the lock of a process that was killed lasts until Postgres has seen that.
+    """
+    try:
+        yield Pipeline((BEGIN, Query(SQL["hold_on"]), Query(SQL["wait_briefly"]), lock))
+    except Refused as refused:
+        if refused.sqlstate != LOCK_TIMEOUT:
+            raise
+        yield Rollback()
+        yield from end_silent_sessions()
+        return False
+    return True
+
+
+@contextmanager
+def kept(connection: AnsweringConnection) -> Iterator[Callable[[], None]]:
+    """Keeps what `take` took on this connection. Gives a function that raises ConnectionLost where it is lost.
+
+    What a lock is for must be sound without it: whoever lost it may find out late.
+    """
+    over = threading.Event()
+
+    def check() -> None:
+        drive(_still_there(), lambda: connection)
+
+    def keep_on() -> None:
+        while not over.wait(ALIVE):
+            try:
+                check()
+            except LedgerError:
+                return  # who needs it finds out
+
+    thread = threading.Thread(target=keep_on, daemon=True)
+    thread.start()
+    try:
+        yield check
+    finally:
+        over.set()
+        thread.join()
+
+
+def _still_there() -> Plan[None]:
+    yield Query(SQL["still_there"])

@@ -1,0 +1,45 @@
+"""A row of the ledger's own table as it is stored, whatever it holds, and what is wrong with it by itself. Pure."""
+
+from __future__ import annotations
+
+from ledger.canonical import body_bytes, digest, envelope_from, timestamp_from, uuid_text
+from ledger.findings import Link
+from ledger.rules import Columns
+
+
+class Record(Columns):
+    """A row as it is stored."""
+
+    __slots__ = ()
+
+    def envelope(self, ledger: str) -> bytes | None:
+        """The envelope's bytes; None where a NULL or a time outside the years 0001-9999 leaves it without one."""
+        try:
+            return envelope_from(
+                ledger,
+                self.position,
+                uuid_text(self.id),
+                timestamp_from(self.recorded),
+                timestamp_from(self.occurred),
+                *self[4:9],
+                self.body_hash,
+                self.prev_hash,
+            )
+        except (AttributeError, OverflowError, TypeError):
+            return None
+
+    def body(self) -> bytes | None:
+        """The body's bytes; None where it was erased."""
+        return None if self.salt is None else body_bytes(self.before, self.after, self.metadata, self.salt)
+
+    def link(self, envelope: bytes | None) -> Link:
+        """What the next entry is judged by. envelope: this one's."""
+        return Link(self.position, self.hash, None if envelope is None else digest(envelope), self.recorded)
+
+    def body_flaw(self) -> str | None:
+        """What is wrong with a body that stands, or with what is left of one; None where nothing is."""
+        body = self.body()
+        if body is None:
+            left = self[9:12] != (None, None, None)
+            return "its salt was removed, but not all of its body" if left else None
+        return None if digest(body) == self.body_hash else "its body is not the one that its envelope names"

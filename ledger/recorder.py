@@ -1,0 +1,123 @@
+"""A ledger in memory, for the unit tests of applications: it takes what a Ledger takes, and keeps what was said.
+
+    recorder = Recorder()
+    send_invoice("inv_7", ledger=recorder)
+    assert [each.action for each in recorder.events] == ["invoice.sent"]
+
+Events are checked, encoded, chained and compared with their repeats by the same code as a Ledger's. What needs a
+database is not here: transactions (an append with `connection=` stands, whatever becomes of it), reading, verifying.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterable, Iterable
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from ledger import chain
+from ledger.async_client import pull
+from ledger.canonical import Draft
+from ledger.chain import Link
+from ledger.errors import ConditionFailed, IdempotencyConflict
+from ledger.events import GENESIS, Appended, Event, Receipt, Tail, Unchanged
+from ledger.gathering import Gathering, receipt_of
+from ledger.repeats import Outcome, Repeat, twins
+from ledger.settings import check_ledger_name
+from ledger.store import Condition
+from ledger.writer import prepare
+
+
+class Recorder:
+    """`append`, `append_many` and `tail` of a Ledger. events: what was recorded, in order, as it would be read."""
+
+    def __init__(self, name: str = "main") -> None:
+        self.name = check_ledger_name(name)
+        self.events: list[Event] = []
+        self._links: dict[UUID, Link] = {}
+        self._tail = Tail(0, GENESIS, datetime.min.replace(tzinfo=UTC))
+        self._lock = threading.Lock()
+
+    def append(self, event: Event, *, connection: Any = None, expect: Condition | None = None) -> Receipt:
+        """As Ledger.append. Raises InvalidEvent, IdempotencyConflict, ConditionFailed."""
+        return receipt_of(self._record(prepare(event, self.name), expect))
+
+    def append_many(self, events: Iterable[Event], *, connection: Any = None) -> Appended:
+        """As Ledger.append_many."""
+        gathering = Gathering(self.name)
+        source = iter(events)
+        while not gathering.failed and (drafts := gathering.pull(source)):
+            self._record_all(gathering, drafts)
+        return gathering.result()
+
+    def tail(self) -> Tail:
+        """Position, hash and time of the newest event."""
+        return self._tail
+
+    def _record_all(self, gathering: Gathering, drafts: Iterable[Draft]) -> None:
+        for draft in drafts:
+            if not gathering.failed:
+                gathering.add([self._record(draft, None)])
+
+    def _record(self, draft: Draft, expect: Condition | None) -> Outcome:
+        with self._lock:
+            first = self._links.get(draft.id)
+            if first is not None:
+                if _is_repeat(draft, first.draft):
+                    return Repeat(first.receipt)
+                return IdempotencyConflict(
+                    f"id {draft.id} was recorded at position {first.position} with other content"
+                )
+            self._check(expect)
+            [link] = chain.extend(self._tail, [draft], datetime.now(UTC))
+            self._tail = Tail(link.position, link.hash, link.recorded_at)
+            self._links[draft.id] = link
+            self.events.append(_as_read(draft))
+            return link
+
+    def _check(self, expect: Condition | None) -> None:
+        if isinstance(expect, Unchanged):
+            for position, event in enumerate(self.events, start=1):
+                if position > expect.since and (event.resource_type, event.resource_id) == expect[:2]:
+                    raise ConditionFailed(
+                        f"{expect[0]}:{expect[1]} changed at position {position}, after {expect.since}"
+                    )
+        elif expect is not None and expect != self._tail.position:
+            raise ConditionFailed(f"the ledger stands at position {self._tail.position}, not at {expect}")
+
+
+class AsyncRecorder(Recorder):
+    """`Recorder`, awaited: in place of an AsyncLedger."""
+
+    async def append(  # type: ignore[override]
+        self, event: Event, *, connection: Any = None, expect: Condition | None = None
+    ) -> Receipt:
+        return super().append(event, expect=expect)
+
+    async def append_many(  # type: ignore[override]
+        self, events: Iterable[Event] | AsyncIterable[Event], *, connection: Any = None
+    ) -> Appended:
+        gathering = Gathering(self.name)
+        source = aiter(events) if isinstance(events, AsyncIterable) else iter(events)
+        while not gathering.failed and (drafts := await pull(source, gathering)):
+            self._record_all(gathering, drafts)
+        return gathering.result()
+
+    async def tail(self) -> Tail:  # type: ignore[override]
+        return super().tail()
+
+
+def _is_repeat(draft: Draft, first: Draft) -> bool:
+    """Does it say what the first one said? An occurred_at that was not given is not compared."""
+    if draft.event.occurred_at is None:
+        first = msgspec.structs.replace(first, event=msgspec.structs.replace(first.event, occurred_at=None))
+    return twins(draft, first)
+
+
+def _as_read(draft: Draft) -> Event:
+    texts = {"before": draft.before, "after": draft.after, "metadata": draft.metadata}
+    bodies = {name: None if text is None else msgspec.json.decode(text) for name, text in texts.items()}
+    return msgspec.structs.replace(draft.event, **bodies)
