@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.simulation.episode import Played
-from tests.simulation.faults import POSTGRES, REDIS
+from tests.simulation.faults import HOSTILE, POOLER, POSTGRES, REDIS
 from tests.simulation.notes import all_lines
 
 KINDS = ("lost", "doubled", "misordered", "false", "other")
@@ -86,7 +86,7 @@ class Report:
 
 def _all_faults() -> set[str]:
     """By the names that are counted: processes by their trade."""
-    return {*REDIS, *POSTGRES, "clock stepped", "forked"}
+    return {*REDIS, *POSTGRES, *POOLER, *HOSTILE, "clock stepped", "forked"}
 
 
 def _waits(played: Played, folder: Path) -> Iterable[float]:
