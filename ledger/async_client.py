@@ -200,16 +200,15 @@ class AsyncLedger:
         """As Ledger.follow."""
         ref = await self.ref()
         reader = await self._servers.run(reader_after(ref, (await self.tail()).position if after is None else after))
-        begun, has_redis = forks.Begun("follow()"), self.settings.redis_url is not None
+        has_redis = self.settings.redis_url is not None
         quiet, streams = Quiet(idle), Streams(has_redis)
-        async with self._servers.own_redis(begun) if has_redis else nullcontext() as redis_client:
+        async with self._servers.own_redis() if has_redis else nullcontext(lambda: None) as redis_client:
             while not quiet.over:
                 plan = followed(reader, streams, quiet.wait)
-                for entry in await self._servers.run(plan, redis_client):
+                for entry in await self._servers.run(plan, redis_client()):
                     reader.tail = entry.tail
                     if isinstance(entry, Entry):
                         yield entry
-                    begun.check()
                     quiet.broken()
 
     async def subscribe(
@@ -225,20 +224,25 @@ class AsyncLedger:
         idle: float | None = None,
     ) -> AsyncIterator[AsyncDelivery]:
         """As Ledger.subscribe; `await delivery.ack()`."""
-        begun = forks.Begun("subscribe()")
-        subscription = Subscription(
-            await self.ref(), group, consumer,
-            after=after, batch_size=batch_size, actions=actions, claim_after=claim_after, max_tries=max_tries,
-        )  # fmt: skip
         quiet = Quiet(idle)
-        async with self._servers.own_redis(begun) as redis_client:
-            await self._servers.run(subscription.begin(), redis_client)
-            while not quiet.over:
-                for claim in await self._servers.run(subscription.next_claims(quiet.wait), redis_client):
-                    yield AsyncDelivery(claim, subscription, self._servers.run)
-                    begun.check()
-                    quiet.broken()
-            await self._servers.run(subscription.save(), redis_client)
+        async with self._servers.own_redis() as redis_client:
+            while True:
+                # Anew in a child of a fork: as another consumer, to whom other entries are delivered.
+                begun = forks.Begun("subscribe()")
+                subscription = Subscription(
+                    await self.ref(), group, consumer,
+                    after=after, batch_size=batch_size, actions=actions, claim_after=claim_after, max_tries=max_tries,
+                )  # fmt: skip
+                await self._servers.run(subscription.begin(), redis_client())
+                while not quiet.over and not begun.inherited:
+                    for claim in await self._servers.run(subscription.next_claims(quiet.wait), redis_client()):
+                        yield AsyncDelivery(claim, subscription, self._servers.run)
+                        if begun.inherited:  # the parent deals with those that are left
+                            break
+                        quiet.broken()
+                if not begun.inherited:
+                    await self._servers.run(subscription.save(), redis_client())
+                    return
 
     async def groups(self) -> list[Group]:
         """As Ledger.groups."""

@@ -124,8 +124,8 @@ class Checkpointer:
     def run(self, stop: threading.Event, every: float) -> None:
         """A checkpoint every so many seconds until `stop` is set; a server that is away is waited for.
 
-        Where the ledger does not hold it signs nothing, and looks again after growing pauses. No publisher gets again
-        what it took last. Raises what `checkpoint` raises, but Unavailable, ChainBroken and SigningRefused.
+        Before an entry that does not hold it signs nothing, and looks again after growing pauses. No publisher gets
+        again what it took last. Raises what `checkpoint` raises, but Unavailable and ChainBroken.
         """
         self._publishers = [Once(publisher) for publisher in self._publishers]
         done: Checkpointed | None = None
@@ -134,9 +134,8 @@ class Checkpointer:
                 if not self._stops.waits(self.name):
                     done = self._step(done)
                     self._stops.passed(self.name, self.ref)
-            except (ChainBroken, SigningRefused) as error:
-                position = error.position if isinstance(error, ChainBroken) else None
-                self._stops.stopped(self.name, self.ref, error, position=position)
+            except ChainBroken as error:
+                self._stops.stopped(self.name, self.ref, error, position=error.position)
             except Unavailable as error:
                 log.warning("%s; trying again", error)
             stop.wait(every)

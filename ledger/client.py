@@ -232,16 +232,15 @@ class Ledger:
         Raises ChainBroken, StreamDiverged, Unavailable.
         """
         reader = self._servers.run(reader_after(self.ref, self.tail().position if after is None else after))
-        begun, has_redis = forks.Begun("follow()"), self.settings.redis_url is not None
+        has_redis = self.settings.redis_url is not None
         quiet, streams = Quiet(idle), Streams(has_redis)
-        with self._servers.own_redis(begun) if has_redis else nullcontext() as redis_client:
+        with self._servers.own_redis() if has_redis else nullcontext(lambda: None) as redis_client:
             while not quiet.over:
                 plan = followed(reader, streams, quiet.wait)
-                for entry in self._servers.run(plan, redis_client):
+                for entry in self._servers.run(plan, redis_client()):
                     reader.tail = entry.tail
                     if isinstance(entry, Entry):
                         yield entry
-                    begun.check()
                     quiet.broken()
 
     def subscribe(
@@ -265,20 +264,25 @@ class Ledger:
         entries are acknowledged and not delivered. idle: as in follow.
         Raises UsageError, where `after` is beyond the ledger's end too; ChainBroken, Unavailable.
         """
-        begun = forks.Begun("subscribe()")
-        subscription = Subscription(
-            self.ref, group, consumer,
-            after=after, batch_size=batch_size, actions=actions, claim_after=claim_after, max_tries=max_tries,
-        )  # fmt: skip
         quiet = Quiet(idle)
-        with self._servers.own_redis(begun) as redis_client:
-            self._servers.run(subscription.begin(), redis_client)
-            while not quiet.over:
-                for claim in self._servers.run(subscription.next_claims(quiet.wait), redis_client):
-                    yield Delivery(claim, subscription, self._servers.run)
-                    begun.check()
-                    quiet.broken()
-            self._servers.run(subscription.save(), redis_client)
+        with self._servers.own_redis() as redis_client:
+            while True:
+                # Anew in a child of a fork: as another consumer, to whom other entries are delivered.
+                begun = forks.Begun("subscribe()")
+                subscription = Subscription(
+                    self.ref, group, consumer,
+                    after=after, batch_size=batch_size, actions=actions, claim_after=claim_after, max_tries=max_tries,
+                )  # fmt: skip
+                self._servers.run(subscription.begin(), redis_client())
+                while not quiet.over and not begun.inherited:
+                    for claim in self._servers.run(subscription.next_claims(quiet.wait), redis_client()):
+                        yield Delivery(claim, subscription, self._servers.run)
+                        if begun.inherited:  # the parent deals with those that are left
+                            break
+                        quiet.broken()
+                if not begun.inherited:
+                    self._servers.run(subscription.save(), redis_client())
+                    return
 
     def groups(self) -> list[Group]:
         """The consumer groups of this ledger, and where they stand."""

@@ -222,6 +222,10 @@ def _names_key(entry: Columns) -> bool:
     return entry.resource_type == KEY_TYPE
 
 
+def _names_tree(entry: Columns) -> bool:
+    return entry.resource_type == TREE_TYPE
+
+
 OWN: dict[str, Callable[[Columns], bool]] = {
     ERASED: _names_entry,
     HOLD_PLACED: _names_what_is_held,
@@ -229,6 +233,8 @@ OWN: dict[str, Callable[[Columns], bool]] = {
     KEY_ROTATED: _names_key,
     SKIPPED: _names_skip,
     RETRIED: _names_skip,
+    QUARANTINED: _names_entry,
+    TREE_REBUILT: _names_tree,
 }
 """The ledger's own actions, and whether an entry names the resource that such an action is about (format.md)."""
 
@@ -258,11 +264,13 @@ def _has_own_form(entry: Columns) -> bool:
 _OWN_FORM = f"""
 not action ^@ '{OWN_ACTIONS}' or salt is null or coalesce(
     case
-        when action = '{ERASED}' then resource_type = '{ERASED_TYPE}' and resource_id ~ '^{_POSITION}$'
+        when action in ('{ERASED}', '{QUARANTINED}')
+            then resource_type = '{ERASED_TYPE}' and resource_id ~ '^{_POSITION}$'
         when action in ('{HOLD_PLACED}', '{HOLD_RELEASED}')
             then resource_type <> '{ERASED_TYPE}' or resource_id ~ '^{_POSITION}$'
         when action in ('{SKIPPED}', '{RETRIED}') then resource_type = '{SKIP_TYPE}' and resource_id ~ '^{_SKIP}$'
         when action = '{KEY_ROTATED}' then resource_type = '{KEY_TYPE}'
+        when action = '{TREE_REBUILT}' then resource_type = '{TREE_TYPE}'
         else true
     end
     and case
@@ -270,7 +278,9 @@ not action ^@ '{OWN_ACTIONS}' or salt is null or coalesce(
             then before is null and after is null
             and json_typeof(metadata -> 'old') = 'string' and metadata ->> 'old' <> ''
             and json_typeof(metadata -> 'new') = 'string' and metadata ->> 'new' <> ''
-        when action in ('{ERASED}', '{HOLD_PLACED}', '{HOLD_RELEASED}', '{SKIPPED}', '{RETRIED}')
+        when action in (
+            '{ERASED}', '{HOLD_PLACED}', '{HOLD_RELEASED}', '{SKIPPED}', '{RETRIED}', '{QUARANTINED}', '{TREE_REBUILT}'
+        )
             then before is null and after is null
             and json_typeof(metadata -> 'reason') = 'string'
             and metadata ->> 'reason' ~ {_literal(_NOT_BLANK)}

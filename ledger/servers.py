@@ -193,14 +193,21 @@ class Servers:
         )
 
     @contextmanager
-    def own_redis(self, begun: forks.Begun) -> Iterator[Redis]:
-        """A client for one conversation. A child does not close what its parent goes on using."""
-        client = self.new_redis()
+    def own_redis(self) -> Iterator[Callable[[], Redis]]:
+        """Gives the client of one conversation; in a child of a fork another one, and its parent's stays open."""
+        clients: dict[forks.Process, Redis] = {}
+
+        def client() -> Redis:
+            here = forks.process()
+            if here not in clients:
+                clients[here] = self.new_redis()
+            return clients[here]
+
         try:
             yield client
         finally:
-            if not begun.inherited:
-                client.close()
+            if forks.process() in clients:
+                clients[forks.process()].close()
 
     def close(self) -> None:
         forks.process()
@@ -328,14 +335,21 @@ class AsyncServers:
         return pool
 
     @asynccontextmanager
-    async def own_redis(self, begun: forks.Begun) -> AsyncIterator[AsyncRedis]:
+    async def own_redis(self) -> AsyncIterator[Callable[[], AsyncRedis]]:
         """`Servers.own_redis` for asyncio."""
-        client = self.new_redis()
+        clients: dict[forks.Process, AsyncRedis] = {}
+
+        def client() -> AsyncRedis:
+            here = forks.process()
+            if here not in clients:
+                clients[here] = self.new_redis()
+            return clients[here]
+
         try:
             yield client
         finally:
-            if not begun.inherited:
-                await client.aclose()
+            if forks.process() in clients:
+                await clients[forks.process()].aclose()
 
     async def close(self) -> None:
         forks.process()

@@ -40,13 +40,14 @@ declare
         when not (
             not action ^@ 'ledger.' or salt is null or coalesce(
                 case
-                    when action = 'ledger.entry_erased'
+                    when action in ('ledger.entry_erased', 'ledger.entry_quarantined')
                         then resource_type = 'ledger.entry' and resource_id ~ '^[1-9][0-9]{0,17}$'
                     when action in ('ledger.hold_placed', 'ledger.hold_released')
                         then resource_type <> 'ledger.entry' or resource_id ~ '^[1-9][0-9]{0,17}$'
                     when action in ('ledger.entry_skipped', 'ledger.entry_retried')
                         then resource_type = 'ledger.skip' and resource_id ~ '^[a-z][a-z0-9_]*:[1-9][0-9]{0,17}$'
                     when action = 'ledger.key_rotated' then resource_type = 'ledger.key'
+                    when action = 'ledger.tree_rebuilt' then resource_type = 'ledger.tree'
                     else true
                 end
                 and case
@@ -56,7 +57,7 @@ declare
                         and json_typeof(metadata -> 'new') = 'string' and metadata ->> 'new' <> ''
                     when action in (
                         'ledger.entry_erased', 'ledger.hold_placed', 'ledger.hold_released', 'ledger.entry_skipped',
-                        'ledger.entry_retried'
+                        'ledger.entry_retried', 'ledger.entry_quarantined', 'ledger.tree_rebuilt'
                     )
                         then before is null and after is null
                         and json_typeof(metadata -> 'reason') = 'string'
@@ -72,7 +73,9 @@ begin
         return true;
     end if;
     raise exception 'entry % is refused: it breaks the rule % of the format', "position", broken
-        using errcode = 'check_violation', constraint = broken, schema = 'ledger', table = 'audit_logs',
+        -- Of anybody else's attempt at an own action, what the trigger own_actions would say.
+        using errcode = case when broken = 'own_entry_form' and current_user <> 'ledger_owner' then 'LE005' else '23514' end,
+            constraint = broken, schema = 'ledger', table = 'audit_logs',
             hint = 'docs/format.md, "The rules by name", says what each demands.';
 end
 $$;

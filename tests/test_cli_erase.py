@@ -48,8 +48,8 @@ def test_hold_and_release(cli: Cli, ledger: Ledger) -> None:
     ("arguments", "text"),
     [
         (("erase", "99", *WHO), "there is no entry 99"),
-        (("erase", "0", *WHO), "0 is not in the range"),
-        (("erase", "x", *WHO), "'x' is not a valid"),
+        (("erase", "0", *WHO), "is not a position: a whole number from 1"),
+        (("erase", "x", *WHO), "'x' is not a position"),
         (("erase", "1", "--actor", "user:dpo"), "Missing option '--reason'"),
         (("erase", "1", "--actor", "user:dpo", "--reason", " "), "reason: must say why"),
         (("erase", "1", "--actor", "", "--reason", "x"), "actor: must have 1 to 255 characters"),

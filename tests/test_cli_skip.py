@@ -91,7 +91,7 @@ def test_parked_by_policy(cli: Cli, ledger: Ledger, admin: psycopg.Connection) -
     [
         (("skip", "counting", "4", *WHO), "projection counting does not stand still at entry 4: nothing was recorded"),
         (("skip", "counting", "99", *WHO), "there is no entry 99"),
-        (("skip", "counting", "0", *WHO), "0 is not in the range"),
+        (("skip", "counting", "0", *WHO), "is not a position: a whole number from 1"),
         (("skip", "Counting", "3", *WHO), "projection: must be a projection's name"),
         (("skip", "nowhere:Counting", "3", *WHO), "cannot be loaded"),
         (("skip", "counting", "3", "--actor", "user:ops"), "Missing option '--reason'"),

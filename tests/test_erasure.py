@@ -236,7 +236,7 @@ def writer(ledger: Ledger, admin: psycopg.Connection) -> Iterator[str]:
     """A role that may append, and believes itself cleverer than the setting."""
     admin.execute("drop role if exists ledger_test_writer")
     admin.execute("create role ledger_test_writer")
-    admin.execute("grant ledger_writer to ledger_test_writer")
+    admin.execute("select ledger.grant_role('ledger_writer', 'ledger_test_writer', null)")
     admin.execute("grant select, insert on all tables in schema ledger to ledger_test_writer")
     admin.execute("grant update on ledger.tails, ledger.audit_logs, ledger.holds to ledger_test_writer")
     admin.execute("grant execute on function ledger.insert_own to ledger_test_writer")

@@ -30,6 +30,7 @@ from tests.test_cli_main import AUDITLEDGER, Cli, cli_of
 from tests.test_cli_skip import OWN
 from tests.test_telemetry import worker
 from tests.views import some_events
+from tools import catalog
 
 # ---------------------------------------------------------------------------------------------------------- the tables
 
@@ -245,7 +246,7 @@ def test_a_newer_package_migrates_while_older_clients_append(
     """The newer package is this one with one migration more."""
     url, promises = primary.url(), tmp_path / "promises"
     older = Cli("--database-url", url, "--redis-url", redis_url)
-    newer = _newer_package(tmp_path / "newer")
+    newer = _newer_package(tmp_path / "newer", primary)
     with appender(url, promises), worker(older, "run") as running:
         eventually(lambda: len(promised(promises)) > 20)
         perform.env.update(ADMIN_URL=url, PATH=f"{newer}:{Path(AUDITLEDGER).parent}:{os.environ['PATH']}")
@@ -267,8 +268,8 @@ def test_a_newer_package_migrates_while_older_clients_append(
     assert done.returncode == 0, done.stderr
 
 
-def _newer_package(folder: Path) -> Path:
-    """A folder with a command `auditledger` of a package that knows a migration more."""
+def _newer_package(folder: Path, server: Cluster) -> Path:
+    """A folder with a command `auditledger` of a package that knows a migration more. server: makes its catalog."""
     for part in ("ledger", "projections", "tools"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(schema_folder(), folder / "schema")
@@ -277,6 +278,7 @@ def _newer_package(folder: Path) -> Path:
         "alter table ledger.tails add column more bigint not null default 0;\n"
     )
     subprocess.run([sys.executable, folder / "tools/journal.py"], cwd=folder, check=True, capture_output=True)
+    catalog.record(folder / "schema", server.url("postgres"))
     command = folder / "auditledger"
     command.write_text(
         f"#!{sys.executable}\nimport sys\nsys.path[:0] = [{str(folder)!r}, {str(folder / 'projections')!r}]\n"

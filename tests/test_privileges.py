@@ -18,7 +18,7 @@ from tests.views import project, some_events
 FORBIDDEN, OWN_ACTION = "42501", "LE005"
 NEVER = ("55000", "42809", "0A000", "428C9")
 """Of a view, or a generated column: what nobody can do."""
-CALLABLE = {"recorded", "differences", "first_difference", "changed", "may_write"}
+CALLABLE = {"keeps_rules", "recorded", "differences", "first_difference", "changed", "may_write"}
 SELECTABLE = {"ledger.ledgers", "ledger.tails", "ledger.migrations"}
 SECRET = "a-secret-in-a-body"
 

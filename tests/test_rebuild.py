@@ -110,7 +110,8 @@ def test_catching_up_beside_a_swap(ledger: Ledger, admin: psycopg.Connection) ->
         swapping.execute("insert into ledger.projections select ledger_id, name, true, version from ledger.projections")
         swapping.execute(
             """
-            update ledger.projections as built set position = live.position, hash = live.hash
+            update ledger.projections as built
+            set position = live.position, hash = live.hash, recorded_at = live.recorded_at
             from ledger.projections as live where built.building and not live.building
             """
         )

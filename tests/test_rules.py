@@ -207,10 +207,8 @@ def refusal(connection: psycopg.Connection, row: Columns, time: Time | None) -> 
     try:
         with connection.transaction(force_rollback=True):
             insert(connection, row, (None, time))
-    except psycopg.errors.CheckViolation as error:
-        return error.diag.constraint_name
-    except psycopg.errors.DataException as error:
-        return error.sqlstate
+    except psycopg.Error as error:
+        return error.diag.constraint_name or error.sqlstate
     return None
 
 
@@ -338,6 +336,7 @@ FORBIDDEN: dict[str, tuple[dict[str, Any], str]] = {
     "U+0000 in a body": ({"after": rb'{"a":"\u0000"}'}, "body_characters"),
     "a lone surrogate in a body": ({"after": rb'{"a":"\ud83d"}'}, "body_characters"),
     "an action of the ledger's own": ({"action": "ledger.anything"}, "LE005"),
+    "an erasure of no form": ({"action": "ledger.entry_erased"}, "LE005"),
 }
 TIMELESS = {
     "infinity": Time("infinity", INFINITY),

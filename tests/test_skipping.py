@@ -161,7 +161,9 @@ def test_applied_or_skipped_never_both(stuck: Ledger, admin: psycopg.Connection)
         eventually(lambda: admin.execute(waits).rowcount > 0)
         assert other.append(event(0)).position == 11
         worker.execute(
-            "update ledger.projections set position = 6, failed_position = null, failed_error = null,"
+            "update ledger.projections set (position, hash, recorded_at) ="
+            " (select position, hash, recorded_at from ledger.audit_logs where ledger_id = 1 and position = 6),"
+            " failed_position = null, failed_error = null,"
             " failing_since = null, failed_tries = null where name = 'picky'"
         )
         worker.commit()
@@ -172,7 +174,8 @@ def test_applied_or_skipped_never_both(stuck: Ledger, admin: psycopg.Connection)
 def test_a_rebuild_that_has_applied_it_is_in_the_way(stuck: Ledger, admin: psycopg.Connection) -> None:
     """Its view would have the entry, once it is in place."""
     admin.execute(
-        "insert into ledger.projections (ledger_id, name, building, version, position) values (1, 'picky', true, 1, 6)"
+        "insert into ledger.projections (ledger_id, name, building, version, position, hash, recorded_at)"
+        " select 1, 'picky', true, 1, position, hash, recorded_at from ledger.audit_logs where position = 6"
     )
     with pytest.raises(SkipRefused, match="a rebuild of projection picky has applied entry 6"):
         stuck.skip("picky", 6, "user:ops", "x")

@@ -157,7 +157,7 @@ def test_a_user_who_may_see_little(ledger: Ledger, admin: psycopg.Connection) ->
     cli_of(ledger).well("relay", "--once")
     admin.execute("create role glimpse login password 'glimpse'")
     try:
-        admin.execute("grant ledger_writer to glimpse")
+        admin.execute("select ledger.grant_role('ledger_writer', 'glimpse', null)")
         url = ledger.settings.database_url or ""
         info = psycopg.conninfo.conninfo_to_dict(url)
         own = f"postgresql://glimpse:glimpse@{info['host']}:{info['port']}/{info['dbname']}"

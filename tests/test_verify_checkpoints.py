@@ -273,7 +273,7 @@ TREE: dict[str, tuple[str, Said]] = {
     ),
     "tiles that are NULL": (
         "alter table ledger.tiles alter hashes drop not null; update ledger.tiles set hashes = null",
-        [(1, "tree_mismatch"), (257, "tree_mismatch"), *[(None, "tree_mismatch")] * 3],
+        [(1, "tree_mismatch"), (257, "tree_mismatch"), *[(None, "tree_mismatch")] * 3, (None, "unprotected")],
     ),
     "a checkpoint's row": (
         "alter table ledger.checkpoints drop constraint checkpoint_format;"
