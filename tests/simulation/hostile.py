@@ -38,7 +38,8 @@ _ENTRY = (
 _HASH = "decode(repeat('ab', 32), 'hex')"
 REFUSED = {
     "another ledger": "insert into ledger.audit_logs (ledger_id, position, id, recorded_at, occurred_at, actor,"
-    " actor_type, action, salt, body_hash, prev_hash, hash) values (1, 1, gen_random_uuid(), now(), now(), 'x', 'user', 'y',"
+    " actor_type, action, salt, body_hash, prev_hash, hash)"
+    " values (1, 1, gen_random_uuid(), now(), now(), 'x', 'user', 'y',"
     f" decode(repeat('00', 16), 'hex'), {_HASH}, {_HASH}, {_HASH})",
     "a gap": _ENTRY.format(2, "now()", "'x'", "'y'", _HASH, 2),
     "a fork": _ENTRY.format(0, "now()", "'x'", "'y'", _HASH, 2),
