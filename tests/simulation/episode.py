@@ -177,9 +177,9 @@ def _behind(stage: Stage, ledger: Ledger, tail: int) -> list[str]:
     if not last.endswith(f"-{tail}"):
         behind.append(f"stream at {last}")
     for projection in find_projections():
-        for checkpoint in ledger.run(checkpoints(projection.name)).values():
-            if checkpoint.position < tail:
-                behind.append(f"{projection.name} at {checkpoint.position}")
+        at = ledger.run(checkpoints(projection.name))[ledger.ref.ledger_id].position
+        if at < tail:
+            behind.append(f"{projection.name} at {at}")
     back = restores(stage.folder)
     for name, its in all_lines(stage.folder / "followed"):
         if (at := max((line["position"] for line in standing(its, back)), default=0)) < tail:
