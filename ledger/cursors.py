@@ -54,6 +54,7 @@ def _defaults() -> adapt.AdaptersMap:
     postgres.register_default_types(types)
     made = adapt.AdaptersMap(types=types)
     postgres.register_default_adapters(made)
+    array.register_all_arrays(made)  # without which an array would come as its bytes
     # set_json_loads() without a context changes the default classes themselves.
     set_json_loads(json.loads, made)
     set_json_dumps(json.dumps, made)

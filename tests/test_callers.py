@@ -14,11 +14,13 @@ import psycopg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from psycopg import pq
 from psycopg.adapt import Buffer, Dumper, Loader
 from psycopg.types.json import set_json_loads
 from psycopg.types.string import StrDumper
 
 from ledger import AsyncLedger, Event, Ledger
+from ledger.cursors import ADAPTERS, Cursor
 from ledger.errors import IdempotencyConflict, SchemaMismatch, UsageError
 from ledger.migrate import migrate
 from ledger.settings import Settings
@@ -415,3 +417,19 @@ def test_row_security_off_for_a_reader(ledger: Ledger, login: Any, admin: psycop
 def test_events_of_no_kind(ledger: Ledger) -> None:
     with psycopg.connect(url_of(ledger)) as connection, pytest.raises(UsageError):
         ledger.append(Event("a\ud800", "b"), connection=connection)
+
+
+def test_our_cursors_read_whatever_psycopg_reads_by_default(migrated_url: str) -> None:
+    """Arrays above all, whose converters psycopg registers apart from the others."""
+    for known in ADAPTERS.types:
+        for oid in filter(None, (known.oid, known.array_oid)):
+            for form in (pq.Format.BINARY, pq.Format.TEXT):
+                ours, theirs = ADAPTERS.get_loader(oid, form), psycopg.adapters.get_loader(oid, form)
+                assert (ours is None) == (theirs is None), (known.name, oid, form)
+    with psycopg.connect(migrated_url) as connection:
+        rows = Cursor(connection).execute(
+            "select '{6,8}'::bigint[], '{a,null,NULL}'::text[], array['2026-01-02 03:04:05+00'::timestamptz],"
+            " '{}'::uuid[], array[decode('00ff', 'hex')]"
+        )
+        wanted = ([6, 8], ["a", None, None], [datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)], [], [b"\0\xff"])
+        assert rows.fetchall() == [wanted]

@@ -57,7 +57,9 @@ class Postgres(Server):
 
     def command(self, access: Access) -> list[str]:
         """No Unix socket: its path has a limit of 107 bytes, and TCP is enough."""
-        settings = ("listen_addresses=127.0.0.1", f"port={access.port}", "unix_socket_directories=", self.mark)
+        # The user's name is the schema's: tables that it makes without naming a schema are not to be the ledger's.
+        path = "search_path=public"
+        settings = ("listen_addresses=127.0.0.1", f"port={access.port}", "unix_socket_directories=", path, self.mark)
         options = [word for setting in settings for word in ("-c", setting)]
         return [str(self.program()), "-D", self.here(), *options]
 
