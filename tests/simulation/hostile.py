@@ -109,7 +109,7 @@ def _lie(connection: psycopg.Connection, folder: Path, chance: random.Random) ->
     hash_, body_hash = 16, 11
     params[chance.choice((hash_, body_hash))] = os.urandom(32)
     try:
-        connection.execute(SQL["insert"].encode(), params)
+        connection.execute(SQL["insert"].encode(), [*params, link.position, link.draft.id, link.hash])
     except psycopg.errors.RaiseException:
         return False
     except psycopg.DatabaseError as error:
