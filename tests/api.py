@@ -116,10 +116,21 @@ class SyncConnected:
 
 class AsyncApi:
     def __init__(self, settings: Settings) -> None:
+        self._start_loop()
+        self.ledger = self.call(self._made(settings))
+
+    @classmethod
+    def of(cls, ledger: AsyncLedger) -> Self:
+        """For a ledger that is there already, such as one that a forked child inherited."""
+        made = cls.__new__(cls)
+        made._start_loop()
+        made.ledger = ledger
+        return made
+
+    def _start_loop(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
-        self.ledger = self.call(self._made(settings))
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)

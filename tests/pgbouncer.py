@@ -30,8 +30,32 @@ INSTALL = "needs PgBouncer: apt-get install -y pgbouncer"
 class PgBouncer:
     """One that runs. The URLs of Postgres that it was made with lead to it by `url`."""
 
-    def __init__(self, folder: Path, port: int, process: subprocess.Popen[bytes]) -> None:
-        self.folder, self.port, self.process = folder, port, process
+    def __init__(self, folder: Path, port: int, program: str) -> None:
+        self.folder, self.port, self._program = folder, port, program
+        self.start()
+
+    def start(self) -> None:
+        """Returns once it listens."""
+        options: dict[str, Any] = {}
+        if os.geteuid() == 0:  # it refuses to run as root
+            account = pwd.getpwnam("nobody")
+            options = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+            for path in (self.folder, *self.folder.iterdir()):
+                os.chown(path, account.pw_uid, account.pw_gid)
+        self.process = subprocess.Popen(
+            [self._program, "-q", str(self.folder / "pgbouncer.ini")],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            **options,
+        )
+        _wait(self)
+
+    def kill(self) -> None:
+        """SIGKILL: its clients and its servers' connections see theirs end."""
+        self.process.kill()
+        self.process.wait()
+        (self.folder / "pgbouncer.pid").unlink(missing_ok=True)
 
     def url(self, database_url: str) -> str:
         """The same database and user, by way of the pooler."""
@@ -48,10 +72,15 @@ class PgBouncer:
         return (self.folder / "pgbouncer.log").read_text(errors="replace")
 
 
+def installed() -> str | None:
+    """Where the program is."""
+    return shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+
+
 @contextmanager
 def pgbouncer(*urls: str, pool_mode: str = "transaction", pool_size: int = 2, **changed: object) -> Iterator[PgBouncer]:
     """Runs one for these users of one Postgres. pool_size: connections of each user to each database."""
-    program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    program = installed()
     if program is None:
         if os.environ.get("CI"):
             pytest.fail(INSTALL)
@@ -81,26 +110,13 @@ def pgbouncer(*urls: str, pool_mode: str = "transaction", pool_size: int = 2, **
     users = {str(each["user"]): str(each["password"]) for each in known} | {"console": "console"}
     (folder / "pgbouncer.ini").write_text(text)
     (folder / "userlist.txt").write_text("".join(f'"{user}" "{password}"\n' for user, password in users.items()))
-    options: dict[str, Any] = {}
-    if os.geteuid() == 0:  # it refuses to run as root
-        account = pwd.getpwnam("nobody")
-        options = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-        for path in (folder, *folder.iterdir()):
-            os.chown(path, account.pw_uid, account.pw_gid)
-    process = subprocess.Popen(
-        [program, "-q", str(folder / "pgbouncer.ini")],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd="/",
-        **options,
-    )
-    running = PgBouncer(folder, port, process)
     try:
-        _wait(running)
-        yield running
+        running = PgBouncer(folder, port, program)
+        try:
+            yield running
+        finally:
+            running.kill()
     finally:
-        process.kill()
-        process.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
 

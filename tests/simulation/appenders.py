@@ -1,150 +1,20 @@
-"""Who appends, each event again and again until its receipt has come. A voice is a thread, and one of these kinds:
-
-single, keyed (idempotency key), batch (append_many), expecting (a tail position), counting (nothing about the resource
-since). transactions.py has the callers' own transactions. All are said once and live in both colours (tests/api.py).
-"""
+"""The processes that append: voices that share one Ledger, forks of them, and a host whose clock is stepped."""
 
 from __future__ import annotations
 
-import random
 import time
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import Any
-from uuid import UUID, uuid5
 
-import msgspec
-
-from ledger import Event, Plan, Query, Receipt
-from ledger.canonical import entry_id_for
-from ledger.errors import ConditionFailed, Unavailable
-from ledger.events import Unchanged
-from tests.api import Api, AsyncApi, SyncApi
-from tests.parts import NAMESPACE, said
+from ledger import Plan, Query
+from ledger.errors import Unavailable
+from tests.api import AsyncApi, SyncApi
+from tests.simulation.forks import fork_when_told
 from tests.simulation.life import Life
 from tests.simulation.notes import Notes
+from tests.simulation.voices import KINDS, Voice
 from tests.support import race
 
-COUNTER = ("counter", "c")
-"""The resource that the counting voices take turns to change."""
-PAUSE = 0.03
-"""Seconds between two events of a voice, on average."""
-
-
-class Voice:
-    """One who says events 0, 1, 2 …, and goes on after a restart at the first without a receipt in the notes."""
-
-    def __init__(self, life: Life, api: Api, part: str) -> None:
-        self.life = life
-        self.api = api
-        self.part = part
-        self.chance = random.Random(f"{life.role.draws} {part}")
-        self.notes = Notes(life.folder / "said" / part)
-        self.number = max((line["n"] + line["count"] for line in self.notes.lines() if "n" in line), default=0)
-        self.began = 0.0
-
-    def speak(self, say: Callable[[Voice], None]) -> None:
-        while not self.life.stop.is_set():
-            self.began = time.monotonic()
-            say(self)
-            self.life.stop.wait(self.chance.expovariate(1 / PAUSE))
-
-    def event(self, number: int, **fields: Any) -> Event:
-        return msgspec.structs.replace(said(self.part, number), **fields)
-
-    def received(self, receipt: Receipt, count: int = 1, **fields: Any) -> None:
-        """Notes what was promised of events `number` … `number + count - 1`: the last one's receipt."""
-        self.notes.add(
-            n=self.number,
-            count=count,
-            position=receipt.position,
-            hash=receipt.hash.hex(),
-            recorded_at=receipt.recorded_at.timestamp(),
-            now=time.clock_gettime(time.CLOCK_REALTIME),
-            took=time.monotonic() - self.began,
-            **fields,
-        )
-        self.number += count
-
-
-def id_of(part: str, number: int) -> UUID:
-    """The id of a voice's event, unless it is keyed."""
-    return uuid5(NAMESPACE, f"{part} {number}")
-
-
-def key_of(part: str, number: int) -> str:
-    return f"{part} {number}"
-
-
-def keyed_id_of(part: str, number: int) -> UUID:
-    return entry_id_for(key_of(part, number))
-
-
-def single(voice: Voice) -> None:
-    event = voice.event(voice.number)
-    receipt = voice.life.settle(lambda: voice.api.append(event))
-    if voice.chance.random() < 0.1:
-        again = voice.life.settle(lambda: voice.api.append(event))
-        assert again == receipt, f"said twice, promised two things: {receipt} {again}"
-    voice.received(receipt)
-
-
-def keyed(voice: Voice) -> None:
-    event = voice.event(voice.number, id=None, idempotency_key=key_of(voice.part, voice.number))
-    voice.received(voice.life.settle(lambda: voice.api.append(event)))
-
-
-def batch(voice: Voice) -> None:
-    count = voice.chance.randrange(1, 40)
-
-    def events() -> Iterator[Event]:
-        return (voice.event(voice.number + offset) for offset in range(count))
-
-    appended = voice.life.settle(lambda: voice.api.append_many(events()))
-    assert appended.last is not None
-    voice.received(appended.last, count)
-    voice.life.stop.wait(10 * PAUSE)
-
-
-def expecting(voice: Voice) -> None:
-    """Others are faster most of the time: a few tries, then without a condition."""
-    event = voice.event(voice.number)
-    for _ in range(3):
-        tail = voice.life.settle(voice.api.tail).position
-        with suppress(ConditionFailed):
-            receipt = voice.life.settle(lambda tail=tail: voice.api.append(event, expect=tail))  # type: ignore[misc]
-            voice.received(receipt, expected=tail)
-            return
-    voice.received(voice.life.settle(lambda: voice.api.append(event)))
-
-
-def counting(voice: Voice) -> None:
-    """Compare and set: recorded only if nothing about the counter came after what this voice has seen of it."""
-    event = voice.event(voice.number, resource_type=COUNTER[0], resource_id=COUNTER[1])
-    while not voice.life.stop.is_set():
-        seen = voice.life.settle(lambda: _newest_count(voice.api))
-        with suppress(ConditionFailed):
-            unchanged = Unchanged(*COUNTER, since=seen)
-            receipt = voice.life.settle(lambda: voice.api.append(event, expect=unchanged))  # noqa: B023
-            voice.received(receipt, since=seen)
-            return
-
-
-def _newest_count(api: Api) -> int:
-    known = getattr(api, "newest_count", 0), getattr(api, "read_to", 0)
-    newest, read_to = known
-    for entry in api.read(after=read_to):
-        read_to = entry.position
-        if (entry.resource_type, entry.resource_id) == COUNTER:
-            newest = entry.position
-    api.newest_count, api.read_to = newest, read_to  # type: ignore[attr-defined]
-    return newest
-
-
-KINDS: dict[str, Callable[[Voice], None]] = {
-    each.__name__: each for each in (single, keyed, batch, expecting, counting)
-}
 COLOURS: dict[str, type[SyncApi] | type[AsyncApi]] = {"threads": SyncApi, "tasks": AsyncApi}
 
 
@@ -153,6 +23,7 @@ def append(life: Life, colour: str, kinds: list[str]) -> None:
     api = COLOURS[colour](life.settings)
     voices = [(Voice(life, api, f"{life.name}-{number}-{kind}"), KINDS[kind]) for number, kind in enumerate(kinds)]
     loops = [partial(voice.speak, say) for voice, say in voices]
+    loops.append(partial(fork_when_told, life, api))
     if isinstance(api, SyncApi):
         loops.append(partial(_hog, life, api))
     life.together(*loops)

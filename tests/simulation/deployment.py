@@ -12,6 +12,7 @@ from ledger.servers import Servers
 from ledger.signing import create_key
 from tests.simulation import actors
 from tests.simulation.crew import Crew, Member
+from tests.simulation.hostile import prepare_victim
 from tests.simulation.life import Role
 from tests.simulation.readers import LONE, SHARED
 from tests.simulation.schedule import Schedule
@@ -34,6 +35,7 @@ def prepare(world: World, folder: Path) -> None:
     (folder / "control").mkdir()
     with world.database() as connection:
         connection.execute(ORDERS)
+    prepare_victim(world)
     servers = Servers(world.direct)
     Projector(servers, find_projections()).install()
     servers.close()

@@ -14,12 +14,14 @@ from pathlib import Path
 
 from ledger import Ledger, stream
 from ledger.projection import checkpoints
+from ledger.relay import standings
 from ledger.replay import find_projections
+from tests.simulation import hostile
 from tests.simulation.check import whole_ledger
 from tests.simulation.deployment import Key, crew, others, prepare, writers
 from tests.simulation.faults import Stage
 from tests.simulation.notes import all_lines, lines, restores, standing
-from tests.simulation.restore import set_back
+from tests.simulation.restore import last_of_stream, set_back
 from tests.simulation.schedule import KINDS, SECONDS, Episode, Schedule
 from tests.simulation.violation import Violation
 from tests.simulation.world import World
@@ -51,7 +53,7 @@ class Played:
 def play(schedule: Schedule, home: Path, folder: Path, limit: int) -> Iterator[Played]:
     """The episodes of a seed, each once it has been checked. home: a pair's, fresh. limit: how many at most."""
     with ExitStack() as stack:
-        world = stack.enter_context(World(home, str(schedule.seed)))
+        world = stack.enter_context(World(home, str(schedule.seed), pooled=schedule.pooled))
         prepare(world, folder)
         key = Key(folder, 0)
         backups: list[Path] = []
@@ -154,11 +156,12 @@ def _heal(stage: Stage) -> None:
 
 
 def _catch_up(stage: Stage) -> None:
-    """Waits until relays, projectors and readers have come to the ledger's end. Raises TimeoutError."""
+    """Waits until relays, projectors and readers have come to the ledgers' ends. Raises TimeoutError."""
+    hostile.quarantine_lies(stage.world, stage.folder)
     with Ledger(stage.world.direct) as ledger:
         tail = ledger.tail().position
         end = time.monotonic() + CATCH_UP
-        while behind := _behind(stage, ledger, tail):
+        while behind := _behind(stage, ledger, tail) + _behind_victim(stage, ledger):
             if problem := _failed(stage):
                 raise RuntimeError(problem[0].text)
             if time.monotonic() > end:
@@ -174,9 +177,9 @@ def _behind(stage: Stage, ledger: Ledger, tail: int) -> list[str]:
     if not last.endswith(f"-{tail}"):
         behind.append(f"stream at {last}")
     for projection in find_projections():
-        for checkpoint in ledger.run(checkpoints(projection.name)).values():
-            if checkpoint.position < tail:
-                behind.append(f"{projection.name} at {checkpoint.position}")
+        at = ledger.run(checkpoints(projection.name))[ledger.ref.ledger_id].position
+        if at < tail:
+            behind.append(f"{projection.name} at {at}")
     back = restores(stage.folder)
     for name, its in all_lines(stage.folder / "followed"):
         if (at := max((line["position"] for line in standing(its, back)), default=0)) < tail:
@@ -190,11 +193,23 @@ def _behind(stage: Stage, ledger: Ledger, tail: int) -> list[str]:
     return behind
 
 
+def _behind_victim(stage: Stage, ledger: Ledger) -> list[str]:
+    [standing] = ledger.run(standings([hostile.VICTIM]))
+    last = last_of_stream(stage.world, hostile.VICTIM)
+    behind = [] if last.position == standing.position else [f"{hostile.VICTIM}: stream at {last}"]
+    for projection in find_projections():
+        at = ledger.run(checkpoints(projection.name))[standing.ledger.ledger_id].position
+        if at < standing.position:
+            behind.append(f"{hostile.VICTIM}: {projection.name} at {at} of {standing.position}")
+    return behind
+
+
 def _check(stage: Stage, played: Played, key: Key) -> None:
     notes = [line["note"].encode() for line in lines(stage.folder / "signed" / key.published.name)]
     entries, found = whole_ledger(stage.world, stage.folder, key.vkey, notes[-20:])
     played.entries = len(entries)
     played.violations += found
+    played.violations += hostile.harm(stage.world, stage.folder)
 
 
 def _hung(stage: Stage, name: str) -> Violation:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import re
+import signal
 from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, suppress
@@ -22,6 +23,7 @@ import redis
 from ledger import stream
 from ledger.embedded.process import Server
 from tests.proxy import Proxy
+from tests.simulation import hostile
 from tests.simulation.crew import Crew
 from tests.simulation.notes import Notes, all_lines
 from tests.simulation.world import World
@@ -153,7 +155,7 @@ def tail_held(stage: Stage, chance: random.Random) -> Playing:
     with _while_reachable(), stage.world.database() as connection:
         connection.execute("set lock_timeout = '2s'")
         connection.execute("begin")
-        connection.execute("update ledger.tails set fence = fence + 1")
+        connection.execute("update ledger.tails set fence = fence")
         stage.hit("tail held by a long transaction")
         yield chance.uniform(*LONG)
         connection.execute(chance.choice(("rollback", "commit")))
@@ -202,6 +204,35 @@ def rolled_back(stage: Stage, chance: random.Random) -> Playing:
     stage.hit("redis rolled back")
 
 
+def pooler_killed(stage: Stage, chance: random.Random) -> Playing:
+    pooler = stage.world.pooler
+    if pooler is not None:
+        pooler.kill()
+        stage.hit("pooler killed")
+        yield chance.uniform(*SHORT)
+        if pooler.process.poll() is not None:
+            pooler.start()
+
+
+def pooler_paused(stage: Stage, chance: random.Random) -> Playing:
+    pooler = stage.world.pooler
+    if pooler is not None and pooler.process.poll() is None:
+        pooler.process.send_signal(signal.SIGSTOP)
+        stage.hit("pooler paused")
+        yield chance.uniform(*LONG)
+        pooler.process.send_signal(signal.SIGCONT)
+
+
+def pooler_reconnects(stage: Stage, chance: random.Random) -> Playing:
+    """Its sessions with Postgres are closed as they become free, and others opened: what a session held is gone."""
+    pooler = stage.world.pooler
+    if pooler is not None:
+        with _while_reachable():
+            pooler.tell("RECONNECT")
+            stage.hit("pooler reconnects")
+    yield 0.0
+
+
 # ----------------------------------------------------------------------------------------------------- processes
 
 
@@ -221,6 +252,25 @@ def process_paused(stage: Stage, chance: random.Random) -> Playing:
     stage.hit(f"{_trade(name)} paused", stage.crew.pause(name))
     yield chance.uniform(*LONG)
     stage.crew.pause(name, paused=False)
+
+
+def forked(stage: Stage, chance: random.Random) -> Playing:
+    """Processes that append fork in the middle of it; parent and child go on with the same Ledger."""
+    before = _forks(stage)
+    stage.say("fork", f"{chance.getrandbits(32):08x}")
+    yield 2.0
+    stage.hit("forked", _forks(stage) - before)
+
+
+def _forks(stage: Stage) -> int:
+    return sum(len(lines) for _, lines in all_lines(stage.folder / "forked"))
+
+
+def hostile_writer(stage: Stage, chance: random.Random) -> Playing:
+    """Somebody who may append to one ledger does the worst that he can to all."""
+    with _while_reachable():
+        stage.hit("hostile writer", hostile.attack(stage.world, stage.folder, chance))
+    yield 0.0
 
 
 def _trade(name: str) -> str:
@@ -257,8 +307,15 @@ POSTGRES: dict[str, Fault] = {
     "postgres out of connections": connections_exhausted,
     "pool exhausted": pool_exhausted,
 }
+POOLER: dict[str, Fault] = {
+    "pooler killed": pooler_killed,
+    "pooler paused": pooler_paused,
+    "pooler reconnects": pooler_reconnects,
+}
+HOSTILE: dict[str, Fault] = {"hostile writer": hostile_writer}
 PROCESSES: dict[str, Fault] = {
     "process killed": process_killed,
     "process paused": process_paused,
     "clock stepped": clock_stepped,
+    "forked": forked,
 }

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.simulation.episode import Played
-from tests.simulation.faults import POSTGRES, REDIS
+from tests.simulation.faults import HOSTILE, POOLER, POSTGRES, REDIS
 from tests.simulation.notes import all_lines
 
-KINDS = ("lost", "doubled", "misordered", "other")
+KINDS = ("lost", "doubled", "misordered", "false", "other")
 QUICK = ("single", "keyed")
 """Voices whose waiting is that of one append, and of nothing else."""
 
@@ -47,11 +47,11 @@ class Report:
 
     def table(self) -> Iterator[str]:
         """Lines of text."""
-        yield f"{'fault':<42}{'injected':>9}{'lost':>7}{'doubled':>9}{'misordered':>12}{'other':>7}"
+        yield f"{'fault':<42}{'injected':>9}{'lost':>7}{'doubled':>9}{'misordered':>12}{'false':>7}{'other':>7}"
         for fault in sorted({*self.injected, *self.wrong}):
             wrong = self.wrong.get(fault, Counter())
             row = f"{fault:<42}{self.injected[fault]:>9}"
-            yield row + "".join(f"{wrong[kind]:>{width}}" for kind, width in zip(KINDS, (7, 9, 12, 7), strict=True))
+            yield row + "".join(f"{wrong[kind]:>{width}}" for kind, width in zip(KINDS, (7, 9, 12, 7, 7), strict=True))
         never = sorted(_all_faults() - set(self.injected))
         yield (
             f"{self.injected.total()} faults in {self.episodes} episodes of {len(self.seeds)} seeds, "
@@ -86,7 +86,7 @@ class Report:
 
 def _all_faults() -> set[str]:
     """By the names that are counted: processes by their trade."""
-    return {*REDIS, *POSTGRES, "clock stepped"}
+    return {*REDIS, *POSTGRES, *POOLER, *HOSTILE, "clock stepped", "forked"}
 
 
 def _waits(played: Played, folder: Path) -> Iterable[float]:

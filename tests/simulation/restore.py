@@ -17,6 +17,7 @@ from ledger.relay import open_epoch
 from ledger.replay import find_projections, rebuild
 from ledger.stream import NOTHING, StreamId
 from ledger.stream import key as key_of_stream
+from tests.simulation import hostile
 from tests.simulation.check import MARK
 from tests.simulation.deployment import Key
 from tests.simulation.faults import Stage
@@ -44,6 +45,7 @@ def set_back(stage: Stage, backup: Path, key: Key) -> Key:
         ledger.append(Event(actor="simulation", action=MARK))
         while _relay_stops(stage):
             ledger.run(open_epoch(ledger.ref))
+    hostile.open_epochs(world, lambda: last_of_stream(world, hostile.VICTIM))
     for projection in find_projections():
         rebuild(world.direct, projection)
     return new_key
@@ -67,7 +69,7 @@ def _relay_stops(stage: Stage) -> bool:
 
     More than one epoch has to be opened where the backup is older than the last one that was.
     """
-    before = _last_of_stream(stage.world)
+    before = last_of_stream(stage.world)
     with Ledger(stage.world.direct) as ledger:
         [(epoch, position)] = ledger.run(_end(ledger))
     ahead = before > StreamId(epoch, position - 1)  # the newest entry is the simulation's own, and not published yet
@@ -77,7 +79,7 @@ def _relay_stops(stage: Stage) -> bool:
         stage.crew.start("relay1")
         eventually(lambda: errors.read_text().count("--new-epoch") > said)  # noqa: B023
         stage.crew.kill("relay1")
-        assert _last_of_stream(stage.world) == before, "a relay went on though the stream is ahead"
+        assert last_of_stream(stage.world) == before, "a relay went on though the stream is ahead"
     return ahead
 
 
@@ -88,8 +90,8 @@ def _end(ledger: Ledger) -> Plan[list[Row]]:
     return rows
 
 
-def _last_of_stream(world: World) -> StreamId:
+def last_of_stream(world: World, name: str = "main") -> StreamId:
     with world.redis() as client:
-        if not client.exists(key_of_stream("main")):
+        if not client.exists(key_of_stream(name)):
             return NOTHING
-        return StreamId.parse(client.xinfo_stream(key_of_stream("main"))["last-generated-id"])
+        return StreamId.parse(client.xinfo_stream(key_of_stream(name))["last-generated-id"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
-from tests.simulation.faults import POSTGRES, PROCESSES, REDIS, Fault
+from tests.simulation.faults import HOSTILE, POOLER, POSTGRES, PROCESSES, REDIS, Fault
 
 SECONDS = 10.0
 """Of work in an episode, before everything heals."""
@@ -13,9 +13,9 @@ EPISODES = 5
 KINDS: dict[str, dict[str, Fault]] = {
     "calm": {},
     "redis": REDIS,
-    "postgres": POSTGRES,
-    "processes": PROCESSES,
-    "mixed": REDIS | POSTGRES | PROCESSES,
+    "postgres": POSTGRES | POOLER,
+    "processes": PROCESSES | HOSTILE,
+    "mixed": REDIS | POSTGRES | POOLER | PROCESSES | HOSTILE,
     "restore": PROCESSES | {name: fault for name, fault in REDIS.items() if name != "redis rolled back"},
 }
 """What may happen in an episode. restore: besides, Postgres is set back to an older backup at the end."""
@@ -37,12 +37,13 @@ class Episode(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """relays, projectors: how many of each work side by side. keep: LEDGER_STREAM_KEEP."""
+    """relays, projectors: how many of each work side by side. keep: LEDGER_STREAM_KEEP. pooled: by way of PgBouncer."""
 
     seed: int
     relays: int
     projectors: int
     keep: int
+    pooled: bool
     episodes: list[Episode]
 
 
@@ -54,6 +55,7 @@ def schedule(seed: int) -> Schedule:
         relays=chance.choice((1, 2)),
         projectors=chance.choice((1, 2)),
         keep=chance.choice((200, 1_000_000)),
+        pooled=chance.random() < 0.5,
         episodes=[_episode(seed, number, kind) for number, kind in enumerate(kinds, 1)],
     )
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from ledger import Ledger, Receipt
 from ledger.checkpointing import Checkpointer
-from ledger.errors import HoldRefused, InvalidSetting, ProjectionFailed, UnderLegalHold
+from ledger.errors import ChainBroken, HoldRefused, InvalidSetting, ProjectionFailed, UnderLegalHold
 from ledger.replay import find_projections, rebuild
 from ledger.rules import OWN_ACTIONS
 from ledger.servers import Servers
-from tests.simulation.appenders import COUNTER
+from tests.simulation.hostile import VICTIM
 from tests.simulation.life import Life
 from tests.simulation.notes import Notes
+from tests.simulation.voices import COUNTER
 
 WHO, WHY = "officer:1", "asked for"
 
@@ -80,6 +81,10 @@ def _rebuild(life: Life) -> None:
             if "another rebuild" not in str(error):
                 raise
             life.saw(error)  # of ours, whose connection Postgres does not know to be dead
+        except ChainBroken as error:
+            if error.ledger != VICTIM:
+                raise
+            life.saw(error)  # an entry of a hostile writer, until it is quarantined
         except ProjectionFailed as error:
             if error.from_entry:
                 raise

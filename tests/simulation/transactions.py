@@ -13,8 +13,9 @@ from psycopg import errors
 from ledger import Receipt
 from ledger.errors import Unavailable
 from tests.api import Api, Connected
-from tests.simulation.appenders import COLOURS, Voice
+from tests.simulation.appenders import COLOURS
 from tests.simulation.life import SETTLE, Life
+from tests.simulation.voices import Voice
 
 ORDERS = "create table if not exists orders (part text, number int, primary key (part, number))"
 ORDER = "order"
@@ -57,7 +58,7 @@ class _Orders:
 
     def _order(self, voice: Voice, undo: bool) -> None:
         connection = self._connection = self._connection or voice.api.connect(
-            autocommit=True, connect_timeout=3, options="-c lock_timeout=3000"
+            autocommit=True, connect_timeout=3, prepare_threshold=None
         )
         this = f"part = '{voice.part}' and number = {voice.number}"
         if connection.execute(f"select 1 from orders where {this}"):
@@ -69,6 +70,7 @@ class _Orders:
         receipt: Receipt | None = None
         try:
             with connection.transaction():
+                connection.execute("set local lock_timeout = 3000")
                 connection.execute(f"insert into orders values ('{voice.part}', {voice.number})")
                 receipt = voice.api.append(event, connection=connection.raw)
                 if undo:

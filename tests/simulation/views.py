@@ -43,10 +43,14 @@ def _published(entry: Entry) -> dict[bytes, bytes]:
 
 def views_equal_replay(ledger: Ledger, entries: Sequence[Entry]) -> Iterator[Violation]:
     live = {view: ledger.run(_rows(f"select {view}::text from ledger_views.{view} order by 1")) for view in VIEWS}
-    if len(live["timeline"]) != len(entries):
-        kind = "lost" if len(live["timeline"]) < len(entries) else "doubled"
-        yield Violation(kind, f"timeline has {len(live['timeline'])} rows of {len(entries)} entries")
-    [(counted,)] = ledger.run(_rows("select coalesce(sum(entries), 0)::bigint from ledger_views.actor_activity"))
+    ours = f"where ledger_id = {ledger.ref.ledger_id}"
+    [(listed,)] = ledger.run(_rows(f"select count(*) from ledger_views.timeline {ours}"))
+    if listed != len(entries):
+        kind = "lost" if listed < len(entries) else "doubled"
+        yield Violation(kind, f"timeline has {listed} rows of {len(entries)} entries")
+    [(counted,)] = ledger.run(
+        _rows(f"select coalesce(sum(entries), 0)::bigint from ledger_views.actor_activity {ours}")
+    )
     if counted != len(entries):
         yield Violation("lost" if counted < len(entries) else "doubled", f"actor_activity counts {counted} entries")
     for projection in find_projections():

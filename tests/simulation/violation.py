@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Violation(NamedTuple):
-    """kind: lost, doubled, misordered, other."""
+    """kind: lost, doubled, misordered, false (a receipt that names what is not so), other."""
 
     kind: str
     text: str

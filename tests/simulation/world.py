@@ -18,12 +18,13 @@ import psycopg
 
 from ledger.connections import create_redis_connection
 from ledger.drive import Redis
-from ledger.embedded.access import Keyring
+from ledger.embedded.access import Access, Keyring
 from ledger.embedded.postgres import Postgres
 from ledger.embedded.process import Server
 from ledger.embedded.valkey import Valkey
 from ledger.errors import Unavailable
 from ledger.settings import Settings
+from tests.pgbouncer import PgBouncer, installed, pgbouncer
 from tests.proxy import Proxy
 from tests.simulation.disk import FILLER, Disk
 
@@ -37,16 +38,31 @@ shared_buffers = 32MB
 """So that the cluster stays on its small disk, and connections can run out."""
 
 
+class _Trusting(Postgres):
+    """One that asks for no password: the package's own look demands that it does."""
+
+    def accepts(self, access: Access) -> bool:
+        try:
+            where = f"host=127.0.0.1 port={access.port} user=ledger dbname=ledger connect_timeout=2"
+            psycopg.connect(where).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+
 class World:
     """A Postgres and a Valkey of its own in `home`, on small disks where possible, each behind two proxies.
 
+    pooler: a PgBouncer in transaction mode between Postgres and its proxies, where one is wanted and installed.
     appending, working: before Postgres, for those who append and for all others. publishing, reading: before Valkey,
     for relays and for readers.
     """
 
-    def __init__(self, home: Path, seed: str) -> None:
+    def __init__(self, home: Path, seed: str, *, pooled: bool = False) -> None:
         self.home = home
-        self.postgres, self.valkey = Postgres(home), Valkey(home)
+        self.pooler: PgBouncer | None = None
+        self._pooled = pooled
+        self.postgres, self.valkey = _Trusting(home), Valkey(home)
         self._seed = seed
         self._locks = {"postgres": threading.RLock(), "valkey": threading.RLock()}
         self._proxies = ExitStack()
@@ -67,7 +83,12 @@ class World:
                 connect_timeout=5,
                 lock_timeout=10,
             )
-            self.appending, self.working = (self._proxy(str(self.direct.database_url), name) for name in "aw")
+            postgres = str(self.direct.database_url)
+            if self._pooled and installed():
+                options = {"pool_size": 20, "auth_type": "trust", "server_connect_timeout": 5, "server_login_retry": 1}
+                self.pooler = self._proxies.enter_context(pgbouncer(postgres, **options))  # type: ignore[arg-type]
+                postgres = self.pooler.url(postgres)
+            self.appending, self.working = (self._proxy(postgres, name) for name in "aw")
             self.publishing, self.reading = (self._proxy(str(self.direct.redis_url), name) for name in "pr")
         except BaseException:
             self.__exit__()
@@ -90,7 +111,8 @@ class World:
     def left_out(self) -> list[str]:
         """Faults that this machine does not let us inject, and why."""
         disks = {"postgres": self.postgres_disk, "redis": self.valkey_disk}
-        return [f"{side} disk full: {disk.refused}" for side, disk in disks.items() if disk.refused]
+        missing = ["pooler between: PgBouncer is not installed"] if self._pooled and self.pooler is None else []
+        return missing + [f"{side} disk full: {disk.refused}" for side, disk in disks.items() if disk.refused]
 
     def settings(self, database: Proxy, redis: Proxy, **options: Any) -> Settings:
         """For those who reach the servers by way of these proxies."""
@@ -110,6 +132,10 @@ class World:
             disk.free()
         for server in (self.postgres, self.valkey):
             self.revive(server)
+        if self.pooler is not None:
+            self.pooler.process.send_signal(signal.SIGCONT)
+            if self.pooler.process.poll() is not None:
+                self.pooler.start()
 
     def revive(self, server: Server) -> bool:
         """Starts it if it does not run, lets it go on if it was paused. False where its disk is full, or the like."""
@@ -150,9 +176,10 @@ class World:
         return bool(pids)
 
     @contextmanager
-    def database(self) -> Iterator[psycopg.Connection]:
-        """A superuser's connection, past the proxies."""
-        with psycopg.connect(str(self.direct.database_url), autocommit=True, connect_timeout=5) as connection:
+    def database(self, user: str = "ledger") -> Iterator[psycopg.Connection]:
+        """A superuser's connection, or another user's, past the proxies."""
+        url = str(self.direct.database_url)
+        with psycopg.connect(url, user=user, autocommit=True, connect_timeout=5) as connection:
             yield connection
 
     @contextmanager
