@@ -205,13 +205,9 @@ def rolled_back(stage: Stage, chance: random.Random) -> Playing:
 
 
 def pooler_killed(stage: Stage, chance: random.Random) -> Playing:
-    pooler = stage.world.pooler
-    if pooler is not None:
-        pooler.kill()
-        stage.hit("pooler killed")
-        yield chance.uniform(*SHORT)
-        if pooler.process.poll() is not None:
-            pooler.start()
+    stage.hit("pooler killed", stage.world.kill_pooler())
+    yield chance.uniform(*SHORT)
+    stage.world.revive_pooler()
 
 
 def pooler_paused(stage: Stage, chance: random.Random) -> Playing:
@@ -219,8 +215,8 @@ def pooler_paused(stage: Stage, chance: random.Random) -> Playing:
     if pooler is not None and pooler.process.poll() is None:
         pooler.process.send_signal(signal.SIGSTOP)
         stage.hit("pooler paused")
-        yield chance.uniform(*LONG)
-        pooler.process.send_signal(signal.SIGCONT)
+    yield chance.uniform(*LONG)
+    stage.world.revive_pooler()
 
 
 def pooler_reconnects(stage: Stage, chance: random.Random) -> Playing:

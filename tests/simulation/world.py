@@ -64,7 +64,7 @@ class World:
         self._pooled = pooled
         self.postgres, self.valkey = _Trusting(home), Valkey(home)
         self._seed = seed
-        self._locks = {"postgres": threading.RLock(), "valkey": threading.RLock()}
+        self._locks = {name: threading.RLock() for name in ("postgres", "valkey", "pooler")}
         self._proxies = ExitStack()
 
     def __enter__(self) -> World:
@@ -132,10 +132,7 @@ class World:
             disk.free()
         for server in (self.postgres, self.valkey):
             self.revive(server)
-        if self.pooler is not None:
-            self.pooler.process.send_signal(signal.SIGCONT)
-            if self.pooler.process.poll() is not None:
-                self.pooler.start()
+        self.revive_pooler()
 
     def revive(self, server: Server) -> bool:
         """Starts it if it does not run, lets it go on if it was paused. False where its disk is full, or the like."""
@@ -158,6 +155,21 @@ class World:
             while server.pid() is not None:
                 time.sleep(0.01)
             return bool(pids)
+
+    def kill_pooler(self) -> bool:
+        """Was there one to kill?"""
+        with self._locks["pooler"]:
+            if self.pooler is None or self.pooler.process.poll() is not None:
+                return False
+            self.pooler.kill()
+            return True
+
+    def revive_pooler(self) -> None:
+        with self._locks["pooler"]:
+            if self.pooler is not None:
+                self.pooler.process.send_signal(signal.SIGCONT)
+                if self.pooler.process.poll() is not None:
+                    self.pooler.start()
 
     def pause(self, server: Server, paused: bool = True) -> bool:
         pids = family(server.pid())
