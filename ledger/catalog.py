@@ -64,11 +64,13 @@ def differences(wanted: Facts, found: Facts, *, newer: bool = False) -> Iterator
             if not (kind == "role" or (newer and kind in _PASSIVE) or _is_part_of_another(kind, name, wanted)):
                 yield f"{kind} {name} is not of the schema"
         elif wrong := [
-            _wrong(key, should.get(key), there.get(key))
-            for key in sorted(should.keys() | there.keys())
-            if not _fits(should.get(key), there.get(key))
+            key for key in sorted(should.keys() | there.keys()) if not _fits(should.get(key), there.get(key))
         ]:
-            yield f"{kind} {name} is not the one of the schema: {'; '.join(wrong)}"
+            if all(there.get(key) == "no" for key in wrong):
+                yield f"{kind} {name} is not {' and not '.join(wrong)}"
+            else:
+                told = "; ".join(_wrong(key, should.get(key), there.get(key)) for key in wrong)
+                yield f"{kind} {name} is not the one of the schema: {told}"
 
 
 def _is_part_of_another(kind: str, name: str, facts: Facts) -> bool:

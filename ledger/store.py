@@ -41,7 +41,7 @@ def unknown_ledger(name: str, known: Iterable[str]) -> UnknownLedger:
     """The error for a name that no ledger has. known: those that there are."""
     close = get_close_matches(name, list(known), 1)
     meant = f"did you mean {close[0]!r}? If not, " if close else ""
-    there = f"there is no ledger {name!r} in this database"
+    there = f"there is no ledger {name!r} in this database, or none that this user was granted"
     return UnknownLedger(f"{there}: {meant}create it with 'auditledger create {name}', or grant it to this user")
 
 

@@ -70,8 +70,8 @@ OF_THE_SCHEMA = [
     ("alter table ledger.audit_logs add more text default 'x'", "column ledger.audit_logs.more is not of the schema"),
     ("alter table ledger.verifications drop head", "column ledger.verifications.head is missing"),
     (
-        'alter table ledger.checkpoints drop constraint checkpoint_format, alter note type text collate "C"',
-        "column ledger.checkpoints.note is not the one",
+        'alter table ledger.migrations alter sha256 type text collate "C"',
+        "column ledger.migrations.sha256 is not the one",
     ),
     (
         "alter table ledger.verifications alter findings type bigint",
@@ -119,15 +119,15 @@ OF_THE_SCHEMA = [
     ("alter table ledger.tails add constraint more check (position < 9)", "constraint more on ledger.tails is not of"),
     (
         "update pg_index set indisvalid = false where indexrelid = 'ledger.one_entry_per_position'::regclass",
-        "index ledger.one_entry_per_position is not the one of the schema: valid is no",
+        "index ledger.one_entry_per_position is not valid",
     ),
     (
         "update pg_index set indisready = false where indexrelid = 'ledger.one_entry_per_id'::regclass",
-        "index ledger.one_entry_per_id is not the one of the schema: ready is no",
+        "index ledger.one_entry_per_id is not ready",
     ),
     (
         "update pg_index set indislive = false where indexrelid = 'ledger.audit_logs_by_time'::regclass",
-        "index ledger.audit_logs_by_time is not the one of the schema: live is no",
+        "index ledger.audit_logs_by_time is not live",
     ),
     (
         "update pg_index set indisunique = false where indexrelid = 'ledger.one_hold_per_resource'::regclass",
@@ -135,7 +135,7 @@ OF_THE_SCHEMA = [
     ),
     (
         "update pg_constraint set convalidated = false where conname = 'entry_format'",
-        "constraint entry_format on ledger.audit_logs is not the one of the schema",
+        "constraint entry_format on ledger.audit_logs is not validated",
     ),
     ("drop index ledger.audit_logs_by_actor", "index ledger.audit_logs_by_actor is missing"),
     ("create index more on ledger.audit_logs ((lower(actor)))", "index ledger.more is not of the schema"),

@@ -29,7 +29,7 @@ KEY = Verifier.parse(SIGNER.vkey)
 TRUST = Trust((KEY,))
 
 TRIGGERS = {
-    "audit_logs": ("move_tail", "append_only", "only_bodies", "own_actions"),
+    "audit_logs": ("move_tail", "granted_ledger", "append_only", "only_bodies", "own_actions"),
     "tails": ("append_only", "moved_by_entries"),
     "tiles": ("append_only", "grow_only"),
     "checkpoints": ("append_only", "add_only"),

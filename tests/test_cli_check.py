@@ -17,6 +17,7 @@ alter table ledger.audit_logs disable trigger user;
 update ledger.audit_logs set after = '{"number":99}' where position = 3;
 delete from ledger.audit_logs where position = 5;
 alter table ledger.audit_logs enable always trigger move_tail;
+alter table ledger.audit_logs enable always trigger granted_ledger;
 alter table ledger.audit_logs enable always trigger append_only;
 alter table ledger.audit_logs enable always trigger only_bodies;
 alter table ledger.audit_logs enable always trigger own_actions;
@@ -35,9 +36,10 @@ def test_verify(cli: Cli, ledger: Ledger) -> None:
     seconds = ran.json["seconds"]
     assert ran.json == {
         "ledger": "main", "ok": True, "first": 1, "last": 10, "entries": 10, "head": ledger.tail().hash.hex(),
-        "findings": [], "seconds": seconds, "privileged": ran.json["privileged"],
+        "findings": [], "seconds": seconds, "notes": [], "privileged": ran.json["privileged"],
     }  # fmt: skip
-    assert list(ran.json) == ["ledger", "ok", "first", "last", "entries", "head", "findings", "seconds", "privileged"]
+    names = ["ledger", "ok", "first", "last", "entries", "head", "findings", "seconds", "notes", "privileged"]
+    assert list(ran.json) == names
     assert cli.well("verify", "--from", "4", "--json").json["entries"] == 7
     assert cli.well("verify").out.startswith("OK, ledger main: 10 entries, 1 to 10; head ")
     assert cli("verify", "--from", "12").code == 2

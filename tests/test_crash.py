@@ -223,6 +223,7 @@ def test_a_relay_and_a_projector_beside_a_backup_of_the_database(
             )
             admin.execute("alter table ledger.audit_logs enable always trigger append_only")
             admin.execute("alter table ledger.audit_logs enable always trigger move_tail")
+            admin.execute("alter table ledger.audit_logs enable always trigger granted_ledger")
             admin.execute("alter table ledger.audit_logs enable always trigger only_bodies")
             admin.execute("alter table ledger.audit_logs enable always trigger own_actions")
             admin.execute("alter table ledger.tails enable always trigger append_only")

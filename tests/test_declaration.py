@@ -100,7 +100,7 @@ def test_each_difference_is_named(schema: Path, server: str) -> None:
     expected = {name for *_, name in CHANGES}
     assert expected <= named
     beside = {
-        "ACL ledger.COLUMN checkpoints.root", "POLICY ledger.verifications readable",
+        "ACL ledger.COLUMN checkpoints.root", "ACL ledger.COLUMN tails.epoch", "POLICY ledger.verifications readable",
         "POLICY ledger.verifications everything", "ACL SCHEMA ledger_views", "COMMENT SCHEMA ledger_views",
     }  # fmt: skip
     # Without the default privileges, everybody may execute what does not say otherwise.

@@ -22,6 +22,7 @@ from ledger.servers import Servers
 from ledger.settings import Settings
 from ledger.store import SQL as READ
 from ledger.store import create_ledger
+from tests.checkpoints import TRIGGERS
 from tests.roles import Logins, user_of
 from tests.support import checked, event, events, numbers
 from tests.test_cli_main import Cli
@@ -295,9 +296,8 @@ def test_a_hole_in_a_forged_ledger_is_read_over(two: Ledger, admin: psycopg.Conn
     """By a reader as by a superuser: what is missing is for verify to say."""
     admin.execute("alter table ledger.audit_logs disable trigger user")
     admin.execute("update ledger.audit_logs set position = position + 30000 where ledger_id = 1 and position > 20")
-    for table, trigger in (("audit_logs", "move_tail"), ("audit_logs", "append_only"), ("audit_logs", "only_bodies"),
-                           ("audit_logs", "own_actions")):  # fmt: skip
-        admin.execute(f"alter table ledger.{table} enable always trigger {trigger}")
+    for trigger in TRIGGERS["audit_logs"]:
+        admin.execute(f"alter table ledger.audit_logs enable always trigger {trigger}")
     expected = [*range(1, 21), *range(30021, 30031)]
     with Ledger.open(database_url=login("ledger_reader", ledgers=["main"])) as reader:
         for ledger in (two, reader):

@@ -423,7 +423,7 @@ def test_a_database_with_entries_that_break_rules_is_migrated(
             (2, "rule_broken", "actor_length"),
             (3, "rule_broken", "body_line_breaks"),
         ]
-        details = ["constraint entry_rules on ledger.audit_logs is not valid"]
+        details = ["constraint entry_rules on ledger.audit_logs is not validated"]
         assert [each.detail for each in findings[2:]] == details
         cli = cli_of(ledger)
         assert [

@@ -84,7 +84,7 @@ def test_a_repeat_is_compared_with_what_was_said(api: Api) -> None:
     first = api.append(said)
     assert api.append(said) == first
     row["number"] = 2
-    with pytest.raises(IdempotencyConflict, match="another after"):
+    with pytest.raises(IdempotencyConflict, match="another body"):
         api.append(said)
 
     def twice() -> Iterator[Event]:

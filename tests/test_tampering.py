@@ -27,6 +27,7 @@ Said = list[tuple[int | None, str]]
 
 TRIGGERS = (
     ("audit_logs", "move_tail"),
+    ("audit_logs", "granted_ledger"),
     ("audit_logs", "append_only"),
     ("audit_logs", "only_bodies"),
     ("audit_logs", "own_actions"),

@@ -189,7 +189,7 @@ facts (kind, object, fact) as (
     union all
     select 'constraint', format('%%I on %%s', conname, coalesce(relations.name, format_type(nullif(contypid, 0), null))),
         jsonb_build_object(
-            'definition', pg_get_constraintdef(found.oid),
+            'definition', regexp_replace(pg_get_constraintdef(found.oid), ' NOT VALID$', ''),
             'validated', case when not convalidated then 'no' end,
             'inherited', case when coninhcount > 0 or not conislocal then 'yes' end
         )

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ledger_projections import history, state
 
 from ledger import BodyUnreadable, Entry, Ledger, testing
+from ledger.migrate import load
 from tests.fuzz import seeds
 from tests.fuzz.foreign import record
 from tests.fuzz.json_texts import values
@@ -208,24 +209,44 @@ def test_files_whose_names_are_no_text(tmp_path: Path, name: str) -> None:
 # --------------------------------------------------------------------------------------------------- another writer's
 
 
+REFUSED = {
+    "[" * 3000 + "]" * 3000: ["body_depth"],
+    '{"a":\n' * 3000 + "1" + "}" * 3000: ["body_depth", "body_line_breaks"],
+    '"\\ud800"': ["body_characters"],
+    '"\\u0000"': ["body_characters"],
+    " [1,\r\n2] ": ["body_line_breaks"],
+}
+"""What the column's type takes as JSON, and the rules that it breaks: an entry of before those may have it."""
 FOREIGN = [
-    "1e400", '{"a":1e400}', "[" * 3000 + "]" * 3000, '{"a":\n' * 3000 + "1" + "}" * 3000, '"\\ud800"', '"\\u0000"',
-    " [1,\r\n2] ", "9" * 5000, '{"a":1,"a":2}', "0e99999999999999999999", "-0", '{"":{"":[{}]}}',
+    *REFUSED, "1e400", '{"a":1e400}', "9" * 5000, '{"a":1,"a":2}', "0e99999999999999999999", "-0", '{"":{"":[{}]}}',
 ]  # fmt: skip
 """What Postgres takes as JSON, and this package would not have written."""
 
 
+RULES = next(migration.sql for migration in load() if migration.file == "0008_entry_rules.sql")
+RULES = RULES[RULES.index("alter table") :]
+"""Adds the constraint, which looks at no entry that is there."""
+
+
 def test_entries_of_another_writer_are_shown(migrated_url: str, redis_url: str) -> None:
-    """Hashed as they should be: the ledger verifies, and whoever reads it gets the text."""
+    """Hashed as they should be: whoever reads the ledger gets the text, and verify names the rules that are broken."""
     recorded: list[Entry] = []
+    broken: list[tuple[int, str]] = []
     with psycopg.connect(migrated_url, autocommit=True) as connection:
+        for text, rules in REFUSED.items():
+            with pytest.raises(psycopg.errors.CheckViolation) as refused:
+                record(connection, "inv_0", None, text)
+            assert refused.value.diag.constraint_name in rules
+        connection.execute("alter table ledger.audit_logs drop constraint entry_rules")
         for number, text in enumerate(FOREIGN):
             for before, after in ((None, text), (text, "{}"), ('{"a":1}', text)):
                 recorded.append(record(connection, f"inv_{number}", before, after))
+                broken += [(recorded[-1].position, rule) for rule in REFUSED.get(text, [])]
+        connection.execute(RULES.encode())
     with Ledger.open(database_url=migrated_url, redis_url=redis_url) as ledger:
         cli = cli_of(ledger)
-        commands = ["verify", "tail -n 99", "relay --once", f"tail --from 1 -n {len(recorded)} --follow"]
-        commands += ["project --once", "query", "query --text word", "activity", "status", "verify"]
+        commands = ["tail -n 99", "relay --once", f"tail --from 1 -n {len(recorded)} --follow"]
+        commands += ["project --once", "query", "query --text word", "activity", "status"]
         commands += [f"{view} invoice:inv_{number}" for view in ("history", "state") for number in range(len(FOREIGN))]
         for line in commands:
             for options in ([], ["--json"]):
@@ -233,6 +254,10 @@ def test_entries_of_another_writer_are_shown(migrated_url: str, redis_url: str) 
                 assert ran.code == 0, (line, ran)
                 for each in ran.out.splitlines() if options else ():
                     assert each.startswith("{") and each.endswith("}")
+        ran = cli("verify", "--json")
+        found = [(each["position"], each["detail"].partition(":")[0]) for each in ran.json["findings"]]
+        not_validated = "constraint entry_rules on ledger.audit_logs is not validated"
+        assert ran.code == 1 and found == [*broken, (None, not_validated)]
         assert list(ledger.read()) == recorded
         assert list(islice(ledger.follow(after=0), len(recorded))) == recorded
         for number in range(len(FOREIGN)):
