@@ -13,7 +13,7 @@ from datetime import datetime
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction, signature
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-from ledger.effects import Pipeline, Plan, Query, Refused, Row, SqlScript, sql
+from ledger.effects import Begin, Pipeline, Plan, Query, Refused, Row, SqlScript, sql
 from ledger.errors import InvalidSetting, UnknownProjection
 from ledger.events import Entry, Tail
 from ledger.store import BEGIN, COMMIT, LedgerRef
@@ -23,6 +23,8 @@ LIVE_SCHEMA = "ledger_views"
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 _FAULTS = ("22", "23", "42", "0A", "3F")
 """Classes of SQLSTATE that say that the SQL is at fault, not the server."""
+_THERE = "42P07"
+"""duplicate_table: the tables are there, and their checkpoints are not."""
 
 
 class Writes(Protocol):
@@ -162,7 +164,7 @@ def read_views(tables: Sequence[str], query: Query) -> Plan[list[Row]]:
     rights of whoever reads it.
     """
     lock = Query(SQL["lock_plain"], (list(tables),))
-    *_, rows, _ = yield Pipeline((Query("begin isolation level read committed read only"), lock, query, COMMIT))
+    *_, rows, _ = yield Pipeline((Begin("begin isolation level read committed read only"), lock, query, COMMIT))
     return list(rows)
 
 
@@ -200,7 +202,8 @@ def create_tables(projection: Projection, schema: str) -> Plan[None]:
     try:
         yield SqlScript(projection.schema)
     except Refused as refused:
-        if refused.sqlstate[:2] not in _FAULTS:
+        lacks_checkpoints = schema == LIVE_SCHEMA and refused.sqlstate == _THERE
+        if refused.sqlstate[:2] not in _FAULTS or lacks_checkpoints:
             raise
         problem = " ".join(str(refused).split())
         raise InvalidSetting(f"the schema of projection {projection.name!r} cannot be created: {problem}") from refused

@@ -103,11 +103,11 @@ class Relay:
     def tend(self) -> None:
         """Forgets what it believed of the streams, so that a lost one is noticed and filled again; trims long ones.
 
-        Raises as `publish` does.
+        Raises StreamUnusable once the others are done; Unavailable.
         """
         self._stops.look_again()
-        self._tend_each()
-        self._raise_unusable()
+        for error in self._tend_each():
+            raise error
 
     def _raise_unusable(self) -> None:
         for error in self._stops.errors:
@@ -131,13 +131,16 @@ class Relay:
                 self._stops.passed(ledger.ledger_id, ledger)
         return published
 
-    def _tend_each(self) -> None:
+    def _tend_each(self) -> list[StreamUnusable]:
+        errors = []
         self._published.clear()
         for standing in self._due():
             try:
                 self._servers.run(_trim(standing, self._keep))
             except StreamUnusable as error:
                 self._unusable(standing.ledger, error)
+                errors.append(error)
+        return errors
 
     def _due(self) -> list[Standing]:
         """The ledgers' ends, but for those that are not tried again yet."""

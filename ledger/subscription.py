@@ -18,7 +18,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -234,6 +234,10 @@ class Subscription:
             rows: list[_Row] = [(StreamId.parse(id_), fields, 1) for id_, fields in reply[0][1]] if reply else []
         if not rows:
             return (yield from self._beyond_the_stream())
+        rows = yield from self._known(rows)
+        if not rows:
+            yield Wait(AWAY)
+            return []
         rows += yield from self._passed_over([id_ for id_, _, _ in rows])
         return (yield from self._claims(rows))
 
@@ -265,9 +269,7 @@ class Subscription:
         """
         before, self._newest = self._newest, ids[-1]
         if before is None or before.position + 1 != ids[0].position:
-            found = yield Command(("XREVRANGE", self._key, f"({ids[0]}", "-", "COUNT", 1))
-            with foreseen("XREVRANGE"):
-                before = StreamId.parse(found[0][0]) if found else StreamId(ids[0].epoch, 0)
+            before = (yield from self._id_before(ids[0])) or StreamId(ids[0].epoch, 0)
         return (yield from self._holes((*pair, 1) for pair in pairwise((before, *ids))))
 
     def _take_over(self, count: int) -> Plan[list[Claim]]:
@@ -280,11 +282,14 @@ class Subscription:
                 (StreamId.parse(text), fields, int(tries), StreamId.parse(before) if before else None)
                 for text, fields, tries, before in reply
             ]
-        epoch = (yield from self._progress.epoch()) if any(fields is None for _, fields, _, _ in found) else None
+        if not found:
+            return []
+        [(_, epoch, end)] = yield Query(SQL["tails"], ([self._ledger.ledger_id],))
         kept: list[_Row] = []
         pairs = []
         for id_, fields, tries, before in found:
-            if fields is None and id_.epoch != epoch:  # of an epoch that is over nothing counts any more
+            # Of an epoch that is over nothing counts any more; nor does what the ledger does not have.
+            if (fields is None and id_.epoch != epoch) or not 1 <= id_.position <= end:
                 yield Command(("XACK", self._key, self._group, str(id_)))
             elif tries > self._max_tries:
                 yield from self._bury(id_, tries - 1, leased=False)
@@ -319,10 +324,6 @@ class Subscription:
         if not rows:
             return []
         claims: list[Claim] = []
-        [(_, _, end)] = yield Query(SQL["tails"], ([self._ledger.ledger_id],))
-        strange = [stream_id for stream_id, _, _ in rows if not 1 <= stream_id.position <= end]
-        if strange:
-            return (yield from self._put_back(strange))
         positions = [stream_id.position for stream_id, _, _ in rows]
         hashes = dict((yield Query(SQL["hashes"], (self._ledger.ledger_id, positions))))
         for stream_id, fields, tries in sorted(rows, key=itemgetter(0)):
@@ -350,18 +351,28 @@ class Subscription:
             raise ChainBroken(position, problem, self._ledger.name)
         return None
 
-    def _put_back(self, strange: Sequence[StreamId]) -> Plan[list[Claim]]:
-        """The stream holds what the ledger does not: the group goes on where Postgres says that it is."""
-        log.warning(
-            "entry %s of the stream is not the ledger's: group %r goes on from Postgres", strange[0], self._group
-        )
-        yield Command(("XACK", self._key, self._group, *map(str, strange)))
-        at = StreamId((yield from self._progress.epoch()), (yield from self._progress.saved()))
-        yield Command(("XGROUP", "SETID", self._key, self._group, str(at)))
-        claims = yield from self._beyond_the_stream()
-        if not claims:
-            yield Wait(AWAY)
-        return claims
+    def _known(self, rows: Sequence[_Row]) -> Plan[list[_Row]]:
+        """The new rows, up to the first that the ledger does not have: before that one the group goes on waiting.
+
+        What comes from it on may be the ledger's one day, or stand in the stream of a database that was set back.
+        """
+        [(_, epoch, end)] = yield Query(SQL["tails"], ([self._ledger.ledger_id],))
+        known = list(takewhile(lambda row: 1 <= row[0].position <= end, rows))
+        others = [str(id_) for id_, _, _ in rows[len(known) :]]
+        if not others:
+            return known
+        log.warning("entry %s of the stream is not the ledger's: group %r waits before it", others[0], self._group)
+        yield Command(("XACK", self._key, self._group, *others))
+        before = known[-1][0] if known else (yield from self._id_before(others[0]))
+        if before is None or before.epoch != epoch or not 1 <= before.position <= end:
+            before = StreamId(epoch, (yield from self._progress.saved()))
+        yield Command(("XGROUP", "SETID", self._key, self._group, str(before)))
+        return known
+
+    def _id_before(self, id_: StreamId | str) -> Plan[StreamId | None]:
+        found = yield Command(("XREVRANGE", self._key, f"({id_}", "-", "COUNT", 1))
+        with foreseen("XREVRANGE"):
+            return StreamId.parse(found[0][0]) if found else None
 
 
 def _pattern(actions: Sequence[str]) -> Callable[[str], Any]:

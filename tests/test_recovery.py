@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from ledger import Ledger, create_redis_connection, errors
-from ledger.effects import Plan, Query
+from ledger.effects import Begin, Plan, Query
 from ledger.migrate import migrate
 from ledger.note import Verifier
 from ledger.settings import Settings
@@ -138,7 +138,7 @@ def long_reads_on(standby: Cluster, primary: Cluster) -> None:
     """They are cancelled unless the standby tells the primary of them."""
 
     def read() -> Plan[None]:
-        yield Query("begin isolation level repeatable read read only")
+        yield Begin("begin isolation level repeatable read read only")
         for _ in range(20):
             yield Query("select from ledger.tails")
             yield Query("select pg_sleep(0.05)")
