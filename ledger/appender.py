@@ -85,11 +85,11 @@ class Appender:
     def append_within(self, drafts: Sequence[Draft], expect: Condition | None = None) -> Plan[list[Outcome]]:
         """Records the drafts in the caller's open transaction, which holds the tail until it ends. See callers.py.
 
-        Raises ConditionFailed.
+        Nothing after the first conflict: the caller may go on and commit. Raises ConditionFailed.
         """
         if self._tail is not None and expect is None and len(drafts) == 1 and not drafts[0].named:
             return (yield from self._append_guessing(self._tail, drafts[0]))
-        return (yield from self._append_locked(drafts, expect, None))
+        return (yield from self._append_locked(drafts, expect, None, stop=True))
 
     def _append_guessing(self, tail: Tail, draft: Draft) -> Plan[list[Outcome]]:
         """Locks the tail and writes in one round trip if it is `tail`; else in a second one."""

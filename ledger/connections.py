@@ -105,7 +105,11 @@ async def aconnect(settings: Settings) -> AsyncAnsweringConnection:
 def configure(settings: Settings, connection: AnsweringConnection) -> None:
     """Finds out what a new connection speaks to. Raises psycopg.Error, InvalidSetting."""
     connection.patience = _connect_timeout(settings)
-    if not _learn(settings, connection, Cursor(connection).execute(SQL["look"], prepare=False).fetchone()):
+    try:
+        row = Cursor(connection).execute(SQL["look"], prepare=False).fetchone()
+    except psycopg.OperationalError as error:
+        raise _let_in_only(error) from None
+    if not _learn(settings, connection, row):
         try:
             for statement in ("begin", "commit"):
                 Cursor(connection).execute(statement, prepare=False)
@@ -117,8 +121,11 @@ def configure(settings: Settings, connection: AnsweringConnection) -> None:
 async def aconfigure(settings: Settings, connection: AsyncAnsweringConnection) -> None:
     """`configure`, awaited."""
     connection.patience = _connect_timeout(settings)
-    cursor = await AsyncCursor(connection).execute(SQL["look"], prepare=False)
-    if not _learn(settings, connection, await cursor.fetchone()):
+    try:
+        row = await (await AsyncCursor(connection).execute(SQL["look"], prepare=False)).fetchone()
+    except psycopg.OperationalError as error:
+        raise _let_in_only(error) from None
+    if not _learn(settings, connection, row):
         try:
             for statement in ("begin", "commit"):
                 await AsyncCursor(connection).execute(statement, prepare=False)
@@ -132,15 +139,26 @@ def _learn(settings: Settings, connection: AnsweringConnection | AsyncAnsweringC
 
     A pooler's client was given another number in the place of a backend's pid.
     """
-    pid, differs = row or (0, True)
+    pid, differs, read_only = row or (0, True, False)
     connection.direct = pid == connection.info.backend_pid
     connection.differs = connection.wraps = differs
+    connection.read_only_by_default = read_only
     if not connection.direct:
         connection.prepare_threshold = None  # for executemany(), which prepares unless that is so
     limits = Query(SQL["transaction"], (str(round(settings.lock_timeout * 1000)),))
     meaning = () if connection.direct and not differs else (Query(SQL["meaning"]),)
     connection.settings = (limits, *meaning)
     return connection.direct
+
+
+def _let_in_only(error: psycopg.OperationalError) -> psycopg.OperationalError:
+    """Where nothing answered once the login was done: that is how poolers keep clients waiting."""
+    if error.sqlstate is not None:
+        return error
+    return psycopg.OperationalError(
+        f"{error} after the login. If a pooler stands before it, all connections of its pool are taken (PgBouncer: "
+        "default_pool_size)"
+    )
 
 
 def _no_transactions(error: psycopg.Error) -> psycopg.Error | InvalidSetting:

@@ -269,7 +269,8 @@ def _unless_failed(effect: Effect, brought: Any) -> Any:
 def _statements(effect: Query | Begin | Pipeline, connection: Any) -> list[tuple[Query, bool]]:
     """The statements that do it, and of which the plan is to get the rows."""
     if isinstance(effect, Query):
-        queries: Sequence[Query | Begin] = (_ALONE, effect, Query("commit"))
+        begin = _ALONE_WRITING if getattr(connection, "read_only_by_default", False) else _ALONE
+        queries: Sequence[Query | Begin] = (begin, effect, Query("commit"))
     else:
         queries = effect.queries if isinstance(effect, Pipeline) else (effect,)
     sent = []
@@ -284,6 +285,8 @@ def _statements(effect: Query | Begin | Pipeline, connection: Any) -> list[tuple
 
 
 _ALONE = Begin("begin isolation level read committed")
+_ALONE_WRITING = Begin("begin isolation level read committed read write")
+"""A standby, which has nothing but read-only transactions, refuses it."""
 
 
 def _is_wrapped(connection: Any) -> bool:

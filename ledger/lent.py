@@ -19,10 +19,16 @@ _lent: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
 
 def lent(connection: Any, kind: type) -> None:
-    """Remembers a connection that a caller lent. Raises UsageError, saying what it is, where it is not of that kind."""
+    """Remembers a connection that a caller lent. Raises UsageError, saying what it is, where it is not of that kind.
+
+    And where a parent of this process lent it: two processes that speak over one socket take each other's answers.
+    """
     if not isinstance(connection, kind):
         raise UsageError(_what_it_is(connection, kind))
-    _lent[connection] = os.getpid()
+    if _lent.setdefault(connection, os.getpid()) != os.getpid():
+        raise UsageError(
+            "the connection belongs to the parent of this process, which lent it before the fork: open one in the child"
+        )
 
 
 def open_transactions() -> frozenset[int]:

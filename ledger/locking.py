@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from ledger.answering import AnsweringConnection
 from ledger.drive import drive
 from ledger.effects import Pipeline, Plan, Query, Refused, Rollback, sql
-from ledger.errors import LedgerError
+from ledger.errors import ConnectionLost, LedgerError, Unavailable
 from ledger.silence import end_silent_sessions
 from ledger.store import BEGIN, LOCK_TIMEOUT
 
@@ -40,11 +40,15 @@ def take(lock: Query) -> Plan[bool]:
 
 
 @contextmanager
-def kept(connection: AnsweringConnection) -> Iterator[Callable[[], None]]:
+def kept(connection: AnsweringConnection, worker: AnsweringConnection, patience: float) -> Iterator[Callable[[], None]]:
     """Keeps what `take` took on this connection. Gives a function that raises ConnectionLost where it is lost.
 
     What a lock is for must be sound without it: whoever lost it may find out late.
+    worker: the connection on which the work is done meanwhile. Raises Unavailable where a pooler has no session for it
+    within `patience` seconds: both would wait for each other.
     """
+    if not worker.direct:
+        _answers(worker, patience)
     over = threading.Event()
 
     def check() -> None:
@@ -64,6 +68,18 @@ def kept(connection: AnsweringConnection) -> Iterator[Callable[[], None]]:
     finally:
         over.set()
         thread.join()
+
+
+def _answers(worker: AnsweringConnection, patience: float) -> None:
+    before, worker.patience = worker.patience, patience
+    try:
+        drive(_still_there(), lambda: worker)
+    except ConnectionLost as error:
+        raise Unavailable(
+            f"the pooler before Postgres had no second connection within {patience:g} s, and this needs two at once: "
+            "nothing was done. Raise its pool's size (PgBouncer: default_pool_size), or give Postgres' own URL"
+        ) from error
+    worker.patience = before
 
 
 def _still_there() -> Plan[None]:

@@ -34,7 +34,9 @@ def lock_of(projection: Projection) -> Query:
 def begin_rebuild(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[None]:
     """Empty tables beside the live ones, in place of those of a rebuild that was given up. Wants the lock."""
     schema = building_schema(projection)
+    yield BEGIN
     yield SqlScript(LET_REBUILD)
+    yield COMMIT
     for is_last in (False, True):
         try:
             begin = Query(SQL["begin_rebuild"], (projection.name,))

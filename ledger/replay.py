@@ -85,7 +85,7 @@ def rebuild(
         holder.patience = settings.patience
         if not drive(take(lock_of(projection)), lambda: holder):
             raise InvalidSetting(f"another rebuild of {projection.name!r} is running: wait for it to end")
-        with kept(holder) as locked:
+        with kept(holder, connection, settings.patience) as locked:
             try:
                 return _Rebuild(connection, locked, projection, progress or (lambda done, to_do: None), retry).run()
             except (ChainBroken, ProjectionFailed, SkipRefused, TailBusy):

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any, TypeAlias
 
 from ledger.appender import NEARLY, Appender, Condition
@@ -67,10 +67,11 @@ class _Slot:
     """One caller's drafts, and what became of them.
 
     alone: for drafts that cannot share a turn; None where they can. since: when the caller came. left: it has gone.
-    leads: it was not written yet: its caller is to write the next turn. signal: what the caller waits on.
+    leads: its caller is to write the next turn, and to let the next one lead then. turn: what that one wrote, while
+    some of it wait to be woken. signal: what the caller waits on.
     """
 
-    __slots__ = ("alone", "drafts", "error", "leads", "left", "outcomes", "signal", "since")
+    __slots__ = ("alone", "drafts", "error", "leads", "left", "outcomes", "signal", "since", "turn")
 
     def __init__(self, drafts: Sequence[Draft], alone: MakePlan | None) -> None:
         self.drafts = drafts
@@ -80,6 +81,7 @@ class _Slot:
         self.outcomes: list[Outcome] = []
         self.error: Exception | None = None
         self.leads = False
+        self.turn: list[_Slot] = []
         self.signal: Any = None
 
     def result(self) -> list[Outcome]:
@@ -113,13 +115,17 @@ class _Turns:
         # Recorded by a first try, whose outcome got lost, it is found done already.
         return _Slot([draft], lambda settle, patience: record_own(self.appender, draft, patience))
 
-    def take(self) -> list[_Slot]:
-        """The first in line, and with it all who can share its commit."""
-        turn = [self.waiting.popleft()]
+    def take(self, turn: list[_Slot]) -> None:
+        """Moves into an empty turn the first in line, and with it all who can share its commit."""
+        self._move(turn)
         if turn[0].alone is None:
             while self.waiting and self.waiting[0].alone is None and len(turn) < MAX_TURN:
-                turn.append(self.waiting.popleft())
-        return turn
+                self._move(turn)
+
+    def _move(self, turn: list[_Slot]) -> None:
+        """From the line into a turn; at no moment it is in neither (Ctrl-C)."""
+        turn.append(self.waiting[0])
+        self.waiting.popleft()
 
     def span(self, turn: list[_Slot]) -> AbstractContextManager[object]:
         return span("ledger.append", name=self.appender.ledger.name, callers=len(turn))
@@ -135,17 +141,17 @@ class _Turns:
 
         return lambda settle: make(settle, max(self._left(turn[0]), self._some))  # the tail may be free by now
 
-    def give_up(self, turn: list[_Slot], error: TailBusy) -> list[_Slot]:
-        """After a turn that could not have the tail: the slots that have waited for as long as they may, which fail.
+    def give_up(self, turn: list[_Slot], error: TailBusy) -> None:
+        """After a turn that could not have the tail: leaves in it those that have waited for as long as they may.
 
-        The first of the turn is one of them. The others of the turn stand in line again, before those who came later.
+        They fail. The first of the turn is one of them. The others of the turn stand in line again, before those who
+        came later.
         """
-        self.waiting.extendleft(slot for slot in reversed(turn[1:]) if not slot.left)
-        given_up = turn[:1]
+        self.waiting.extendleft([slot for slot in reversed(turn[1:]) if not slot.left])
+        del turn[1:]
         while self.waiting and self._left(self.waiting[0]) <= self._some:
-            given_up.append(self.waiting.popleft())
-        _fail(given_up, error)
-        return given_up
+            self._move(turn)
+        _fail(turn, error)
 
     @property
     def _some(self) -> float:
@@ -203,21 +209,27 @@ class Writer:
         [outcome] = self._take_turn(self._turns.own(draft))
         return outcome
 
+    # An exception may come at any moment, from a signal's handler: Ctrl-C, Celery's soft time limits, timeouts. The other
+    # threads must not wait for ever then, whatever this one was at. So single assignments say who leads and who is to be
+    # woken, and _leave does what was left.
+
     def _take_turn(self, slot: _Slot) -> list[Outcome]:
-        with self._mutex:
-            lead, self._led = not self._led, True
-            if not lead:
-                slot.signal = threading.Lock()  # the cheapest thing to wait on: released once, when our turn came
+        try:
+            with self._mutex:
+                if self._led:
+                    slot.signal = threading.Lock()  # the cheapest thing to wait on: released once, when our turn came
+                    slot.signal.acquire()
+                    self._turns.waiting.append(slot)
+                else:
+                    self._turns.waiting.append(slot)
+                    self._led = slot.leads = True
+            if slot.signal is not None:
                 slot.signal.acquire()
-            self._turns.waiting.append(slot)
-        if not lead:
-            try:
-                slot.signal.acquire()
-            except BaseException:  # Ctrl-C: those behind must not wait for one who has left
-                self._leave(slot)
-                raise
-        if lead or slot.leads:
-            self._lead()
+            if slot.leads:
+                self._lead(slot)
+        except BaseException:
+            self._leave(slot)
+            raise
         return slot.result()
 
     def _leave(self, slot: _Slot) -> None:
@@ -226,33 +238,42 @@ class Writer:
             slot.left = True
             if slot in self._turns.waiting:
                 self._turns.waiting.remove(slot)
-            if slot.leads:
-                self._hand_over()
+        self._end(slot)
 
-    def _hand_over(self) -> None:
-        """Lets the next in line write. Under the mutex."""
-        self._led = bool(self._turns.waiting)
-        if self._led:
-            self._turns.waiting[0].leads = True
-            self._turns.waiting[0].signal.release()
-
-    def _lead(self) -> None:
-        """Writes one turn, of which our slot is the first, then hands the lead to the next in line."""
+    def _end(self, slot: _Slot) -> None:
+        """Wakes those whose turn was written, and lets the next in line write. Does the rest where it was begun."""
+        while len(slot.turn) > 1:
+            with suppress(RuntimeError):  # woken already
+                slot.turn[-1].signal.release()
+            slot.turn.pop()
         with self._mutex:
-            done = turn = self._turns.take()
+            if not slot.leads:
+                return
+            if not self._turns.waiting:
+                self._led = slot.leads = False
+                return
+            following = self._turns.waiting[0]
+            following.leads, slot.leads = True, False
+            following.signal.release()
+
+    def _lead(self, slot: _Slot) -> None:
+        """Writes one turn, of which our slot is the first, then hands the lead to the next in line."""
+        turn = slot.turn
         try:
-            done = self._commit(turn)
-        except BaseException as error:  # Ctrl-C in the leader: its followers must not wait for ever
+            with self._mutex:
+                self._turns.take(turn)
+            self._commit(turn)
+        except BaseException as error:
+            with self._mutex:
+                for each in turn:
+                    if each in self._turns.waiting:
+                        self._turns.waiting.remove(each)
             _fail(turn, _unknown(turn, Unavailable(f"interrupted by {type(error).__name__}")))
             raise
-        finally:
-            for slot in done[1:]:
-                slot.signal.release()
-            with self._mutex:
-                self._hand_over()
+        self._end(slot)
 
-    def _commit(self, turn: list[_Slot]) -> list[_Slot]:
-        """Writes a turn. Returns the slots that have their outcome, or an error: the turn's first, and others."""
+    def _commit(self, turn: list[_Slot]) -> None:
+        """Writes a turn. Leaves in it those that have their outcome, or an error: the turn's first, and others."""
         plan = self._turns.plan(turn)
         try:
             try:
@@ -263,14 +284,17 @@ class Writer:
             _share_out(turn, outcomes)
         except TailBusy as error:
             with self._mutex:
-                return self._turns.give_up(turn, error)
+                self._turns.give_up(turn, error)
         except Unavailable as error:
             _fail(turn, error)
         except LedgerError as error:
             if len(turn) > 1:  # one of them is at fault: each for itself
-                return [done for slot in turn for done in self._commit([slot])]
-            _fail(turn, error)
-        return turn
+                for slot in turn[:]:
+                    alone = [slot]
+                    self._commit(alone)
+                    turn += alone[1:]
+            else:
+                _fail(turn, error)
 
     def _settle(
         self, turn: list[_Slot], plan: Callable[[bool], Plan[list[Outcome]]], lost: ConnectionLost
@@ -332,8 +356,10 @@ class AsyncWriter:
         turn: list[_Slot] = []
         try:
             while self._turns.waiting:
-                turn = self._turns.take()
-                for slot in await self._commit(turn):
+                turn = []
+                self._turns.take(turn)
+                await self._commit(turn)
+                for slot in turn:
                     if not slot.signal.done():
                         slot.signal.set_result(None)
         finally:
@@ -344,7 +370,7 @@ class AsyncWriter:
                     slot.signal.set_result(None)
             self._turns.waiting.clear()
 
-    async def _commit(self, turn: list[_Slot]) -> list[_Slot]:
+    async def _commit(self, turn: list[_Slot]) -> None:
         plan = self._turns.plan(turn)
         try:
             try:
@@ -354,14 +380,17 @@ class AsyncWriter:
                 outcomes = await self._settle(turn, plan, lost)
             _share_out(turn, outcomes)
         except TailBusy as error:
-            return self._turns.give_up(turn, error)
+            self._turns.give_up(turn, error)
         except Unavailable as error:
             _fail(turn, error)
         except LedgerError as error:
             if len(turn) > 1:
-                return [done for slot in turn for done in await self._commit([slot])]
-            _fail(turn, error)
-        return turn
+                for slot in turn[:]:
+                    alone = [slot]
+                    await self._commit(alone)
+                    turn += alone[1:]
+            else:
+                _fail(turn, error)
 
     async def _settle(
         self, turn: list[_Slot], plan: Callable[[bool], Plan[list[Outcome]]], lost: ConnectionLost

@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -23,7 +24,9 @@ from ledger import AsyncLedger, Event, Ledger
 from ledger.cursors import ADAPTERS, Cursor
 from ledger.errors import IdempotencyConflict, SchemaMismatch, UsageError
 from ledger.migrate import migrate
+from ledger.replay import find_projections, rebuild
 from ledger.settings import Settings
+from ledger.signing import create_key
 from tests.clusters import Cluster
 from tests.support import checked, event, events, receipt_of
 from tests.views import project, rows, some_events
@@ -385,6 +388,24 @@ def test_settings_of_the_database(ledger: Ledger, admin: psycopg.Connection, nam
         assert len(rows(admin, "timeline")) == len(entries)
         report = other.verify()
         assert report.ok, report.findings
+
+
+def test_a_database_that_is_read_only_by_default(ledger: Ledger, admin: psycopg.Connection, tmp_path: Path) -> None:
+    """Our transactions say themselves what they are: the single statements of a signer or of a group, too."""
+    admin.execute(f"alter database {admin.info.dbname} set default_transaction_read_only = on".encode())
+    create_key(tmp_path / "key", "example.org/main")
+    with Ledger(ledger.settings) as other:
+        receipts = [other.append(event(number)) for number in range(3)]
+        receipts.append(other.append_many(events(5)).last)  # type: ignore[arg-type]
+        assert other.checkpoint(str(tmp_path / "key")).size == 8
+        for delivery in other.subscribe("mailer", after=0, idle=0.2):
+            delivery.ack()
+        assert [group.position for group in other.groups()] == [8]
+        rebuild(other.settings, find_projections(["timeline"])[0])
+        assert [receipt_of(entry) for entry in checked(other) if entry.position in (1, 2, 3, 8)] == receipts
+        assert other.verify().ok
+        with psycopg.connect(url_of(ledger)) as connection, pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            other.append(event(0), connection=connection)
 
 
 def test_a_receipt_is_durable_whatever_the_role_says(ledger: Ledger, admin: psycopg.Connection) -> None:

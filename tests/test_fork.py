@@ -224,6 +224,21 @@ def _append_async(ledger: AsyncLedger, count: int) -> list[Receipt]:
     return asyncio.run(work())
 
 
+def test_a_connection_that_was_lent_before_the_fork(ledger: Ledger) -> None:
+    """Two processes on one socket take each other's answers: the child is told so, and sends nothing."""
+    with psycopg.connect(ledger.settings.database_url or "") as connection:
+        receipts = [ledger.append(event(0), connection=connection)]
+
+        def in_the_child() -> str:
+            with pytest.raises(UsageError) as refused:
+                ledger.append(event(1), connection=connection)
+            return str(refused.value)
+
+        assert in_child(in_the_child).startswith("the connection belongs to the parent of this process")
+        receipts.append(ledger.append(event(2), connection=connection))
+    assert true_of(ledger, receipts) == 2
+
+
 @FORKS
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_multiprocessing(ledger: Ledger, method: str) -> None:

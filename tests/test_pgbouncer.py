@@ -21,7 +21,7 @@ from ledger import AsyncLedger, Ledger, Receipt, Unchanged
 from ledger.connections import connect
 from ledger.drive import Transaction, drive
 from ledger.effects import Plan, Query
-from ledger.errors import ConditionFailed, InvalidSetting, LedgerError
+from ledger.errors import ConditionFailed, InvalidSetting, LedgerError, Unavailable
 from ledger.migrate import load, migrate
 from ledger.replay import find_projections, rebuild
 from ledger.settings import Settings
@@ -280,6 +280,45 @@ def test_statement_mode_is_refused_before_anything_is_done(migrated_url: str, da
         assert run("--database-url", pooler.url(migrated_url), "append", "--actor", "a", "--action", "b").code == 2
     with Ledger(Settings(database_url=migrated_url)) as ledger:
         assert checked(ledger) == []
+
+
+def test_a_pool_of_one_connection(migrated_url: str, redis_url: str) -> None:
+    """What one connection can do is done; what needs two at once says so before it does anything, and does not hang."""
+    with pgbouncer(migrated_url, pool_size=1) as pooler:
+        settings = Settings(
+            database_url=pooler.url(migrated_url),
+            redis_url=redis_url,
+            connect_timeout=2,
+            lock_timeout=1,
+            answer_timeout=1,
+        )
+        with Ledger(settings) as ledger:
+            race(*(lambda: [ledger.append(event(number)) for number in range(10)] for _ in range(3)))
+            ledger.append_many(events(30))
+            project(ledger)
+            assert ledger.verify().ok
+            for work in (lambda: migrate(settings), lambda: rebuild(settings, find_projections(["timeline"])[0])):
+                with pytest.raises(
+                    Unavailable, match=r"^the pooler before Postgres had no second connection within 2 s"
+                ):
+                    work()
+            with pytest.raises(
+                Unavailable, match=r"no answer for 2 s after the login\. If a pooler .* default_pool_size"
+            ):
+                ledger.verify(workers=2)
+            assert ledger.append(event(0)).position == 61
+    assert migrate(Settings(database_url=migrated_url)) == []
+
+
+def test_two_rebuilds_that_wait_for_each_others_connection(migrated_url: str) -> None:
+    """Each holds one of the pool's two; neither would ever get a second one."""
+    with pgbouncer(migrated_url, pool_size=2) as pooler, psycopg.connect(pooler.url(migrated_url)) as other:
+        other.execute("select 1")
+        settings = Settings(database_url=pooler.url(migrated_url), lock_timeout=1, answer_timeout=1)
+        with pytest.raises(Unavailable, match=r"^the pooler before Postgres had no second connection"):
+            rebuild(settings, find_projections(["timeline"])[0])
+        other.rollback()
+        assert rebuild(settings, find_projections(["timeline"])[0]) == 0
 
 
 def test_commands_of_its_console(migrated_url: str, redis_url: str) -> None:

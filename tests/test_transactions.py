@@ -79,6 +79,16 @@ def test_many_with_a_bad_one_are_recorded_not_at_all(api: Api, caller: Connected
     assert caller.execute("select id from invoices") == []
 
 
+def test_many_with_a_conflict_end_before_it_though_the_caller_commits(api: Api, caller: Connected) -> None:
+    """As without connection=: what the error says of what was recorded is true."""
+    api.append(event(0, id=UUID(int=1)))
+    batch = [event(1), event(99, id=UUID(int=1)), event(2), event(3)]
+    with caller.transaction(), pytest.raises(IdempotencyConflict) as conflict:
+        api.append_many(batch, connection=caller.raw)
+    assert conflict.value.__notes__ == ["Recorded before it: 1 entries, up to position 2."]
+    assert numbers(checked(api)) == [0, 1]
+
+
 def test_conditions_and_repeats_within_a_transaction(api: Api, caller: Connected) -> None:
     named = event(0, id=UUID(int=7), resource_type="invoice", resource_id="7")
     with caller.transaction():

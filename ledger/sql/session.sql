@@ -11,7 +11,10 @@ select
     or current_setting('transform_null_equals') = 'on'
     or current_setting('quote_all_identifiers') = 'on'
     or current_setting('array_nulls') = 'off'
-    or current_setting('session_replication_role') <> 'origin';
+    or current_setting('session_replication_role') <> 'origin'
+    or current_setting('default_transaction_isolation') <> 'read committed'
+    or current_setting('default_transaction_read_only') = 'on',
+    current_setting('default_transaction_read_only') = 'on' and not pg_is_in_recovery();
 
 -- name: transaction
 -- Of each transaction of ours. How long it waits for a lock is ours to say; a commit of ours is durable. How long it may
