@@ -200,11 +200,12 @@ class Appender:
         rows = yield from self._send(Query(function, row_params(self.ledger.ledger_id, link)))
         yield COMMIT
         entry = Entry(self.ledger.name, *_only(rows, self.ledger))
-        if entry.id == draft.id:
+        is_new = entry.position > tail.position
+        if is_new:
             _confirm([link], [(entry.position, entry.id, entry.hash)])
         elif _about(entry) != _about(draft.event):
             raise _unconfirmed([link], rows)
-        self._recorded([link] if entry.id == draft.id else [], tail)
+        self._recorded([link] if is_new else [], tail)
         return entry
 
     def _append_quickly(self, tail: Tail, drafts: Sequence[Draft]) -> Plan[list[Outcome]]:
