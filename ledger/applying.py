@@ -67,6 +67,8 @@ def advance(
             )
         )
     except Refused as refused:
+        if refused.sqlstate == trouble.NOT_PLAIN:
+            raise _failure(projections[0], ledger, entries, refused) from refused
         if refused.sqlstate != LOCK_TIMEOUT:
             raise
         yield Rollback()
@@ -92,12 +94,16 @@ def advance(
         if not refused.sqlstate.startswith(_DEFERRED):
             raise
         failing = next(projection for projection in projections if projection.name in moved_by)
-        error = refused.__cause__ or refused
-        raise trouble.failure(failing.name, ledger.name, entries[0].position, error, type(failing)) from error
+        raise _failure(failing, ledger, entries, refused) from refused
     for name, count in moved_by.items():
         if applied is not None:
             applied(name, count)
     return held
+
+
+def _failure(projection: Projection, ledger: LedgerRef, entries: Sequence[Seen], refused: Refused) -> ProjectionFailed:
+    error = refused.__cause__ or refused
+    return trouble.failure(projection.name, ledger.name, entries[0].position, error, type(projection))
 
 
 def advance_exactly(

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import NamedTuple, TypeAlias
 
 import msgspec
@@ -19,6 +20,8 @@ from ledger.checkpoint import Checkpoint
 from ledger.errors import (
     ChainBroken,
     CosignaturesMissing,
+    IntegrityError,
+    LedgerError,
     NoteRefused,
     SigningRefused,
     Unavailable,
@@ -26,6 +29,7 @@ from ledger.errors import (
 )
 from ledger.note import Signer, parse_note, sign, verified_by
 from ledger.publishing import AnyPublisher, Once, Publisher, check_require, publish, publisher_of
+from ledger.quarantine import refusal
 from ledger.servers import Servers
 from ledger.settings import Settings
 from ledger.signing import AnyKey, Guarded, State, create_state, key_of, locked, origin_of, verifier_of
@@ -107,6 +111,7 @@ class Checkpointer:
         self._new_state = new_state
         self._ref: LedgerRef | None = None
         self._stops = Stops(servers, "sign")
+        self._may_be_noted = True  # by a process of before
 
     @property
     def ref(self) -> LedgerRef:
@@ -119,26 +124,47 @@ class Checkpointer:
 
         Raises SigningRefused, ChainBroken, NoteRefused where the ledger does not hold; PublishingFailed, Unavailable.
         """
-        return self._finish(*self._signed(progress))
+        with self._noted():
+            return self._finish(*self._signed(progress))
 
     def run(self, stop: threading.Event, every: float) -> None:
         """A checkpoint every so many seconds until `stop` is set; a server that is away is waited for.
 
-        Before an entry that does not hold it signs nothing, and looks again after growing pauses. No publisher gets
-        again what it took last. Raises what `checkpoint` raises, but Unavailable and ChainBroken.
+        Where the ledger does not hold, or does not continue what was signed, it signs nothing, says so, and looks again
+        after growing pauses: what else runs goes on. No publisher gets again what it took last. Raises UsageError.
         """
         self._publishers = [Once(publisher) for publisher in self._publishers]
         done: Checkpointed | None = None
         while not stop.is_set():
             try:
                 if not self._stops.waits(self.name):
-                    done = self._step(done)
+                    with self._noted():
+                        done = self._step(done)
                     self._stops.passed(self.name, self.ref)
-            except ChainBroken as error:
-                self._stops.stopped(self.name, self.ref, error, position=error.position)
+            except IntegrityError as error:
+                position = error.position if isinstance(error, ChainBroken) else None
+                self._stops.stopped(self.name, self.ref, error, position=position)
             except Unavailable as error:
                 log.warning("%s; trying again", error)
             stop.wait(every)
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        """Notes a refusal in the database, where `status` finds it, and that signing goes on after one."""
+        try:
+            yield
+        except ChainBroken:  # `status` sees the entry
+            raise
+        except IntegrityError as error:
+            self._note(str(error))
+            raise
+        if self._may_be_noted:
+            self._note(None)
+
+    def _note(self, problem: str | None) -> None:
+        with suppress(LedgerError):  # a role that may not, or a database that is away
+            self._servers.run(refusal(self.ref, self.origin, problem))
+            self._may_be_noted = problem is not None
 
     def _step(self, before: Checkpointed | None) -> Checkpointed:
         checkpoint, note = self._signed(None)

@@ -231,6 +231,13 @@ def _ledger(ledger: LedgerState) -> Iterator[Check]:
         )
         found = f"entry {bad.position} does not hold, workers stop before it: {bad.found}"
         yield check("entries", "danger", found, advice)
+    for refusal in ledger.refusals or ():
+        advice = (
+            f"'auditledger --ledger {ledger.name} verify --checkpoint FILE' says more; docs/operations.md, 'Signing "
+            "again', says what each means; gone once it signs again"
+        )
+        found = f"{refusal.origin} is not signed, since {refusal.since:%Y-%m-%d %H:%M:%SZ}: {refusal.problem}"
+        yield check("signing", "danger", found, advice)
     if ledger.unusable is not None:
         advice = "readers go on from Postgres, the relay waits: it goes on by itself once that is mended"
         yield check("stream", "danger", ledger.unusable, advice)

@@ -12,9 +12,9 @@ import msgspec
 
 from ledger.canonical import body_bytes, digest, timestamp_from
 from ledger.envelopes import Hash
-from ledger.findings import Finding, Findings, Link, Walk
+from ledger.findings import OWN_ERASED, Finding, Findings, Link, Walk
 from ledger.record import Record
-from ledger.rules import ERASED_TYPE, QUARANTINED
+from ledger.rules import ERASED_TYPE, QUARANTINED, broken, is_own
 
 
 class _Said(msgspec.Struct, frozen=True):
@@ -85,6 +85,11 @@ def flaws(ledger: str, position: int, rows: Sequence[Record], before: Link) -> l
         flaw = record.body_flaw()
         if flaw is not None:
             found.add(position, "body_mismatch", flaw)
+        elif record.salt is None and is_own(record.action):
+            found.add(position, "body_missing", OWN_ERASED)
+        if not found.kept:
+            for rule in broken(record):
+                found.add(position, "rule_broken", str(rule))
         if not found.kept:
             break
     return found.kept

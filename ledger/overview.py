@@ -124,6 +124,14 @@ class Stopped(NamedTuple):
     found: str
 
 
+class Refusal(NamedTuple):
+    """A log whose signer refuses to sign. since: when it first said so."""
+
+    origin: str
+    problem: str
+    since: datetime
+
+
 class LedgerState(NamedTuple):
     """One ledger. Without a ledger_id it is known from Redis alone; without a position it has no tail.
 
@@ -142,6 +150,7 @@ class LedgerState(NamedTuple):
     holder: Holder | None = None
     stream: StreamPlace | None = None
     stopped: tuple[Stopped, ...] | None = None
+    refusals: tuple[Refusal, ...] | None = None
     unusable: str | None = None
 
 
@@ -202,6 +211,7 @@ def _ledgers(names: Collection[str] | None, hidden: list[str]) -> Plan[list[Ledg
     if missing:
         raise unknown_ledger(min(missing), (row[1] for row in all_rows))
     holders = (yield from _allowed(_stuck(), "holder", hidden)) or {}
+    refusals = yield from _allowed(_refusals(), "refusals", hidden)
     found = []
     for row in rows:
         state = LedgerState(row[1], row[0], *row[2:])
@@ -214,6 +224,7 @@ def _ledgers(names: Collection[str] | None, hidden: list[str]) -> Plan[list[Ledg
                 subscriptions=places[1],
                 verified=verified.get(row[0]),
                 holder=holders.get(row[0]),
+                refusals=None if refusals is None else tuple(refusals.get(row[0], ())),
             )
         )
     return found
@@ -232,6 +243,13 @@ def _with_stopped(found: list[LedgerState], hidden: list[str]) -> Plan[list[Ledg
             ledger = ledger._replace(stopped=(yield from _allowed(looking, "stopped", hidden)))  # noqa: PLW2901
         with_them.append(ledger)
     return with_them
+
+
+def _refusals() -> Plan[dict[int, list[Refusal]]]:
+    refusals: dict[int, list[Refusal]] = {}
+    for ledger_id, *said in (yield Query(quarantine.SQL["refusals"])):
+        refusals.setdefault(ledger_id, []).append(Refusal(*said))
+    return refusals
 
 
 def _suspects() -> Plan[dict[int, set[int]]]:

@@ -38,6 +38,8 @@ REFRESH = 1.0
 """Seconds between looks for new ledgers and at checkpoints that others moved."""
 MANY = 100
 """From so many entries on each projection applies them in a thread and a transaction of its own."""
+POLL = 0.05
+"""Seconds before it looks again at a ledger that was set back."""
 RETRY = 1.0
 """Seconds before a server that was away is tried again."""
 
@@ -123,7 +125,7 @@ class Projector:
         self._broken = others | self._said(self._broken, errors)
 
     def run(self, stop: threading.Event) -> None:
-        """Projects until `stop` is set; a server that is away is waited for. Raises StreamDiverged."""
+        """Projects until `stop` is set; a server that is away is waited for."""
         refreshed = 0.0
         while not stop.is_set():
             try:
@@ -136,10 +138,12 @@ class Projector:
                 COUNTERS.add(FAILURES, "project", type(error).__name__, "")
                 refreshed = 0.0
                 stop.wait(RETRY)
-            except StreamDiverged as error:
-                if not self._remembers_other():
-                    raise
-                log.warning("%s. Its views were set back with it, and go on", error)
+            except (
+                StreamDiverged
+            ) as error:  # what is ahead of its ledger is left out by the next look, the rest goes on
+                log.warning("%s", error)
+                COUNTERS.add(FAILURES, "project", type(error).__name__, "")
+                refreshed = 0.0
 
     def catch_up(self, progress: Callable[[int], None] | None = None) -> int:
         """Projects until the ledgers' ends as they are now. Returns how many entries that took.

@@ -41,7 +41,12 @@ def prove(ledger: LedgerRef, which: int | UUID, with_body: bool = False) -> Plan
             f"no checkpoint of ledger {ledger.name!r} has entry {entry.position} yet ({newest}): "
             "run 'auditledger checkpoint'"
         )
-    index, envelope = entry.position - 1, canonical.envelope(entry)
+    index = entry.position - 1
+    try:
+        envelope = canonical.envelope(entry)
+    except (AttributeError, OverflowError, TypeError):
+        what = "it has no envelope: a NULL, or a time out of range"
+        raise ProofRefused(f"entry {entry.position} cannot be proven: {what}; run 'auditledger verify'") from None
     try:
         parse_envelope(envelope)
         checkpoint = _said(kept.note, ledger)

@@ -197,6 +197,11 @@ def describe(ledger: LedgerRef, position: int, actor: str, reason: str, actor_ty
     return Event(actor, QUARANTINED, ERASED_TYPE, str(position), actor_type, metadata=metadata)
 
 
+def refusal(ledger: LedgerRef, origin: str, problem: str | None) -> Plan[None]:
+    """Notes for `status` that a log's signer refused to sign, and why; None: that it signs again."""
+    yield Query(SQL["refusal"], (ledger.ledger_id, origin, problem))
+
+
 def _unexplained(found: Found) -> Plan[set[str]]:
     """A body that is gone, and no erasure says so."""
     if not found.rows or found.rows[0].salt is not None or found.findings:

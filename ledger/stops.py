@@ -73,11 +73,9 @@ class Stops:
             pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(attempts - 1, 10))
         self._stops[key] = _Stop(error, attempts, time.monotonic() + pause)
         COUNTERS.add(FAILURES, self._job, type(error).__name__, "")
-        if before is not None and str(before.error) == str(error):
-            return
-        if not quiet:
+        if not quiet and (before is None or str(before.error) != str(error)):
             log.error("ledger %r: %s", ledger.name, error, extra={"position": position})
-        if position is not None:
+        if position is not None:  # each time: others may have noted so many that this one is gone
             with suppress(LedgerError):  # a role that may not, or a database that is away: the log has it
                 self._servers.run(_suspect(ledger, position))
 

@@ -18,6 +18,8 @@ from ledger.errors import ProjectionFailed
 SQL = sql("trouble")
 LONGEST = 500
 """Bytes of a description."""
+NOT_PLAIN = "LE030"
+"""SQLSTATE of a read view that a worker with more rights than its owner does not touch (schema/0010)."""
 ROW = 10
 """So many skipped entries in a row say that it is the projection that is broken, not the entries."""
 
@@ -40,6 +42,11 @@ def failure(name: str, ledger: str, position: int, error: BaseException, source:
     text = described(error, source)
     if sqlstate == "42P01":
         text += f"; if a table of it was dropped, 'auditledger replay {name}' makes it anew"
+    if sqlstate == NOT_PLAIN:
+        text = (
+            "its view would run what ledger_projector put there (LE030): work as a user that has only that, "
+            f"or find out who made it so, then 'auditledger replay {name}'"
+        )
     failed = ProjectionFailed(name, ledger, position, text, from_entry)
     failed.__cause__ = error
     return failed

@@ -14,6 +14,19 @@ comment on table ledger.suspects is
 select ledger.restrict_readers('ledger.suspects', 'ledger_projector');
 grant select on ledger.suspects to ledger_reader, ledger_projector;
 
+create table ledger.refusals (
+    ledger_id int not null,
+    origin text not null,
+    problem text not null,
+    since timestamptz not null default clock_timestamp(),
+    primary key (ledger_id, origin)
+);
+comment on table ledger.refusals is
+    'Logs whose signer refused to sign, and what it said: for `status`. Gone with its next signature.';
+
+select ledger.restrict_readers('ledger.refusals', 'ledger_projector');
+grant select on ledger.refusals to ledger_reader, ledger_projector;
+
 -- BLAKE3's compression function, of which the first eight words are wanted (BLAKE3 paper, 2.2). Words are bigints.
 create function ledger.blake3_compress(cv bigint[], words bigint[], counter bigint, size int, flags int) returns bigint[]
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
@@ -219,6 +232,7 @@ create function ledger.quarantine_entry(entry ledger.audit_logs) returns ledger.
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     done ledger.audit_logs;
+    chained bytea;
 begin
     perform set_config('ledger.own', 'ledger.entry_quarantined', true);
     perform ledger.check_reason(entry);
@@ -234,12 +248,21 @@ begin
         raise exception 'there is no entry % yet: the ledger ends at %', entry.resource_id, entry.position - 1
             using errcode = 'LE006';
     end if;
+    -- By which hash the chain goes on is no opinion: a false one would make the entry after it one that does not hold.
+    chained := coalesce((
+        select after.prev_hash from ledger.audit_logs as after
+        where after.ledger_id = entry.ledger_id and after.position = entry.resource_id::bigint + 1
+        limit 1
+    ), case entry.position - 1 when entry.resource_id::bigint then entry.prev_hash else decode(repeat('00', 32), 'hex') end);
+    if decode(entry.metadata ->> 'hash', 'hex') <> chained then
+        raise exception 'the chain goes on from entry % by another hash: nothing was recorded', entry.resource_id
+            using errcode = 'LE002';
+    end if;
     select * into done from ledger.audit_logs as said
     where said.ledger_id = entry.ledger_id and said.resource_type = 'ledger.entry'
         and said.resource_id = entry.resource_id and said.action = 'ledger.entry_quarantined'
-        and (said.metadata::jsonb - 'reason') = (entry.metadata::jsonb - 'reason')
-    order by said.position limit 1;
-    if not found then
+    order by said.position desc limit 1;
+    if not found or (done.metadata::jsonb - 'reason') is distinct from (entry.metadata::jsonb - 'reason') then
         perform ledger.insert_own(entry);
         done := entry;
     end if;
@@ -263,6 +286,29 @@ begin
 end
 $$;
 grant execute on function ledger.suspect_entry to ledger_projector;
+
+-- Notes for `status` that a log's signer refused to sign, and why; a problem of NULL: that it signs again.
+create function ledger.note_refusal(ledger_id int, log_origin text, problem text) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    if problem is null then
+        delete from ledger.refusals as old where old.ledger_id = $1 and old.origin = $2;
+    elsif char_length(log_origin) <= 300
+        and exists (select from ledger.ledgers as owned where owned.ledger_id = $1 and log_origin like '_%/' || owned.name)
+    then
+        insert into ledger.refusals (ledger_id, origin, problem) values ($1, $2, left($3, 1000))
+        on conflict on constraint refusals_pkey do update set
+            problem = excluded.problem,
+            since = case refusals.problem when excluded.problem then refusals.since else excluded.since end;
+        delete from ledger.refusals as old
+        where old.ledger_id = $1 and old.origin not in (
+            select newer.origin from ledger.refusals as newer
+            where newer.ledger_id = $1 order by newer.since desc limit 100
+        );
+    end if;
+end
+$$;
+grant execute on function ledger.note_refusal to ledger_projector;
 
 -- What the leaf of a quarantined entry is of (format.md, "Quarantine"); null where no record names the entry. One that
 -- holds all the same has its envelope, whatever a record says.

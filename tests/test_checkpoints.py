@@ -38,7 +38,8 @@ from ledger.signing import create_key, locked, read_key, state_beside
 from ledger.store import create_ledger
 from ledger.tree import Head, Kept
 from tests.roles import Logins
-from tests.support import erase, event, events, race
+from tests.support import erase, event, events, eventually, race
+from tests.test_cli_main import cli_of
 from tests.test_tampering import Forger
 from tests.test_tree import MAIN, check_tree, cut, envelopes, naive_root, rewrite
 
@@ -585,8 +586,15 @@ def test_cosignatures_are_kept_and_too_few_are_asked_for_again(ledger: Ledger, k
     assert len(asked[-1][1]) == len(ledger.run(tree.consistency_proof(MAIN, 5, 6)))
 
 
+def shown(ledger: Ledger) -> list[str]:
+    """What signers said last, as `status` shows it."""
+    [main] = cli_of(ledger).well("status", "--json").json["ledgers"]
+    return [each["problem"] for each in main["signing_refused"]]
+
+
 def test_again_and_again(ledger: Ledger, key: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """What has not changed is signed and published once; a place that was away is tried again; a refusal ends it."""
+    """What has not changed is signed and published once; a place that was away is tried again; after a refusal nothing
+    is signed, which is logged once, noted for `status` and `doctor`, and waited for."""
     caplog.set_level("INFO", logger="ledger.checkpointing")
     place, other = Place(), Place()
     servers = Servers(ledger.settings)
@@ -631,9 +639,20 @@ def test_again_and_again(ledger: Ledger, key: Path, caplog: pytest.LogCaptureFix
         with forger.connection:
             cut(forger, 9)
             forger.done()
-        thread.join(20)
-        assert [type(error) for error in errors] == [SigningRefused]
-        assert "place: away" in caplog.text
+        eventually(lambda: shown(ledger) != [])
+        stop.wait(2)
+        assert [each.partition(": ")[0] for each in shown(ledger)] == ["truncated"]
+        assert caplog.text.count("truncated: ") == 1 and "place: away" in caplog.text
+        assert thread.is_alive() and errors == []
+        assert [opened(each.taken[-1], key).size for each in (place, other)] == [10, 10]
+        checks = {each["name"]: each for each in cli_of(ledger)("doctor", "--json").json["checks"]}
+        check = checks["main: signing"]
+        assert check["level"] == "danger" and "truncated: " in check["found"]
+        assert "IS NOT SIGNED" in cli_of(ledger).well("status").out
+        place.taken.clear()
+        ledger.append(event(9))  # another than the one that was signed
+        stop.wait(2)
+        assert place.taken == [] and shown(ledger) != []
     finally:
         stop.set()
         thread.join()

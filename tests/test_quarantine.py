@@ -57,8 +57,8 @@ def insert(url: str, tail: Tail, said: Event, **changes: Any) -> None:
         [(now,)] = connection.execute("select clock_timestamp()").fetchall()
         [link] = extend(tail, [draft], now)
         values = dict(zip(COLUMNS, insert_params(1, link), strict=True)) | changes
-        echo = (values["position"], values["id"], values["hash"])
-        connection.execute(SQL["insert"], [*values.values(), *echo])
+        back = [values["position"], values["id"], values["hash"]]
+        connection.execute(SQL["insert"], [*values.values(), *back])
 
 
 def false_hash(ledger: Ledger, writer: str) -> None:
@@ -83,6 +83,8 @@ def open_again(ledger: Ledger, name: str = "main") -> Ledger:
 
 
 BY_WRITER = [false_hash, false_body, false_actor, other_spelling]
+NO_RULES = "alter table ledger.audit_logs drop constraint entry_rules;"
+"""As in a database whose entries are older than the rules."""
 ROW = f"where ledger_id = 1 and position = {BAD}"
 NO_RULES = "alter table ledger.audit_logs drop constraint entry_rules"
 """First, where the entry breaks a rule that the constraint refuses."""
@@ -93,15 +95,15 @@ BY_OWNER = {
     "prev": f"update ledger.audit_logs set prev_hash = decode(repeat('ab', 32), 'hex') {ROW}",
     "salt": "alter table ledger.audit_logs drop constraint entry_format;"
     f"update ledger.audit_logs set salt = null {ROW}",
-    "infinity": f"{NO_RULES};update ledger.audit_logs set occurred_at = 'infinity' {ROW}",
-    "before Christ": f"{NO_RULES};update ledger.audit_logs set occurred_at = '0044-03-15 BC' {ROW}",
-    "year 12000": f"{NO_RULES};update ledger.audit_logs set recorded_at = '12000-01-01' {ROW}",
+    "infinity": NO_RULES + f"update ledger.audit_logs set occurred_at = 'infinity' {ROW}",
+    "before Christ": NO_RULES + f"update ledger.audit_logs set occurred_at = '0044-03-15 BC' {ROW}",
+    "year 12000": NO_RULES + f"update ledger.audit_logs set recorded_at = '12000-01-01' {ROW}",
     "past": f"update ledger.audit_logs set recorded_at = '2001-01-01' {ROW}",
     "null": f"alter table ledger.audit_logs alter body_hash drop not null;"
     f"update ledger.audit_logs set body_hash = null {ROW}",
     "null actor": f"alter table ledger.audit_logs alter actor drop not null;"
     f"update ledger.audit_logs set actor = null {ROW}",
-    "line break": f"{NO_RULES};update ledger.audit_logs set after = e'{{\n}}' {ROW}",
+    "line break": NO_RULES + f"update ledger.audit_logs set after = e'{{\n}}' {ROW}",
     "missing": f"delete from ledger.audit_logs {ROW}",
     "twice": "alter table ledger.audit_logs drop constraint one_entry_per_position;"
     "alter table ledger.audit_logs drop constraint one_entry_per_id;"
@@ -406,7 +408,7 @@ def test_a_forged_record_hides_no_sound_entry(ledger: Ledger, admin: psycopg.Con
     """Somebody with the right to record it, and no scruples: workers hand the entry on."""
     ledger.append_many(events(LAST, 1))
     [record] = ledger._servers.run(_stands(ledger.ref, 3, 3))
-    metadata = {"found": ["hash_mismatch"], "hash": "ab" * 32, "reason": "x", **digests([record])._asdict()}
+    metadata = {"found": ["hash_mismatch"], "hash": record.hash.hex(), "reason": "x", **digests([record])._asdict()}
     forged = Event("user:evil", QUARANTINED, "ledger.entry", "3", metadata=metadata)
     ledger._record_own(forged)
     with workers(ledger) as (_, relay), projector(ledger, [Timeline()]) as projecting:
@@ -450,7 +452,7 @@ def test_nobody_records_it_by_hand(ledger: Ledger, admin: psycopg.Connection, lo
         [(now,)] = writer.execute("select clock_timestamp()").fetchall()
         [link] = extend(ledger.tail(), [draft], now)
         with pytest.raises(psycopg.Error, match="only the ledger's own functions"):
-            writer.execute(SQL["insert"], (*insert_params(1, link), link.position, draft.id, link.hash))
+            writer.execute(SQL["insert"], [*insert_params(1, link), link.position, draft.id, link.hash])
     with pytest.raises(LedgerError, match="what was found, and the digests"):
         ledger._record_own(forged)
 

@@ -167,6 +167,8 @@ def _of_ledger(ledger: LedgerState) -> Iterator[tuple[str, float | None, dict[st
         if ledger.stopped is not None:
             yield "bad_entries", len(ledger.stopped), {}
             yield "bad_entry_position", min((bad.position for bad in ledger.stopped), default=0), {}
+        if ledger.refusals is not None:
+            yield "signing_refused", len(ledger.refusals), {}
     if ledger.stream is not None:
         yield "stream_position", ledger.stream.position, {}
         if ledger.stream.lag is not None:
@@ -202,6 +204,7 @@ _HELP = {
     "tail_held_waiting": "Sessions that wait for that transaction.",
     "bad_entries": "Entries that do not hold, before which workers stop.",
     "bad_entry_position": "The first of them; 0 where there is none.",
+    "signing_refused": "Logs of a ledger whose signer refuses to sign.",
     "stream_position": "The position of a stream's newest entry.",
     "stream_lag_entries": "Entries not yet published.",
     "stream_lag_seconds": "Seconds since the first of those was recorded.",

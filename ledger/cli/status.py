@@ -35,9 +35,9 @@ _REPLAY, _NEW_EPOCH = "'auditledger replay'", "it goes on at the ledger's end in
 def status_command(shared: Shared) -> int:
     """Of each ledger, or the one named with --ledger: tail, stream, lag of every projection, last verification.
 
-    And which projection stands still and why, which entry does not hold, so that workers stop before it, who holds a
-    tail for long, and what is unprotected. Where Postgres or Redis is unreachable it says so, shows what the other
-    knows, and exits 3.
+    And which projection stands still and why, which entry does not hold, so that workers stop before it, which log its
+    signer refuses to sign, who holds a tail for long, and what is unprotected. Where Postgres or Redis is unreachable
+    it says so, shows what the other knows, and exits 3.
     """
     servers = Servers(settings_of(shared))
     try:
@@ -77,6 +77,9 @@ def _ledger_object(ledger: LedgerState) -> dict[str, Any]:
         "recorded_at": time_text(ledger.recorded_at) if ledger.position and ledger.recorded_at else None,
         "epoch": ledger.epoch,
         "stopped": None if ledger.stopped is None else [bad._asdict() for bad in ledger.stopped],
+        "signing_refused": None if ledger.refusals is None else [
+            refusal._asdict() | {"since": time_text(refusal.since)} for refusal in ledger.refusals
+        ],
         "held_by": None if ledger.holder is None else holder_object(ledger.holder),
         "stream": None if ledger.stream is None else _stream_object(ledger.stream),
         "stream_unusable": None if ledger.unusable is None else server_text(ledger.unusable),
@@ -177,6 +180,8 @@ def _print_ledger(ledger: LedgerState, found: Overview) -> None:
         line(
             f"    'auditledger --ledger {ledger.name} quarantine {bad.position}' lets them go on past it, on the record"
         )
+    for refusal in ledger.refusals or ():
+        line(f"  {refusal.origin} IS NOT SIGNED, since {short_time(refusal.since)}:", refusal.problem)
     if ledger.holder is not None:
         line("  TAIL HELD, appends wait:", holder_text(ledger.holder))
 

@@ -25,7 +25,7 @@ from ledger.cli.shared import Interrupted, Shared, pass_shared
 from ledger.cli.signers import checkpointers, signing_options
 from ledger.cli.text import note
 from ledger.cli.types import Span
-from ledger.errors import ChainBroken, LedgerError, SigningRefused
+from ledger.errors import IntegrityError, LedgerError
 from ledger.projection import Projection, checkpoints
 from ledger.projector import Projector
 from ledger.relay import Relay, Standing, open_epoch, standings
@@ -120,7 +120,8 @@ def run_command(
 ) -> None:
     """relay and project in one process, and sign checkpoints where that is asked for. An error in any ends all.
 
-    Before an entry that does not hold, the jobs of that ledger stop, and look again after pauses; all else goes on.
+    Before an entry that does not hold, the jobs of that ledger stop, and look again after pauses; so does signing a
+    ledger that does not continue what was signed. All else goes on.
     A key signs for the ledger that its name ends with. With --once, one checkpoint is signed at the end.
     """
     if every is None and (keys or publish or witnesses or require is not None or quorum is not None):
@@ -144,7 +145,7 @@ def run_command(
             for signer in signers:
                 try:
                     signer.checkpoint()
-                except (ChainBroken, SigningRefused) as error:
+                except IntegrityError as error:
                     stopped.append(error)
             _report(shared, published=published, projected=projected)
             _raise_first(stopped)

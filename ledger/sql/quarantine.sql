@@ -44,6 +44,12 @@ select ledger.suspect_entry(%s, %s);
 -- name: suspects
 select ledger_id, position from ledger.suspects order by ledger_id, position;
 
+-- name: refusal
+select ledger.note_refusal(%s, %s, %s);
+
+-- name: refusals
+select ledger_id, origin, problem, since from ledger.refusals order by ledger_id, origin;
+
 -- name: erasure
 select position from ledger.entries
 where ledger_id = %s and resource_type = 'ledger.entry' and resource_id = %s and action = 'ledger.entry_erased'

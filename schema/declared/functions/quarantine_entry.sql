@@ -5,6 +5,7 @@ create function ledger.quarantine_entry(entry ledger.audit_logs) returns ledger.
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     done ledger.audit_logs;
+    chained bytea;
 begin
     perform set_config('ledger.own', 'ledger.entry_quarantined', true);
     perform ledger.check_reason(entry);
@@ -20,12 +21,21 @@ begin
         raise exception 'there is no entry % yet: the ledger ends at %', entry.resource_id, entry.position - 1
             using errcode = 'LE006';
     end if;
+    -- By which hash the chain goes on is no opinion: a false one would make the entry after it one that does not hold.
+    chained := coalesce((
+        select after.prev_hash from ledger.audit_logs as after
+        where after.ledger_id = entry.ledger_id and after.position = entry.resource_id::bigint + 1
+        limit 1
+    ), case entry.position - 1 when entry.resource_id::bigint then entry.prev_hash else decode(repeat('00', 32), 'hex') end);
+    if decode(entry.metadata ->> 'hash', 'hex') <> chained then
+        raise exception 'the chain goes on from entry % by another hash: nothing was recorded', entry.resource_id
+            using errcode = 'LE002';
+    end if;
     select * into done from ledger.audit_logs as said
     where said.ledger_id = entry.ledger_id and said.resource_type = 'ledger.entry'
         and said.resource_id = entry.resource_id and said.action = 'ledger.entry_quarantined'
-        and (said.metadata::jsonb - 'reason') = (entry.metadata::jsonb - 'reason')
-    order by said.position limit 1;
-    if not found then
+    order by said.position desc limit 1;
+    if not found or (done.metadata::jsonb - 'reason') is distinct from (entry.metadata::jsonb - 'reason') then
         perform ledger.insert_own(entry);
         done := entry;
     end if;
