@@ -296,11 +296,10 @@ def _forge(connection: Connection, ledger_id: int, position: int, after: str) ->
 
     def plan() -> Plan[str]:
         where = (ledger_id, position)
-        yield SqlScript("begin; alter table ledger.audit_logs disable trigger user")
+        yield SqlScript("begin; alter table ledger.audit_logs disable trigger append_only")
         [(text,)] = yield Query(_READ, where)
         yield Query(_WRITE, (after, *where))
-        for trigger in ("move_tail", "append_only", "only_bodies", "own_actions"):
-            yield SqlScript(f"alter table ledger.audit_logs enable always trigger {trigger}")
+        yield SqlScript("alter table ledger.audit_logs enable always trigger append_only")
         yield Query("commit")
         return str(text)
 
