@@ -455,4 +455,7 @@ def test_tables_of_the_application_stand_in_public(home: Path) -> None:
     with psycopg.connect(embedded.start(home).database_url) as connection:
         connection.execute("create schema ledger")
         connection.execute("create table invoices (id text primary key)")
-        assert connection.execute("select 'invoices'::regclass::text, current_schema").fetchone() == ("invoices", "public")
+        assert connection.execute("select 'invoices'::regclass::text, current_schema").fetchone() == (
+            "invoices",
+            "public",
+        )
