@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ledger.async_client import AsyncLedger
+    from ledger.checkpoint import Checkpoint
     from ledger.checkpointing import Checkpointed
     from ledger.client import Ledger
     from ledger.connections import create_async_redis_connection, create_redis_connection
+    from ledger.delivery import AsyncDelivery, Delivery
     from ledger.effects import Plan, Query
+    from ledger.envelopes import Envelope
     from ledger.errors import (
         BodyUnreadable,
         ChainBroken,
@@ -46,25 +49,36 @@ if TYPE_CHECKING:
         WitnessRefused,
     )
     from ledger.events import Appended, Entry, Event, Receipt, Tail, Unchanged
+    from ledger.findings import Finding, Report
+    from ledger.groups import Group
     from ledger.note import Verifier
+    from ledger.parked import DeadLetter
     from ledger.projection import Projection, Writes, read_views
     from ledger.proof import Consistency, Proof, Proven, check_consistency_proof, check_proof
     from ledger.quorum import Witnesses
     from ledger.signing import Key
+    from ledger.store import LedgerRef
 
 _HOMES = {
     "Appended": "ledger.events",
+    "AsyncDelivery": "ledger.delivery",
     "AsyncLedger": "ledger.async_client",
     "BodyUnreadable": "ledger.errors",
     "ChainBroken": "ledger.errors",
+    "Checkpoint": "ledger.checkpoint",
     "Checkpointed": "ledger.checkpointing",
     "ConditionFailed": "ledger.errors",
     "Consistency": "ledger.proof",
     "CosignaturesMissing": "ledger.errors",
+    "DeadLetter": "ledger.parked",
+    "Delivery": "ledger.delivery",
     "Entry": "ledger.events",
+    "Envelope": "ledger.envelopes",
     "ErasureRefused": "ledger.errors",
     "Event": "ledger.events",
     "EvidenceRefused": "ledger.errors",
+    "Finding": "ledger.findings",
+    "Group": "ledger.groups",
     "HoldRefused": "ledger.errors",
     "IdempotencyConflict": "ledger.errors",
     "IntegrityError": "ledger.errors",
@@ -73,6 +87,7 @@ _HOMES = {
     "Key": "ledger.signing",
     "Ledger": "ledger.client",
     "LedgerError": "ledger.errors",
+    "LedgerRef": "ledger.store",
     "NoteRefused": "ledger.errors",
     "OutcomeUnknown": "ledger.errors",
     "Plan": "ledger.effects",
@@ -82,10 +97,11 @@ _HOMES = {
     "ProofRefused": "ledger.errors",
     "Proven": "ledger.proof",
     "PublishingFailed": "ledger.errors",
+    "QuarantineRefused": "ledger.errors",
     "Query": "ledger.effects",
     "Receipt": "ledger.events",
+    "Report": "ledger.findings",
     "SigningRefused": "ledger.errors",
-    "QuarantineRefused": "ledger.errors",
     "SkipRefused": "ledger.errors",
     "StreamDiverged": "ledger.errors",
     "StreamUnusable": "ledger.errors",
@@ -111,17 +127,24 @@ _HOMES = {
 
 __all__ = [
     "Appended",
+    "AsyncDelivery",
     "AsyncLedger",
     "BodyUnreadable",
     "ChainBroken",
+    "Checkpoint",
     "Checkpointed",
     "ConditionFailed",
     "Consistency",
     "CosignaturesMissing",
+    "DeadLetter",
+    "Delivery",
     "Entry",
+    "Envelope",
     "ErasureRefused",
     "Event",
     "EvidenceRefused",
+    "Finding",
+    "Group",
     "HoldRefused",
     "IdempotencyConflict",
     "IntegrityError",
@@ -130,6 +153,7 @@ __all__ = [
     "Key",
     "Ledger",
     "LedgerError",
+    "LedgerRef",
     "NoteRefused",
     "OutcomeUnknown",
     "Plan",
@@ -142,6 +166,7 @@ __all__ = [
     "QuarantineRefused",
     "Query",
     "Receipt",
+    "Report",
     "SigningRefused",
     "SkipRefused",
     "StreamDiverged",

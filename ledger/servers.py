@@ -59,7 +59,7 @@ def _all_busy(settings: Settings) -> Unavailable:
 
 
 def _closed() -> UsageError:
-    return UsageError("it was closed: open another")
+    return UsageError("this ledger was closed: open another")
 
 
 def _is_dead(connection: AnsweringConnection | AsyncAnsweringConnection, lost: float) -> bool:

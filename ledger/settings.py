@@ -88,6 +88,10 @@ def check_ledger_name(name: str) -> str:
 
 
 # The messages never repeat a URL: it may hold a password.
+_MALFORMED = (
+    "the database URL is malformed: its host or port cannot be read. "
+    "In a password write @ as %40, / as %2F, : as %3A, ? as %3F, % as %25"
+)
 
 
 def check_database_url(url: str | None) -> str | None:
@@ -100,13 +104,24 @@ def check_database_url(url: str | None) -> str | None:
         given = conninfo_to_dict(url.partition("?")[0] if is_url else url)
     except (psycopg.Error, UnicodeError):
         if is_url:
-            raise InvalidSetting("the database URL is malformed: its host or port cannot be read") from None
+            raise InvalidSetting(_MALFORMED) from None
+        if "=" in url and "://" not in url:
+            problem = "its key=value pairs cannot be read: a key is misspelt, or a value with spaces lacks its quotes"
+            raise InvalidSetting(f"the database URL is malformed: {problem}") from None
+        if url.startswith("postgresql+"):
+            raise InvalidSetting(
+                "the database URL names a driver, as SQLAlchemy takes it: it must begin with postgresql://"
+            ) from None
         raise InvalidSetting(
             "the database URL must begin with postgresql://, or be key=value pairs as libpq takes them"
         ) from None
+    # An @ or / in the password, not escaped: what stands behind it is taken for host or database, which messages name.
+    misplaced = [str(given.get("host", "")), url.partition("://")[2].partition("?")[0].partition("/")[2]]
+    if is_url and any("@" in each for each in misplaced):
+        raise InvalidSetting(_MALFORMED)
     for port in str(given.get("port", "")).split(","):
         if port and not (port.isascii() and port.isdigit() and int(port) < 65536):
-            raise InvalidSetting("the database URL is malformed: its host or port cannot be read")
+            raise InvalidSetting(_MALFORMED)
     return url
 
 
@@ -119,7 +134,7 @@ def check_redis_url(url: str | None) -> str | None:
         _ = parts.port
     except ValueError:  # not chained: its text may hold the password
         raise InvalidSetting("the Redis URL is malformed: its host or port cannot be read") from None
-    if parts.scheme not in ("redis", "rediss", "unix"):
+    if parts.scheme not in ("redis", "rediss", "unix") or not url.partition(":")[2].startswith("//"):
         raise InvalidSetting("the Redis URL must begin with redis://")
     return url
 

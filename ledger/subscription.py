@@ -86,8 +86,8 @@ class Subscription:
         max_tries: int,
     ) -> None:
         check_group(group)
-        if not 1 <= batch_size <= MOST:
-            raise UsageError(f"a batch has 1 to {MOST} entries, not {batch_size}")
+        if not isinstance(batch_size, int) or not 1 <= batch_size <= MOST:
+            raise UsageError(f"batch_size must be a whole number from 1 to {MOST}, not {batch_size!r}")
         if isinstance(actions, str):
             raise UsageError(f"actions is a list of patterns, such as [{actions!r}]")
         if not claim_after > 0 or max_tries < 1:
@@ -104,6 +104,7 @@ class Subscription:
         self._max_tries = max_tries
         self._newest: StreamId | None = None
         self._next_claim = 0.0
+        self._is_beyond = False
         self._next_save = time.monotonic() + SAVE_EVERY
 
     def begin(self) -> Plan[None]:
@@ -152,6 +153,8 @@ class Subscription:
 
     def refuse(self, claim: Claim, reason: str, delay: float) -> Plan[None]:
         """Has it delivered again after `delay` seconds; a dead letter where that was the last attempt."""
+        if not isinstance(reason, str):
+            raise UsageError(f"the reason of a nack must be a string, not {type(reason).__name__}")
         yield Command(("HSET", self._keys.reasons, claim.id.position, reason[:LONGEST_REASON].encode(errors="replace")))
         if claim.tries >= self._max_tries:
             yield from self._bury(claim.id, claim.tries, leased=claim.leased)
@@ -224,16 +227,17 @@ class Subscription:
             if claims:
                 return claims
             self._next_claim = now + min(self._claim_after / 2, LOOK_EVERY)
-        reply = yield Command(
-            (
-                *("XREADGROUP", "GROUP", self._group, self._consumer, "COUNT", self._batch),
-                *("BLOCK", stream.milliseconds(wait), "STREAMS", self._key, ">"),
-            )
-        )
+        # An entry from beyond the stream's end has others behind it, for which nobody needs to wait.
+        block = () if self._is_beyond else ("BLOCK", stream.milliseconds(wait))
+        read_group = ("XREADGROUP", "GROUP", self._group, self._consumer, "COUNT", self._batch, *block)
+        reply = yield Command((*read_group, "STREAMS", self._key, ">"))
         with foreseen("XREADGROUP"):
             rows: list[_Row] = [(StreamId.parse(id_), fields, 1) for id_, fields in reply[0][1]] if reply else []
         if not rows:
-            return (yield from self._beyond_the_stream())
+            claims = yield from self._beyond_the_stream()
+            self._is_beyond = bool(claims)
+            return claims
+        self._is_beyond = False
         rows = yield from self._known(rows)
         if not rows:
             yield Wait(AWAY)

@@ -448,3 +448,14 @@ def test_root_in_the_home_of_another_account_runs_as_its_owner(home: Path) -> No
     with pytest.raises(Unavailable, match="12345"):
         embedded.start(home)
     assert {path.stat().st_uid for path in home.iterdir()} == {12345}
+
+
+def test_tables_of_the_application_stand_in_public(home: Path) -> None:
+    """Not in the schema `ledger`, which is called like the user, and where `verify` would name them."""
+    with psycopg.connect(embedded.start(home).database_url) as connection:
+        connection.execute("create schema ledger")
+        connection.execute("create table invoices (id text primary key)")
+        assert connection.execute("select 'invoices'::regclass::text, current_schema").fetchone() == (
+            "invoices",
+            "public",
+        )

@@ -137,6 +137,22 @@ def test_only_some_actions(both: Both, ledger: Ledger) -> None:
     assert both.told("none", after=0, actions=[]) == []
 
 
+def test_many_entries_beyond_the_stream_are_not_waited_for_one_by_one(both: Both, ledger: Ledger) -> None:
+    """Nobody published them, and no other consumer had them: each of them took the whole wait for the stream."""
+    both.told("mailer")
+    ledger.append_many(events(60, 10))
+    began = time.monotonic()
+    assert both.told("mailer", idle=3) == [(position, 1) for position in range(11, 71)]
+    assert time.monotonic() - began < 15
+
+
+def test_the_reason_is_a_string(both: Both) -> None:
+    with pytest.raises(UsageError, match="reason of a nack must be a string, not NoneType"):
+        both.told("mailer", lambda _: ("nack", None), after=9)
+    with pytest.raises(UsageError, match="batch_size must be a whole number from 1 to 1000, not '5'"):
+        both.told("mailer", batch_size="5")
+
+
 def test_extended(both: Both) -> None:
     """It is not delivered to another consumer before that, whatever claim_after says."""
 

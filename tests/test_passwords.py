@@ -14,6 +14,8 @@ SECRET = "s3cr3tPW"
 PASSWORDS = [
     SECRET + more for more in ("", "@x", ":y", "/z", "%zz", "#f", "?q", " x y", "'q", '"q', "[", "\\", "é")
 ]  # fmt: skip
+BEHIND = [f"x@{SECRET}", f"x@127.0.0.1/{SECRET}", f"1/{SECRET}", f"x?{SECRET}@{SECRET}"]
+"""What is not escaped has the password's end taken for a host or database, which messages name."""
 POSTGRES = [
     "postgresql://u:{}@127.0.0.1:1/d",
     "postgresql://u:{}@127.0.0.1:1,127.0.0.2:2/d",
@@ -51,7 +53,8 @@ def debugging(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("form", POSTGRES)
 def test_urls_of_postgres(form: str) -> None:
-    for password in PASSWORDS:
+    whole = form.endswith(("/d", "/0"))  # else the password's end is the host, as far as anybody can tell
+    for password in PASSWORDS + (BEHIND if whole else []):
         url = form.format(password)
         for arguments in (["status"], ["--json", "doctor"], ["append", "--actor", "a", "--action", "b.c"]):
             ran = run("--database-url", url, *arguments)

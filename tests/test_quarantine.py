@@ -86,7 +86,6 @@ BY_WRITER = [false_hash, false_body, false_actor, other_spelling]
 NO_RULES = "alter table ledger.audit_logs drop constraint entry_rules;"
 """As in a database whose entries are older than the rules."""
 ROW = f"where ledger_id = 1 and position = {BAD}"
-NO_RULES = "alter table ledger.audit_logs drop constraint entry_rules"
 """First, where the entry breaks a rule that the constraint refuses."""
 BY_OWNER = {
     "actor": f"update ledger.audit_logs set actor = 'user:1' {ROW}",

@@ -106,7 +106,7 @@ def verify_command(
 def print_report(report: Report) -> None:
     """A line for each finding, and a last one with the verdict; on stderr, who is beyond privileges."""
     if report.privileged:
-        note(f"No privilege of the ledger binds: {'; '.join(report.privileged)}")
+        note(f"Users who bypass privilege checks: {'; '.join(report.privileged)}")
     for finding in report.findings:
         line(f"{'-' if finding.position is None else finding.position:>8}", f"{finding.kind:<15}", finding.detail)
     for noted in report.notes:

@@ -56,10 +56,13 @@ class Postgres(Server):
         self.run(single, data, "CREATE DATABASE ledger;\n")
 
     def command(self, access: Access) -> list[str]:
-        """No Unix socket: its path has a limit of 107 bytes, and TCP is enough."""
-        # The user's name is the schema's: tables that it makes without naming a schema are not to be the ledger's.
-        path = "search_path=public"
-        settings = ("listen_addresses=127.0.0.1", f"port={access.port}", "unix_socket_directories=", path, self.mark)
+        """No Unix socket: its path has a limit of 107 bytes, and TCP is enough.
+
+        The default search_path begins with the schema of the user's name, which here is the ledger's own schema: tables
+        of the application would come to stand in it, and `verify` would name them.
+        """
+        reached = ("listen_addresses=127.0.0.1", f"port={access.port}", "unix_socket_directories=")
+        settings = (*reached, "search_path=public", self.mark)
         options = [word for setting in settings for word in ("-c", setting)]
         return [str(self.program()), "-D", self.here(), *options]
 

@@ -263,9 +263,9 @@ def test_entries_of_another_writer_are_shown(migrated_url: str, redis_url: str) 
         for number in range(len(FOREIGN)):
             for item in ledger.run(history(ledger.ref, "invoice", f"inv_{number}")):
                 read_or_said(lambda item=item: item.changes)  # type: ignore[misc]
-            found = ledger.run(state(ledger.ref, "invoice", f"inv_{number}"))
-            assert found is not None
-            read_or_said(lambda found=found: found.state)  # type: ignore[misc]
+            now = ledger.run(state(ledger.ref, "invoice", f"inv_{number}"))
+            assert now is not None
+            read_or_said(lambda now=now: now.state)  # type: ignore[misc]
     unreadable = [entry.position for entry in recorded if not read_or_said(lambda entry=entry: entry.after)]  # type: ignore[misc]
     assert len(unreadable) == 12, unreadable
 
