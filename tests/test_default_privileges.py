@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,8 +52,8 @@ def anon(database_url: str) -> Iterator[psycopg.Connection]:
         admin.execute("drop owned by test_anon; drop role test_anon")
 
 
-def granting(admin: psycopg.Connection, who: str, schemas: tuple[str, ...] = ("",)) -> None:
-    """All default privileges that there are, of the migrating user and of ours, to test_anon."""
+def granting(admin: psycopg.Connection, who: str, schemas: tuple[str, ...] = ("",), *, back: bool = False) -> None:
+    """All default privileges that there are, of the migrating user and of ours, to test_anon. back: from it again."""
     for role in (str(admin.info.user), "ledger_owner", "ledger_projector"):
         if admin.execute("select to_regrole(%s)", (role,)).fetchall() == [(None,)]:
             continue
@@ -62,9 +63,8 @@ def granting(admin: psycopg.Connection, who: str, schemas: tuple[str, ...] = (""
                     continue
                 where = f" in schema {schema}" if schema else ""
                 option = "" if who == "public" else " with grant option"
-                admin.execute(
-                    f"alter default privileges for role {role}{where} grant all on {kind} to {who}{option}".encode()
-                )
+                what = f"revoke all on {kind} from {who}" if back else f"grant all on {kind} to {who}{option}"
+                admin.execute(f"alter default privileges for role {role}{where} {what}".encode())
 
 
 @pytest.mark.parametrize("who", ["test_anon", "ledger_writer"])
@@ -89,6 +89,17 @@ def test_migrate_gives_what_it_says(anon: psycopg.Connection, database_url: str,
         rebuild(settings, Timeline())
         if who == "test_anon":
             assert anon.execute(GIVEN.format("'test_anon'::regrole") + " and what ^@ 'relation'").fetchall() == []
+        # They are named, for what these roles make next; of what was made there is nothing to say.
+        findings = verify.verify(settings).findings
+        assert findings and {each.kind for each in findings} == {"unprotected"}
+        roles = "ledger_owner|ledger_projector"
+        named = re.compile(
+            rf"default privileges new \w+ of ({roles}) is not of the schema|"
+            rf"{who} has \w+( with grant option)? on new \w+ of ({roles}): more than the schema grants"
+        )
+        assert [each.detail for each in findings if not named.fullmatch(each.detail)] == []
+        assert {role for each in findings for role in roles.split("|") if role in each.detail} == set(roles.split("|"))
+        granting(anon, who, back=True)
         assert verify.verify(settings).findings == []
 
 

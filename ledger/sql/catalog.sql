@@ -72,7 +72,8 @@ grants (object, owner, grantee, privilege, "column", grantable) as (
     from pg_type, aclexplode(typacl) as acl
     where typnamespace = to_regnamespace('ledger')
 ),
--- What objects are given when they are made: by our roles, or by anybody in our schemas.
+-- What objects are given when they are made: by our roles, or by anybody in our schemas. Postgres' own defaults, which a
+-- list of a role's includes, are no more than that; but what ledger_owner makes, everybody may not execute.
 default_grants (object, grantee, privilege, grantable) as (
     select
         format(
@@ -86,6 +87,10 @@ default_grants (object, grantee, privilege, grantable) as (
         ),
         acl.grantee, privilege_type, is_grantable
     from pg_default_acl left join lateral aclexplode(defaclacl) as acl on acl.grantee <> defaclrole
+        and not (
+            defaclnamespace = 0 and acl.grantee = 0
+            and (defaclobjtype = 'T' or defaclobjtype = 'f' and defaclrole is distinct from to_regrole('ledger_owner'))
+        )
     where defaclnamespace in (select oid from schemas)
         or defaclnamespace = 0 and defaclrole in (to_regrole('ledger_owner'), to_regrole('ledger_projector'))
 ),
