@@ -17,6 +17,7 @@ from ledger.canonical import Draft
 from ledger.consumer import POLL, Streams, followed, reader_after
 from ledger.cursors import AsyncConnection
 from ledger.delivery import AsyncDelivery
+from ledger.drafts import prepare
 from ledger.effects import Plan
 from ledger.erasure import erasing, holding, mismatch, rebuilding_tree, releasing, skipping
 from ledger.errors import LedgerError
@@ -36,7 +37,7 @@ from ledger.store import LedgerRef
 from ledger.subscription import BATCH, Subscription
 from ledger.verify import verify
 from ledger.waiting import Patience, Quiet
-from ledger.writer import AsyncWriter, prepare
+from ledger.writer import AsyncWriter
 
 if TYPE_CHECKING:  # they bring cryptography, which takes long to load
     from ledger.checkpointing import Checkpointed, Cosign

@@ -17,6 +17,7 @@ from ledger.callers import drive_within
 from ledger.consumer import POLL, Streams, followed, reader_after
 from ledger.cursors import Connection
 from ledger.delivery import Delivery
+from ledger.drafts import prepare
 from ledger.effects import Plan
 from ledger.erasure import erasing, holding, mismatch, rebuilding_tree, releasing, skipping
 from ledger.events import Appended, Entry, Event, Receipt, Tail
@@ -34,7 +35,7 @@ from ledger.store import LedgerRef
 from ledger.subscription import BATCH, Subscription
 from ledger.verify import verify
 from ledger.waiting import Patience, Quiet
-from ledger.writer import Writer, prepare
+from ledger.writer import Writer
 
 if TYPE_CHECKING:  # they bring cryptography, which takes long to load
     from ledger.checkpointing import Checkpointed, Cosign

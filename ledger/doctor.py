@@ -13,8 +13,9 @@ from typing import Literal, NamedTuple, TypeAlias
 from ledger.effects import Command, Plan, Query, Row, sql
 from ledger.errors import IntegrityError, LedgerError, SchemaMismatch, Unavailable
 from ledger.migrate import check_schema, load
-from ledger.overview import NOT_SET, OK, PATIENCE, Holder, Lag, LedgerState, Overview, look
+from ledger.overview import PATIENCE, look
 from ledger.servers import Servers
+from ledger.status_types import NOT_SET, OK, Holder, Lag, LedgerState, Overview
 
 SQL = sql("doctor")
 Level: TypeAlias = Literal["ok", "warning", "danger", "unknown"]

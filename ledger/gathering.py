@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from ledger import forks
 from ledger.canonical import Draft
 from ledger.chain import Link
+from ledger.drafts import prepare
 from ledger.errors import InvalidEvent, LedgerError
 from ledger.events import Appended, Event, Receipt
 from ledger.repeats import Outcome, Repeat
-from ledger.writer import prepare
 
 BATCH = 10_000
 BATCH_BYTES = 8 * 1024 * 1024

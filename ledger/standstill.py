@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from ledger import trouble
 from ledger.appender import Appender
+from ledger.drafts import prepare
 from ledger.effects import Plan
 from ledger.erasure import record_own, retrying, skipping
 from ledger.errors import ProjectionFailed, SkipRefused
@@ -22,7 +23,6 @@ from ledger.rules import OWN_ACTIONS
 from ledger.servers import Servers
 from ledger.store import LedgerRef
 from ledger.telemetry import COUNTERS, FAILURES
-from ledger.writer import prepare
 
 log = logging.getLogger(__name__)
 

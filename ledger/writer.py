@@ -6,8 +6,6 @@ No timer and no added latency: a lone append is written at once, and under load 
 from __future__ import annotations
 
 import asyncio
-import os
-import struct
 import threading
 import time
 from collections import deque
@@ -16,11 +14,10 @@ from contextlib import AbstractContextManager, suppress
 from typing import Any, TypeAlias
 
 from ledger.appender import NEARLY, Appender, Condition
-from ledger.canonical import Draft, draft
+from ledger.canonical import Draft
 from ledger.effects import Plan
 from ledger.erasure import record_own
-from ledger.errors import ConnectionLost, InvalidEvent, LedgerError, OutcomeUnknown, TailBusy, Unavailable
-from ledger.events import Event
+from ledger.errors import ConnectionLost, LedgerError, OutcomeUnknown, TailBusy, Unavailable
 from ledger.repeats import Outcome
 from ledger.servers import AsyncServers, Servers
 from ledger.telemetry import span
@@ -29,34 +26,6 @@ MAX_TURN = 1000
 """Entries that waiting appends may bring into one commit."""
 SETTLING = 2.0
 """Seconds in which a connection that was lost again while an append was being settled is replaced by another."""
-
-
-def prepare(event: Event, ledger: str, *, own: bool = False) -> Draft:
-    """A draft with what purity forbids canonical.py: the clock, a UUIDv7 and a salt. Raises InvalidEvent."""
-    if not isinstance(event, Event):
-        raise InvalidEvent("event", f"must be an Event, not {type(event).__name__}")
-    randomness = os.urandom(26)
-    now = time.time_ns()
-    microseconds = now // 1000 - _FROM_1970_TO_2000
-    return draft(event, ledger, now=microseconds, entry_id=_uuid7(now, randomness), salt=randomness[10:], own=own)
-
-
-_FROM_1970_TO_2000 = 946_684_800_000_000
-"""Microseconds."""
-
-
-def _uuid7(now: int, randomness: bytes) -> bytes:
-    """RFC 9562, section 5.7, with the sub-millisecond fraction of section 6.2, method 3.
-
-    now: nanoseconds since 1970. randomness: 10 bytes or more.
-    """
-    milliseconds, nanoseconds = divmod(now, 1_000_000)
-    fraction = (nanoseconds << 12) // 1_000_000
-    rest = int.from_bytes(randomness[:8], "big") & (1 << 62) - 1
-    return _UUID.pack((milliseconds & (1 << 48) - 1) << 16 | 7 << 12 | fraction, 2 << 62 | rest)
-
-
-_UUID = struct.Struct(">QQ")
 
 
 MakePlan: TypeAlias = Callable[[bool, float], Plan[list[Outcome]]]

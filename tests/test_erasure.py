@@ -15,6 +15,7 @@ from ledger import ErasureRefused, Event, HoldRefused, InvalidEvent, Ledger, Pla
 from ledger.appender import Appender
 from ledger.canonical import Draft
 from ledger.chain import extend
+from ledger.drafts import prepare
 from ledger.drive import drive
 from ledger.erasure import erasing, holding, record_own
 from ledger.errors import IdempotencyConflict
@@ -22,7 +23,6 @@ from ledger.events import Entry, Tail
 from ledger.rows import insert_params, row_params
 from ledger.rules import KEY_ROTATED
 from ledger.store import SQL, LedgerRef
-from ledger.writer import prepare
 from tests.api import Api
 from tests.support import checked, erase, event, events, race
 

@@ -11,12 +11,12 @@ import pytest
 
 from ledger import Ledger
 from ledger.appender import Appender
+from ledger.drafts import prepare
 from ledger.drive import drive
 from ledger.effects import CopyIn, Pipeline, Plan, Query, Refused
 from ledger.erasure import erasing, record_own
 from ledger.errors import Unavailable
 from ledger.store import SQL
-from ledger.writer import prepare
 from tests.support import checked, event, numbers
 
 T = TypeVar("T")

@@ -11,10 +11,10 @@ import pytest
 from ledger import Ledger
 from ledger.appender import Appender
 from ledger.connections import connect
+from ledger.drafts import prepare
 from ledger.drive import drive
 from ledger.driver_errors import translate
 from ledger.errors import ConnectionLost, TailBusy, UsageError
-from ledger.writer import prepare
 from tests.support import checked, event, numbers
 
 

@@ -20,6 +20,7 @@ from ledger.chain import extend
 from ledger.checkpointing import Checkpointer
 from ledger.cli.metrics import _of_ledger
 from ledger.connections import create_redis_connection
+from ledger.drafts import prepare
 from ledger.drive import drive
 from ledger.erasure import erasing
 from ledger.errors import LedgerError
@@ -37,7 +38,6 @@ from ledger.servers import Servers
 from ledger.signing import create_key
 from ledger.store import SQL, create_ledger
 from ledger.tree import newest_kept
-from ledger.writer import prepare
 from tests.checkpoints import Superuser
 from tests.roles import Logins
 from tests.support import event, events, eventually

@@ -15,6 +15,7 @@ from ledger.bundle import verify_bundle
 from ledger.canonical import body_bytes, digest, envelope_from, timestamp, uuid_text
 from ledger.chain import extend
 from ledger.checkpointing import Checkpointer
+from ledger.drafts import prepare
 from ledger.evidence import Trust
 from ledger.export import export
 from ledger.note import Verifier
@@ -22,7 +23,6 @@ from ledger.rows import insert_params
 from ledger.servers import Servers
 from ledger.signing import create_key
 from ledger.store import SQL
-from ledger.writer import prepare
 from tests.checkpoints import Superuser
 from tests.roles import Logins
 from tests.support import event, events

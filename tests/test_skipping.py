@@ -16,13 +16,13 @@ from ledger import projection as plans
 from ledger.appender import Appender
 from ledger.applying import advance_exactly
 from ledger.consumer import BEGINNING
+from ledger.drafts import prepare
 from ledger.drive import drive
 from ledger.erasure import record_own, retrying
 from ledger.projector import Projector
 from ledger.rebuilding import begin_rebuild, swap
 from ledger.servers import Servers
 from ledger.store import read
-from ledger.writer import prepare
 from tests.api import Api
 from tests.poison import (
     POISON,

@@ -10,11 +10,11 @@ import pytest
 
 from ledger import Event, Ledger, Plan
 from ledger.appender import Appender
+from ledger.drafts import prepare
 from ledger.drive import drive
 from ledger.erasure import erasing, record_own, retrying, skipping
 from ledger.repeats import Outcome
 from ledger.rules import SKIP_TYPE, SKIPPED
-from ledger.writer import prepare
 from tests.poison import POISON, Picky, poisoned, retry
 from tests.support import checked
 from tests.test_erasure import CHANGE, call, refused

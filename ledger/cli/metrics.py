@@ -17,8 +17,9 @@ from ledger.cli.shared import Shared
 from ledger.cli.types import Address
 from ledger.errors import InvalidSetting, LedgerError
 from ledger.httpserver import IDLE_SECONDS, Bounded
-from ledger.overview import NOT_SET, OK, STUCK, LedgerState, Overview, look
+from ledger.overview import STUCK, look
 from ledger.servers import Servers
+from ledger.status_types import NOT_SET, OK, LedgerState, Overview
 from ledger.telemetry import COUNTERS, FAILURES, PROJECTED, PUBLISHED
 
 if TYPE_CHECKING:

@@ -11,20 +11,10 @@ from ledger.cli.connect import settings_of
 from ledger.cli.output import counted, line, seconds_text, short_time, time_text, write_json
 from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.text import one_line, redacted
-from ledger.overview import (
-    NOT_SET,
-    Holder,
-    Lag,
-    LedgerState,
-    Overview,
-    Place,
-    Standstill,
-    StreamPlace,
-    Verified,
-    look,
-)
-from ledger.overview import OK as WELL
+from ledger.overview import look
 from ledger.servers import Servers
+from ledger.status_types import NOT_SET, Holder, Lag, LedgerState, Overview, Place, Standstill, StreamPlace, Verified
+from ledger.status_types import OK as WELL
 
 _REPLAY, _NEW_EPOCH = "'auditledger replay'", "it goes on at the ledger's end in a new epoch"
 """What to do where something has seen more than the ledger has."""

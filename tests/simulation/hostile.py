@@ -15,6 +15,7 @@ from pathlib import Path
 import psycopg
 
 from ledger import Event, Ledger, chain
+from ledger.drafts import prepare
 from ledger.drive import drive
 from ledger.events import Tail
 from ledger.privileges import grant
@@ -22,7 +23,6 @@ from ledger.relay import open_epoch, standings
 from ledger.rows import insert_params
 from ledger.store import SQL, create_ledger
 from ledger.stream import StreamId
-from ledger.writer import prepare
 from tests.simulation.notes import Notes, lines
 from tests.simulation.violation import Violation
 from tests.simulation.world import World
