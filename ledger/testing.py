@@ -12,6 +12,9 @@ What the environment says decides, in this order:
     with servers() as pair, database(pair.database_url) as url:
         migrate(Settings.load(database_url=url))
         with Ledger.open(database_url=url, redis_url=redis_database(pair.redis_url, 0)) as ledger: ...
+
+The fixtures of pytest (fixtures.py) and the ledgers in memory (recorder.py) can be had from here too. They are loaded
+when first asked for: who only wants servers needs no pytest.
 """
 
 from __future__ import annotations
@@ -23,7 +26,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
@@ -31,6 +36,28 @@ from psycopg import sql
 
 from ledger import embedded, forks
 from ledger.errors import InvalidSetting
+
+_HOMES = {
+    "AsyncRecorder": "ledger.recorder",
+    "Recorder": "ledger.recorder",
+    "ledger": "ledger.fixtures",
+    "ledger_connection": "ledger.fixtures",
+    "ledger_database": "ledger.fixtures",
+    "ledger_recorder": "ledger.fixtures",
+    "ledger_servers": "ledger.fixtures",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """With the fixtures, because pytest looks for those of a plugin here."""
+    return sorted({*globals(), *_HOMES})
+
 
 REDIS_DATABASES = 16
 """Logical databases of a Redis that was not told otherwise."""

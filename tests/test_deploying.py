@@ -69,6 +69,21 @@ def test_the_test_suite_on_embedded_servers(folder: Path, _own_pattern: Path) ->
     assert "3 passed" in done.stdout
 
 
+@pytest.mark.parametrize(
+    "conftest",
+    [
+        'pytest_plugins = ["ledger.testing"]',
+        "from ledger.testing import ledger, ledger_connection, ledger_database, ledger_recorder, ledger_servers",
+    ],
+)
+def test_the_fixtures_can_be_had_from_testing(folder: Path, servers: testing.Servers, conftest: str) -> None:
+    text = (folder / "conftest.py").read_text()
+    (folder / "conftest.py").write_text(text.replace('pytest_plugins = ["ledger.fixtures"]', conftest))
+    done = run(folder, "-m", "pytest", "-q", "-W", "error", LEDGER_TEST_DATABASE_URL=servers.database_url)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 passed" in done.stdout
+
+
 def test_serializable_is_tried_again(folder: Path, ledger: Ledger, admin: psycopg.Connection) -> None:
     admin.execute("create table invoices (id text primary key, status text)")
     script = """

@@ -40,7 +40,7 @@ def test_shown_and_handed_out_again(cli: Cli, ledger: Ledger) -> None:
     assert (check["name"], check["level"]) == ("main: group mailer", "warning")
     assert handed_out(ledger) == []
 
-    assert cli.well("parked", "mailer", "--retry", "3").out == "Nothing is parked\n"
+    assert cli.well("parked", "mailer", "--retry", "3").out == "No dead letters of group mailer\n"
     assert handed_out(ledger) == [(3, 1)]
     assert handed_out(ledger) == []
     [group] = cli.well("status", "--json").json["ledgers"][0]["subscriptions"]

@@ -81,7 +81,7 @@ def parked_command(shared: Shared, group: str, again: tuple[int, ...]) -> None:
         why = f": {one_line(letter.reason)}" if letter.reason else ""
         line(f"entry {letter.position}", f"delivered {counted(letter.tries, 'time')}{why}")
     if not found:
-        line("Nothing is parked")
+        line(f"No dead letters of group {group}")
 
 
 def _own_name(name: str) -> str:
