@@ -6,7 +6,6 @@ import asyncio
 import json
 import shlex
 from collections.abc import Iterator
-from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from hypothesis import strategies as st
 
 from ledger import AsyncLedger, Entry, Ledger, canonical, testing
 from ledger.connections import create_redis_connection
-from ledger.errors import ChainBroken
 from ledger.stream import key, parse
 from tests.fuzz import seeds
 from tests.fuzz.json_texts import DEEP, strained
