@@ -24,7 +24,7 @@ TAIL = ("tail", "--json")
         (["--database-url", "postgresql://me:s3cret@h/x?nonsense=1"], 2, "cannot be read"),
         (["--database-url", "mysql://me:s3cret@h/x"], 2, "must begin with postgresql://"),
         (["--database-url", "host=127.0.0.1 port=1 password=s3cret"], 3, "Postgres cannot be reached"),
-        (["--database-url", "host=127.0.0.1 passwort=s3cret"], 2, "cannot be read"),
+        (["--database-url", "host=127.0.0.1 passwort=s3cret"], 2, "key=value pairs"),
         (["--redis-url", "redis://:s3cret@127.0.0.1:1"], 2, "but no database"),
         (["--redis-url", "http://:s3cret@h", "--database-url", "postgresql://h/x"], 2, "must begin with redis://"),
         (["--home", "here", "--database-url", "postgresql://me:s3cret@h/x"], 2, "not both"),

@@ -57,7 +57,7 @@ class Postgres(Server):
 
     def command(self, access: Access) -> list[str]:
         """No Unix socket: its path has a limit of 107 bytes, and TCP is enough."""
-        # The user is called ledger, as the schema is: tables that it makes without a schema's name are not the ledger's.
+        # The user is called ledger, as the schema is: tables made without a schema's name are not the ledger's.
         path = "search_path=public"
         settings = ("listen_addresses=127.0.0.1", f"port={access.port}", "unix_socket_directories=", path, self.mark)
         options = [word for setting in settings for word in ("-c", setting)]
