@@ -12,8 +12,9 @@ from ledger.checkpoint import Checkpoint
 from ledger.cli.app import DOES_NOT_VERIFY, OK, Command
 from ledger.cli.connect import settings_of
 from ledger.cli.keys import read_evidence, trust_of, trust_options
-from ledger.cli.output import counted, line, note, progress, write_json
+from ledger.cli.output import counted, line, progress, write_json
 from ledger.cli.shared import Shared, pass_shared
+from ledger.cli.text import note
 from ledger.cli.types import POSITION
 from ledger.export import export
 from ledger.findings import Report

@@ -132,11 +132,6 @@ def line(*parts: str) -> None:
     sys.stdout.write("  ".join(plain(part) for part in parts).rstrip() + "\n")
 
 
-def note(text: str) -> None:
-    """One line on stderr, of what is worth knowing beside the result."""
-    print(plain(text), file=sys.stderr)
-
-
 def entry_line(entry: Entry, *, occurred: bool = False) -> None:
     """One entry on one line. occurred: with the time at which it occurred, not that at which it was recorded."""
     moment = entry.occurred_at if occurred else entry.recorded_at

@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from ledger import stream
+from ledger.cli import streams
 from ledger.cli.app import INTERRUPTED, OK, Command
 from ledger.cli.connect import ready
 from ledger.cli.logs import log_format, logging_to_stderr
@@ -347,6 +348,5 @@ def _end(stop: threading.Event, done: threading.Event, code: int) -> None:
     if not done.wait(GRACE):
         log = logging.getLogger("ledger")
         log.warning("Stopped; the batch in hand was given up after %g s: whoever is started next does it again", GRACE)
-        sys.stdout.flush()
-        sys.stderr.flush()
+        streams.settle()
         os._exit(code)
