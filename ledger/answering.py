@@ -29,7 +29,7 @@ class _Answering:
     well: when it was known to work last, by the monotonic clock.
     direct: its session is the server's own, none that a pooler lends. settings: statements that go with each begin.
     differs: its role or database has settings under which our statements mean something else. wraps: a statement alone
-    gets a transaction, with the settings. read_only_by_default: which must say that it writes. connections.py finds out.
+    gets a transaction, with the settings. read_only_by_default: which says that it writes. connections.py finds out.
     """
 
     patience: float | None = None

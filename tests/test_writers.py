@@ -51,7 +51,7 @@ def test_a_writer_of_one_ledger_appends_to_that_one(two: Ledger, admin: psycopg.
         first = main.append(event(0, idempotency_key="a"))
         assert main.append(event(0, idempotency_key="a")) == first
         assert main.append_many(events(300, 1)).count == 300
-        with pytest.raises(UnknownLedger, match="no ledger 'second' in this database: .* or grant it to this user"):
+        with pytest.raises(UnknownLedger, match=r"no ledger 'second' in this database: .* or grant it to this user"):
             second.append(event())
         assert numbers(checked(Ledger.open(database_url=two.settings.database_url))) == list(range(301))
     [(known,)] = admin.execute("select id from ledger.audit_logs where ledger_id = 2").fetchall()
