@@ -178,9 +178,9 @@ class Writer:
         [outcome] = self._take_turn(self._turns.own(draft))
         return outcome
 
-    # An exception may come at any moment, from a signal's handler: Ctrl-C, Celery's soft time limits, timeouts. The
-    # other threads must not wait for ever then, whatever this one was at. So single assignments say who leads and who
-    # is to be woken, and _leave does what was left.
+    # An exception may come at any moment, from a signal's handler: Ctrl-C, a soft time limit, a timeout. Then the
+    # other threads must not wait for ever, whatever this one was at. So single assignments say who leads and who is to
+    # be woken, and _leave does what was left.
 
     def _take_turn(self, slot: _Slot) -> list[Outcome]:
         try:
