@@ -24,13 +24,13 @@ T = TypeVar("T")
 class _Answering:
     """A child of a fork cannot use it (forks.py).
 
-        patience: seconds of silence after which it is closed and an OperationalError raised; None waits for ever.
+    patience: seconds of silence after which it is closed and an OperationalError raised; None waits for ever.
 
-        well: when it was known to work last, by the monotonic clock.
-        direct: its session is the server's own, none that a pooler lends. settings: statements that go with each begin.
-        differs: its role or database has settings under which our statements mean something else. wraps: a statement alone
-        gets a transaction, with the settings. read_only_by_default: a transaction must say that it writes. connections.py
-        finds all this out.
+    well: when it was known to work last, by the monotonic clock.
+    direct: its session is the server's own, none that a pooler lends. settings: statements that go with each begin.
+    differs: its role or database has settings under which our statements mean something else. wraps: a statement alone
+    gets a transaction, with the settings. read_only_by_default: a transaction must say that it writes. connections.py
+    finds all this out.
     """
 
     patience: float | None = None
