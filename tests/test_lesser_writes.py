@@ -171,12 +171,28 @@ def test_the_others_write_none_of_it(full: Ledger, key: Path, login: Logins, rol
     works(full, key)
 
 
+def triggers(admin: psycopg.Connection, *tables: str) -> list[tuple[str, str]]:
+    """Table and name of each trigger that runs always."""
+    found = admin.execute(
+        "select relname, tgname from pg_trigger join pg_class on pg_class.oid = tgrelid"
+        " where relnamespace = 'ledger'::regnamespace and relname = any(%s) and tgenabled = 'A' and not tgisinternal",
+        (list(tables),),
+    ).fetchall()
+    assert {table for table, _ in found} == set(tables)
+    return found
+
+
 def test_what_superusers_left_there_before_is_each_rows_own_problem(
     full: Ledger, key: Path, admin: psycopg.Connection, tmp_path: Path
 ) -> None:
     """Rows from before these checks, or written past them."""
-    for table in ("projections", "subscriptions", "verifications"):
-        admin.execute(f"alter table ledger.{table} disable trigger all")
+    checks = triggers(admin, "projections", "subscriptions", "verifications")
+
+    def switch(how: str) -> None:
+        for table, name in checks:
+            admin.execute(f"alter table ledger.{table} {how} trigger {name}")
+
+    switch("disable")
     for number, position in enumerate((HUGE, TINY, -1)):
         admin.execute(
             "insert into ledger.projections (ledger_id, name, version, position, recorded_at, failed_position,"
@@ -185,8 +201,11 @@ def test_what_superusers_left_there_before_is_each_rows_own_problem(
         )  # fmt: skip
         admin.execute("insert into ledger.subscriptions values (1, %s, %s, 'infinity')", (f"junk{number}", position))
     admin.execute("insert into ledger.verifications values (1, 'infinity', 1, 2, '', 7), (1, '-infinity', 1, 2, '', 7)")
+    switch("enable always")
     works(full, key, tmp_path)
+    switch("disable")
     admin.execute(f"update ledger.projections set position = {HUGE} where name = 'timeline' and ledger_id = 1")
+    switch("enable always")
     with projector(full, [Timeline(), ActorActivity()]) as running:
         full.append(event(3))
         with pytest.raises(Exception, match=r"timeline|set back"):

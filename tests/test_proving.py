@@ -286,7 +286,9 @@ def test_verify_names_what_a_checkpoint_denies(
     new.write_bytes(notes[SIGNED])
     arguments = ["--checkpoint", str(old), "--checkpoint", str(new), "--key", KEY.vkey]
     ran = Cli("--database-url", forged.settings.database_url or "")("verify", *arguments)
-    finding, verdict = ran.out.splitlines()
+    finding, verdict, first, second = ran.out.splitlines()
+    assert str(old) in first and first.startswith("Compared with the checkpoint")
+    assert str(new) in second and second.startswith("Does not match the checkpoint")
     assert ran.code == 1 and verdict.startswith("DOES NOT VERIFY, ledger main: 300 entries")
     assert finding.split(maxsplit=2) == [
         "299", "rewritten",

@@ -20,7 +20,7 @@ from ledger import Entry, Event, Ledger, Query, UsageError, testing
 from ledger.drive import drive
 from ledger.effects import Pipeline
 from ledger.projection import install
-from ledger.store import LedgerRef
+from ledger.store import LedgerRef, create_ledger
 from tests.roles import logins, user_of
 from tests.views import START, apply, entry, installed, project, projector
 
@@ -277,6 +277,7 @@ def plenty(servers: Any, template: str) -> Iterator[psycopg.Connection]:
         testing.database(servers.database_url, template=template) as url,
         psycopg.connect(url, autocommit=True) as connection,
     ):
+        drive(create_ledger("second"), lambda: connection)
         drive(install(Timeline(), [MAIN, LedgerRef(2, "second")]), lambda: connection)
         connection.execute("set search_path = ledger_views, pg_catalog")
         connection.execute(
