@@ -431,5 +431,11 @@ def test_our_cursors_read_whatever_psycopg_reads_by_default(migrated_url: str) -
             "select '{6,8}'::bigint[], '{a,null,NULL}'::text[], array['2026-01-02 03:04:05+00'::timestamptz],"
             " '{}'::uuid[], array[decode('00ff', 'hex')]"
         )
-        wanted = ([6, 8], ["a", None, None], [datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)], [], [b"\0\xff"])
+        wanted: tuple[list[Any], ...] = (
+            [6, 8],
+            ["a", None, None],
+            [datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)],
+            [],
+            [b"\0\xff"],
+        )
         assert rows.fetchall() == [wanted]
