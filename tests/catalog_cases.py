@@ -109,7 +109,7 @@ OF_THE_SCHEMA = [
     (
         "alter table ledger.skips drop constraint skip_order,"
         " add constraint skip_order check (skipped > position and retried > skipped) not valid",
-        "constraint skip_order on ledger.skips is not the one of the schema",
+        "constraint skip_order on ledger.skips is not validated",
     ),
     (
         "alter table ledger.audit_logs drop constraint one_entry_per_id,"
