@@ -123,7 +123,7 @@ def test_a_full_disk_is_said_and_is_no_fault(ledger: Ledger) -> None:
     said = b"error: the output cannot be written: No space left on device; what the command did stands\n"
     for command in ("--help", "--version", "--json verify", "verify", "tail"):
         code, _, err = shell(f"auditledger {command} >/dev/full", ledger)
-        noted = b"No privilege of the ledger binds: " if command == "verify" else b""
+        noted = b"Users who bypass privilege checks: " if command == "verify" else b""
         assert code == 3 and err.endswith(said) and err.removesuffix(said).startswith(noted), err
         assert noted or err == said
 

@@ -12,7 +12,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-import ledger.writer
+import ledger.drafts
 from ledger import Receipt
 from ledger.connections import create_redis_connection
 from ledger.effects import Plan, Query
@@ -197,7 +197,7 @@ def test_recorded_at_follows_the_database_clock_not_ours(
 
     day = 86_400 * 10**9
     slow = SimpleNamespace(time_ns=lambda: time.time_ns() - day, monotonic=time.monotonic)
-    monkeypatch.setattr(ledger.writer, "time", slow)
+    monkeypatch.setattr(ledger.drafts, "time", slow)
     api = opener()
     for number in range(3):
         [(before,)] = admin.execute("select clock_timestamp()").fetchall()
