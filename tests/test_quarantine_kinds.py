@@ -92,7 +92,7 @@ def test_signed_proved_exported(
             with pytest.raises(LedgerError, match="cannot be proven"):
                 ledger.prove(position)
         elif kind == "body":
-            # With nothing behind it to go on from, its leaf is not its envelope's; but one that it had before, it keeps.
+            # With nothing behind it to go on from, its leaf is not its envelope's; one that it had before, it keeps.
             lost = places.get(position + 1) == "missing" and not signed_before
             with pytest.raises(LedgerError, match="cannot be proven" if lost else "its body is not the one"):
                 ledger.prove(position, with_body=True)
