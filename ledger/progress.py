@@ -92,21 +92,31 @@ class Progress:
         """Is what was delivered last the ledger's, and is there more of that?
 
         The stream's newest entry proves it, or that the stream diverged. Where there is none, the group goes on where
-        Postgres says that it is: something may be delivered again, nothing is left out.
+        Postgres says that it is: something may be delivered again, nothing is left out. Likewise where the group is in
+        an epoch that neither the stream nor the database has: Redis was emptied, and then the database set back.
         """
         known = (yield from groups_of(self._ledger)).get(self._group)
-        if known is None or known.delivered.epoch != epoch or known.delivered.position >= end:
+        if known is None or StreamId(epoch, 0) > known.delivered or StreamId(epoch, end) == known.delivered:
             return False
         state = yield from stream.state(self._ledger.name)
+        if known.delivered.epoch > epoch:
+            if state.last.epoch <= epoch:
+                yield from self._go_on_after_saved(epoch)
+            return False
+        if known.delivered.position > end:
+            return False
         if state.newest is not None:
             rows = yield Query(SQL["hash_at"], (self._ledger.ledger_id, state.newest.position))
             if state.newest.epoch != epoch or not rows or rows[0][0].hex().encode() != state.newest_hash:
                 return False
-        if state.newest is None or state.newest.position < known.delivered.position:
-            saved = yield from self.saved()
-            if saved < known.delivered.position:
-                yield Command(("XGROUP", "SETID", self._key, self._group, str(StreamId(epoch, saved))))
+        is_short = state.newest is None or state.newest.position < known.delivered.position
+        if is_short and (yield from self.saved()) < known.delivered.position:
+            yield from self._go_on_after_saved(epoch)
         return True
+
+    def _go_on_after_saved(self, epoch: int) -> Plan[None]:
+        position = yield from self.saved()
+        yield Command(("XGROUP", "SETID", self._key, self._group, str(StreamId(epoch, position))))
 
     def _trimmed(self, after: int, until: int) -> Plan[bool]:
         """Is more than erased entries missing between two positions?"""

@@ -192,6 +192,19 @@ def test_a_group_that_left_entries_unacknowledged_gets_them_in_the_new_epoch(
         assert noted(ledger) == 10
 
 
+def test_a_group_in_an_epoch_that_nobody_has_goes_on(ledger: Ledger, redis_url: str) -> None:
+    """Redis was emptied, a reader created its group again, and then the database was set back to a lower epoch."""
+    ledger.append_many(events(5))
+    assert handed_out(ledger) == list(range(1, 6)), "what Postgres has"
+    with create_redis_connection(redis_url) as client, relay_of(ledger) as relay:
+        client.delete(KEY)
+        client.xgroup_create(KEY, "mailer", "9-7", mkstream=True)
+        ledger.append_many(events(3, 5))
+        relay.publish()
+        assert handed_out(ledger) + handed_out(ledger) == [6, 7, 8], "it looks at that after an answer of nothing"
+        assert noted(ledger) == 8
+
+
 def test_a_reader_of_a_stream_that_lies_waits_between_its_looks(ledger: Ledger, redis_url: str) -> None:
     """Or it would ask both servers as often as they answer, for as long as nobody looks after the stream."""
     ledger.append_many(events(3))
