@@ -173,3 +173,8 @@ def statements(file: Path) -> dict[str, str]:
 def sql(stem: str) -> dict[str, str]:
     """The statements of `ledger/sql/<stem>.sql`."""
     return statements(Path(__file__).parent / "sql" / f"{stem}.sql")
+
+
+def lua(*stems: str) -> str:
+    """One script of `ledger/lua/<stem>.lua`, in that order: functions first, then what calls them."""
+    return "".join((Path(__file__).parent / "lua" / f"{stem}.lua").read_text(encoding="utf-8") for stem in stems)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
 
 from ledger.canonical import digest
-from ledger.effects import Command, LuaScript, Plan, foreseen
+from ledger.effects import Command, LuaScript, Plan, foreseen, lua
 from ledger.envelopes import Position, parse_body
 from ledger.events import Entry
 
@@ -75,18 +74,14 @@ def group_keys(ledger: str, group: str) -> GroupKeys:
     return GroupKeys(*(f"ledger:{{{ledger}}}:{each}:{group}" for each in GroupKeys._fields))
 
 
-def _lua(stem: str) -> str:
-    return (Path(__file__).parent / "lua" / f"{stem}.lua").read_text(encoding="utf-8")
-
-
 CHECKPOINTS = 10_000
 """About how many of the newest checkpoints stay in their stream; the database keeps all."""
 
 READ_STEP, READ_BYTES = 100, 8 * 1024 * 1024
 """Entries that Redis is asked for at a time, 25 MB where each body is as large as it may be; bytes of one read."""
 
-_PUBLISH = _lua("publish")
-_STATE = _lua("state")
+_PUBLISH = lua("publish")
+_STATE = lua("state")
 
 
 class Wire(NamedTuple):

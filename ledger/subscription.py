@@ -20,12 +20,11 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise, takewhile
 from operator import itemgetter
-from pathlib import Path
 from typing import Any, TypeAlias
 
 from ledger import quarantine, stream
 from ledger.delivery import Claim
-from ledger.effects import Command, LuaScript, Plan, Query, Refused, Wait, foreseen
+from ledger.effects import Command, LuaScript, Plan, Query, Refused, Wait, foreseen, lua
 from ledger.errors import ChainBroken, UsageError
 from ledger.events import Entry
 from ledger.groups import check_group, groups_of
@@ -49,11 +48,7 @@ LONGEST_REASON = 500
 """Characters of a reason that are kept."""
 
 
-def _lua(stem: str) -> str:
-    return (Path(__file__).parent / "lua" / f"{stem}.lua").read_text(encoding="utf-8")
-
-
-_TAKE_OVER, _NEXT, _PASS = _lua("take_over"), _lua("next"), _lua("pass")
+_TAKE_OVER, _NEXT, _PASS = lua("take_over"), lua("delivered", "next"), lua("delivered", "pass")
 _Row: TypeAlias = tuple[StreamId, Any, int]
 """An entry's id, fields (None where it was deleted from the stream) and delivery attempts."""
 
