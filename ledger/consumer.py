@@ -70,7 +70,7 @@ NO_STREAMS = Streams(redis=False)
 
 def reader_after(ledger: LedgerRef, position: int) -> Plan[Reader]:
     """A reader that continues after the entry at `position` (0: from the beginning). Raises StreamDiverged."""
-    [(_, epoch, end)] = yield Query(SQL["tails"], ([ledger.ledger_id],))
+    epoch, end = yield from stream.end_of(ledger)
     if position == 0:
         return Reader(ledger, BEGINNING, epoch)
     entries = yield from read(ledger, position - 1, 1, last=position)

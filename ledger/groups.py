@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ledger.effects import Command, Plan, Query, Refused, foreseen
 from ledger.errors import UsageError
 from ledger.store import SQL, LedgerRef, tail_of
-from ledger.stream import StreamId, group_keys, key
+from ledger.stream import StreamId, end_of, group_keys, key
 
 
 class Group(NamedTuple):
@@ -99,13 +99,12 @@ def reset_group(ledger: LedgerRef, name: str, after: int) -> Plan[None]:
     Raises UsageError where there is no such group, or no such position.
     """
     yield from _check_there(ledger, name)
-    end = (yield from tail_of(ledger)).position
-    if not 0 <= after <= end:
-        raise beyond(ledger, after, end)
-    [(_, epoch, _)] = yield Query(SQL["tails"], ([ledger.ledger_id],))
+    end = yield from end_of(ledger)
+    if not 0 <= after <= end.position:
+        raise beyond(ledger, after, end.position)
     yield Query(SQL["set_subscription"], (ledger.ledger_id, name, after))
     yield from _forget(ledger, name)
-    yield Command(("XGROUP", "CREATE", key(ledger.name), name, str(StreamId(epoch, after)), "MKSTREAM"))
+    yield Command(("XGROUP", "CREATE", key(ledger.name), name, str(end._replace(position=after)), "MKSTREAM"))
 
 
 def _check_there(ledger: LedgerRef, name: str) -> Plan[None]:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ledger.effects import Command, Plan, Query, foreseen
+from ledger.effects import Command, Plan, foreseen
 from ledger.errors import UsageError
-from ledger.store import SQL, LedgerRef
-from ledger.stream import StreamId, group_keys, key
+from ledger.store import LedgerRef
+from ledger.stream import end_of, group_keys, key
 
 _CONSUMER = "auditledger"
 _LONG_AGO = 365 * 86_400_000
@@ -43,10 +43,10 @@ def redeliver(ledger: LedgerRef, group: str, position: int) -> Plan[None]:
     """
     if position not in {letter.position for letter in (yield from dead_letters(ledger, group))}:
         raise UsageError(f"group {group!r} has not parked entry {position}")
-    [(_, epoch, _)] = yield Query(SQL["tails"], ([ledger.ledger_id],))
+    id_ = (yield from end_of(ledger))._replace(position=position)
     claimed = yield Command(
         (
-            *("XCLAIM", key(ledger.name), group, _CONSUMER, 0, str(StreamId(epoch, position))),
+            *("XCLAIM", key(ledger.name), group, _CONSUMER, 0, str(id_)),
             *("IDLE", _LONG_AGO, "RETRYCOUNT", 0, "FORCE", "JUSTID"),
         )
     )

@@ -34,8 +34,8 @@ class Progress:
         """In Redis, where Postgres says that it is. Raises UsageError where the stream or the ledger lacks that."""
         position = yield from self.saved()
         # What is left of an epoch that is over says nothing of where this one begins.
-        epoch = yield from self.epoch()
-        rows = yield Command(("XRANGE", self._key, f"{epoch}-0", "+", "COUNT", 1))
+        end = yield from stream.end_of(self._ledger)
+        rows = yield Command(("XRANGE", self._key, f"{end.epoch}-0", "+", "COUNT", 1))
         with foreseen("XRANGE"):
             first = StreamId.parse(rows[0][0]).position if rows else 0
         if (yield from self._trimmed(position, first)):
@@ -43,9 +43,8 @@ class Progress:
                 f"the stream begins at position {first}: group {self._group!r} cannot start after {position}. "
                 f"Start it with after={first - 1} or later, and read() what is older"
             )
-        end = (yield from tail_of(self._ledger)).position
-        if position > end:
-            raise beyond(self._ledger, position, end, self._group)
+        if position > end.position:
+            raise beyond(self._ledger, position, end.position, self._group)
         [(position, epoch)] = yield Query(
             SQL["subscribe"], (self._ledger.ledger_id, self._group, position, self._ledger.ledger_id)
         )
@@ -83,35 +82,31 @@ class Progress:
         rows = yield Query(SQL["subscription"], (self._ledger.ledger_id, self._group))
         return rows[0][0] if rows else self._after or 0
 
-    def epoch(self) -> Plan[int]:
-        """The stream's, as Postgres has it."""
-        [(_, epoch, _)] = yield Query(SQL["tails"], ([self._ledger.ledger_id],))
-        return int(epoch)
-
-    def is_followed(self, epoch: int, end: int) -> Plan[bool]:
-        """Is what was delivered last the ledger's, and is there more of that?
+    def is_followed(self, end: StreamId) -> Plan[bool]:
+        """Is what was delivered last the ledger's, and is there more of that up to its end?
 
         The stream's newest entry proves it, or that the stream diverged. Where there is none, the group goes on where
         Postgres says that it is: something may be delivered again, nothing is left out. Likewise where the group is in
         an epoch that neither the stream nor the database has: Redis was emptied, and then the database set back.
         """
         known = (yield from groups_of(self._ledger)).get(self._group)
-        if known is None or StreamId(epoch, 0) > known.delivered or StreamId(epoch, end) == known.delivered:
+        if known is None:
+            return False
+        at = known.delivered
+        if at.epoch > end.epoch:
+            if (yield from stream.state(self._ledger.name)).last.epoch <= end.epoch:
+                yield from self._go_on_after_saved(end.epoch)
+            return False
+        if at.epoch < end.epoch or at >= end:
             return False
         state = yield from stream.state(self._ledger.name)
-        if known.delivered.epoch > epoch:
-            if state.last.epoch <= epoch:
-                yield from self._go_on_after_saved(epoch)
-            return False
-        if known.delivered.position > end:
-            return False
         if state.newest is not None:
             rows = yield Query(SQL["hash_at"], (self._ledger.ledger_id, state.newest.position))
-            if state.newest.epoch != epoch or not rows or rows[0][0].hex().encode() != state.newest_hash:
+            if state.newest.epoch != end.epoch or not rows or rows[0][0].hex().encode() != state.newest_hash:
                 return False
-        is_short = state.newest is None or state.newest.position < known.delivered.position
-        if is_short and (yield from self.saved()) < known.delivered.position:
-            yield from self._go_on_after_saved(epoch)
+        is_short = state.newest is None or state.newest.position < at.position
+        if is_short and (yield from self.saved()) < at.position:
+            yield from self._go_on_after_saved(end.epoch)
         return True
 
     def _go_on_after_saved(self, epoch: int) -> Plan[None]:

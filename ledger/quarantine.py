@@ -154,16 +154,12 @@ def look(ledger: LedgerRef, position: int, entries: str = VIEW) -> Plan[Found]:
 def marks(ledger: LedgerRef, positions: Collection[int], entries: str = VIEW) -> Plan[list[Mark]]:
     """The records about these positions, in order."""
     params = (ledger.ledger_id, [str(position) for position in positions])
-    rows = yield Query(SQL["marks"].replace("{}", entries), params)
-    found = (mark_of(_record(row), ledger.name) for row in rows)
-    return [mark for mark in found if mark is not None]
+    return _marks((yield Query(SQL["marks"].replace("{}", entries), params)), ledger)
 
 
 def all_marks(ledger: LedgerRef, entries: str = VIEW) -> Plan[list[Mark]]:
     """All records of a ledger, in order."""
-    rows = yield Query(SQL["all_marks"].replace("{}", entries), (ledger.ledger_id,))
-    found = (mark_of(_record(row), ledger.name) for row in rows)
-    return [mark for mark in found if mark is not None]
+    return _marks((yield Query(SQL["all_marks"].replace("{}", entries), (ledger.ledger_id,))), ledger)
 
 
 def is_chained(ledger: LedgerRef, position: int, hash_: bytes) -> Plan[bool]:
@@ -213,6 +209,11 @@ def _unexplained(found: Found) -> Plan[set[str]]:
 def _stands(ledger: LedgerRef, first: int, last: int, entries: str = VIEW) -> Plan[list[Record]]:
     rows = yield Query(SQL["stands"].replace("{}", entries), (ledger.ledger_id, first, last))
     return [_record(row) for row in rows]
+
+
+def _marks(rows: Sequence[Row], ledger: LedgerRef) -> list[Mark]:
+    found = (mark_of(_record(row), ledger.name) for row in rows)
+    return [mark for mark in found if mark is not None]
 
 
 def _record(row: Row) -> Record:

@@ -217,9 +217,9 @@ def where_to_go_on(standing: Standing, keep: int) -> Plan[GoOn]:
         return GoOn(state.last, (yield from _floor(standing, keep)))
     if state.last > StreamId(standing.epoch, standing.position):
         # The ledger was asked before the stream: another relay may have published what came in between.
-        [(_, epoch, position)] = yield Query(SQL["tails"], ([ledger.ledger_id],))
-        if state.last > StreamId(epoch, position):
-            raise _diverged(ledger, f"the stream stands at {state.last}, the ledger at {epoch}-{position}")
+        end = yield from stream.end_of(ledger)
+        if state.last > end:
+            raise _diverged(ledger, f"the stream stands at {state.last}, the ledger at {end}")
         return GoOn(state.last, standing.position + 1)
     known = None
     if state.newest is not None:

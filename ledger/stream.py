@@ -14,9 +14,10 @@ from uuid import UUID
 import msgspec
 
 from ledger.canonical import digest
-from ledger.effects import Command, LuaScript, Plan, foreseen, lua
+from ledger.effects import Command, LuaScript, Plan, Query, foreseen, lua
 from ledger.envelopes import Position, parse_body
 from ledger.events import Entry
+from ledger.store import SQL, LedgerRef, only
 
 
 class StreamId(NamedTuple):
@@ -136,6 +137,12 @@ def publish_checkpoint(ledger: str, size: int, note: bytes) -> Plan[None]:
     The same one may come more than once: with more signatures, or published again after a failure elsewhere.
     """
     yield Command(("XADD", checkpoints_key(ledger), "MAXLEN", "~", CHECKPOINTS, "*", "size", size, "note", note))
+
+
+def end_of(ledger: LedgerRef) -> Plan[StreamId]:
+    """What the ledger's newest entry is called in the stream, as Postgres has it. Raises UnknownLedger."""
+    [_, epoch, position] = only((yield Query(SQL["tails"], ([ledger.ledger_id],))), ledger)
+    return StreamId(epoch, position)
 
 
 def state(ledger: str) -> Plan[StreamState]:

@@ -242,24 +242,25 @@ class Subscription:
 
     def _beyond_the_stream(self) -> Plan[list[Claim]]:
         """What Postgres has next, where the stream has no more: its end was deleted, or nobody has published it yet."""
-        [(_, epoch, end)] = yield Query(SQL["tails"], ([self._ledger.ledger_id],))
-        if not (yield from self._progress.is_followed(epoch, end)):
+        end = yield from stream.end_of(self._ledger)
+        if not (yield from self._progress.is_followed(end)):
             return []
         keys = (self._key, self._keys.lease, self._keys.given)
         lease = max(1, round(self._claim_after * 1000))
-        found = yield LuaScript(_NEXT, keys, (self._group, self._consumer, lease, epoch, end))
+        found = yield LuaScript(_NEXT, keys, (self._group, self._consumer, lease, *end))
         if not found:
             return []
         with foreseen("a lease"):
             position, tries = map(int, found)
+        id_ = end._replace(position=position)
         if tries > self._max_tries:
-            yield from self._bury(StreamId(epoch, position), tries - 1, leased=True)
+            yield from self._bury(id_, tries - 1, leased=True)
             return []
         entry = yield from self._stored(position)
         if entry is None:
-            yield from self._pass(StreamId(epoch, position))
+            yield from self._pass(id_)
             return []
-        return [Claim(StreamId(epoch, position), entry, tries, leased=True)]
+        return [Claim(id_, entry, tries, leased=True)]
 
     def _passed_over(self, ids: Sequence[StreamId]) -> Plan[list[_Row]]:
         """Entries deleted from the stream that stand before these, which were handed out together, or between them.
@@ -283,7 +284,7 @@ class Subscription:
             ]
         if not found:
             return []
-        [(_, epoch, end)] = yield Query(SQL["tails"], ([self._ledger.ledger_id],))
+        epoch, end = yield from stream.end_of(self._ledger)
         kept: list[_Row] = []
         pairs = []
         for id_, fields, tries, before in found:
@@ -355,7 +356,7 @@ class Subscription:
 
         What comes from it on may be the ledger's one day, or stand in the stream of a database that was set back.
         """
-        [(_, epoch, end)] = yield Query(SQL["tails"], ([self._ledger.ledger_id],))
+        epoch, end = yield from stream.end_of(self._ledger)
         known = list(takewhile(lambda row: 1 <= row[0].position <= end, rows))
         others = [str(id_) for id_, _, _ in rows[len(known) :]]
         if not others:
