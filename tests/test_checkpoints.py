@@ -71,8 +71,7 @@ def opened(note: bytes, *keys: Path) -> Checkpoint:
 
 @pytest.fixture
 def forger(ledger: Ledger) -> Iterator[Forger]:
-    forger = Forger(ledger.settings.database_url or "")
-    with forger.connection:
+    with Forger(ledger.settings.database_url or "") as forger:
         yield forger
 
 
@@ -635,8 +634,7 @@ def test_again_and_again(ledger: Ledger, key: Path, caplog: pytest.LogCaptureFix
             sizes = [opened(note, key).size for note in each.taken]
             assert sizes == sorted(set(sizes)), "each once"
             assert sizes[-1] == 10
-        forger = Forger(ledger.settings.database_url or "")
-        with forger.connection:
+        with Forger(ledger.settings.database_url or "") as forger:
             cut(forger, 9)
             forger.done()
         eventually(lambda: shown(ledger) != [])

@@ -130,8 +130,7 @@ def test_a_ledger_that_was_tampered_with_is_not_signed(cli: Cli, ledger: Ledger,
     ledger.append_many(events(300))
     cli.well("checkpoint", "--key", key)
     ledger.append_many(events(20))
-    forger = Forger(ledger.settings.database_url or "")
-    with forger.connection:
+    with Forger(ledger.settings.database_url or "") as forger:
         rewrite(forger, 200, 320)
         ran = cli("checkpoint", "--key", key)
         assert (ran.code, ran.out) == (1, "")
@@ -233,8 +232,7 @@ def test_run_signs_again_and_again_each_ledger_with_its_own_key(
         popen.send_signal(signal.SIGTERM)
         assert ended(popen).code == 0
     ledger.append_many(events(5))
-    forger = Forger(ledger.settings.database_url or "")
-    with forger.connection:  # of what neither relay nor projections look at
+    with Forger(ledger.settings.database_url or "") as forger:  # of what neither relay nor projections look at
         forger.run("update ledger.tiles set hashes = set_byte(hashes, 7, get_byte(hashes, 7) # 1) where ledger_id = 1")
         forger.done()
     with process(*cli.urls, *arguments) as popen:  # main is not signed any more; all else goes on

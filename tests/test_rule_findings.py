@@ -47,18 +47,14 @@ def pattern(servers: testing.Servers, template: str) -> Iterator[str]:
 
 @pytest.fixture
 def forger(servers: testing.Servers, pattern: str) -> Iterator[Forger]:
-    with testing.database(servers.database_url, template=pattern) as url:
-        forger = Forger(url)
-        with forger.connection:
-            yield forger
+    with testing.database(servers.database_url, template=pattern) as url, Forger(url) as forger:
+        yield forger
 
 
 @pytest.fixture(scope="module")
 def _shared(servers: testing.Servers, pattern: str) -> Iterator[Forger]:
-    with testing.database(servers.database_url, template=pattern) as url:
-        forger = Forger(url)
-        with forger.connection:
-            yield forger
+    with testing.database(servers.database_url, template=pattern) as url, Forger(url) as forger:
+        yield forger
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Self
 from uuid import UUID
 
 import msgspec
@@ -55,6 +56,12 @@ class Forger:
         self.connection = psycopg.connect(url, autocommit=True)
         for table, trigger in TRIGGERS:
             self.run(f"alter table ledger.{table} disable trigger {trigger}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.connection.close()
 
     def run(self, *statements: str) -> None:
         for statement in statements:
@@ -116,20 +123,16 @@ def pattern(servers: testing.Servers, template: str) -> Iterator[str]:
 
 @pytest.fixture
 def forger(servers: testing.Servers, pattern: str) -> Iterator[Forger]:
-    with testing.database(servers.database_url, template=pattern) as url:
-        forger = Forger(url)
-        with forger.connection:
-            yield forger
+    with testing.database(servers.database_url, template=pattern) as url, Forger(url) as forger:
+        yield forger
 
 
 @pytest.fixture(scope="module")
 def healthy(servers: testing.Servers, pattern: str) -> Iterator[Forger]:
     """One for all tests that leave it as it was."""
-    with testing.database(servers.database_url, template=pattern) as url:
-        forger = Forger(url)
-        with forger.connection:
-            forger.done()
-            yield forger
+    with testing.database(servers.database_url, template=pattern) as url, Forger(url) as forger:
+        forger.done()
+        yield forger
 
 
 def check(forger: Forger, monkeypatch: pytest.MonkeyPatch, expected: Said, name: str = "main") -> Report:

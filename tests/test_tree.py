@@ -210,8 +210,7 @@ def refused(connection: psycopg.Connection, *trusted: Head) -> str:
 
 @pytest.fixture
 def forger(ledger: Ledger) -> Any:
-    forger = Forger(ledger.settings.database_url or "")
-    with forger.connection:
+    with Forger(ledger.settings.database_url or "") as forger:
         yield forger
 
 
