@@ -15,13 +15,14 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 
 from ledger.cursors import AsyncConnection, AsyncCursor, Connection, Cursor, note, wants_to_know
 from ledger.drive import adrive, drive
-from ledger.effects import Plan, sql
+from ledger.effects import Plan
 from ledger.errors import UsageError
 from ledger.lent import lent
+from ledger.statements import sql
 
 T = TypeVar("T")
 
-_SET_ENCODING, _BACKEND = sql("session")["set_encoding"], sql("session")["backend"]
+SQL = sql(__file__)
 
 
 def drive_within(plan: Plan[T], connection: Connection) -> T:
@@ -30,7 +31,7 @@ def drive_within(plan: Plan[T], connection: Connection) -> T:
     _check(connection)
     with _in_utf8(connection):
         if wants_to_know(connection):
-            [(backend,)] = Cursor(connection).execute(_BACKEND, prepare=False).fetchall()
+            [(backend,)] = Cursor(connection).execute(SQL["backend"], prepare=False).fetchall()
             note(connection, backend)
         return drive(plan, lambda: connection, raw_errors=True)
 
@@ -45,7 +46,7 @@ async def adrive_within(plan: Plan[T], connection: AsyncConnection) -> T:
 
     async with _ain_utf8(connection):
         if wants_to_know(connection):
-            cursor = await AsyncCursor(connection).execute(_BACKEND, prepare=False)
+            cursor = await AsyncCursor(connection).execute(SQL["backend"], prepare=False)
             [(backend,)] = await cursor.fetchall()
             note(connection, backend)
         return await adrive(plan, given, raw_errors=True)
@@ -89,12 +90,12 @@ def _in_utf8(connection: Connection) -> Iterator[None]:
     if encoding is None:
         yield
         return
-    Cursor(connection).execute(_SET_ENCODING, ("UTF8",), prepare=False)
+    Cursor(connection).execute(SQL["set_encoding"], ("UTF8",), prepare=False)
     try:
         yield
     finally:
         if not _is_over(connection):
-            Cursor(connection).execute(_SET_ENCODING, (encoding,), prepare=False)
+            Cursor(connection).execute(SQL["set_encoding"], (encoding,), prepare=False)
 
 
 @asynccontextmanager
@@ -103,9 +104,9 @@ async def _ain_utf8(connection: AsyncConnection) -> AsyncIterator[None]:
     if encoding is None:
         yield
         return
-    await AsyncCursor(connection).execute(_SET_ENCODING, ("UTF8",), prepare=False)
+    await AsyncCursor(connection).execute(SQL["set_encoding"], ("UTF8",), prepare=False)
     try:
         yield
     finally:
         if not _is_over(connection):
-            await AsyncCursor(connection).execute(_SET_ENCODING, (encoding,), prepare=False)
+            await AsyncCursor(connection).execute(SQL["set_encoding"], (encoding,), prepare=False)

@@ -1,7 +1,7 @@
 """What the migrations make, object by object, and how a database differs from that.
 
 schema/catalog.json holds it. `make journal` reads it from a migrated scratch database with the statement by which
-`verify` reads any other database (sql/catalog.sql): whatever a migration makes is protected without being listed.
+`verify` reads any other database (catalog.sql): whatever a migration makes is protected without being listed.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from typing import TypeAlias
 
 import msgspec
 
-from ledger.effects import Plan, Query, SqlScript, sql
+from ledger.effects import Plan, Query, SqlScript
 from ledger.errors import MigrationTampered
 from ledger.migrate import schema_folder
+from ledger.statements import sql
 
-SQL = sql("catalog")
+SQL = sql(__file__)
 FILE = "catalog.json"
 Value: TypeAlias = str | int | list[str]
 Facts: TypeAlias = dict[tuple[str, str], dict[str, Value]]

@@ -15,14 +15,15 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from ledger.answering import AnsweringConnection, AsyncAnsweringConnection
 from ledger.cursors import ADAPTERS, AsyncCursor, Cursor
 from ledger.drive import AsyncRedis, Redis
-from ledger.effects import Query, Row, sql
+from ledger.effects import Query, Row
 from ledger.environment import everything_said
 from ledger.errors import InvalidSetting, Unavailable
 from ledger.settings import Settings
+from ledger.statements import sql
 from ledger.stream import LONGEST_BLOCK
 
 T = TypeVar("T")
-SQL = sql("session")
+SQL = sql(__file__)
 APPLICATION = "auditledger"
 OPTIONS: dict[str, Any] = {"autocommit": True, "context": ADAPTERS}
 """Of psycopg's connect()."""

@@ -1,14 +1,15 @@
 """What Postgres stores and cannot read, or does not show: damaged files, and indexes that lack rows. Plans.
 
-In the transaction that verify.sql's `begin` opens.
+In the transaction that scan.sql's `begin` opens.
 """
 
 from __future__ import annotations
 
-from ledger.effects import Plan, Query, Refused, SqlScript, sql
+from ledger.effects import Plan, Query, Refused, SqlScript
 from ledger.findings import Finding
+from ledger.statements import sql
 
-SQL = sql("damage")
+SQL = sql(__file__)
 
 
 def guarded(plan: Plan[object]) -> Plan[Refused | None]:

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 T = TypeVar("T")
@@ -161,20 +159,3 @@ def foreseen(command: str) -> Iterator[None]:
         yield
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise Refused(f"its reply to {command} is not of the form that was expected", away=True) from error
-
-
-@cache
-def statements(file: Path) -> dict[str, str]:
-    """The named statements of a .sql file: each begins with a line `-- name: <its name>`."""
-    parts = file.read_text(encoding="utf-8").split("-- name: ")[1:]
-    return {name.strip(): sql.strip().rstrip(";") for name, _, sql in (part.partition("\n") for part in parts)}
-
-
-def sql(stem: str) -> dict[str, str]:
-    """The statements of `ledger/sql/<stem>.sql`."""
-    return statements(Path(__file__).parent / "sql" / f"{stem}.sql")
-
-
-def lua(*stems: str) -> str:
-    """One script of `ledger/lua/<stem>.lua`, in that order: functions first, then what calls them."""
-    return "".join((Path(__file__).parent / "lua" / f"{stem}.lua").read_text(encoding="utf-8") for stem in stems)

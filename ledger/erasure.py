@@ -23,7 +23,7 @@ import msgspec
 
 from ledger.appender import Appender
 from ledger.canonical import Draft
-from ledger.effects import Pipeline, Plan, Query, Refused, Rollback, sql
+from ledger.effects import Pipeline, Plan, Query, Refused, Rollback
 from ledger.errors import (
     ErasureRefused,
     HoldRefused,
@@ -50,9 +50,10 @@ from ledger.rules import (
     TREE_REBUILT,
     TREE_TYPE,
 )
+from ledger.statements import sql
 from ledger.store import BEGIN, LOCK_TIMEOUT, LedgerRef
 
-SQL = sql("erasure")
+SQL = sql(__file__)
 _NAME = re.compile(r"[a-z][a-z0-9_]*").fullmatch
 _FUNCTIONS = {
     ERASED: "erase_entry",

@@ -13,12 +13,13 @@ from contextlib import contextmanager
 
 from ledger.answering import AnsweringConnection
 from ledger.drive import drive
-from ledger.effects import Pipeline, Plan, Query, Refused, Rollback, sql
+from ledger.effects import Pipeline, Plan, Query, Refused, Rollback
 from ledger.errors import ConnectionLost, LedgerError, Unavailable
 from ledger.silence import end_silent_sessions
+from ledger.statements import sql
 from ledger.store import BEGIN, LOCK_TIMEOUT
 
-SQL = sql("session")
+SQL = sql(__file__)
 ALIVE = 1.0
 """Seconds between two signs of life."""
 

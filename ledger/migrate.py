@@ -22,15 +22,16 @@ import msgspec
 
 from ledger.connections import connect
 from ledger.drive import drive
-from ledger.effects import Pipeline, Plan, Query, Refused, Rollback, SqlScript, Wait, sql
+from ledger.effects import Pipeline, Plan, Query, Refused, Rollback, SqlScript, Wait
 from ledger.errors import MigrationTampered, SchemaMismatch, Unavailable
 from ledger.locking import kept, take
 from ledger.settings import Settings
-from ledger.store import BEGIN, COMMIT, LOCK_TIMEOUT, create_ledger
+from ledger.statements import sql
+from ledger.store import BEGIN, COMMIT, LET_REBUILD, LOCK_TIMEOUT, create_ledger
 
 log = logging.getLogger(__name__)
 
-SQL = sql("migrate")
+SQL = sql(__file__)
 TRIES, PAUSE = 120, 2.0
 """How often a migration whose tables are in use is tried, and the seconds between: some seven minutes."""
 _OLDEST_POSTGRES = 150000
@@ -171,7 +172,7 @@ def _apply_next(migrations: list[Migration]) -> Plan[Migration | None]:
             yield Query(SQL["record"], (migration.file, migration.sha256))
             yield SqlScript(SQL["leave_owner"])
         else:
-            yield SqlScript(SQL["let_rebuild"])
+            yield SqlScript(LET_REBUILD)
             yield SqlScript(SQL["clear_rebuilds"])
             yield from create_ledger("main")
         yield COMMIT

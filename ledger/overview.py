@@ -11,12 +11,14 @@ from typing import Any, TypeVar
 
 from ledger import protections, quarantine, stream
 from ledger.drive import Redis
-from ledger.effects import Command, Plan, Query, Refused, Row, SqlScript, Wait, sql
+from ledger.effects import Command, Plan, Query, Refused, Row, SqlScript, Wait
 from ledger.errors import LedgerError, StreamUnusable, Unavailable
 from ledger.literals import without_literals
 from ledger.migrate import check_schema, load
+from ledger.scan import SQL as SCAN
 from ledger.servers import Servers
 from ledger.settings import LEDGER_NAME
+from ledger.statements import sql
 from ledger.status_types import (
     NOT_SET,
     OK,
@@ -36,8 +38,7 @@ from ledger.store import LedgerRef, unknown_ledger
 from ledger.stream import NOTHING, StreamId, StreamState
 
 T = TypeVar("T")
-SQL = sql("status")
-VERIFY = sql("verify")
+SQL = sql(__file__)
 
 PATIENCE = 3.0
 """Seconds in which Redis must answer."""
@@ -198,7 +199,7 @@ def _holder(row: Row) -> Holder:
 
 def _unprotected(newer: Sequence[str]) -> Plan[tuple[str, ...]]:
     """What is not as the schema has it, as verify says it."""
-    yield SqlScript(VERIFY["begin"])
+    yield SqlScript(SCAN["begin"])
     findings = yield from protections.check(newer)
     yield Query("rollback")
     return tuple(finding.detail for finding in findings)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from ledger.effects import Plan, Query, sql
+from ledger.effects import Plan, Query
 from ledger.findings import Finding, Findings
 from ledger.ownentries import OwnEntries, OwnEntry, Target
 from ledger.rules import ERASED, ERASED_TYPE, HOLD_PLACED, HOLD_RELEASED, RETRIED, SKIPPED
-from ledger.scan import Source, from_
+from ledger.scan import SQL, Source, from_
 
-SQL = sql("verify")
 _KEPT = frozenset((HOLD_PLACED, HOLD_RELEASED, SKIPPED, RETRIED))
 """Actions that a table of the ledger keeps too."""
 _MOST = 1_000

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ledger.effects import Plan, Query, Refused, sql
+from ledger.effects import Plan, Query, Refused
 from ledger.errors import UsageError
+from ledger.statements import sql
 from ledger.store import all_ledgers, unknown_ledger
 
-SQL = sql("privileges")
+SQL = sql(__file__)
 READER, WRITER = "ledger_reader", "ledger_writer"
 ROLES = (WRITER, READER, "ledger_projector", "ledger_eraser", "ledger_admin")
 """The roles that users are given. Nobody is given ledger_owner."""

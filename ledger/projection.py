@@ -13,12 +13,13 @@ from datetime import datetime
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction, signature
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-from ledger.effects import Begin, Pipeline, Plan, Query, Refused, Row, SqlScript, sql
+from ledger.effects import Begin, Pipeline, Plan, Query, Refused, Row, SqlScript
 from ledger.errors import InvalidSetting, UnknownProjection
 from ledger.events import Entry, Tail
+from ledger.statements import sql
 from ledger.store import BEGIN, COMMIT, LedgerRef
 
-SQL = sql("projection")
+SQL = sql(__file__)
 LIVE_SCHEMA = "ledger_views"
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 _FAULTS = ("22", "23", "42", "0A", "3F")

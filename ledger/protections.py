@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ledger import catalog
-from ledger.effects import Plan, Query, sql
+from ledger.effects import Plan, Query
 from ledger.findings import Finding
+from ledger.statements import sql
 
-SQL = sql("protections")
+SQL = sql(__file__)
 
 
 def check(newer: Sequence[str] = ()) -> Plan[list[Finding]]:

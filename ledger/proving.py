@@ -10,7 +10,7 @@ from uuid import UUID
 
 from ledger import canonical, store, tree
 from ledger.checkpoint import Checkpoint
-from ledger.effects import Plan, Query, sql
+from ledger.effects import Plan, Query
 from ledger.envelopes import parse_envelope
 from ledger.errors import ProofRefused, UsageError
 from ledger.events import Entry
@@ -18,9 +18,10 @@ from ledger.evidence import ledger_of
 from ledger.merkle import check_consistency, check_inclusion, leaf_hash
 from ledger.note import parse_note
 from ledger.proof import Consistency, Proof
+from ledger.statements import sql
 from ledger.store import LedgerRef
 
-SQL = sql("proving")
+SQL = sql(__file__)
 
 
 def prove(ledger: LedgerRef, which: int | UUID, with_body: bool = False) -> Plan[Proof]:

@@ -19,16 +19,17 @@ from typing import NamedTuple
 
 from ledger.canonical import POSTGRES_EPOCH
 from ledger.chain import check_continues, check_entry, check_link
-from ledger.effects import Plan, Query, Row, sql
+from ledger.effects import Plan, Query, Row
 from ledger.errors import ChainBroken, InvalidEvent, QuarantineRefused
 from ledger.events import GENESIS, Entry, Event, Quarantined, Seen, Tail
 from ledger.findings import Finding, Link
 from ledger.marks import Mark, digests, flaws, mark_of
 from ledger.record import Record
 from ledger.rules import ERASED_TYPE, QUARANTINED
+from ledger.statements import sql
 from ledger.store import LedgerRef
 
-SQL = sql("quarantine")
+SQL = sql(__file__)
 VIEW = "ledger.entries"
 _FAR, _LONG_AGO = 2**63 - 1, -(2**63)
 """How Postgres stores `infinity` and `-infinity`."""

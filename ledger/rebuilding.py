@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ledger import trouble
 from ledger.applying import apply_unseen, move, skipped_by
-from ledger.effects import Pipeline, Plan, Query, Refused, Rollback, SqlScript, sql
+from ledger.effects import Pipeline, Plan, Query, Refused, Rollback, SqlScript
 from ledger.errors import Unavailable, UsageError
 from ledger.projection import (
     SQL,
@@ -20,9 +20,8 @@ from ledger.projection import (
 )
 from ledger.quarantine import vetted
 from ledger.silence import end_silent_sessions
-from ledger.store import BEGIN, COMMIT, LOCK_TIMEOUT, PAGE, LedgerRef, read, tail_of
+from ledger.store import BEGIN, COMMIT, LET_REBUILD, LOCK_TIMEOUT, PAGE, LedgerRef, read, tail_of
 
-LET_REBUILD = sql("migrate")["let_rebuild"]
 _FORBIDDEN = "42501"
 
 

@@ -12,16 +12,17 @@ from typing import NamedTuple, TypeAlias
 
 from ledger.canonical import body_bytes, digest, envelope_from, timestamp_from, uuid_text
 from ledger.damage import first_line, guarded
-from ledger.effects import Plan, Query, Refused, Row, Stored, sql
+from ledger.effects import Plan, Query, Refused, Row, Stored
 from ledger.findings import BEGINNING, OWN_ERASED, Finding, Findings, Link, Walk, body_missing, erased_mismatched
 from ledger.marks import Mark, digests, flaws, leaf_of
 from ledger.ownentries import OwnEntry
 from ledger.quarantine import marks
 from ledger.record import Record
 from ledger.rules import ERASED, ERASED_TYPE, broken, is_own, surely_kept
+from ledger.statements import sql
 from ledger.store import FAR, LedgerRef
 
-SQL = sql("verify")
+SQL = sql(__file__)
 TABLE = "ledger.audit_logs"
 _RANGE = 10_000
 """Positions that are read from the view at a time."""

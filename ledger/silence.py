@@ -8,9 +8,10 @@ finds the connection lost, and its work undone.
 
 from __future__ import annotations
 
-from ledger.effects import Plan, Query, Refused, Wait, sql
+from ledger.effects import Plan, Query, Refused, Wait
+from ledger.statements import sql
 
-SQL = sql("silence")
+SQL = sql(__file__)
 SECOND_LOOK = 1.0
 """Seconds in which a session that is alive must have come on, by a statement or a byte."""
 

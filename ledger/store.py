@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import NamedTuple
 
-from ledger.effects import Begin, Plan, Query, Row, sql
+from ledger.effects import Begin, Plan, Query, Row
 from ledger.errors import UnknownLedger
 from ledger.events import Entry, Tail
+from ledger.statements import sql
 
-SQL = sql("store")
+SQL = sql(__file__)
 PAGE, PAGE_BYTES = 1000, 8 * 1024 * 1024
 """Entries in one read, and about how many bytes of bodies, whichever comes first."""
 STEP = 100
@@ -19,6 +20,8 @@ FAR = 2**63 - 1
 
 BEGIN = Begin("begin isolation level read committed read write")
 COMMIT = Query("commit")
+LET_REBUILD = SQL["let_rebuild"]
+"""Gives ledger_owner what a rebuild wants: the right to create a schema in this database."""
 LOCK_TIMEOUT = "55P03"
 
 

@@ -14,9 +14,10 @@ from uuid import UUID
 import msgspec
 
 from ledger.canonical import digest
-from ledger.effects import Command, LuaScript, Plan, Query, foreseen, lua
+from ledger.effects import Command, LuaScript, Plan, Query, foreseen
 from ledger.envelopes import Position, parse_body
 from ledger.events import Entry
+from ledger.statements import lua
 from ledger.store import SQL, LedgerRef, only
 
 
@@ -81,8 +82,8 @@ CHECKPOINTS = 10_000
 READ_STEP, READ_BYTES = 100, 8 * 1024 * 1024
 """Entries that Redis is asked for at a time, 25 MB where each body is as large as it may be; bytes of one read."""
 
-_PUBLISH = lua("publish")
-_STATE = lua("state")
+_PUBLISH = lua(__file__, "publish")
+_STATE = lua(__file__, "state")
 
 
 class Wire(NamedTuple):

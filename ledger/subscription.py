@@ -24,11 +24,12 @@ from typing import Any, TypeAlias
 
 from ledger import quarantine, stream
 from ledger.delivery import Claim
-from ledger.effects import Command, LuaScript, Plan, Query, Refused, Wait, foreseen, lua
+from ledger.effects import Command, LuaScript, Plan, Query, Refused, Wait, foreseen
 from ledger.errors import ChainBroken, UsageError
 from ledger.events import Entry
 from ledger.groups import check_group, groups_of
 from ledger.progress import Progress
+from ledger.statements import lua
 from ledger.store import SQL, LedgerRef, read
 from ledger.stream import StreamId
 
@@ -48,7 +49,11 @@ LONGEST_REASON = 500
 """Characters of a reason that are kept."""
 
 
-_TAKE_OVER, _NEXT, _PASS = lua("take_over"), lua("delivered", "next"), lua("delivered", "pass")
+_TAKE_OVER, _NEXT, _PASS = (
+    lua(__file__, "take_over"),
+    lua(__file__, "delivered", "next"),
+    lua(__file__, "delivered", "pass"),
+)
 _Row: TypeAlias = tuple[StreamId, Any, int]
 """An entry's id, fields (None where it was deleted from the stream) and delivery attempts."""
 

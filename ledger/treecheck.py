@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ledger import scan, tree
 from ledger.canonical import digest
-from ledger.effects import Plan, Query, sql
+from ledger.effects import Plan, Query
 from ledger.errors import NoteRefused, ProofRefused
 from ledger.evidence import Claim, Comparison, kept_claim
 from ledger.findings import Findings
@@ -22,10 +22,11 @@ from ledger.record import Record
 from ledger.regrow import Grown, Leaves, Regrown, rows_of, upper_finding
 from ledger.rules import TREE_REBUILT, TREE_TYPE
 from ledger.scan import Source, Span
+from ledger.statements import sql
 from ledger.store import FAR, LedgerRef
 from ledger.tiles import FULL, Tile, edge_root, edge_tiles
 
-SQL = sql("treecheck")
+SQL = sql(__file__)
 _PAGE = 10_000
 """Kept checkpoints that are read at a time."""
 _MOST = 100

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ledger.effects import Plan, Query, sql
+from ledger.effects import Plan, Query
 from ledger.errors import ProjectionFailed
+from ledger.statements import sql
 
-SQL = sql("trouble")
+SQL = sql(__file__)
 LONGEST = 500
 """Bytes of a description."""
 NOT_PLAIN = "LE030"

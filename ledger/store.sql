@@ -190,3 +190,32 @@ from ledger.tails as tail, ledger.entries as entry
 where kept.ledger_id = %s and kept.name = %s
     and tail.ledger_id = kept.ledger_id and tail.epoch = %s
     and entry.ledger_id = kept.ledger_id and entry.position = %s and entry.hash = %s;
+
+-- name: let_rebuild
+-- A rebuild has a schema of its own, which ledger_owner makes. Copies of a database lack its privileges, so this is seen
+-- to at each migration, by whoever may. The workers made it themselves until 0010, and could make others.
+set local search_path = pg_catalog, pg_temp;
+do $$
+declare
+    given name;
+begin
+    if not has_database_privilege('ledger_owner', current_database(), 'create') then
+        execute format('grant create on database %I to ledger_owner', current_database());
+    end if;
+    for given in
+        select grantor.rolname
+        from pg_database as database cross join lateral aclexplode(database.datacl) as acl
+        join pg_roles as grantor on grantor.oid = acl.grantor
+        where database.datname = current_database()
+            and acl.grantee = 'ledger_projector'::regrole and acl.privilege_type = 'CREATE'
+    loop
+        if given <> current_user then
+            execute format('set local role %I', given);
+        end if;
+        execute format('revoke create on database %I from ledger_projector', current_database());
+        reset role;
+    end loop;
+exception when insufficient_privilege or internal_error then  -- or another grants the same at this moment
+    reset role;
+end
+$$;

@@ -48,19 +48,3 @@ select
     set_config('transform_null_equals', 'off', true),
     set_config('quote_all_identifiers', 'off', true),
     set_config('array_nulls', 'on', true);
-
--- name: set_encoding
-select set_config('client_encoding', %s, true);
-
--- name: hold_on
--- A transaction that holds a lock may last for as long as it says that it is alive.
-select set_config(name, '0', true) from pg_settings where name = 'transaction_timeout';
-
--- name: wait_briefly
-set local lock_timeout = '1500ms';
-
--- name: still_there
-select 1;
-
--- name: backend
-select pg_backend_pid();

@@ -147,35 +147,6 @@ begin
 end
 $$;
 
--- name: let_rebuild
--- A rebuild has a schema of its own, which ledger_owner makes. Copies of a database lack its privileges, so this is seen
--- to at each migration, by whoever may. The workers made it themselves until 0010, and could make others.
-set local search_path = pg_catalog, pg_temp;
-do $$
-declare
-    given name;
-begin
-    if not has_database_privilege('ledger_owner', current_database(), 'create') then
-        execute format('grant create on database %I to ledger_owner', current_database());
-    end if;
-    for given in
-        select grantor.rolname
-        from pg_database as database cross join lateral aclexplode(database.datacl) as acl
-        join pg_roles as grantor on grantor.oid = acl.grantor
-        where database.datname = current_database()
-            and acl.grantee = 'ledger_projector'::regrole and acl.privilege_type = 'CREATE'
-    loop
-        if given <> current_user then
-            execute format('set local role %I', given);
-        end if;
-        execute format('revoke create on database %I from ledger_projector', current_database());
-        reset role;
-    end loop;
-exception when insufficient_privilege or internal_error then  -- or another grants the same at this moment
-    reset role;
-end
-$$;
-
 -- name: clear_rebuilds
 do $$
 begin
