@@ -18,9 +18,8 @@ from ledger.drive import AsyncRedis, Redis
 from ledger.effects import Query, Row
 from ledger.environment import everything_said
 from ledger.errors import InvalidSetting, Unavailable
-from ledger.settings import Settings
+from ledger.settings import LONGEST_BLOCK, Settings
 from ledger.statements import sql
-from ledger.stream import LONGEST_BLOCK
 
 T = TypeVar("T")
 SQL = sql(__file__)

@@ -18,8 +18,8 @@ from urllib.parse import unquote, urlsplit
 from ledger import stream
 from ledger.checkpoint import Checkpoint
 from ledger.effects import Plan
-from ledger.embedded.files import sync_folder
 from ledger.errors import InvalidSetting, LedgerError, NoteRefused, PublishingFailed
+from ledger.files import sync_folder
 from ledger.httpclient import connection_to
 from ledger.note import parse_note
 

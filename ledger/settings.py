@@ -16,6 +16,8 @@ from ledger.errors import InvalidSetting
 
 LEDGER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 """format.md, "Terms"."""
+LONGEST_BLOCK = 0.5
+"""Seconds for which one read of a stream blocks at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,10 +21,10 @@ from typing import Annotated, NamedTuple, TypeAlias
 import msgspec
 
 from ledger import forks
-from ledger.embedded.files import open_private, write_private
 from ledger.envelopes import Hash
 from ledger.errors import InvalidSetting, LedgerError, ProofRefused, SigningRefused, Unavailable, UsageError
 from ledger.events import Event
+from ledger.files import open_private, write_private
 from ledger.merkle import MAX_SIZE, check_consistency
 from ledger.note import ED25519, FileSigner, Signer, Verifier, new_key
 from ledger.rules import KEY_ROTATED, KEY_TYPE

@@ -19,5 +19,5 @@ def sql(module: str) -> dict[str, str]:
 
 
 def lua(module: str, *names: str) -> str:
-    """One script of the .lua files beside a module (its `__file__`), in this order: functions first, then their caller."""
+    """One script of the .lua files beside a module (its `__file__`), in order: functions first, then their caller."""
     return "".join(Path(module).with_name(f"{name}.lua").read_text(encoding="utf-8") for name in names)

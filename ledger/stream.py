@@ -17,6 +17,7 @@ from ledger.canonical import digest
 from ledger.effects import Command, LuaScript, Plan, Query, foreseen
 from ledger.envelopes import Position, parse_body
 from ledger.events import Entry
+from ledger.settings import LONGEST_BLOCK
 from ledger.statements import lua
 from ledger.store import SQL, LedgerRef, only
 
@@ -35,9 +36,6 @@ class StreamId(NamedTuple):
         epoch, _, position = text.partition(b"-")
         return cls(int(epoch), int(position))
 
-
-LONGEST_BLOCK = 0.5
-"""Seconds that one read blocks at most: a client of Redis counts on it when it judges whether Redis is silent."""
 
 NOTHING = StreamId(0, 0)
 """The last id of a stream that is empty or lost."""

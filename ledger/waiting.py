@@ -6,7 +6,7 @@ import time
 
 from ledger.errors import WaitTimeout
 from ledger.events import Receipt
-from ledger.stream import LONGEST_BLOCK
+from ledger.settings import LONGEST_BLOCK
 
 
 class Quiet:

@@ -6,15 +6,12 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from typing import Any
+from math import isfinite
 
 import click
-import msgspec
 
-from ledger.canonical import timestamp
 from ledger.cli.shared import Shared
-from ledger.cli.text import one_line, redacted, safe_json, use_json_lines
+from ledger.cli.text import json_line, one_line, redacted, use_json_lines
 
 _PLAIN = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {"message", "asctime", "taskName"}
 
@@ -51,13 +48,6 @@ def logging_to_stderr(form: str) -> Iterator[logging.Logger]:
         log.setLevel(level)
 
 
-def json_line(level: str, message: str, logger: str = "ledger", **more: Any) -> str:
-    """One log line: time (UTC), level, logger, message, and whatever else there is to say."""
-    now = timestamp(datetime.now(UTC)).decode()
-    said = {"time": now, "level": level, "logger": logger, "message": message} | more
-    return safe_json(msgspec.json.encode(said).decode(), sys.stderr)
-
-
 class JsonLine(logging.Formatter):
     """A record as JSON. What was given as `extra` stands beside the message, the traceback under `traceback`."""
 
@@ -69,7 +59,9 @@ class JsonLine(logging.Formatter):
 
 
 def _fit(value: object) -> object:
-    return value if isinstance(value, bool | int | float | None) else redacted(one_line(str(value)))
+    if isinstance(value, bool | int | None) or (isinstance(value, float) and isfinite(value)):
+        return value
+    return redacted(one_line(str(value)))
 
 
 class _OneLine(logging.Formatter):

@@ -17,9 +17,9 @@ from ledger.cli.connect import settings_of
 from ledger.cli.output import counted, line, raw_json, time_text, write_json
 from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.text import note, plain
-from ledger.embedded.files import open_private
 from ledger.errors import UsageError
 from ledger.events import Entry
+from ledger.files import open_private
 from ledger.rules import ERASED, ERASED_TYPE, HOLD_PLACED, HOLD_RELEASED
 from ledger.salvage import Lost, entries_of, lost
 from ledger.servers import Servers

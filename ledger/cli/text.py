@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
 
 from ledger.cli.streams import speaks_utf8
 
@@ -72,6 +75,13 @@ def error_line(text: str) -> None:
     _say("error", text, f"error: {redacted(one_line(text))}")
 
 
+def json_line(level: str, message: str, logger: str = "ledger", **more: Any) -> str:
+    """One log line: time (UTC, microseconds), level, logger, message, then the fields of `more`."""
+    now = datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    fields = {"time": now, "level": level, "logger": logger, "message": message} | more
+    return safe_json(json.dumps(fields, ensure_ascii=False, separators=(",", ":")), sys.stderr)
+
+
 class _Form:
     json_lines = False
 
@@ -87,8 +97,6 @@ def writes_json_lines() -> bool:
 
 def _say(level: str, text: str, as_line: str) -> None:
     if _Form.json_lines:
-        from ledger.cli.logs import json_line  # noqa: PLC0415 - needs the rest of the package
-
         as_line = json_line(level, redacted(one_line(text)))
     with suppress(OSError, ValueError):  # what cannot be told is no reason to fail
         print(as_line, file=sys.stderr, flush=True)

@@ -22,11 +22,11 @@ from pathlib import Path
 
 from ledger import forks
 from ledger.embedded.access import Access, Keyring
-from ledger.embedded.files import open_private, write_private
 from ledger.embedded.postgres import Postgres
 from ledger.embedded.process import Server
 from ledger.embedded.valkey import Valkey
 from ledger.errors import InvalidSetting
+from ledger.files import open_private, write_private
 
 __all__ = ["Servers", "running", "start", "stop"]
 

@@ -11,8 +11,8 @@ from typing import Annotated
 
 import msgspec
 
-from ledger.embedded.files import write_private
 from ledger.errors import InvalidSetting
+from ledger.files import write_private
 
 NAMES = ("postgres", "valkey")
 PORT_SECONDS = 2.0

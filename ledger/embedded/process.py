@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ledger.embedded.access import Access, Keyring
-from ledger.embedded.files import open_private
 from ledger.embedded.found import PREFIX, Marked, all_marked, lost, marked, serves
 from ledger.embedded.reach import Account, Wheel, account_for, child_options, here
 from ledger.errors import Unavailable
+from ledger.files import open_private
 
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0

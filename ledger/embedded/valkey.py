@@ -5,9 +5,9 @@ from __future__ import annotations
 import signal
 
 from ledger.embedded.access import Access
-from ledger.embedded.files import write_private
 from ledger.embedded.process import Server
 from ledger.embedded.reach import Wheel
+from ledger.files import write_private
 
 CONFIGURATION = """\
 bind 127.0.0.1
