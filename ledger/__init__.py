@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ledger.async_client import AsyncLedger
-    from ledger.checkpoint import Checkpoint
     from ledger.checkpointing import Checkpointed
     from ledger.client import Ledger
     from ledger.connections import create_async_redis_connection, create_redis_connection
@@ -51,13 +50,14 @@ if TYPE_CHECKING:
     from ledger.events import Appended, Entry, Event, Receipt, Tail, Unchanged
     from ledger.findings import Finding, Report
     from ledger.groups import Group
-    from ledger.note import Verifier
     from ledger.parked import DeadLetter
     from ledger.projection import Projection, Writes, read_views
     from ledger.proof import Consistency, Proof, Proven, check_consistency_proof, check_proof
-    from ledger.quorum import Witnesses
     from ledger.signing import Key
     from ledger.store import LedgerRef
+    from ledger.tlog.checkpoint import Checkpoint
+    from ledger.tlog.note import Verifier
+    from ledger.tlog.witness_client import Witnesses
 
 _HOMES = {
     "Appended": "ledger.events",
@@ -65,7 +65,7 @@ _HOMES = {
     "AsyncLedger": "ledger.async_client",
     "BodyUnreadable": "ledger.errors",
     "ChainBroken": "ledger.errors",
-    "Checkpoint": "ledger.checkpoint",
+    "Checkpoint": "ledger.tlog.checkpoint",
     "Checkpointed": "ledger.checkpointing",
     "ConditionFailed": "ledger.errors",
     "Consistency": "ledger.proof",
@@ -113,10 +113,10 @@ _HOMES = {
     "UnknownLedger": "ledger.errors",
     "UnknownProjection": "ledger.errors",
     "UsageError": "ledger.errors",
-    "Verifier": "ledger.note",
+    "Verifier": "ledger.tlog.note",
     "WaitTimeout": "ledger.errors",
     "WitnessRefused": "ledger.errors",
-    "Witnesses": "ledger.quorum",
+    "Witnesses": "ledger.tlog.witness_client",
     "Writes": "ledger.projection",
     "check_consistency_proof": "ledger.proof",
     "check_proof": "ledger.proof",

@@ -40,9 +40,10 @@ from ledger.waiting import Patience, Quiet
 from ledger.writer import AsyncWriter
 
 if TYPE_CHECKING:  # they bring cryptography, which takes long to load
-    from ledger.checkpointing import Checkpointed, Cosign
+    from ledger.checkpointing import Checkpointed
     from ledger.publishing import AnyPublisher
     from ledger.signing import AnyKey
+    from ledger.tlog.witness_protocol import Cosign
 
 T = TypeVar("T")
 

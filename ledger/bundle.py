@@ -28,10 +28,10 @@ from ledger.evidence import Claim, Trust, given_claims, kept_claim
 from ledger.findings import OWN_ERASED, Findings, Link, Report, Walk, body_missing, check_tail, erased_mismatched
 from ledger.layout import CHECKPOINT, TILES, LayoutCheck, open_file
 from ledger.marks import Mark, leaf_of
-from ledger.note import MAX_NOTE
 from ledger.ownentries import OwnEntries, OwnEntry, Target
 from ledger.quarantined import QUARANTINED, RECORD, Quarantine
 from ledger.rules import ERASED, ERASED_TYPE, broken, is_own, surely_kept
+from ledger.tlog.note import MAX_NOTE
 
 ENVELOPES, BODIES, MANIFEST = "envelopes.jsonl", "bodies.jsonl", "manifest.json"
 _LONGEST = 1024 * 1024

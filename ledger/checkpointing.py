@@ -11,12 +11,11 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
 from ledger import tree
-from ledger.checkpoint import Checkpoint
 from ledger.errors import (
     ChainBroken,
     CosignaturesMissing,
@@ -27,7 +26,6 @@ from ledger.errors import (
     Unavailable,
     WitnessRefused,
 )
-from ledger.note import Signer, parse_note, sign, verified_by
 from ledger.publishing import AnyPublisher, Once, Publisher, check_require, publish, publisher_of
 from ledger.quarantine import refusal
 from ledger.servers import Servers
@@ -35,6 +33,9 @@ from ledger.settings import Settings
 from ledger.signing import AnyKey, Guarded, State, create_state, key_of, locked, origin_of, verifier_of
 from ledger.stops import Stops
 from ledger.store import LedgerRef, find_ledger
+from ledger.tlog.checkpoint import Checkpoint
+from ledger.tlog.note import Signer, parse_note, sign, verified_by
+from ledger.tlog.witness_protocol import Cosign, Cosigned
 from ledger.tree import Head, Kept
 
 log = logging.getLogger(__name__)
@@ -42,24 +43,6 @@ log = logging.getLogger(__name__)
 _LOOKED_AT = 100
 """Kept checkpoints among which the newest that our keys signed is looked for: others may stand before it."""
 Progress: TypeAlias = Callable[[int, int], None]
-Prove: TypeAlias = Callable[[int], Sequence[bytes]]
-"""Gives the consistency proof from an older size of the log to the checkpoint's."""
-
-
-class Cosigned(NamedTuple):
-    """What asking witnesses brought.
-
-    note: with their cosignatures. demand: called with the note as it is kept then, raises where they are too few.
-    failed: who did not cosign: (witness, problem).
-    """
-
-    note: bytes
-    demand: Callable[[bytes], None]
-    failed: Sequence[tuple[str, str]] = ()
-
-
-Cosign: TypeAlias = Callable[[bytes, Prove], Cosigned]
-"""Asks witnesses to cosign a signed note; raises nothing for what they answer."""
 
 
 class Checkpointed(msgspec.Struct, frozen=True):

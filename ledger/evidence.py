@@ -14,10 +14,10 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from ledger.checkpoint import Checkpoint, open_checkpoint
 from ledger.errors import InvalidSetting, NoteRefused
 from ledger.findings import MOST, Findings
-from ledger.note import COSIGNATURE, ED25519, Verifier, parse_note, verified_by
+from ledger.tlog.checkpoint import Checkpoint, open_checkpoint
+from ledger.tlog.note import COSIGNATURE, ED25519, Verifier, parse_note, verified_by
 
 
 class Trust(msgspec.Struct, frozen=True):

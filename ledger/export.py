@@ -20,11 +20,11 @@ from ledger.events import GENESIS
 from ledger.findings import Link
 from ledger.layout import LayoutWriter, sorted_files
 from ledger.marks import Mark, body_as_it_stands, digests, flaws, leaf_of, row_json
-from ledger.merkle import Node
 from ledger.quarantined import QUARANTINED, QuarantinedRow
 from ledger.record import Record
 from ledger.scan import SQL, Source
 from ledger.settings import Settings
+from ledger.tlog.merkle import Node
 
 _STEP = 1_000
 """Entries between two calls of `progress`."""

@@ -15,11 +15,11 @@ from collections.abc import Sequence
 import msgspec
 
 from ledger.canonical import digest
-from ledger.checkpoint import Checkpoint, cosigned_by, open_checkpoint
 from ledger.envelopes import Envelope, parse_body, parse_envelope
 from ledger.errors import ProofRefused
-from ledger.merkle import HASH_SIZE, check_consistency, check_inclusion, leaf_hash
-from ledger.note import Verifier, base64_bytes, base64_text, decimal, parse_note
+from ledger.tlog.checkpoint import Checkpoint, cosigned_by, open_checkpoint
+from ledger.tlog.merkle import HASH_SIZE, check_consistency, check_inclusion, leaf_hash
+from ledger.tlog.note import Verifier, base64_bytes, base64_text, decimal, parse_note
 
 PROOF = "c2sp.org/tlog-proof@v1"
 """The first line of a proof of an entry (C2SP tlog-proof)."""

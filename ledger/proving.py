@@ -9,17 +9,17 @@ from __future__ import annotations
 from uuid import UUID
 
 from ledger import canonical, store, tree
-from ledger.checkpoint import Checkpoint
 from ledger.effects import Plan, Query
 from ledger.envelopes import parse_envelope
 from ledger.errors import ProofRefused, UsageError
 from ledger.events import Entry
 from ledger.evidence import ledger_of
-from ledger.merkle import check_consistency, check_inclusion, leaf_hash
-from ledger.note import parse_note
 from ledger.proof import Consistency, Proof
 from ledger.statements import sql
 from ledger.store import LedgerRef
+from ledger.tlog.checkpoint import Checkpoint
+from ledger.tlog.merkle import check_consistency, check_inclusion, leaf_hash
+from ledger.tlog.note import parse_note
 
 SQL = sql(__file__)
 

@@ -16,12 +16,12 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from ledger import stream
-from ledger.checkpoint import Checkpoint
 from ledger.effects import Plan
 from ledger.errors import InvalidSetting, LedgerError, NoteRefused, PublishingFailed
 from ledger.files import sync_folder
-from ledger.httpclient import connection_to
-from ledger.note import parse_note
+from ledger.tlog.checkpoint import Checkpoint
+from ledger.tlog.http_client import connection_to
+from ledger.tlog.note import parse_note
 
 TIMEOUT = 10.0
 """Seconds that an HTTP endpoint has to take a checkpoint, and then for its answer."""

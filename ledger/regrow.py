@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from ledger.findings import Findings
-from ledger.merkle import EMPTY_ROOT, HASH_SIZE, leaf_hash, node_hash, root_nodes
-from ledger.tiles import FULL, HEIGHT, LEVELS, Extended, Tile, edge_root, extend, hashes_of
+from ledger.tlog.merkle import EMPTY_ROOT, HASH_SIZE, leaf_hash, node_hash, root_nodes
+from ledger.tlog.tiles import FULL, HEIGHT, LEVELS, Extended, Tile, edge_root, extend, hashes_of
 
 
 class Grown(NamedTuple):

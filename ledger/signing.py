@@ -4,7 +4,7 @@ A signer that believed the database would sign whatever a superuser made of it. 
 checkpoint is signed only with a proof that it continues the one before (RFC 6962, section 2.1.2). The state is written
 before the signature is made: after a crash it may be ahead of what came out, never behind.
 
-Key files hold the text of Go's sumdb/note (note.py); nobody but their owner may read them.
+Key files hold the text of Go's sumdb/note (tlog/note.py); nobody but their owner may read them.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from ledger.envelopes import Hash
 from ledger.errors import InvalidSetting, LedgerError, ProofRefused, SigningRefused, Unavailable, UsageError
 from ledger.events import Event
 from ledger.files import open_private, write_private
-from ledger.merkle import MAX_SIZE, check_consistency
-from ledger.note import ED25519, FileSigner, Signer, Verifier, new_key
 from ledger.rules import KEY_ROTATED, KEY_TYPE
+from ledger.tlog.merkle import MAX_SIZE, check_consistency
+from ledger.tlog.note import ED25519, FileSigner, Signer, Verifier, new_key
 from ledger.tree import NOTHING, Head
 
 _LONGEST = 4096

@@ -15,18 +15,19 @@ from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
-from ledger import merkle, store, tiles
+from ledger import store
 from ledger.effects import Pipeline, Plan, Query, Refused
 from ledger.errors import ChainBroken, ProofRefused, SigningRefused, UsageError
 from ledger.events import GENESIS, Tail
 from ledger.findings import Findings, Link
-from ledger.merkle import EMPTY_ROOT, HASH_SIZE, Node, leaf_hash
-from ledger.note import parse_note, parse_signatures
 from ledger.quarantine import passed
 from ledger.scan import Leaf, check_range, source_of
 from ledger.statements import sql
 from ledger.store import BEGIN, FAR, LedgerRef
-from ledger.tiles import Tile, edge_root, edge_tiles
+from ledger.tlog import merkle, tiles
+from ledger.tlog.merkle import EMPTY_ROOT, HASH_SIZE, Node, leaf_hash
+from ledger.tlog.note import parse_note, parse_signatures
+from ledger.tlog.tiles import Tile, edge_root, edge_tiles
 
 SQL = sql(__file__)
 _BATCH = 8192

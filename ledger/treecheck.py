@@ -16,15 +16,15 @@ from ledger.effects import Plan, Query
 from ledger.errors import NoteRefused, ProofRefused
 from ledger.evidence import Claim, Comparison, kept_claim
 from ledger.findings import Findings
-from ledger.merkle import EMPTY_ROOT, HASH_SIZE, check_consistency, check_inclusion, leaf_hash
-from ledger.note import Verifier
 from ledger.record import Record
 from ledger.regrow import Grown, Leaves, Regrown, rows_of, upper_finding
 from ledger.rules import TREE_REBUILT, TREE_TYPE
 from ledger.scan import Source, Span
 from ledger.statements import sql
 from ledger.store import FAR, LedgerRef
-from ledger.tiles import FULL, Tile, edge_root, edge_tiles
+from ledger.tlog.merkle import EMPTY_ROOT, HASH_SIZE, check_consistency, check_inclusion, leaf_hash
+from ledger.tlog.note import Verifier
+from ledger.tlog.tiles import FULL, Tile, edge_root, edge_tiles
 
 SQL = sql(__file__)
 _PAGE = 10_000

@@ -26,7 +26,7 @@ from ledger.findings import BEGINNING, Finding, Findings, Link, Report, check_ta
 from ledger.regrow import Grown
 from ledger.scan import SQL, Source, Span
 from ledger.settings import Settings
-from ledger.tiles import FULL
+from ledger.tlog.tiles import FULL
 from ledger.treecheck import Base, Job, Standing, TreeCheck
 
 Progress: TypeAlias = Callable[[int, int], None]

@@ -11,13 +11,13 @@ import psycopg
 
 from ledger import tree, verify
 from ledger.canonical import digest, envelope
-from ledger.checkpoint import Checkpoint
 from ledger.drive import drive
 from ledger.evidence import Trust
 from ledger.findings import Report
-from ledger.note import FileSigner, Signature, Verifier, cosign, sign
 from ledger.settings import Settings
 from ledger.store import FAR, LedgerRef, read
+from ledger.tlog.checkpoint import Checkpoint
+from ledger.tlog.note import FileSigner, Signature, Verifier, cosign, sign
 from ledger.tree import Head
 from tests.logs import TIME
 

@@ -20,7 +20,7 @@ import pytest
 from ledger import Entry, Projection, Writes, drive
 from ledger.cli import main
 from ledger.effects import CopyIn
-from ledger.note import FileSigner
+from ledger.tlog.note import FileSigner
 
 COPY, PIPELINE, SIGNING = MOMENTS = "the middle of a COPY", "the middle of a pipeline", "signing"
 

@@ -6,13 +6,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
-from ledger import canonical, merkle, tiles
-from ledger.checkpoint import Checkpoint
+from ledger import canonical
 from ledger.events import GENESIS
-from ledger.merkle import Node, leaf_hash
-from ledger.note import FileSigner, Verifier, cosign, sign
 from ledger.proof import Consistency, Proof
-from ledger.tiles import Extended, Tile, bundles_of, encode_bundle, extend
+from ledger.tlog import merkle, tiles
+from ledger.tlog.checkpoint import Checkpoint
+from ledger.tlog.merkle import Node, leaf_hash
+from ledger.tlog.note import FileSigner, Verifier, cosign, sign
+from ledger.tlog.tiles import Extended, Tile, bundles_of, encode_bundle, extend
 
 STAMP = b"2026-11-22T16:00:00.000007Z"
 TIME = int(datetime(2026, 11, 22, 16, tzinfo=UTC).timestamp())

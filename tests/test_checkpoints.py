@@ -28,14 +28,15 @@ from ledger import (
     testing,
     tree,
 )
-from ledger.checkpoint import Checkpoint, open_checkpoint
-from ledger.checkpointing import Checkpointer, Cosigned, Prove
+from ledger.checkpointing import Checkpointer
 from ledger.drive import drive
-from ledger.merkle import check_consistency
-from ledger.note import FileSigner, Verifier, cosign, parse_note, sign, verified_by
 from ledger.servers import Servers
 from ledger.signing import create_key, locked, read_key, state_beside
 from ledger.store import create_ledger
+from ledger.tlog.checkpoint import Checkpoint, open_checkpoint
+from ledger.tlog.merkle import check_consistency
+from ledger.tlog.note import FileSigner, Verifier, cosign, parse_note, sign, verified_by
+from ledger.tlog.witness_protocol import Cosigned, Prove
 from ledger.tree import Head, Kept
 from tests.roles import Logins
 from tests.support import erase, event, events, eventually, race

@@ -12,9 +12,9 @@ import psycopg
 import pytest
 
 from ledger import Ledger, create_redis_connection, tree
-from ledger.checkpoint import open_checkpoint
-from ledger.note import Verifier, parse_note, verified_by
 from ledger.signing import read_key
+from ledger.tlog.checkpoint import open_checkpoint
+from ledger.tlog.note import Verifier, parse_note, verified_by
 from tests.endpoint import Taker, endpoint
 from tests.support import events
 from tests.test_cli_main import Cli, cli_of, ended, process, run

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from ledger.checkpoint import Checkpoint
 from ledger.errors import InvalidSetting, NoteRefused
 from ledger.evidence import Claim, Comparison, Trust, given_claims, kept_claim
 from ledger.findings import Findings
-from ledger.merkle import leaf_hash
-from ledger.note import FileSigner, sign
 from ledger.regrow import Leaves, Regrown, rows_of, upper_finding
-from ledger.tiles import FULL, Tile, edge_tiles, extend, tiles_of
+from ledger.tlog.checkpoint import Checkpoint
+from ledger.tlog.merkle import leaf_hash
+from ledger.tlog.note import FileSigner, sign
+from ledger.tlog.tiles import FULL, Tile, edge_tiles, extend, tiles_of
 from tests.logs import Log
 
 SIZES = (1, 2, 255, 256, 257, 511, 512, 700, 1300)

@@ -20,13 +20,13 @@ import pytest
 
 from ledger import Ledger, tree
 from ledger.migrate import load, migrate
-from ledger.note import parse_note
 from ledger.projector import Projector
 from ledger.relay import Relay
 from ledger.replay import find_projections
 from ledger.servers import Servers
 from ledger.settings import Settings
 from ledger.signing import create_key, state_beside
+from ledger.tlog.note import parse_note
 from tests.checkpoints import MAIN
 from tests.freezing import COPY, PIPELINE, SIGNING
 from tests.support import checked, events

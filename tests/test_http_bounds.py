@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from ledger import Ledger, httpserver
+from ledger import Ledger
 from ledger.cli.metrics import metered
 from ledger.cli.shared import Shared
 from ledger.servers import Servers
-from ledger.witness import PATH
+from ledger.tlog import http_server
+from ledger.tlog.witness_protocol import PATH
 from tests.logs import Log
 from tests.support import race
 from tests.witnesses import request, serving
@@ -35,7 +36,7 @@ def served(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> Iterator[tuple[Address, str]]:
     """Where a server listens, and which it is."""
-    monkeypatch.setattr(httpserver, "MAX_CONNECTIONS", MOST)
+    monkeypatch.setattr(http_server, "MAX_CONNECTIONS", MOST)
     if request.param == "witness":
         with serving(tmp_path / "state", LOG) as witness:
             found = re.search(r"//(.*):(\d+)", witness.url)

@@ -18,9 +18,9 @@ from ledger.errors import EvidenceRefused, InvalidSetting, NoteRefused, UsageErr
 from ledger.evidence import Trust
 from ledger.export import export
 from ledger.layout import CHECKPOINT
-from ledger.note import FileSigner
 from ledger.settings import Settings
-from ledger.tiles import bundles_of, decode_bundle, tiles_of
+from ledger.tlog.note import FileSigner
+from ledger.tlog.tiles import bundles_of, decode_bundle, tiles_of
 from tests.checkpoints import COSIGNER, KEY, SIGNER, TRUST, Said, Superuser, checkpoint, said
 from tests.logs import Log
 from tests.support import erase, events

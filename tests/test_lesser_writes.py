@@ -11,15 +11,15 @@ import pytest
 from ledger_projections import ActorActivity, Timeline
 
 from ledger import Ledger
-from ledger.checkpoint import Checkpoint
 from ledger.drive import drive
 from ledger.errors import UsageError
-from ledger.merkle import leaf_hash
-from ledger.note import FileSigner, Verifier, parse_note, sign, verified_by
 from ledger.relay import Relay
 from ledger.servers import Servers
 from ledger.signing import create_key, read_key
 from ledger.store import create_ledger
+from ledger.tlog.checkpoint import Checkpoint
+from ledger.tlog.merkle import leaf_hash
+from ledger.tlog.note import FileSigner, Verifier, parse_note, sign, verified_by
 from tests.roles import Logins
 from tests.support import event, events, handed_out
 from tests.test_cli_main import cli_of

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger import merkle
 from ledger.errors import ProofRefused, UsageError
-from ledger.merkle import Node, check_consistency, check_inclusion, leaf_hash, node_hash
+from ledger.tlog import merkle
+from ledger.tlog.merkle import Node, check_consistency, check_inclusion, leaf_hash, node_hash
 
 VECTORS = json.loads((Path(__file__).parent / "vectors/c2sp.json").read_text())
 LEAVES = [b"leaf %d" % number for number in range(80)]

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.checkpoint import Checkpoint, cosigned_by, open_checkpoint
 from ledger.errors import InvalidSetting, NoteRefused, UsageError
-from ledger.merkle import EMPTY_ROOT, leaf_hash
-from ledger.note import (
+from ledger.tlog.checkpoint import Checkpoint, cosigned_by, open_checkpoint
+from ledger.tlog.merkle import EMPTY_ROOT, leaf_hash
+from ledger.tlog.note import (
     FileSigner,
     Signature,
     Verifier,

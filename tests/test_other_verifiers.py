@@ -22,8 +22,8 @@ from typing import Any
 import pytest
 from cryptography.exceptions import InvalidSignature
 
-from ledger.merkle import leaf_hash
-from ledger.tiles import ENTRIES, Tile
+from ledger.tlog.merkle import leaf_hash
+from ledger.tlog.tiles import ENTRIES, Tile
 from tests.logs import Log
 
 SIZE = 100_000

@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
-from ledger.checkpoint import open_checkpoint
 from ledger.errors import WitnessRefused
-from ledger.witness import Outcome, Witness, cosigned, demand, gather
+from ledger.tlog.checkpoint import open_checkpoint
+from ledger.tlog.witness_client import Outcome, Witness, cosigned, demand, gather
 from tests.logs import Log
 from tests.witnesses import forked, serving
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.checkpoint import Checkpoint
 from ledger.errors import EvidenceRefused, InvalidSetting, NoteRefused, ProofRefused
-from ledger.note import FileSigner, sign
 from ledger.proof import CONSISTENCY, PROOF, Consistency, Proof, Proven, check_consistency_proof, check_proof
+from ledger.tlog.checkpoint import Checkpoint
+from ledger.tlog.note import FileSigner, sign
 from tests.logs import Log
 
 SIZE = 300

@@ -12,8 +12,8 @@ import pytest
 
 from ledger import Event, Ledger
 from ledger.export import export
-from ledger.merkle import leaf_hash
 from ledger.signing import create_key
+from ledger.tlog.merkle import leaf_hash
 from tests.test_other_verifiers import INSTALL_PYTHON, false
 
 SIZES = (65_535, 65_537, 100_000)

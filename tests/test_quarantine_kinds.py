@@ -18,11 +18,11 @@ from ledger.checkpointing import Checkpointer
 from ledger.drafts import prepare
 from ledger.evidence import Trust
 from ledger.export import export
-from ledger.note import Verifier
 from ledger.rows import insert_params
 from ledger.servers import Servers
 from ledger.signing import create_key
 from ledger.store import SQL
+from ledger.tlog.note import Verifier
 from tests.checkpoints import Superuser
 from tests.roles import Logins
 from tests.support import event, events

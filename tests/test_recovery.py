@@ -13,8 +13,8 @@ import pytest
 from ledger import Ledger, create_redis_connection, errors
 from ledger.effects import Begin, Plan, Query
 from ledger.migrate import migrate
-from ledger.note import Verifier
 from ledger.settings import Settings
+from ledger.tlog.note import Verifier
 from tests.clusters import Cluster, Clusters
 from tests.procedures import Perform, appender, main_of, performs, promised
 from tests.support import OwnServers, checked, event, events, eventually, handed_out, numbers

@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 
 from ledger import InvalidSetting, Key, SigningRefused, Unavailable
-from ledger.merkle import EMPTY_ROOT
-from ledger.note import FileSigner, Verifier
 from ledger.signing import (
     create_key,
     create_state,
@@ -22,6 +20,8 @@ from ledger.signing import (
     rotating,
     state_beside,
 )
+from ledger.tlog.merkle import EMPTY_ROOT
+from ledger.tlog.note import FileSigner, Verifier
 from ledger.tree import NOTHING, Head
 from tests.logs import Log
 

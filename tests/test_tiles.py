@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledger import merkle, tiles
 from ledger.errors import ProofRefused, UsageError
-from ledger.merkle import Node, leaf_hash, node_hash
-from ledger.tiles import (
+from ledger.tlog import merkle, tiles
+from ledger.tlog.merkle import Node, leaf_hash, node_hash
+from ledger.tlog.tiles import (
     ENTRIES,
     FULL,
     Tile,

@@ -11,14 +11,14 @@ import pytest
 
 from ledger import Ledger, tree
 from ledger.canonical import envelope
-from ledger.checkpoint import Checkpoint
 from ledger.drive import drive
 from ledger.effects import Effect, Pipeline, Plan, Query, Stored
 from ledger.errors import ChainBroken, ProofRefused, SigningRefused
-from ledger.merkle import check_consistency, check_inclusion, leaf_hash
-from ledger.note import FileSigner, sign
 from ledger.store import BEGIN, LedgerRef
-from ledger.tiles import tiles_of
+from ledger.tlog.checkpoint import Checkpoint
+from ledger.tlog.merkle import check_consistency, check_inclusion, leaf_hash
+from ledger.tlog.note import FileSigner, sign
+from ledger.tlog.tiles import tiles_of
 from ledger.tree import NOTHING, Head
 from tests.support import erase, events
 from tests.test_tampering import Forger

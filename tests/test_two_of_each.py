@@ -18,10 +18,10 @@ import pytest
 
 from ledger import Ledger, tree
 from ledger.connections import create_redis_connection
-from ledger.merkle import check_consistency
 from ledger.migrate import load
 from ledger.signing import create_key, read_key, state_beside
 from ledger.stream import key as stream_key
+from ledger.tlog.merkle import check_consistency
 from tests.checkpoints import MAIN
 from tests.support import checked, event, events
 from tests.test_cli_main import AUDITLEDGER, Cli, cli_of, ended, process

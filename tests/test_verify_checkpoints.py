@@ -18,7 +18,7 @@ import pytest
 from ledger import Ledger, testing, verify
 from ledger.errors import InvalidSetting, NoteRefused
 from ledger.evidence import Trust
-from ledger.note import FileSigner
+from ledger.tlog.note import FileSigner
 from tests.checkpoints import COSIGNER, KEY, SIGNER, Said, Superuser, check, checkpoint, said
 from tests.support import erase, events
 

@@ -19,10 +19,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ledger.checkpoint import open_checkpoint
 from ledger.errors import CosignaturesMissing, InvalidSetting, ProofRefused, WitnessRefused
-from ledger.note import FileSigner, Signature, cosign, parse_note
-from ledger.witness import SIZE_TYPE, Answer, Outcome, Request, Witness, cosigned, demand, gather
+from ledger.tlog.checkpoint import open_checkpoint
+from ledger.tlog.note import FileSigner, Signature, cosign, parse_note
+from ledger.tlog.witness_client import Outcome, Witness, cosigned, demand, gather
+from ledger.tlog.witness_protocol import SIZE_TYPE, Answer, Request
 from tests.logs import Log
 from tests.witnesses import KEY, TEXT, answering, forked, key_of, serving
 

@@ -23,12 +23,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.cosigner import Cosigner, new_cosigner, parse_cosigner
 from ledger.errors import InvalidSetting, NoteRefused, UsageError
-from ledger.merkle import EMPTY_ROOT
-from ledger.note import FileSigner, Signature, Verifier, base64_text, new_key, parse_note, parse_signatures, sign
-from ledger.witness import PATH, SIZE_TYPE, Answer, Request, Witness, gather
-from ledger.witness_server import MAX_BODY
+from ledger.tlog.cosigner import Cosigner, new_cosigner, parse_cosigner
+from ledger.tlog.merkle import EMPTY_ROOT
+from ledger.tlog.note import FileSigner, Signature, Verifier, base64_text, new_key, parse_note, parse_signatures, sign
+from ledger.tlog.witness_client import Witness, gather
+from ledger.tlog.witness_protocol import PATH, SIZE_TYPE, Answer, Request
+from ledger.tlog.witness_server import MAX_BODY
 from tests.logs import Log
 from tests.support import race
 from tests.test_cli_main import ended, process, run

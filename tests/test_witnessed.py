@@ -25,14 +25,15 @@ from ledger import (
     testing,
     tree,
 )
-from ledger.checkpoint import Checkpoint, open_checkpoint
-from ledger.checkpointing import Checkpointer, Cosigned, Prove
-from ledger.note import FileSigner, Verifier, parse_note
+from ledger.checkpointing import Checkpointer
 from ledger.servers import Servers
 from ledger.signing import Key, create_key, read_key
 from ledger.store import LedgerRef
+from ledger.tlog.checkpoint import Checkpoint, open_checkpoint
+from ledger.tlog.note import FileSigner, Verifier, parse_note
+from ledger.tlog.witness_client import Witness
+from ledger.tlog.witness_protocol import Cosigned, Prove
 from ledger.tree import Kept
-from ledger.witness import Witness
 from tests.support import event, events
 from tests.test_cli_main import cli_of
 from tests.witnesses import KEY, key_of, serving

@@ -14,10 +14,11 @@ from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
-from ledger.cosigner import Cosigner
-from ledger.note import FileSigner, Verifier
-from ledger.witness import PATH, Answer, Request, Witness
-from ledger.witness_server import WitnessServer
+from ledger.tlog.cosigner import Cosigner
+from ledger.tlog.note import FileSigner, Verifier
+from ledger.tlog.witness_client import Witness
+from ledger.tlog.witness_protocol import PATH, Answer, Request
+from ledger.tlog.witness_server import WitnessServer
 from tests.logs import Log
 
 KEY = FileSigner("witness.example/w1", b"a witness's key".ljust(32))

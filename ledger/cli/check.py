@@ -8,7 +8,6 @@ import click
 import msgspec
 
 from ledger.bundle import verify_bundle
-from ledger.checkpoint import Checkpoint
 from ledger.cli.app import DOES_NOT_VERIFY, OK, Command
 from ledger.cli.connect import settings_of
 from ledger.cli.keys import read_evidence, trust_of, trust_options
@@ -18,8 +17,9 @@ from ledger.cli.text import note
 from ledger.cli.types import POSITION
 from ledger.export import export
 from ledger.findings import Report
-from ledger.note import parse_note
 from ledger.proof import CONSISTENCY, PROOF
+from ledger.tlog.checkpoint import Checkpoint
+from ledger.tlog.note import parse_note
 from ledger.verify import verify
 
 

@@ -9,7 +9,6 @@ from uuid import UUID
 import click
 import msgspec
 
-from ledger.checkpoint import Checkpoint, cosigned_by
 from ledger.cli.app import Command
 from ledger.cli.connect import opened
 from ledger.cli.keys import read_evidence, trust_of, trust_options
@@ -18,8 +17,9 @@ from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.types import PositionOrId
 from ledger.errors import UsageError
 from ledger.evidence import ledger_of
-from ledger.note import Verifier, parse_note
 from ledger.proof import CONSISTENCY, PROOF, Consistency, Proof, Proven, check_consistency_proof, check_proof
+from ledger.tlog.checkpoint import Checkpoint, cosigned_by
+from ledger.tlog.note import Verifier, parse_note
 
 
 @click.command("prove", cls=Command)

@@ -16,11 +16,11 @@ import click
 from ledger.cli.shared import Shared
 from ledger.cli.types import Address
 from ledger.errors import InvalidSetting, LedgerError
-from ledger.httpserver import IDLE_SECONDS, Bounded
 from ledger.overview import STUCK, look
 from ledger.servers import Servers
 from ledger.status_types import NOT_SET, OK, LedgerState, Overview
 from ledger.telemetry import COUNTERS, FAILURES, PROJECTED, PUBLISHED
+from ledger.tlog.http_server import IDLE_SECONDS, Bounded
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric

@@ -16,10 +16,10 @@ from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.signers import FILE, cosign_option, key_file, signing_options
 from ledger.cli.text import note
 from ledger.errors import InvalidSetting
-from ledger.note import is_name
 from ledger.publishing import REDIS
 from ledger.servers import Servers
 from ledger.signing import create_key, read_key
+from ledger.tlog.note import is_name
 
 
 @click.command("keygen", cls=Command)

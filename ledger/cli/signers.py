@@ -13,7 +13,7 @@ from ledger.servers import Servers
 
 if TYPE_CHECKING:
     from ledger.checkpointing import Checkpointer
-    from ledger.quorum import Witnesses
+    from ledger.tlog.witness_client import Witnesses
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -55,7 +55,7 @@ def cosign_option(witnesses: Sequence[str], quorum: int | None) -> Witnesses | N
     """Who is asked for cosignatures. Raises InvalidSetting."""
     if not witnesses and quorum is None:
         return None
-    from ledger.quorum import Witnesses  # noqa: PLC0415 - takes long to load
+    from ledger.tlog.witness_client import Witnesses  # noqa: PLC0415 - loads what asks over HTTP
 
     return Witnesses(witnesses, quorum)
 

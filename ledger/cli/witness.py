@@ -17,10 +17,10 @@ from ledger.cli.output import line, write_json
 from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.types import Address
 from ledger.cli.work import wait_until, working
-from ledger.cosigner import Cosigner, new_cosigner, parse_cosigner
 from ledger.errors import InvalidSetting
-from ledger.note import FileSigner, Verifier
-from ledger.witness_server import WitnessServer
+from ledger.tlog.cosigner import Cosigner, new_cosigner, parse_cosigner
+from ledger.tlog.note import FileSigner, Verifier
+from ledger.tlog.witness_server import WitnessServer
 
 LISTEN = "127.0.0.1:7180"
 _FILE = click.Path(dir_okay=False, path_type=Path)

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ledger import Entry, Ledger, tree
-from ledger.checkpoint import Checkpoint
-from ledger.note import parse_note, verified_by
 from ledger.publishing import AnyPublisher
-from ledger.quorum import Witnesses
 from ledger.signing import create_key, locked, read_key, state_beside
-from ledger.tiles import FULL
+from ledger.tlog.checkpoint import Checkpoint
+from ledger.tlog.note import parse_note, verified_by
+from ledger.tlog.tiles import FULL
+from ledger.tlog.witness_client import Witnesses
 from ledger.tree import Head
 from tests.crashing.jobs import Job, Tell, World, again, check_receipts
 from tests.support import checked

@@ -7,9 +7,9 @@ from functools import cache
 from pathlib import Path
 
 from ledger import canonical
-from ledger.cosigner import new_cosigner
-from ledger.note import FileSigner, Verifier, parse_note, sign
-from ledger.witness import Request
+from ledger.tlog.cosigner import new_cosigner
+from ledger.tlog.note import FileSigner, Verifier, parse_note, sign
+from ledger.tlog.witness_protocol import Request
 from tests.logs import Log
 
 VECTORS = Path(__file__).parent.parent / "vectors"

@@ -12,18 +12,19 @@ from typing import NamedTuple
 import msgspec
 
 from ledger.chain import check_entry
-from ledger.checkpoint import Checkpoint, cosigned_by, open_checkpoint
-from ledger.cosigner import new_cosigner, parse_cosigner
 from ledger.envelopes import parse_envelope
 from ledger.errors import EvidenceRefused, InvalidSetting, LedgerError, NoteRefused
 from ledger.events import Entry
 from ledger.literals import without_literals
-from ledger.merkle import check_consistency, check_inclusion, leaf_hash
-from ledger.note import FileSigner, Verifier, base64_bytes, base64_text, decimal, parse_note, parse_signatures
 from ledger.proof import Consistency, Proof, check_consistency_proof, check_proof
 from ledger.stream import parse
-from ledger.tiles import Tile, decode_bundle, edge_root, encode_bundle
-from ledger.witness import SIZE_TYPE, Answer, Request, Witness, judge
+from ledger.tlog.checkpoint import Checkpoint, cosigned_by, open_checkpoint
+from ledger.tlog.cosigner import new_cosigner, parse_cosigner
+from ledger.tlog.merkle import check_consistency, check_inclusion, leaf_hash
+from ledger.tlog.note import FileSigner, Verifier, base64_bytes, base64_text, decimal, parse_note, parse_signatures
+from ledger.tlog.tiles import Tile, decode_bundle, edge_root, encode_bundle
+from ledger.tlog.witness_client import Witness, judge
+from ledger.tlog.witness_protocol import SIZE_TYPE, Answer, Request
 from tests.fuzz import seeds
 from tests.logs import TIME
 

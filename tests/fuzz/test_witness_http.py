@@ -13,8 +13,8 @@ from threading import enumerate as enumerate_threads
 import pytest
 from hypothesis import example, given
 
-from ledger.witness import Outcome, Witness, gather
-from ledger.witness_server import MAX_BODY
+from ledger.tlog.witness_client import Outcome, Witness, gather
+from ledger.tlog.witness_server import MAX_BODY
 from tests.fuzz import seeds
 from tests.fuzz.mutations import mutated
 from tests.fuzz.profile import fuzz

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import msgspec
 
 from ledger.errors import ProofRefused, UsageError
-from ledger.merkle import HASH_SIZE, MAX_SIZE, Node, root, root_nodes
+from ledger.tlog.merkle import HASH_SIZE, MAX_SIZE, Node, root, root_nodes
 
 HEIGHT = 8
 FULL = 1 << HEIGHT

@@ -11,15 +11,15 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
-from ledger.cosigner import Cosigner
 from ledger.errors import LedgerError, UsageError
-from ledger.httpserver import IDLE_SECONDS, Bounded
-from ledger.witness import PATH, Answer
+from ledger.tlog.cosigner import Cosigner
+from ledger.tlog.http_server import IDLE_SECONDS, Bounded
+from ledger.tlog.witness_protocol import PATH, Answer
 
 MAX_BODY = 65_536
 """Bytes of a request's body: 63 hashes, a checkpoint and a hundred signatures have room."""
 
-_log = logging.getLogger("ledger.witness")
+_log = logging.getLogger("ledger.tlog.witness_client")
 
 
 class WitnessServer(Bounded, HTTPServer):

@@ -16,7 +16,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from http.client import HTTPException
 from typing import Literal
@@ -24,27 +24,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from ledger.checkpoint import Checkpoint, cosigned_by
-from ledger.errors import CosignaturesMissing, InvalidSetting, NoteRefused, ProofRefused, WitnessRefused
-from ledger.httpclient import connection_to
-from ledger.merkle import HASH_SIZE
-from ledger.note import (
-    COSIGNATURE,
-    Note,
-    Signature,
-    Verifier,
-    base64_bytes,
-    base64_text,
-    decimal,
-    parse_note,
-    parse_signatures,
-)
+from ledger.errors import CosignaturesMissing, InvalidSetting, NoteRefused, WitnessRefused
+from ledger.tlog.checkpoint import Checkpoint, cosigned_by
+from ledger.tlog.http_client import connection_to
+from ledger.tlog.note import COSIGNATURE, Note, Signature, Verifier, decimal, parse_note, parse_signatures
+from ledger.tlog.witness_protocol import PATH, SIZE_TYPE, Answer, Cosigned, Prove, Request
 
-PATH = "/add-checkpoint"
-SIZE_TYPE = "text/x.tlog.size"
-"""The media type of a 409 that says which size the witness has cosigned."""
-MAX_PROOF = 63
-"""Hashes of a consistency proof that may be sent."""
 TIMEOUT = 10.0
 """Seconds that a witness has for an answer."""
 MAX_SKEW = 300.0
@@ -53,52 +38,6 @@ MAX_SKEW = 300.0
 _MAX_ANSWER = 65_536
 _ROUNDS = 4  # one to learn the witness's size, one to continue it, and two that others may win in between
 _WITNESS = re.compile(r"(.+)\+([^+]+\+[0-9a-f]{8}\+[A-Za-z0-9+/]{44})", re.DOTALL)
-
-Proof = Callable[[int], Sequence[bytes]]
-"""Gives the consistency proof (RFC 6962, section 2.1.2) from an older size of the log to the checkpoint's."""
-
-
-class Request(msgspec.Struct, frozen=True):
-    """The body of add-checkpoint. old: the size the proof begins at; note: the signed checkpoint."""
-
-    old: int
-    proof: tuple[bytes, ...]
-    note: bytes
-
-    def encode(self) -> bytes:
-        """Its bytes."""
-        lines = [f"old {self.old}", *map(base64_text, self.proof)]
-        return "".join(f"{line}\n" for line in lines).encode() + b"\n" + self.note
-
-    @classmethod
-    def parse(cls, body: bytes) -> Request:
-        """The request of a body that `encode` could have made; the note itself is not looked at.
-
-        Raises ProofRefused for any other.
-        """
-        head, blank, note = body.partition(b"\n\n")
-        try:
-            first, *lines = head.decode("ascii").split("\n")
-        except UnicodeDecodeError:
-            raise ProofRefused("the request's lines before the checkpoint are not ASCII") from None
-        old = decimal(first.removeprefix("old "))
-        if not blank or not first.startswith("old ") or old is None:
-            raise ProofRefused("the request does not begin with 'old ', a size, hashes and a blank line")
-        if len(lines) > MAX_PROOF:
-            raise ProofRefused(f"the request holds {len(lines)} hashes; at most {MAX_PROOF} are read")
-        proof = [base64_bytes(line) for line in lines]
-        hashes = tuple(entry for entry in proof if entry is not None and len(entry) == HASH_SIZE)
-        if len(hashes) != len(proof):
-            raise ProofRefused(f"a line of the request's proof is not the base64 of {HASH_SIZE} bytes")
-        return cls(old, hashes, note)
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """What a witness answered. kind: the media type."""
-
-    status: int
-    body: bytes
-    kind: str = "text/plain; charset=utf-8"
 
 
 class Witness(msgspec.Struct, frozen=True):
@@ -192,7 +131,7 @@ def judge(witness: Witness, note: Note, old: int, answer: Answer, now: float, sk
 def gather(
     note: bytes,
     witnesses: Iterable[Witness],
-    proof: Proof,
+    proof: Prove,
     *,
     sizes: Mapping[str, int] | None = None,
     timeout: float = TIMEOUT,
@@ -330,3 +269,36 @@ def _answers(calls: Sequence[_Call], timeout: float) -> list[Answer | str]:
         else:
             answers.append(call.answer)
     return answers
+
+
+class Witnesses:
+    """Asks the same witnesses again and again, for one ledger's checkpoints.
+
+    witnesses: each a Witness, or `URL+VKEY`. quorum: how many different keys must cosign, by default all. timeout:
+    seconds that each has for an answer. Raises InvalidSetting for what is no witness, and for a quorum that can never
+    be met.
+    """
+
+    def __init__(
+        self, witnesses: Sequence[Witness | str], quorum: int | None = None, *, timeout: float = TIMEOUT
+    ) -> None:
+        self.witnesses = [each if isinstance(each, Witness) else Witness.parse(each) for each in witnesses]
+        keys = len({witness.verifier.public_key for witness in self.witnesses})
+        if not keys:
+            raise InvalidSetting("no witness to ask: give one as URL+VKEY")
+        self.quorum = keys if quorum is None else quorum
+        if not 0 <= self.quorum <= keys:
+            raise InvalidSetting(f"{self.quorum} witnesses must cosign, and {keys} are given")
+        self._timeout = timeout
+        self._sizes: dict[str, int] = {}
+
+    def __call__(self, note: bytes, prove: Prove) -> Cosigned:
+        """What came of asking them; nothing that they answer is raised before `demand` is called."""
+        outcomes = gather(note, self.witnesses, prove, sizes=self._sizes, timeout=self._timeout)
+        size = Checkpoint.parse(parse_note(note).text).size
+        made = [outcome.witness for outcome in outcomes if outcome.cosignature is not None]
+        self._sizes |= {witness.verifier.vkey: size for witness in made}  # so that the next proof fits at once
+        failed = [(outcome.witness.verifier.name, outcome.detail) for outcome in outcomes if outcome.detail]
+        return Cosigned(
+            cosigned(note, outcomes), lambda kept: demand(kept, self.witnesses, self.quorum, outcomes), failed
+        )

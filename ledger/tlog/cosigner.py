@@ -29,10 +29,10 @@ from pathlib import Path
 
 import msgspec
 
-from ledger.checkpoint import Checkpoint
 from ledger.errors import EvidenceRefused, InvalidSetting, NoteRefused, ProofRefused, UsageError
-from ledger.merkle import EMPTY_ROOT, check_consistency
-from ledger.note import (
+from ledger.tlog.checkpoint import Checkpoint
+from ledger.tlog.merkle import EMPTY_ROOT, check_consistency
+from ledger.tlog.note import (
     COSIGNATURE,
     ED25519,
     FileSigner,
@@ -45,10 +45,10 @@ from ledger.note import (
     parse_note,
     verified_by,
 )
-from ledger.witness import SIZE_TYPE, Answer, Request
+from ledger.tlog.witness_protocol import SIZE_TYPE, Answer, Request
 
 _PRIVATE = "PRIVATE+KEY+"
-_log = logging.getLogger("ledger.witness")
+_log = logging.getLogger("ledger.tlog.witness_client")
 
 
 def new_cosigner(name: str, seed: bytes) -> tuple[str, str]:

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 import msgspec
 
 from ledger.errors import InvalidSetting, NoteRefused, UsageError
-from ledger.merkle import EMPTY_ROOT, HASH_SIZE, MAX_SIZE
-from ledger.note import (
+from ledger.tlog.merkle import EMPTY_ROOT, HASH_SIZE, MAX_SIZE
+from ledger.tlog.note import (
     COSIGNATURE,
     ED25519,
     Note,
