@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from ledger.connections import create_async_redis_connection, create_redis_connection
     from ledger.delivery import AsyncDelivery, Delivery
     from ledger.effects import Plan, Query
-    from ledger.envelopes import Envelope
     from ledger.errors import (
         BodyUnreadable,
         ChainBroken,
@@ -48,7 +47,8 @@ if TYPE_CHECKING:
         WitnessRefused,
     )
     from ledger.events import Appended, Entry, Event, Receipt, Tail, Unchanged
-    from ledger.findings import Finding, Report
+    from ledger.format.decode import Envelope
+    from ledger.format.findings import Finding, Report
     from ledger.groups import Group
     from ledger.parked import DeadLetter
     from ledger.projection import Projection, Writes, read_views
@@ -73,11 +73,11 @@ _HOMES = {
     "DeadLetter": "ledger.parked",
     "Delivery": "ledger.delivery",
     "Entry": "ledger.events",
-    "Envelope": "ledger.envelopes",
+    "Envelope": "ledger.format.decode",
     "ErasureRefused": "ledger.errors",
     "Event": "ledger.events",
     "EvidenceRefused": "ledger.errors",
-    "Finding": "ledger.findings",
+    "Finding": "ledger.format.findings",
     "Group": "ledger.groups",
     "HoldRefused": "ledger.errors",
     "IdempotencyConflict": "ledger.errors",
@@ -100,7 +100,7 @@ _HOMES = {
     "QuarantineRefused": "ledger.errors",
     "Query": "ledger.effects",
     "Receipt": "ledger.events",
-    "Report": "ledger.findings",
+    "Report": "ledger.format.findings",
     "SigningRefused": "ledger.errors",
     "SkipRefused": "ledger.errors",
     "StreamDiverged": "ledger.errors",

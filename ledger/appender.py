@@ -9,12 +9,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 from uuid import UUID
 
-from ledger import chain
-from ledger.canonical import Draft
-from ledger.chain import Link
 from ledger.effects import Begin, CopyIn, Effect, LentTransactions, Pipeline, Plan, Query, Refused, Rollback, Row
 from ledger.errors import ConditionFailed, ConnectionLost, OutcomeUnknown, TailBusy, Unavailable
 from ledger.events import Entry, Event, Tail, Unchanged
+from ledger.format import chain
+from ledger.format.canonical import Draft
+from ledger.format.chain import Link
 from ledger.repeats import Outcome, Recorded, Repeat, bodies, difference, resolved, sift
 from ledger.rows import copy_data, insert_params, row_params
 from ledger.silence import end_silent_sessions

@@ -12,17 +12,8 @@ from ledger import trouble
 from ledger.effects import Apply, Pipeline, Plan, Query, Refused, Rollback, Row
 from ledger.errors import ChainBroken, ProjectionFailed, StreamDiverged, Unavailable
 from ledger.events import Entry, Quarantined, Seen, Tail
-from ledger.findings import erased_by
-from ledger.projection import (
-    LIVE_SCHEMA,
-    SQL,
-    Checkpoint,
-    Projection,
-    Retry,
-    Writes,
-    building_schema,
-    lock_work,
-)
+from ledger.format.findings import erased_by
+from ledger.projection import LIVE_SCHEMA, SQL, Checkpoint, Projection, Retry, Writes, building_schema, lock_work
 from ledger.quarantine import holds, if_chained
 from ledger.silence import end_silent_sessions
 from ledger.store import BEGIN, COMMIT, LOCK_TIMEOUT, LedgerRef

@@ -13,7 +13,6 @@ from uuid import UUID
 from ledger import forks, groups, parked, proving, quarantine, store, tree
 from ledger.appender import Appender, Condition
 from ledger.callers import adrive_within
-from ledger.canonical import Draft
 from ledger.consumer import POLL, Streams, followed, reader_after
 from ledger.cursors import AsyncConnection
 from ledger.delivery import AsyncDelivery
@@ -23,7 +22,8 @@ from ledger.erasure import erasing, holding, mismatch, rebuilding_tree, releasin
 from ledger.errors import LedgerError
 from ledger.events import Appended, Entry, Event, Receipt, Tail
 from ledger.evidence import Trust, numbered
-from ledger.findings import Report
+from ledger.format.canonical import Draft
+from ledger.format.findings import Report
 from ledger.gathering import Gathering, receipt_of
 from ledger.groups import Group
 from ledger.opening import open_ledger, open_settings

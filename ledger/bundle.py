@@ -20,17 +20,17 @@ from typing import Annotated, BinaryIO, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from ledger.canonical import digest, microseconds
-from ledger.envelopes import NO_BODY, Envelope, Hash, Name, Position, body_columns, parse_body, read_envelope
 from ledger.errors import EvidenceRefused, NoteRefused, UsageError
 from ledger.events import GENESIS
 from ledger.evidence import Claim, Trust, given_claims, kept_claim
-from ledger.findings import OWN_ERASED, Findings, Link, Report, Walk, body_missing, check_tail, erased_mismatched
+from ledger.format.canonical import digest, microseconds
+from ledger.format.decode import NO_BODY, Envelope, Hash, Name, Position, body_columns, parse_body, read_envelope
+from ledger.format.findings import OWN_ERASED, Findings, Link, Report, Walk, body_missing, check_tail, erased_mismatched
+from ledger.format.own_entries import OwnEntries, OwnEntry, Target
+from ledger.format.quarantine_record import Mark, leaf_of
+from ledger.format.rules import ERASED, ERASED_TYPE, broken, is_own, surely_kept
 from ledger.layout import CHECKPOINT, TILES, LayoutCheck, open_file
-from ledger.marks import Mark, leaf_of
-from ledger.ownentries import OwnEntries, OwnEntry, Target
 from ledger.quarantined import QUARANTINED, RECORD, Quarantine
-from ledger.rules import ERASED, ERASED_TYPE, broken, is_own, surely_kept
 from ledger.tlog.note import MAX_NOTE
 
 ENVELOPES, BODIES, MANIFEST = "envelopes.jsonl", "bodies.jsonl", "manifest.json"

@@ -22,7 +22,7 @@ from ledger.effects import Plan
 from ledger.erasure import erasing, holding, mismatch, rebuilding_tree, releasing, skipping
 from ledger.events import Appended, Entry, Event, Receipt, Tail
 from ledger.evidence import Trust, numbered
-from ledger.findings import Report
+from ledger.format.findings import Report
 from ledger.gathering import Gathering, gather, receipt_of
 from ledger.groups import Group
 from ledger.opening import open_ledger, open_settings

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ledger import quarantine, stream
-from ledger.chain import check_link
 from ledger.effects import Plan, Query, Refused, Wait
 from ledger.errors import ChainBroken, StreamDiverged
 from ledger.events import GENESIS, Entry, Seen, Tail
+from ledger.format.chain import check_link
 from ledger.store import PAGE, PAGE_BYTES, SQL, LedgerRef, read, size_of
 from ledger.stream import StreamId
 

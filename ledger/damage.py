@@ -6,7 +6,7 @@ In the transaction that scan.sql's `begin` opens.
 from __future__ import annotations
 
 from ledger.effects import Plan, Query, Refused, SqlScript
-from ledger.findings import Finding
+from ledger.format.findings import Finding
 from ledger.statements import sql
 
 SQL = sql(__file__)

@@ -1,4 +1,4 @@
-"""Drafts of events, with what canonical.py leaves to others because it is pure: the clock, an id, a salt."""
+"""Drafts of events, with what format/canonical.py leaves to others because it is pure: the clock, an id, a salt."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import os
 import struct
 import time
 
-from ledger.canonical import Draft, draft
 from ledger.errors import InvalidEvent
 from ledger.events import Event
+from ledger.format.canonical import Draft, draft
 
 
 def prepare(event: Event, ledger: str, *, own: bool = False) -> Draft:

@@ -22,7 +22,6 @@ from typing import Any
 import msgspec
 
 from ledger.appender import Appender
-from ledger.canonical import Draft
 from ledger.effects import Pipeline, Plan, Query, Refused, Rollback
 from ledger.errors import (
     ErasureRefused,
@@ -36,8 +35,8 @@ from ledger.errors import (
     UsageError,
 )
 from ledger.events import Entry, Event, Receipt
-from ledger.repeats import Outcome, Repeat
-from ledger.rules import (
+from ledger.format.canonical import Draft
+from ledger.format.rules import (
     ERASED,
     ERASED_TYPE,
     HOLD_PLACED,
@@ -50,6 +49,7 @@ from ledger.rules import (
     TREE_REBUILT,
     TREE_TYPE,
 )
+from ledger.repeats import Outcome, Repeat
 from ledger.statements import sql
 from ledger.store import BEGIN, LOCK_TIMEOUT, LedgerRef
 

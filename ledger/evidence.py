@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from ledger.errors import InvalidSetting, NoteRefused
-from ledger.findings import MOST, Findings
+from ledger.format.findings import MOST, Findings
 from ledger.tlog.checkpoint import Checkpoint, open_checkpoint
 from ledger.tlog.note import COSIGNATURE, ED25519, Verifier, parse_note, verified_by
 

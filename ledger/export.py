@@ -17,11 +17,11 @@ from ledger.drive import drive
 from ledger.effects import Plan, Query, SqlScript
 from ledger.errors import ChainBroken, InvalidSetting, UsageError
 from ledger.events import GENESIS
-from ledger.findings import Link
+from ledger.format.findings import Link
+from ledger.format.quarantine_record import Mark, body_as_it_stands, digests, flaws, leaf_of, row_json
+from ledger.format.stored_row import Record
 from ledger.layout import LayoutWriter, sorted_files
-from ledger.marks import Mark, body_as_it_stands, digests, flaws, leaf_of, row_json
 from ledger.quarantined import QUARANTINED, QuarantinedRow
-from ledger.record import Record
 from ledger.scan import SQL, Source
 from ledger.settings import Settings
 from ledger.tlog.merkle import Node

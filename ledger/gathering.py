@@ -7,11 +7,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 from ledger import forks
-from ledger.canonical import Draft
-from ledger.chain import Link
 from ledger.drafts import prepare
 from ledger.errors import InvalidEvent, LedgerError
 from ledger.events import Appended, Event, Receipt
+from ledger.format.canonical import Draft
+from ledger.format.chain import Link
 from ledger.repeats import Outcome, Repeat
 
 BATCH = 10_000

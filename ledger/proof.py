@@ -14,9 +14,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ledger.canonical import digest
-from ledger.envelopes import Envelope, parse_body, parse_envelope
 from ledger.errors import ProofRefused
+from ledger.format.canonical import digest
+from ledger.format.decode import Envelope, parse_body, parse_envelope
 from ledger.tlog.checkpoint import Checkpoint, cosigned_by, open_checkpoint
 from ledger.tlog.merkle import HASH_SIZE, check_consistency, check_inclusion, leaf_hash
 from ledger.tlog.note import Verifier, base64_bytes, base64_text, decimal, parse_note

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ledger import catalog
 from ledger.effects import Plan, Query
-from ledger.findings import Finding
+from ledger.format.findings import Finding
 from ledger.statements import sql
 
 SQL = sql(__file__)

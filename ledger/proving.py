@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from ledger import canonical, store, tree
+from ledger import store, tree
 from ledger.effects import Plan, Query
-from ledger.envelopes import parse_envelope
 from ledger.errors import ProofRefused, UsageError
 from ledger.events import Entry
 from ledger.evidence import ledger_of
+from ledger.format import canonical
+from ledger.format.decode import parse_envelope
 from ledger.proof import Consistency, Proof
 from ledger.statements import sql
 from ledger.store import LedgerRef

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from ledger.findings import Findings
+from ledger.format.findings import Findings
 from ledger.tlog.merkle import EMPTY_ROOT, HASH_SIZE, leaf_hash, node_hash, root_nodes
 from ledger.tlog.tiles import FULL, HEIGHT, LEVELS, Extended, Tile, edge_root, extend, hashes_of
 

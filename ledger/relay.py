@@ -10,18 +10,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 from ledger import quarantine, stream
-from ledger.canonical import digest
 from ledger.effects import Command, Plan, Query, Refused
-from ledger.errors import (
-    ChainBroken,
-    LedgerError,
-    StreamDiverged,
-    StreamUnusable,
-    Unavailable,
-)
+from ledger.errors import ChainBroken, LedgerError, StreamDiverged, StreamUnusable, Unavailable
 from ledger.events import GENESIS
-from ledger.findings import Link, erased_by
-from ledger.record import Record
+from ledger.format.canonical import digest
+from ledger.format.findings import Link, erased_by
+from ledger.format.stored_row import Record
 from ledger.scan import Source, records
 from ledger.servers import Servers
 from ledger.stops import Stops

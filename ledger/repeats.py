@@ -11,10 +11,10 @@ from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
-from ledger.canonical import Draft
-from ledger.chain import Link
 from ledger.errors import IdempotencyConflict
 from ledger.events import Receipt
+from ledger.format.canonical import Draft
+from ledger.format.chain import Link
 
 _SAID = ("actor", "action", "resource_type", "resource_id", "actor_type")
 _TEXTS = ("before", "after", "metadata")

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
-from ledger.canonical import microseconds
-from ledger.chain import Link
+from ledger.format.canonical import microseconds
+from ledger.format.chain import Link
 
 
 def insert_params(ledger_id: int, link: Link) -> tuple[Any, ...]:

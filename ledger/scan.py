@@ -10,15 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
-from ledger.canonical import body_bytes, digest, envelope_from, timestamp_from, uuid_text
 from ledger.damage import first_line, guarded
 from ledger.effects import Plan, Query, Refused, Row, Stored
-from ledger.findings import BEGINNING, OWN_ERASED, Finding, Findings, Link, Walk, body_missing, erased_mismatched
-from ledger.marks import Mark, digests, flaws, leaf_of
-from ledger.ownentries import OwnEntry
+from ledger.format.canonical import body_bytes, digest, envelope_from, timestamp_from, uuid_text
+from ledger.format.findings import BEGINNING, OWN_ERASED, Finding, Findings, Link, Walk, body_missing, erased_mismatched
+from ledger.format.own_entries import OwnEntry
+from ledger.format.quarantine_record import Mark, digests, flaws, leaf_of
+from ledger.format.rules import ERASED, ERASED_TYPE, broken, is_own, surely_kept
+from ledger.format.stored_row import Record
 from ledger.quarantine import marks
-from ledger.record import Record
-from ledger.rules import ERASED, ERASED_TYPE, broken, is_own, surely_kept
 from ledger.statements import sql
 from ledger.store import FAR, LedgerRef
 

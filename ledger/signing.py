@@ -21,11 +21,11 @@ from typing import Annotated, NamedTuple, TypeAlias
 import msgspec
 
 from ledger import forks
-from ledger.envelopes import Hash
 from ledger.errors import InvalidSetting, LedgerError, ProofRefused, SigningRefused, Unavailable, UsageError
 from ledger.events import Event
 from ledger.files import open_private, write_private
-from ledger.rules import KEY_ROTATED, KEY_TYPE
+from ledger.format.decode import Hash
+from ledger.format.rules import KEY_ROTATED, KEY_TYPE
 from ledger.tlog.merkle import MAX_SIZE, check_consistency
 from ledger.tlog.note import ED25519, FileSigner, Signer, Verifier, new_key
 from ledger.tree import NOTHING, Head

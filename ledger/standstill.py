@@ -17,9 +17,9 @@ from ledger.effects import Plan
 from ledger.erasure import record_own, retrying, skipping
 from ledger.errors import ProjectionFailed, SkipRefused
 from ledger.events import Entry
+from ledger.format.rules import OWN_ACTIONS
 from ledger.projection import Checkpoint, Projection, Retry
 from ledger.replay import rebuild
-from ledger.rules import OWN_ACTIONS
 from ledger.servers import Servers
 from ledger.store import LedgerRef
 from ledger.telemetry import COUNTERS, FAILURES

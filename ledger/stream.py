@@ -13,10 +13,10 @@ from uuid import UUID
 
 import msgspec
 
-from ledger.canonical import digest
 from ledger.effects import Command, LuaScript, Plan, Query, foreseen
-from ledger.envelopes import Position, parse_body
 from ledger.events import Entry
+from ledger.format.canonical import digest
+from ledger.format.decode import Position, parse_body
 from ledger.settings import LONGEST_BLOCK
 from ledger.statements import lua
 from ledger.store import SQL, LedgerRef, only

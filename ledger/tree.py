@@ -19,7 +19,7 @@ from ledger import store
 from ledger.effects import Pipeline, Plan, Query, Refused
 from ledger.errors import ChainBroken, ProofRefused, SigningRefused, UsageError
 from ledger.events import GENESIS, Tail
-from ledger.findings import Findings, Link
+from ledger.format.findings import Findings, Link
 from ledger.quarantine import passed
 from ledger.scan import Leaf, check_range, source_of
 from ledger.statements import sql

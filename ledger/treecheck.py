@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ledger import scan, tree
-from ledger.canonical import digest
 from ledger.effects import Plan, Query
 from ledger.errors import NoteRefused, ProofRefused
 from ledger.evidence import Claim, Comparison, kept_claim
-from ledger.findings import Findings
-from ledger.record import Record
+from ledger.format.canonical import digest
+from ledger.format.findings import Findings
+from ledger.format.rules import TREE_REBUILT, TREE_TYPE
+from ledger.format.stored_row import Record
 from ledger.regrow import Grown, Leaves, Regrown, rows_of, upper_finding
-from ledger.rules import TREE_REBUILT, TREE_TYPE
 from ledger.scan import Source, Span
 from ledger.statements import sql
 from ledger.store import FAR, LedgerRef

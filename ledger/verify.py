@@ -22,7 +22,7 @@ from ledger.effects import Plan, Query, Refused, SqlScript
 from ledger.errors import InvalidSetting, Unavailable
 from ledger.events import GENESIS
 from ledger.evidence import Claim, Trust, given_claims
-from ledger.findings import BEGINNING, Finding, Findings, Link, Report, check_tail
+from ledger.format.findings import BEGINNING, Finding, Findings, Link, Report, check_tail
 from ledger.regrow import Grown
 from ledger.scan import SQL, Source, Span
 from ledger.settings import Settings

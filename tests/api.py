@@ -17,7 +17,7 @@ import psycopg
 
 from ledger import Appended, AsyncLedger, Entry, Event, Ledger, Receipt, Tail
 from ledger.appender import Condition
-from ledger.findings import Report
+from ledger.format.findings import Report
 from ledger.proof import Consistency, Proof
 from ledger.settings import Settings
 

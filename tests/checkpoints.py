@@ -10,10 +10,10 @@ import msgspec
 import psycopg
 
 from ledger import tree, verify
-from ledger.canonical import digest, envelope
 from ledger.drive import drive
 from ledger.evidence import Trust
-from ledger.findings import Report
+from ledger.format.canonical import digest, envelope
+from ledger.format.findings import Report
 from ledger.settings import Settings
 from ledger.store import FAR, LedgerRef, read
 from ledger.tlog.checkpoint import Checkpoint

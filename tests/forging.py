@@ -9,10 +9,10 @@ from uuid import UUID, uuid4
 
 import psycopg
 
-from ledger.canonical import POSTGRES_EPOCH, digest, microseconds
 from ledger.events import GENESIS
-from ledger.record import Record
-from ledger.rules import Columns
+from ledger.format.canonical import POSTGRES_EPOCH, digest, microseconds
+from ledger.format.rules import Columns
+from ledger.format.stored_row import Record
 
 INFINITY = 2**63 - 1
 """As Postgres stores the time `infinity`; `-infinity` is one less than its negative."""

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
-from ledger import canonical
 from ledger.events import GENESIS
+from ledger.format import canonical
 from ledger.proof import Consistency, Proof
 from ledger.tlog import merkle, tiles
 from ledger.tlog.checkpoint import Checkpoint

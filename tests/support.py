@@ -18,11 +18,11 @@ import psycopg
 
 from ledger import Entry, Event, Ledger, embedded
 from ledger.appender import Appender
-from ledger.chain import check_continues
 from ledger.drafts import prepare
 from ledger.drive import drive
 from ledger.erasure import erasing, record_own
 from ledger.events import GENESIS, Receipt, Tail
+from ledger.format.chain import check_continues
 from ledger.gathering import receipt_of as outcome_receipt
 from ledger.store import find_ledger
 

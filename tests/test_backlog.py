@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ledger import Event, Ledger
-from ledger.rules import MAX_BODY
+from ledger.format.rules import MAX_BODY
 from tests.backlog import PARTS
 from tests.support import events
 

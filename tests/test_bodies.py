@@ -18,8 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from ledger import Event, Ledger, canonical, rules, values
+from ledger import Event, Ledger
 from ledger.errors import InvalidEvent
+from ledger.format import canonical, json_text, rules
 from tests.support import checked, event
 
 NAIVE = datetime(2026, 11, 22, 16, 0)
@@ -72,7 +73,7 @@ json_values = st.recursive(
 
 @given(json_values)
 def test_what_goes_in_comes_out(value: Any) -> None:
-    text = values.json_text(value, "after")
+    text = json_text.json_text(value, "after")
     if value is None:
         assert text is None
     else:
@@ -83,12 +84,12 @@ def test_what_goes_in_comes_out(value: Any) -> None:
 @given(st.dictionaries(texts, st.integers(-(2**63), 2**64) | texts | st.booleans() | st.none(), min_size=1))
 def test_bodies_are_compact_sorted_and_unescaped(value: dict[str, Any]) -> None:
     expected = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
-    assert values.json_text(value, "after") == expected.encode()
+    assert json_text.json_text(value, "after") == expected.encode()
 
 
 @given(json_values)
 def test_a_body_is_one_line(value: Any) -> None:
-    text = values.json_text({"a": value}, "after")
+    text = json_text.json_text({"a": value}, "after")
     assert text is not None
     assert b"\n" not in text
     assert b"\r" not in text
@@ -125,7 +126,7 @@ def test_a_body_is_one_line(value: Any) -> None:
     ],
 )
 def test_whatever_msgspec_encodes_is_accepted(value: Any, text: str) -> None:
-    assert values.json_text(value, "after") == text.encode()
+    assert json_text.json_text(value, "after") == text.encode()
 
 
 def nested(levels: int) -> Any:
@@ -183,16 +184,16 @@ def circle() -> list[Any]:
 )
 def test_what_the_format_does_not_allow_is_refused_with_its_path(value: Any, path: str, problem: str) -> None:
     with pytest.raises(InvalidEvent) as refused:
-        values.json_text(value, "after")
+        json_text.json_text(value, "after")
     assert refused.value.path == path
     assert refused.value.problem.startswith(problem)
     assert str(refused.value) == f"{refused.value.path}: {refused.value.problem}"
 
 
 def test_64_levels_and_any_number_of_siblings_are_allowed() -> None:
-    assert json.loads(values.json_text(nested(64), "after") or b"") == nested(64)
+    assert json.loads(json_text.json_text(nested(64), "after") or b"") == nested(64)
     siblings: list[Any] = [[] for _ in range(200)]
-    assert json.loads(values.json_text(siblings, "after") or b"") == siblings
+    assert json.loads(json_text.json_text(siblings, "after") or b"") == siblings
 
 
 @pytest.mark.parametrize("raw", [b"no JSON", b"", b"{\n}", b'{"b":1, "a":2}'])
@@ -200,7 +201,7 @@ def test_ready_made_json_cannot_smuggle_in_what_is_not_canonical(raw: bytes) -> 
     """msgspec copies Raw as it is. Refused or written anew: what is stored is compact, sorted, valid JSON."""
     for value in (msgspec.Raw(raw), {"a": msgspec.Raw(raw)}, Line(msgspec.Raw(raw))):
         try:
-            text = values.json_text(value, "after")
+            text = json_text.json_text(value, "after")
         except InvalidEvent:
             continue
         assert text is not None
@@ -237,4 +238,4 @@ def test_every_writer_stores_the_same_text_for_the_same_value(value: Any) -> Non
             return {key: turned(inner[key]) for key in reversed(inner)}
         return [turned(item) for item in inner] if isinstance(inner, list) else inner
 
-    assert values.json_text(turned(value), "after") == values.json_text(value, "after")
+    assert json_text.json_text(turned(value), "after") == json_text.json_text(value, "after")

@@ -21,7 +21,7 @@ from ledger.bundle import BODIES, ENVELOPES, MANIFEST, Manifest, verify_bundle
 from ledger.errors import ChainBroken, EvidenceRefused, InvalidSetting, LedgerError, UnknownLedger, UsageError
 from ledger.events import GENESIS
 from ledger.export import export
-from ledger.findings import Report
+from ledger.format.findings import Report
 from ledger.settings import Settings
 from tests.support import erase, event, events
 

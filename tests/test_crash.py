@@ -14,8 +14,8 @@ import psycopg
 import pytest
 
 from ledger import Entry, Ledger, Plan, Query, stream
-from ledger.canonical import body, envelope
 from ledger.connections import create_redis_connection
+from ledger.format.canonical import body, envelope
 from ledger.migrate import migrate
 from ledger.projector import Projector
 from ledger.relay import Relay

@@ -13,7 +13,7 @@ import pytest
 
 from ledger import Ledger, verify
 from ledger.errors import Unavailable
-from ledger.findings import Report
+from ledger.format.findings import Report
 from ledger.migrate import migrate
 from ledger.settings import Settings
 from tests.clusters import Cluster, Clusters, clusters_folder

@@ -13,15 +13,15 @@ from psycopg import sql
 
 from ledger import ErasureRefused, Event, HoldRefused, InvalidEvent, Ledger, Plan, UnderLegalHold
 from ledger.appender import Appender
-from ledger.canonical import Draft
-from ledger.chain import extend
 from ledger.drafts import prepare
 from ledger.drive import drive
 from ledger.erasure import erasing, holding, record_own
 from ledger.errors import IdempotencyConflict
 from ledger.events import Entry, Tail
+from ledger.format.canonical import Draft
+from ledger.format.chain import extend
+from ledger.format.rules import KEY_ROTATED
 from ledger.rows import insert_params, row_params
-from ledger.rules import KEY_ROTATED
 from ledger.store import SQL, LedgerRef
 from tests.api import Api
 from tests.support import checked, erase, event, events, race

@@ -18,9 +18,9 @@ from ledger_projections import ResourceState, Timeline, history, search, state
 
 from ledger import AsyncLedger, Entry, Event, Ledger, Projection, Writes, stream
 from ledger.bundle import verify_bundle
-from ledger.canonical import body
 from ledger.connections import create_redis_connection
 from ledger.export import export
+from ledger.format.canonical import body
 from ledger.migrate import migrate
 from ledger.relay import Relay, open_epoch
 from ledger.replay import rebuild

@@ -6,7 +6,7 @@ import pytest
 
 from ledger.errors import InvalidSetting, NoteRefused
 from ledger.evidence import Claim, Comparison, Trust, given_claims, kept_claim
-from ledger.findings import Findings
+from ledger.format.findings import Findings
 from ledger.regrow import Leaves, Regrown, rows_of, upper_finding
 from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.merkle import leaf_hash

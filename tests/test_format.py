@@ -16,9 +16,10 @@ from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger import Entry, Event, Ledger, canonical, chain
+from ledger import Entry, Event, Ledger
 from ledger.errors import InvalidEvent
 from ledger.events import GENESIS, Tail
+from ledger.format import canonical, chain
 from tests.support import checked
 
 OURS = json.loads((Path(__file__).parent / "vectors/format.json").read_text())

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from ledger import Event, Receipt, Unchanged
-from ledger.canonical import entry_id_for
 from ledger.errors import ConditionFailed, IdempotencyConflict
+from ledger.format.canonical import entry_id_for
 from tests.api import Api, Opener
 from tests.support import checked, event, events, numbers, race, receipt_of
 

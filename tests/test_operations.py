@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 from ledger import Event, Ledger, doctor, errors
-from ledger.findings import KINDS
+from ledger.format.findings import KINDS
 from ledger.migrate import migrate, schema_folder
 from ledger.settings import Settings
 from tests import test_recovery

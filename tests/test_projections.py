@@ -12,9 +12,9 @@ from ledger_projections import ActorActivity, Timeline
 from ledger import Entry, Event, Ledger, Projection, ProjectionFailed, UnknownProjection, Writes
 from ledger import projection as plans
 from ledger.applying import advance
-from ledger.chain import check_continues
 from ledger.consumer import BEGINNING
 from ledger.errors import ChainBroken
+from ledger.format.chain import check_continues
 from ledger.relay import Relay
 from ledger.replay import rebuild
 from ledger.servers import Servers

@@ -15,11 +15,11 @@ import pytest
 
 from ledger import Ledger, testing, tree
 from ledger.bundle import verify_bundle
-from ledger.canonical import body, envelope
 from ledger.drive import drive
 from ledger.errors import NoteRefused, ProofRefused, UsageError
 from ledger.evidence import Trust
 from ledger.export import export
+from ledger.format.canonical import body, envelope
 from ledger.proof import check_consistency_proof, check_proof
 from ledger.settings import Settings
 from ledger.store import create_ledger

@@ -15,8 +15,6 @@ from ledger_projections import Timeline
 
 from ledger import AsyncLedger, ChainBroken, ErasureRefused, Event, Ledger, QuarantineRefused, stream, verify
 from ledger.bundle import verify_bundle
-from ledger.canonical import body, digest, envelope
-from ledger.chain import extend
 from ledger.checkpointing import Checkpointer
 from ledger.cli.metrics import _of_ledger
 from ledger.connections import create_redis_connection
@@ -26,14 +24,16 @@ from ledger.erasure import erasing
 from ledger.errors import LedgerError
 from ledger.events import Tail
 from ledger.export import export
-from ledger.findings import Report
-from ledger.marks import digests
+from ledger.format.canonical import body, digest, envelope
+from ledger.format.chain import extend
+from ledger.format.findings import Report
+from ledger.format.quarantine_record import digests
+from ledger.format.rules import QUARANTINED
 from ledger.overview import look
 from ledger.quarantine import _stands
 from ledger.relay import Relay
 from ledger.replay import rebuild
 from ledger.rows import insert_params
-from ledger.rules import QUARANTINED
 from ledger.servers import Servers
 from ledger.signing import create_key
 from ledger.store import SQL, create_ledger

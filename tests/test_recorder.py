@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 
 from ledger import ConditionFailed, Event, IdempotencyConflict, Ledger, LedgerError, Unchanged
-from ledger.chain import Link
+from ledger.format.chain import Link
 from ledger.recorder import AsyncRecorder, Recorder
 from tests.support import checked, event, events
 

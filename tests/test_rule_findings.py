@@ -14,9 +14,9 @@ import pytest
 
 from ledger import Ledger, testing, verify
 from ledger.bundle import BODIES, verify_bundle
-from ledger.canonical import digest
 from ledger.export import export
-from ledger.findings import Report
+from ledger.format.canonical import digest
+from ledger.format.findings import Report
 from ledger.settings import Settings
 from tests.forging import chain
 from tests.roles import logins

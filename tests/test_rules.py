@@ -16,15 +16,16 @@ import psycopg
 import pytest
 from hypothesis import given, settings
 
-from ledger import Event, InvalidEvent, Ledger, ownentries, testing, verify
+from ledger import Event, InvalidEvent, Ledger, testing, verify
 from ledger.bundle import verify_bundle
-from ledger.canonical import draft, microseconds
 from ledger.export import export
-from ledger.findings import Report
+from ledger.format import own_entries
+from ledger.format.canonical import draft, microseconds
+from ledger.format.findings import Report
+from ledger.format.rules import LIMITS, MAX_BODY, MAX_DEPTH, RULES, Columns, broken, surely_kept
+from ledger.format.stored_row import Record
 from ledger.migrate import SQL as MIGRATE
 from ledger.migrate import load, migrate, schema_folder
-from ledger.record import Record
-from ledger.rules import LIMITS, MAX_BODY, MAX_DEPTH, RULES, Columns, broken, surely_kept
 from ledger.settings import Settings
 from tests.forging import INFINITY, Time, forged, insert
 from tests.roles import Logins
@@ -59,7 +60,7 @@ def test_each_rule_is_explained() -> None:
     section = text.partition("\n## The rules by name\n")[2].partition("\n## ")[0]
     names = [line.split("|")[1] for line in section.splitlines() if line.startswith("|")]
     explained = set(re.findall(r"`(\w+)`", " ".join(names)))
-    course = {rule.name for rule in vars(ownentries).values() if isinstance(rule, ownentries.CourseRule)}
+    course = {rule.name for rule in vars(own_entries).values() if isinstance(rule, own_entries.CourseRule)}
     assert explained == {rule.name for rule in RULES} | course | {"body_form"}
 
 

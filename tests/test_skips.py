@@ -13,8 +13,8 @@ from ledger.appender import Appender
 from ledger.drafts import prepare
 from ledger.drive import drive
 from ledger.erasure import erasing, record_own, retrying, skipping
+from ledger.format.rules import SKIP_TYPE, SKIPPED
 from ledger.repeats import Outcome
-from ledger.rules import SKIP_TYPE, SKIPPED
 from tests.poison import POISON, Picky, poisoned, retry
 from tests.support import checked
 from tests.test_erasure import CHANGE, call, refused

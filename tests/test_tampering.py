@@ -16,9 +16,9 @@ import psycopg
 import pytest
 
 from ledger import Entry, Ledger, testing, verify
-from ledger.canonical import digest, envelope
 from ledger.drive import drive
-from ledger.findings import Report
+from ledger.format.canonical import digest, envelope
+from ledger.format.findings import Report
 from ledger.settings import Settings
 from ledger.store import FAR, LedgerRef, create_ledger, read
 from tests.support import erase, event

@@ -10,10 +10,10 @@ import psycopg
 import pytest
 
 from ledger import Ledger, tree
-from ledger.canonical import envelope
 from ledger.drive import drive
 from ledger.effects import Effect, Pipeline, Plan, Query, Stored
 from ledger.errors import ChainBroken, ProofRefused, SigningRefused
+from ledger.format.canonical import envelope
 from ledger.store import BEGIN, LedgerRef
 from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.merkle import check_consistency, check_inclusion, leaf_hash

@@ -11,7 +11,7 @@ import pytest
 from ledger import Ledger, verify
 from ledger.errors import InvalidSetting, SchemaMismatch, Unavailable, UnknownLedger
 from ledger.events import GENESIS
-from ledger.findings import Findings
+from ledger.format.findings import Findings
 from ledger.settings import Settings
 from tests.roles import Logins
 from tests.support import event, events

@@ -16,7 +16,7 @@ from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.text import note
 from ledger.cli.types import POSITION
 from ledger.export import export
-from ledger.findings import Report
+from ledger.format.findings import Report
 from ledger.proof import CONSISTENCY, PROOF
 from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.note import parse_note

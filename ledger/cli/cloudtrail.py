@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from ledger.canonical import digest
 from ledger.cli.types import moment_of
 from ledger.events import Event
+from ledger.format.canonical import digest
 
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _SERVICE = ".amazonaws.com"

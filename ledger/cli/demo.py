@@ -32,7 +32,7 @@ from ledger.drive import Connection, drive
 from ledger.effects import Plan, Query, Row, SqlScript
 from ledger.errors import LedgerError, RecordRefused
 from ledger.events import Entry, Event, Receipt
-from ledger.findings import Report
+from ledger.format.findings import Report
 from ledger.projector import Projector
 from ledger.relay import Relay
 from ledger.replay import find_projections

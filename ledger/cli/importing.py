@@ -18,7 +18,6 @@ from uuid import UUID
 
 import msgspec
 
-from ledger.canonical import entry_id_for
 from ledger.cli.cloudtrail import event_of
 from ledger.cli.duplicates import refuse_duplicates
 from ledger.cli.output import progress
@@ -27,6 +26,7 @@ from ledger.cli.types import exact_float, exact_json, moment_of
 from ledger.client import Ledger
 from ledger.errors import IdempotencyConflict, InvalidEvent, LedgerError, UsageError
 from ledger.events import Appended, Event
+from ledger.format.canonical import entry_id_for
 from ledger.gathering import BATCH
 
 LONGEST = {"events": 4 * 1024 * 1024, "cloudtrail": 64 * 1024 * 1024}

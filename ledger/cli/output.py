@@ -12,10 +12,10 @@ from typing import Any
 import click
 import msgspec
 
-from ledger.canonical import timestamp
 from ledger.cli.streams import speaks_ascii
 from ledger.cli.text import plain, safe_json, writes_json_lines
 from ledger.events import Entry, Receipt
+from ledger.format.canonical import timestamp
 
 _LONG = 96
 """Characters of a JSON text on a line for people."""

@@ -20,7 +20,7 @@ from ledger.cli.text import note, plain
 from ledger.errors import UsageError
 from ledger.events import Entry
 from ledger.files import open_private
-from ledger.rules import ERASED, ERASED_TYPE, HOLD_PLACED, HOLD_RELEASED
+from ledger.format.rules import ERASED, ERASED_TYPE, HOLD_PLACED, HOLD_RELEASED
 from ledger.salvage import Lost, entries_of, lost
 from ledger.servers import Servers
 from ledger.store import LedgerRef, find_ledger

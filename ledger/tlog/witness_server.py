@@ -1,4 +1,4 @@
-"""The HTTP server of a witness: C2SP tlog-witness, "HTTP Interface". What it answers, `ledger.cosigner` decides.
+"""The HTTP server of a witness: C2SP tlog-witness, "HTTP Interface". What it answers, cosigner.py decides.
 
 Plain HTTP, for a network of one's own or behind a proxy that speaks TLS. Anyone may ask: a request counts by the log's
 signature in it. So that nobody can take the witness from the others, bodies, connections and their time are bounded.

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ledger import Entry, Ledger, relay, stream, subscription
-from ledger.canonical import body, envelope
 from ledger.connections import create_redis_connection
 from ledger.errors import Unavailable, UsageError
+from ledger.format.canonical import body, envelope
 from ledger.parked import redeliver
 from ledger.relay import Relay, open_epoch
 from ledger.servers import Servers

@@ -13,9 +13,9 @@ from ledger_projections import Timeline
 
 from ledger import Entry, Ledger, Projection, Writes, projector, replay, store
 from ledger.errors import SkipRefused
+from ledger.format.rules import RETRIED, SKIPPED
 from ledger.projector import Projector
 from ledger.replay import rebuild
-from ledger.rules import RETRIED, SKIPPED
 from ledger.servers import Servers
 from ledger.standstill import take_back
 from tests.checkpoints import MAIN

@@ -7,7 +7,8 @@ from uuid import uuid4
 import psycopg
 from msgspec.structs import astuple, replace
 
-from ledger import Entry, canonical
+from ledger import Entry
+from ledger.format import canonical
 
 _COLUMNS = (
     "ledger_id, position, id, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id,"

@@ -6,7 +6,7 @@ import json
 from functools import cache
 from pathlib import Path
 
-from ledger import canonical
+from ledger.format import canonical
 from ledger.tlog.cosigner import new_cosigner
 from ledger.tlog.note import FileSigner, Verifier, parse_note, sign
 from ledger.tlog.witness_protocol import Request

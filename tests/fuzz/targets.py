@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.chain import check_entry
-from ledger.envelopes import parse_envelope
 from ledger.errors import EvidenceRefused, InvalidSetting, LedgerError, NoteRefused
 from ledger.events import Entry
+from ledger.format.chain import check_entry
+from ledger.format.decode import parse_envelope
 from ledger.literals import without_literals
 from ledger.proof import Consistency, Proof, check_consistency_proof, check_proof
 from ledger.stream import parse

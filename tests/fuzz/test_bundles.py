@@ -16,9 +16,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ledger import canonical
 from ledger.bundle import BODIES, ENVELOPES, MANIFEST, Manifest
 from ledger.events import GENESIS
+from ledger.format import canonical
 from ledger.layout import CHECKPOINT, LayoutWriter
 from tests.fuzz import seeds
 from tests.fuzz.json_texts import DEEP, strained

@@ -16,10 +16,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ledger import Event, Ledger, testing
-from ledger.canonical import draft
 from ledger.cli.cloudtrail import event_of, type_of_arn
 from ledger.cli.importing import Import
 from ledger.errors import InvalidEvent, UsageError
+from ledger.format.canonical import draft
 from tests.fuzz.json_texts import DEEP, strained
 from tests.fuzz.mutations import mutated, texts
 from tests.fuzz.profile import bounded, fuzz

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ledger import AsyncLedger, Entry, Ledger, canonical, testing
+from ledger import AsyncLedger, Entry, Ledger, testing
 from ledger.connections import create_redis_connection
+from ledger.format import canonical
 from ledger.stream import key, parse
 from tests.fuzz import seeds
 from tests.fuzz.json_texts import DEEP, strained

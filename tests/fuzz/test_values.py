@@ -18,10 +18,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ledger import Event, Ledger
-from ledger.canonical import body_bytes, draft, envelope_of
-from ledger.envelopes import parse_body, parse_envelope
 from ledger.errors import InvalidEvent
 from ledger.events import GENESIS
+from ledger.format.canonical import body_bytes, draft, envelope_of
+from ledger.format.decode import parse_body, parse_envelope
 from tests.fuzz.profile import bounded, fuzz
 from tests.support import checked
 

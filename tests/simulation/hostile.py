@@ -14,10 +14,11 @@ from pathlib import Path
 
 import psycopg
 
-from ledger import Event, Ledger, chain
+from ledger import Event, Ledger
 from ledger.drafts import prepare
 from ledger.drive import drive
 from ledger.events import Tail
+from ledger.format import chain
 from ledger.privileges import grant
 from ledger.relay import open_epoch, standings
 from ledger.rows import insert_params

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ledger import Entry, Ledger, Plan, Query, stream
-from ledger.canonical import body, envelope
 from ledger.connections import create_redis_connection
 from ledger.effects import Row
+from ledger.format.canonical import body, envelope
 from ledger.replay import find_projections, rebuild
 from tests.simulation.violation import Violation
 

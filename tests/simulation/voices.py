@@ -16,9 +16,9 @@ from uuid import UUID, uuid5
 import msgspec
 
 from ledger import Event, Receipt
-from ledger.canonical import entry_id_for
 from ledger.errors import ConditionFailed
 from ledger.events import Unchanged
+from ledger.format.canonical import entry_id_for
 from tests.api import Api
 from tests.parts import NAMESPACE, said
 from tests.simulation.life import Life

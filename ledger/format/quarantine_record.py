@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.canonical import body_bytes, digest, timestamp_from
-from ledger.envelopes import Hash
-from ledger.findings import OWN_ERASED, Finding, Findings, Link, Walk
-from ledger.record import Record
-from ledger.rules import ERASED_TYPE, QUARANTINED, broken, is_own
+from ledger.format.canonical import body_bytes, digest, timestamp_from
+from ledger.format.decode import Hash
+from ledger.format.findings import OWN_ERASED, Finding, Findings, Link, Walk
+from ledger.format.rules import ERASED_TYPE, QUARANTINED, broken, is_own
+from ledger.format.stored_row import Record
 
 
 class _Said(msgspec.Struct, frozen=True):

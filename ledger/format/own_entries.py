@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ledger import rules
-from ledger.findings import Findings
+from ledger.format import rules
+from ledger.format.findings import Findings
 
 
 class CourseRule(NamedTuple):

@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 
 from ledger.errors import InvalidEvent
-from ledger.rules import MAX_DEPTH
+from ledger.format.rules import MAX_DEPTH
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 _SIMPLE = frozenset({str, int, bool, type(None)})

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ledger.canonical import body_bytes, digest, envelope_from, timestamp_from, uuid_text
-from ledger.findings import Link
-from ledger.rules import Columns
+from ledger.format.canonical import body_bytes, digest, envelope_from, timestamp_from, uuid_text
+from ledger.format.findings import Link
+from ledger.format.rules import Columns
 
 
 class Record(Columns):

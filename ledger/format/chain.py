@@ -7,9 +7,9 @@ from datetime import datetime
 
 import msgspec
 
-from ledger.canonical import Draft, body, digest, envelope, envelope_of, timestamp
 from ledger.errors import ChainBroken
 from ledger.events import Entry, Receipt, Tail
+from ledger.format.canonical import Draft, body, digest, envelope, envelope_of, timestamp
 
 
 class Link(msgspec.Struct, frozen=True, gc=False):

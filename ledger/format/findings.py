@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from ledger.events import GENESIS
-from ledger.rules import ERASED, ERASED_TYPE
+from ledger.format.rules import ERASED, ERASED_TYPE
 
 KINDS = (
     "hash_mismatch",
