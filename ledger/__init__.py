@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from ledger.async_client import AsyncLedger
     from ledger.checkpointing import Checkpointed
     from ledger.client import Ledger
-    from ledger.connections import create_async_redis_connection, create_redis_connection
     from ledger.delivery import AsyncDelivery, Delivery
+    from ledger.drivers.connections import create_async_redis_connection, create_redis_connection
     from ledger.effects import Plan, Query
     from ledger.errors import (
         BodyUnreadable,
@@ -120,8 +120,8 @@ _HOMES = {
     "Writes": "ledger.projection",
     "check_consistency_proof": "ledger.proof",
     "check_proof": "ledger.proof",
-    "create_async_redis_connection": "ledger.connections",
-    "create_redis_connection": "ledger.connections",
+    "create_async_redis_connection": "ledger.drivers.connections",
+    "create_redis_connection": "ledger.drivers.connections",
     "read_views": "ledger.projection",
 }
 

@@ -83,7 +83,8 @@ class Appender:
         return (yield from self._append_locked([draft], expect, deadline, settle=settle))
 
     def append_within(self, drafts: Sequence[Draft], expect: Condition | None = None) -> Plan[list[Outcome]]:
-        """Records the drafts in the caller's open transaction, which holds the tail until it ends. See callers.py.
+        """Records the drafts in the caller's open transaction, which holds the tail until it ends. See
+        drivers/callers.py.
 
         Nothing after the first conflict: the caller may go on and commit. Raises ConditionFailed.
         """

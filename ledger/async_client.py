@@ -10,13 +10,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
-from ledger import forks, groups, parked, proving, quarantine, store, tree
+from ledger import groups, parked, proving, quarantine, store, tree
 from ledger.appender import Appender, Condition
-from ledger.callers import adrive_within
 from ledger.consumer import POLL, Streams, followed, reader_after
-from ledger.cursors import AsyncConnection
 from ledger.delivery import AsyncDelivery
 from ledger.drafts import prepare
+from ledger.drivers import forks
+from ledger.drivers.callers import adrive_within
+from ledger.drivers.cursors import AsyncConnection
+from ledger.drivers.pools import AsyncServers
 from ledger.effects import Plan
 from ledger.erasure import erasing, holding, mismatch, rebuilding_tree, releasing, skipping
 from ledger.errors import LedgerError
@@ -31,7 +33,6 @@ from ledger.parked import DeadLetter
 from ledger.projection import reached
 from ledger.proof import Consistency, Proof
 from ledger.repeats import Outcome
-from ledger.servers import AsyncServers
 from ledger.settings import Settings
 from ledger.store import LedgerRef
 from ledger.subscription import BATCH, Subscription

@@ -16,6 +16,7 @@ from typing import TypeAlias
 import msgspec
 
 from ledger import tree
+from ledger.drivers.pools import Servers
 from ledger.errors import (
     ChainBroken,
     CosignaturesMissing,
@@ -28,7 +29,6 @@ from ledger.errors import (
 )
 from ledger.publishing import AnyPublisher, Once, Publisher, check_require, publish, publisher_of
 from ledger.quarantine import refusal
-from ledger.servers import Servers
 from ledger.settings import Settings
 from ledger.signing import AnyKey, Guarded, State, create_state, key_of, locked, origin_of, verifier_of
 from ledger.stops import Stops

@@ -11,13 +11,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
-from ledger import forks, groups, parked, proving, quarantine, store, tree
+from ledger import groups, parked, proving, quarantine, store, tree
 from ledger.appender import Appender, Condition
-from ledger.callers import drive_within
 from ledger.consumer import POLL, Streams, followed, reader_after
-from ledger.cursors import Connection
 from ledger.delivery import Delivery
 from ledger.drafts import prepare
+from ledger.drivers import forks
+from ledger.drivers.callers import drive_within
+from ledger.drivers.cursors import Connection
+from ledger.drivers.pools import Servers
 from ledger.effects import Plan
 from ledger.erasure import erasing, holding, mismatch, rebuilding_tree, releasing, skipping
 from ledger.events import Appended, Entry, Event, Receipt, Tail
@@ -29,7 +31,6 @@ from ledger.opening import open_ledger, open_settings
 from ledger.parked import DeadLetter
 from ledger.projection import reached
 from ledger.proof import Consistency, Proof
-from ledger.servers import Servers
 from ledger.settings import Settings
 from ledger.store import LedgerRef
 from ledger.subscription import BATCH, Subscription
@@ -60,7 +61,7 @@ class Ledger:
         self._opened: tuple[LedgerRef, Writer, Appender] | None = None
 
     def after_fork(self) -> object:
-        """In a child: connects anew when it is next used. See forks.py."""
+        """In a child: connects anew when it is next used. See drivers/forks.py."""
         had = self._opening, self._opened
         self._begin()
         return had

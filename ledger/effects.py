@@ -26,7 +26,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """Opens a transaction, with the settings that the connection wants in each (connections.py). Brings no rows."""
+    """Opens a transaction, with the settings of drivers/connections.py. Brings no rows."""
 
     sql: str
 

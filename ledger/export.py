@@ -12,8 +12,8 @@ from typing import BinaryIO
 
 from ledger import migrate, quarantine, scan, store, tree
 from ledger.bundle import BODIES, ENVELOPES, MANIFEST, Manifest, unusable
-from ledger.connections import connect
-from ledger.drive import drive
+from ledger.drivers.connections import connect
+from ledger.drivers.run import drive
 from ledger.effects import Plan, Query, SqlScript
 from ledger.errors import ChainBroken, InvalidSetting, UsageError
 from ledger.events import GENESIS

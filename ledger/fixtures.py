@@ -23,9 +23,9 @@ import pytest
 
 from ledger import testing
 from ledger.client import Ledger
+from ledger.drivers.pools import Servers
 from ledger.migrate import migrate
 from ledger.recorder import Recorder
-from ledger.servers import Servers
 from ledger.settings import Settings
 from ledger.store import create_ledger
 

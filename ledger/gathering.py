@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
-from ledger import forks
 from ledger.drafts import prepare
+from ledger.drivers import forks
 from ledger.errors import InvalidEvent, LedgerError
 from ledger.events import Appended, Event, Receipt
 from ledger.format.canonical import Draft

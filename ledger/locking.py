@@ -11,8 +11,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ledger.answering import AnsweringConnection
-from ledger.drive import drive
+from ledger.drivers.liveness import AnsweringConnection
+from ledger.drivers.run import drive
 from ledger.effects import Pipeline, Plan, Query, Refused, Rollback
 from ledger.errors import ConnectionLost, LedgerError, Unavailable
 from ledger.silence import end_silent_sessions

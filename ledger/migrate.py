@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.connections import connect
-from ledger.drive import drive
+from ledger.drivers.connections import connect
+from ledger.drivers.run import drive
 from ledger.effects import Pipeline, Plan, Query, Refused, Rollback, SqlScript, Wait
 from ledger.errors import MigrationTampered, SchemaMismatch, Unavailable
 from ledger.locking import kept, take

@@ -10,13 +10,13 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from ledger import protections, quarantine, stream
-from ledger.drive import Redis
+from ledger.drivers.pools import Servers
+from ledger.drivers.run import Redis
 from ledger.effects import Command, Plan, Query, Refused, Row, SqlScript, Wait
 from ledger.errors import LedgerError, StreamUnusable, Unavailable
 from ledger.literals import without_literals
 from ledger.migrate import check_schema, load
 from ledger.scan import SQL as SCAN
-from ledger.servers import Servers
 from ledger.settings import LEDGER_NAME
 from ledger.statements import sql
 from ledger.status_types import (

@@ -25,7 +25,7 @@ select ledger.lock_plain(variadic %s), set_config('search_path', 'pg_catalog, pg
 
 -- name: set_path
 -- A view may think for longer between two statements than an append, before it is taken for one whose process fell
--- silent. 8 s is what connections.py asks for; a user's own setting stays.
+-- silent. 8 s is what drivers/connections.py asks for; a user's own setting stays.
 select
     -- Postgres' own come first, unsaid; a table of the session's own, last.
     set_config('search_path', quote_ident(%s) || ', pg_temp', true),

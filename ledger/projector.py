@@ -11,20 +11,13 @@ from dataclasses import dataclass
 
 from ledger.applying import advance, advance_exactly
 from ledger.consumer import NO_STREAMS, Reader, Streams, next_entries, set_back
-from ledger.drive import Redis
-from ledger.errors import (
-    ChainBroken,
-    LedgerError,
-    ProjectionFailed,
-    StreamDiverged,
-    Unavailable,
-    UsageError,
-)
+from ledger.drivers.pools import Servers
+from ledger.drivers.run import Redis
+from ledger.errors import ChainBroken, LedgerError, ProjectionFailed, StreamDiverged, Unavailable, UsageError
 from ledger.events import Entry, Seen, Tail
 from ledger.projection import Checkpoint, Projection, check_projection, checkpoints, clear_rebuilds, install
 from ledger.relay import Standing, standings
 from ledger.replay import rebuild
-from ledger.servers import Servers
 from ledger.standstill import Standstills
 from ledger.stops import Stops
 from ledger.store import PAGE, LedgerRef

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 from ledger import quarantine, stream
+from ledger.drivers.pools import Servers
 from ledger.effects import Command, Plan, Query, Refused
 from ledger.errors import ChainBroken, LedgerError, StreamDiverged, StreamUnusable, Unavailable
 from ledger.events import GENESIS
@@ -17,7 +18,6 @@ from ledger.format.canonical import digest
 from ledger.format.findings import Link, erased_by
 from ledger.format.stored_row import Record
 from ledger.scan import Source, records
-from ledger.servers import Servers
 from ledger.stops import Stops
 from ledger.store import SQL, LedgerRef, unknown_ledger
 from ledger.stream import NOTHING, StreamId, Wire

@@ -10,9 +10,9 @@ from importlib.metadata import entry_points
 from typing import TypeVar
 
 from ledger.applying import advance_exactly
-from ledger.connections import connect
-from ledger.cursors import Connection
-from ledger.drive import drive
+from ledger.drivers.connections import connect
+from ledger.drivers.cursors import Connection
+from ledger.drivers.run import drive
 from ledger.effects import Plan
 from ledger.errors import (
     ChainBroken,

@@ -20,7 +20,7 @@ from typing import Annotated, NamedTuple, TypeAlias
 
 import msgspec
 
-from ledger import forks
+from ledger.drivers import forks
 from ledger.errors import InvalidSetting, LedgerError, ProofRefused, SigningRefused, Unavailable, UsageError
 from ledger.events import Event
 from ledger.files import open_private, write_private

@@ -1,9 +1,9 @@
 """Ends sessions whose process fell silent in the middle of what it says: stopped, hung, or swallowed on the way.
 
-Between two statements of a transaction Postgres ends such a session by itself (connections.py). While it waits for the
-rest of a pipeline, or for the rows of a COPY, it heeds none of its timeouts, and what the transaction locked stays
-locked. So whoever waited for that in vain looks for such a session of the same database user, and ends it. Its process
-finds the connection lost, and its work undone.
+Between two statements of a transaction Postgres ends such a session by itself (drivers/connections.py). While it waits
+for the rest of a pipeline, or for the rows of a COPY, it heeds none of its timeouts, and what the transaction locked
+stays locked. So whoever waited for that in vain looks for such a session of the same database user, and ends it. Its
+process finds the connection lost, and its work undone.
 """
 
 from __future__ import annotations

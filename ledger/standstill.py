@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from ledger import trouble
 from ledger.appender import Appender
 from ledger.drafts import prepare
+from ledger.drivers.pools import Servers
 from ledger.effects import Plan
 from ledger.erasure import record_own, retrying, skipping
 from ledger.errors import ProjectionFailed, SkipRefused
@@ -20,7 +21,6 @@ from ledger.events import Entry
 from ledger.format.rules import OWN_ACTIONS
 from ledger.projection import Checkpoint, Projection, Retry
 from ledger.replay import rebuild
-from ledger.servers import Servers
 from ledger.store import LedgerRef
 from ledger.telemetry import COUNTERS, FAILURES
 

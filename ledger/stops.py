@@ -11,10 +11,10 @@ from collections.abc import Hashable
 from contextlib import suppress
 from typing import NamedTuple
 
+from ledger.drivers.pools import Servers
 from ledger.effects import Plan, Query
 from ledger.errors import LedgerError
 from ledger.quarantine import SQL
-from ledger.servers import Servers
 from ledger.store import LedgerRef
 from ledger.telemetry import COUNTERS, FAILURES
 

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
-from ledger import forks
+from ledger.drivers import forks
 
 _NOTHING: AbstractContextManager[object] = nullcontext()
 

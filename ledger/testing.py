@@ -34,7 +34,8 @@ from urllib.parse import urlsplit
 import psycopg
 from psycopg import sql
 
-from ledger import embedded, forks
+from ledger import embedded
+from ledger.drivers import forks
 from ledger.errors import InvalidSetting
 
 _HOMES = {

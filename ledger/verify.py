@@ -16,8 +16,8 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple, TypeAlias
 
 from ledger import damage, migrate, ownlookups, protections, scan, store, treecheck
-from ledger.connections import connect
-from ledger.drive import Connection, drive
+from ledger.drivers.connections import connect
+from ledger.drivers.run import Connection, drive
 from ledger.effects import Plan, Query, Refused, SqlScript
 from ledger.errors import InvalidSetting, Unavailable
 from ledger.events import GENESIS

@@ -14,12 +14,12 @@ from contextlib import AbstractContextManager, suppress
 from typing import Any, TypeAlias
 
 from ledger.appender import NEARLY, Appender, Condition
+from ledger.drivers.pools import AsyncServers, Servers
 from ledger.effects import Plan
 from ledger.erasure import record_own
 from ledger.errors import ConnectionLost, LedgerError, OutcomeUnknown, TailBusy, Unavailable
 from ledger.format.canonical import Draft
 from ledger.repeats import Outcome
-from ledger.servers import AsyncServers, Servers
 from ledger.telemetry import span
 
 MAX_TURN = 1000

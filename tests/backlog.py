@@ -15,10 +15,10 @@ from pathlib import Path
 from ledger_projections import ActorActivity, Timeline
 
 from ledger import AsyncLedger, Ledger
+from ledger.drivers.pools import Servers
 from ledger.projector import Projector
 from ledger.relay import Relay
 from ledger.replay import rebuild
-from ledger.servers import Servers
 from ledger.settings import Settings
 
 

@@ -10,7 +10,7 @@ import msgspec
 import psycopg
 
 from ledger import tree, verify
-from ledger.drive import drive
+from ledger.drivers.run import drive
 from ledger.evidence import Trust
 from ledger.format.canonical import digest, envelope
 from ledger.format.findings import Report

@@ -22,7 +22,7 @@ import pytest
 from ledger_projections import Timeline
 
 from ledger import Ledger, embedded, testing
-from ledger.connections import create_redis_connection
+from ledger.drivers.connections import create_redis_connection
 from ledger.errors import InvalidSetting
 from ledger.migrate import migrate
 from ledger.settings import Settings

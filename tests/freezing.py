@@ -17,8 +17,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger import Entry, Projection, Writes, drive
+from ledger import Entry, Projection, Writes
 from ledger.cli import main
+from ledger.drivers import run
 from ledger.effects import CopyIn
 from ledger.tlog.note import FileSigner
 
@@ -42,7 +43,7 @@ class Freezing:
     def __init__(self, after: str) -> None:
         self.after = after
         self.done = False
-        self.perform = drive._perform
+        self.perform = run._perform
 
     def freeze(self) -> None:
         if not self.done:
@@ -74,10 +75,10 @@ class Freezing:
         return write_row
 
     def executing(self) -> Any:
-        def execute_many(tx: drive.Transaction, sql: str, params: Any) -> None:
+        def execute_many(tx: run.Transaction, sql: str, params: Any) -> None:
             executed(tx, sql, self.halfway(params) if self.after == PIPELINE else params)
 
-        executed = drive.Transaction.execute_many
+        executed = run.Transaction.execute_many
         return execute_many
 
     def signing(self) -> Any:
@@ -93,9 +94,9 @@ class Freezing:
 def main_freezing(after: str, arguments: list[str]) -> int:
     freezing = Freezing(after)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drive, "_perform", freezing.performing)
+        patch.setattr(run, "_perform", freezing.performing)
         patch.setattr(psycopg.Copy, "write_row", freezing.writing_row())
-        patch.setattr(drive.Transaction, "execute_many", freezing.executing())
+        patch.setattr(run.Transaction, "execute_many", freezing.executing())
         patch.setattr(FileSigner, "sign", freezing.signing())
         return main(arguments)
 

@@ -12,10 +12,10 @@ import time
 from uuid import UUID, uuid5
 
 from ledger import Event, Ledger, LedgerError, Receipt, Unavailable
+from ledger.drivers.pools import Servers
 from ledger.projector import Projector
 from ledger.relay import Relay
 from ledger.replay import find_projections
-from ledger.servers import Servers
 from ledger.settings import Settings
 
 NAMESPACE = UUID("5b0f6a58-7d5f-4d7c-9a70-2f3f5d1f5a11")

@@ -10,9 +10,9 @@ from typing import ClassVar
 import psycopg
 
 from ledger import Entry, Event, Ledger, Projection, Writes
+from ledger.drivers.pools import Servers
 from ledger.projector import Projector
 from ledger.replay import rebuild
-from ledger.servers import Servers
 from ledger.standstill import take_back
 from tests.views import rows
 

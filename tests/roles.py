@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import psycopg
 from psycopg import sql
 
-from ledger.drive import drive
+from ledger.drivers.run import drive
 from ledger.privileges import BY_LEDGER, grant
 
 

@@ -19,7 +19,7 @@ import psycopg
 from ledger import Entry, Event, Ledger, embedded
 from ledger.appender import Appender
 from ledger.drafts import prepare
-from ledger.drive import drive
+from ledger.drivers.run import drive
 from ledger.erasure import erasing, record_own
 from ledger.events import GENESIS, Receipt, Tail
 from ledger.format.chain import check_continues

@@ -21,7 +21,7 @@ from psycopg.types.json import set_json_loads
 from psycopg.types.string import StrDumper
 
 from ledger import AsyncLedger, Event, Ledger
-from ledger.cursors import ADAPTERS, Cursor
+from ledger.drivers.cursors import ADAPTERS, Cursor
 from ledger.errors import IdempotencyConflict, SchemaMismatch, UsageError
 from ledger.migrate import migrate
 from ledger.replay import find_projections, rebuild

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from ledger import Ledger, catalog, migrate, protections, testing, verify
-from ledger.drive import drive
+from ledger.drivers.run import drive
 from ledger.settings import Settings
 from tests.catalog_cases import INFORMATION, OF_THE_SCHEMA, OUTSIDE, VIEWS
 from tests.clusters import DEBIAN, Cluster, clusters_folder

@@ -29,8 +29,8 @@ from ledger import (
     tree,
 )
 from ledger.checkpointing import Checkpointer
-from ledger.drive import drive
-from ledger.servers import Servers
+from ledger.drivers.pools import Servers
+from ledger.drivers.run import drive
 from ledger.signing import create_key, locked, read_key, state_beside
 from ledger.store import create_ledger
 from ledger.tlog.checkpoint import Checkpoint, open_checkpoint

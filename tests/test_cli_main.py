@@ -19,7 +19,7 @@ import pytest
 
 from ledger import Ledger
 from ledger.cli import main
-from ledger.connections import create_redis_connection
+from ledger.drivers.connections import create_redis_connection
 from tests.support import event, events
 
 AUDITLEDGER = str(Path(sys.executable).parent / "auditledger")

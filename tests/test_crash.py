@@ -14,13 +14,13 @@ import psycopg
 import pytest
 
 from ledger import Entry, Ledger, Plan, Query, stream
-from ledger.connections import create_redis_connection
+from ledger.drivers.connections import create_redis_connection
+from ledger.drivers.pools import Servers
 from ledger.format.canonical import body, envelope
 from ledger.migrate import migrate
 from ledger.projector import Projector
 from ledger.relay import Relay
 from ledger.replay import find_projections, rebuild
-from ledger.servers import Servers
 from ledger.settings import Settings
 from tests.support import OwnServers, checked
 

@@ -21,8 +21,8 @@ import psycopg
 import pytest
 
 from ledger import Ledger, OutcomeUnknown, Plan, Query, Unavailable
-from ledger.connections import connect
-from ledger.drive import drive
+from ledger.drivers.connections import connect
+from ledger.drivers.run import drive
 from ledger.errors import ConnectionLost
 from ledger.locking import take
 from ledger.migrate import SQL, migrate

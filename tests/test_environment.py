@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from ledger import AsyncLedger, Ledger, embedded
-from ledger.connections import connect, conninfo
+from ledger.drivers.connections import connect, conninfo
 from ledger.errors import InvalidSetting, LedgerError
 from ledger.settings import Settings
 from tests.support import OwnServers, checked, event

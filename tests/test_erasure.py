@@ -14,7 +14,7 @@ from psycopg import sql
 from ledger import ErasureRefused, Event, HoldRefused, InvalidEvent, Ledger, Plan, UnderLegalHold
 from ledger.appender import Appender
 from ledger.drafts import prepare
-from ledger.drive import drive
+from ledger.drivers.run import drive
 from ledger.erasure import erasing, holding, record_own
 from ledger.errors import IdempotencyConflict
 from ledger.events import Entry, Tail

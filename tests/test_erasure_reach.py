@@ -18,13 +18,13 @@ from ledger_projections import ResourceState, Timeline, history, search, state
 
 from ledger import AsyncLedger, Entry, Event, Ledger, Projection, Writes, stream
 from ledger.bundle import verify_bundle
-from ledger.connections import create_redis_connection
+from ledger.drivers.connections import create_redis_connection
+from ledger.drivers.pools import Servers
 from ledger.export import export
 from ledger.format.canonical import body
 from ledger.migrate import migrate
 from ledger.relay import Relay, open_epoch
 from ledger.replay import rebuild
-from ledger.servers import Servers
 from ledger.settings import Settings
 from tests.support import OwnServers, checked, event, events
 from tests.views import BUILT_IN, project, projector, rows, some_events

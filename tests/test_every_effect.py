@@ -18,8 +18,8 @@ import pytest
 from psycopg import sql
 
 from ledger import Ledger
+from ledger.drivers.pools import Servers
 from ledger.relay import Relay
-from ledger.servers import Servers
 from ledger.settings import Settings
 from ledger.signing import create_key
 from tests.api import AsyncApi, SyncApi

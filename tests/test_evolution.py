@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 from ledger import Ledger
-from ledger.drive import drive
+from ledger.drivers.run import drive
 from ledger.errors import SchemaMismatch
 from ledger.migrate import check_schema, load, migrate, schema_folder
 from ledger.settings import Settings

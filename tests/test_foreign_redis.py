@@ -13,10 +13,10 @@ import pytest
 from ledger_projections import Timeline
 
 from ledger import Ledger, create_redis_connection, stream
+from ledger.drivers.pools import Servers
 from ledger.errors import Unavailable
 from ledger.projector import Projector
 from ledger.relay import Relay
-from ledger.servers import Servers
 from ledger.store import create_ledger
 from tests.support import event, events, eventually
 from tests.test_cli_main import cli_of

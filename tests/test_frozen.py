@@ -19,11 +19,11 @@ import psycopg
 import pytest
 
 from ledger import Ledger, tree
+from ledger.drivers.pools import Servers
 from ledger.migrate import load, migrate
 from ledger.projector import Projector
 from ledger.relay import Relay
 from ledger.replay import find_projections
-from ledger.servers import Servers
 from ledger.settings import Settings
 from ledger.signing import create_key, state_beside
 from ledger.tlog.note import parse_note

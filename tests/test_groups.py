@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 import pytest
 
 from ledger import AsyncLedger, Event, Ledger
+from ledger.drivers.pools import Servers
 from ledger.errors import UsageError
 from ledger.relay import Relay
-from ledger.servers import Servers
 from ledger.settings import Settings
 from tests.api import AsyncApi
 from tests.support import events

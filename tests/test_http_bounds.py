@@ -17,7 +17,7 @@ import pytest
 from ledger import Ledger
 from ledger.cli.metrics import metered
 from ledger.cli.shared import Shared
-from ledger.servers import Servers
+from ledger.drivers.pools import Servers
 from ledger.tlog import http_server
 from ledger.tlog.witness_protocol import PATH
 from tests.logs import Log

@@ -12,7 +12,7 @@ import pytest
 from ledger import Ledger
 from ledger.appender import Appender
 from ledger.drafts import prepare
-from ledger.drive import drive
+from ledger.drivers.run import drive
 from ledger.effects import CopyIn, Pipeline, Plan, Query, Refused
 from ledger.erasure import erasing, record_own
 from ledger.errors import Unavailable

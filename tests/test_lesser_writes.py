@@ -11,10 +11,10 @@ import pytest
 from ledger_projections import ActorActivity, Timeline
 
 from ledger import Ledger
-from ledger.drive import drive
+from ledger.drivers.pools import Servers
+from ledger.drivers.run import drive
 from ledger.errors import UsageError
 from ledger.relay import Relay
-from ledger.servers import Servers
 from ledger.signing import create_key, read_key
 from ledger.store import create_ledger
 from ledger.tlog.checkpoint import Checkpoint

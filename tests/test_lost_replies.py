@@ -9,11 +9,11 @@ from typing import Any, cast
 import pytest
 
 from ledger import Ledger
-from ledger.connections import create_redis_connection
 from ledger.delivery import Claim
+from ledger.drivers.connections import create_redis_connection
+from ledger.drivers.pools import Servers
 from ledger.effects import Effect, Plan
 from ledger.relay import Relay
-from ledger.servers import Servers
 from ledger.stream import key
 from ledger.subscription import Subscription
 from tests.support import events

@@ -18,8 +18,8 @@ import pytest
 from ledger_projections.timeline import search
 
 from ledger import AsyncLedger, Ledger, Receipt, Unchanged
-from ledger.connections import connect
-from ledger.drive import Transaction, drive
+from ledger.drivers.connections import connect
+from ledger.drivers.run import Transaction, drive
 from ledger.effects import Plan, Query
 from ledger.errors import ConditionFailed, InvalidSetting, LedgerError, Unavailable
 from ledger.migrate import load, migrate

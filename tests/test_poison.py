@@ -13,21 +13,12 @@ from ledger_projections import ActorActivity, Timeline
 
 from ledger import Entry, Event, Ledger, ProjectionFailed
 from ledger import projection as plans
-from ledger.connections import create_redis_connection
+from ledger.drivers.connections import create_redis_connection
+from ledger.drivers.pools import Servers
 from ledger.relay import Relay
 from ledger.replay import rebuild
-from ledger.servers import Servers
 from ledger.settings import Settings
-from tests.poison import (
-    POISON,
-    SECRET,
-    Picky,
-    live_is_a_replay,
-    poisoned,
-    positions,
-    standstill,
-    working,
-)
+from tests.poison import POISON, SECRET, Picky, live_is_a_replay, poisoned, positions, standstill, working
 from tests.support import event, events, eventually
 from tests.test_cli_main import cli_of
 from tests.views import leftovers, project, projector, some_events

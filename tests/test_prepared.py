@@ -10,10 +10,10 @@ import pytest
 
 from ledger import Ledger
 from ledger.appender import Appender
-from ledger.connections import connect
 from ledger.drafts import prepare
-from ledger.drive import drive
-from ledger.driver_errors import translate
+from ledger.drivers.connections import connect
+from ledger.drivers.errors import translate
+from ledger.drivers.run import drive
 from ledger.errors import ConnectionLost, TailBusy, UsageError
 from tests.support import checked, event, numbers
 

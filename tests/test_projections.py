@@ -13,11 +13,11 @@ from ledger import Entry, Event, Ledger, Projection, ProjectionFailed, UnknownPr
 from ledger import projection as plans
 from ledger.applying import advance
 from ledger.consumer import BEGINNING
+from ledger.drivers.pools import Servers
 from ledger.errors import ChainBroken
 from ledger.format.chain import check_continues
 from ledger.relay import Relay
 from ledger.replay import rebuild
-from ledger.servers import Servers
 from tests.support import race
 from tests.views import BUILT_IN, cut, leftovers, project, projector, rows, some_events
 

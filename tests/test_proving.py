@@ -15,7 +15,7 @@ import pytest
 
 from ledger import Ledger, testing, tree
 from ledger.bundle import verify_bundle
-from ledger.drive import drive
+from ledger.drivers.run import drive
 from ledger.errors import NoteRefused, ProofRefused, UsageError
 from ledger.evidence import Trust
 from ledger.export import export

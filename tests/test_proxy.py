@@ -12,8 +12,8 @@ import psycopg
 import pytest
 import redis
 
-from ledger.connections import create_redis_connection
-from ledger.drive import Redis
+from ledger.drivers.connections import create_redis_connection
+from ledger.drivers.run import Redis
 from ledger.testing import Servers
 from tests.proxy import Proxy
 

@@ -17,9 +17,10 @@ from ledger import AsyncLedger, ChainBroken, ErasureRefused, Event, Ledger, Quar
 from ledger.bundle import verify_bundle
 from ledger.checkpointing import Checkpointer
 from ledger.cli.metrics import _of_ledger
-from ledger.connections import create_redis_connection
 from ledger.drafts import prepare
-from ledger.drive import drive
+from ledger.drivers.connections import create_redis_connection
+from ledger.drivers.pools import Servers
+from ledger.drivers.run import drive
 from ledger.erasure import erasing
 from ledger.errors import LedgerError
 from ledger.events import Tail
@@ -34,7 +35,6 @@ from ledger.quarantine import _stands
 from ledger.relay import Relay
 from ledger.replay import rebuild
 from ledger.rows import insert_params
-from ledger.servers import Servers
 from ledger.signing import create_key
 from ledger.store import SQL, create_ledger
 from ledger.tree import newest_kept

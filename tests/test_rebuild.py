@@ -12,12 +12,12 @@ import pytest
 from ledger_projections import ActorActivity, ResourceState, Timeline, search
 
 from ledger import Ledger
-from ledger.connections import connect
-from ledger.drive import drive
+from ledger.drivers.connections import connect
+from ledger.drivers.pools import Servers
+from ledger.drivers.run import drive
 from ledger.errors import ConnectionLost, InvalidSetting
 from ledger.projector import Projector
 from ledger.replay import rebuild
-from ledger.servers import Servers
 from tests.views import BUILT_IN, leftovers, project, rows, some_events
 
 

@@ -11,14 +11,14 @@ from ledger_projections import activity, history, search, state
 
 from ledger import Event, Ledger, Unchanged, verify
 from ledger.bundle import verify_bundle
-from ledger.drive import drive
+from ledger.drivers.pools import Servers
+from ledger.drivers.run import drive
 from ledger.errors import ConditionFailed, IdempotencyConflict, UnknownLedger, UsageError
 from ledger.migrate import migrate
 from ledger.projector import Projector
 from ledger.relay import Relay, open_epoch
 from ledger.replay import find_projections, rebuild
 from ledger.scan import SQL as VERIFY
-from ledger.servers import Servers
 from ledger.settings import Settings
 from ledger.store import SQL as READ
 from ledger.store import create_ledger

@@ -17,23 +17,14 @@ from ledger.appender import Appender
 from ledger.applying import advance_exactly
 from ledger.consumer import BEGINNING
 from ledger.drafts import prepare
-from ledger.drive import drive
+from ledger.drivers.pools import Servers
+from ledger.drivers.run import drive
 from ledger.erasure import record_own, retrying
 from ledger.projector import Projector
 from ledger.rebuilding import begin_rebuild, swap
-from ledger.servers import Servers
 from ledger.store import read
 from tests.api import Api
-from tests.poison import (
-    POISON,
-    Picky,
-    live_is_a_replay,
-    poisoned,
-    positions,
-    retry,
-    standstill,
-    working,
-)
+from tests.poison import POISON, Picky, live_is_a_replay, poisoned, positions, retry, standstill, working
 from tests.support import checked, event, events, eventually
 from tests.test_cli_main import cli_of
 from tests.views import leftovers, project, projector, some_events

@@ -11,7 +11,7 @@ import pytest
 from ledger import Event, Ledger, Plan
 from ledger.appender import Appender
 from ledger.drafts import prepare
-from ledger.drive import drive
+from ledger.drivers.run import drive
 from ledger.erasure import erasing, record_own, retrying, skipping
 from ledger.format.rules import SKIP_TYPE, SKIPPED
 from ledger.repeats import Outcome

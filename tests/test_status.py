@@ -16,9 +16,9 @@ import psycopg
 import pytest
 
 from ledger import Ledger, TailBusy, create_redis_connection
+from ledger.drivers.pools import Servers
 from ledger.migrate import migrate
 from ledger.relay import Relay
-from ledger.servers import Servers
 from ledger.settings import Settings
 from ledger.testing import other_database
 from tests.support import OwnServers, event, events

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from ledger import Entry, Ledger, testing, verify
-from ledger.drive import drive
+from ledger.drivers.run import drive
 from ledger.format.canonical import digest, envelope
 from ledger.format.findings import Report
 from ledger.settings import Settings

@@ -17,7 +17,7 @@ from ledger_projections import Timeline, search
 from psycopg import sql
 
 from ledger import Entry, Event, Ledger, Query, UsageError, testing
-from ledger.drive import drive
+from ledger.drivers.run import drive
 from ledger.effects import Pipeline
 from ledger.projection import install
 from ledger.store import LedgerRef, create_ledger

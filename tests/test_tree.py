@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from ledger import Ledger, tree
-from ledger.drive import drive
+from ledger.drivers.run import drive
 from ledger.effects import Effect, Pipeline, Plan, Query, Stored
 from ledger.errors import ChainBroken, ProofRefused, SigningRefused
 from ledger.format.canonical import envelope

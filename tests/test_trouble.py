@@ -14,7 +14,7 @@ import pytest
 
 import ledger.drafts
 from ledger import Receipt
-from ledger.connections import create_redis_connection
+from ledger.drivers.connections import create_redis_connection
 from ledger.effects import Plan, Query
 from ledger.errors import LedgerError, OutcomeUnknown, TailBusy, Unavailable
 from ledger.migrate import migrate

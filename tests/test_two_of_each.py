@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 from ledger import Ledger, tree
-from ledger.connections import create_redis_connection
+from ledger.drivers.connections import create_redis_connection
 from ledger.migrate import load
 from ledger.signing import create_key, read_key, state_beside
 from ledger.stream import key as stream_key

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import pytest
 
 from ledger import Event, Ledger, create_redis_connection
+from ledger.drivers.pools import Servers
 from ledger.errors import Unavailable
 from ledger.migrate import migrate
 from ledger.relay import Relay
-from ledger.servers import Servers
 from ledger.settings import Settings
 from tests.support import OwnServers, events
 from tests.test_cli_main import Cli

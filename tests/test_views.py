@@ -18,7 +18,7 @@ from ledger_projections.jsontext import read, write
 from msgspec import UNSET
 
 from ledger import Entry, Event, Ledger, UsageError
-from ledger.drive import drive
+from ledger.drivers.run import drive
 from tests.views import BUILT_IN, START, apply, entry, installed, project, rows
 
 BOUNDED = settings(

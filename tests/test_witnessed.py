@@ -26,7 +26,7 @@ from ledger import (
     tree,
 )
 from ledger.checkpointing import Checkpointer
-from ledger.servers import Servers
+from ledger.drivers.pools import Servers
 from ledger.signing import Key, create_key, read_key
 from ledger.store import LedgerRef
 from ledger.tlog.checkpoint import Checkpoint, open_checkpoint

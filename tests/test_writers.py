@@ -12,7 +12,7 @@ import pytest
 from psycopg import sql
 
 from ledger import Event, IdempotencyConflict, Ledger, UnknownLedger, UsageError
-from ledger.drive import drive
+from ledger.drivers.run import drive
 from ledger.migrate import load
 from ledger.privileges import grant
 from ledger.store import create_ledger

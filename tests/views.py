@@ -13,9 +13,9 @@ import psycopg
 from ledger_projections import ActorActivity, ResourceHistory, ResourceState, Timeline
 
 from ledger import Entry, Event, Ledger, Projection
-from ledger.drive import Transaction
+from ledger.drivers.pools import Servers
+from ledger.drivers.run import Transaction
 from ledger.projector import Projector
-from ledger.servers import Servers
 
 BUILT_IN: tuple[type[Projection], ...] = (Timeline, ResourceState, ResourceHistory, ActorActivity)
 START = datetime(2026, 3, 1, 22, tzinfo=UTC)

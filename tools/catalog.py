@@ -17,7 +17,7 @@ from pathlib import Path
 import psycopg
 
 from ledger import catalog, embedded, testing
-from ledger.drive import drive
+from ledger.drivers.run import drive
 from ledger.errors import LedgerError
 from ledger.migrate import migrate
 from ledger.settings import Settings

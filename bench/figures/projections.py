@@ -13,10 +13,10 @@ from bench import check, entries, limits
 from bench.measure import OURS, Bench, at_least, chunks
 from bench.servers import database_url
 from ledger import Ledger
+from ledger.drivers.pools import Servers
 from ledger.projector import Projector
 from ledger.relay import Relay
 from ledger.replay import find_projections, rebuild
-from ledger.servers import Servers
 
 COPY = "COPY of the finished rows"
 BUILT_IN = ["timeline", "resource_state", "resource_history", "actor_activity"]

@@ -9,8 +9,8 @@ from typing import Any
 from bench import check, entries, limits
 from bench.measure import OURS, Bench, at_least
 from ledger import Ledger, create_redis_connection
+from ledger.drivers.pools import Servers
 from ledger.relay import Relay
-from ledger.servers import Servers
 from ledger.stream import key
 
 XADD = "raw pipelined XADD"

@@ -12,10 +12,10 @@ from ledger import embedded, migrate
 from ledger.cli.shared import Shared
 from ledger.cli.text import note
 from ledger.client import Ledger
+from ledger.drivers.pools import Servers
 from ledger.effects import Command, Plan
 from ledger.errors import InvalidSetting
 from ledger.relay import standings
-from ledger.servers import Servers
 from ledger.settings import Settings
 
 

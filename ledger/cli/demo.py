@@ -27,8 +27,9 @@ from ledger.cli.output import entry_line, line, write_json
 from ledger.cli.read import print_activity, print_history, print_state
 from ledger.cli.shared import HOME, Shared, pass_shared
 from ledger.client import Ledger
-from ledger.connections import connect
-from ledger.drive import Connection, drive
+from ledger.drivers.connections import connect
+from ledger.drivers.pools import Servers
+from ledger.drivers.run import Connection, drive
 from ledger.effects import Plan, Query, Row, SqlScript
 from ledger.errors import LedgerError, RecordRefused
 from ledger.events import Entry, Event, Receipt
@@ -36,7 +37,6 @@ from ledger.format.findings import Report
 from ledger.projector import Projector
 from ledger.relay import Relay
 from ledger.replay import find_projections
-from ledger.servers import Servers
 from ledger.settings import Settings
 
 INVOICE = "inv_1007"

@@ -12,7 +12,7 @@ from ledger.cli.output import line, write_json
 from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.status import print_away, server_text
 from ledger.doctor import Check, Diagnosis, examine
-from ledger.servers import Servers
+from ledger.drivers.pools import Servers
 
 
 @click.command("doctor", cls=Command)

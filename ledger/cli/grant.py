@@ -14,9 +14,9 @@ from ledger.cli.connect import settings_of
 from ledger.cli.output import line, write_json
 from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.types import Kind
+from ledger.drivers.pools import Servers
 from ledger.effects import Plan
 from ledger.migrate import check_schema, load
-from ledger.servers import Servers
 from ledger.settings import check_ledger_name
 
 

@@ -17,12 +17,12 @@ from ledger.cli.connect import settings_of
 from ledger.cli.output import counted, line, raw_json, time_text, write_json
 from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.text import note, plain
+from ledger.drivers.pools import Servers
 from ledger.errors import UsageError
 from ledger.events import Entry
 from ledger.files import open_private
 from ledger.format.rules import ERASED, ERASED_TYPE, HOLD_PLACED, HOLD_RELEASED
 from ledger.salvage import Lost, entries_of, lost
-from ledger.servers import Servers
 from ledger.store import LedgerRef, find_ledger
 
 _POSITION = re.compile(r"[1-9][0-9]{0,18}").fullmatch

@@ -10,8 +10,8 @@ from ledger.cli.connect import settings_of, start_embedded
 from ledger.cli.output import line, write_json
 from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.text import note
+from ledger.drivers.pools import Servers
 from ledger.migrate import check_schema, load, migrate
-from ledger.servers import Servers
 from ledger.settings import Settings, check_ledger_name
 from ledger.store import create_ledger
 

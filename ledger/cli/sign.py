@@ -15,9 +15,9 @@ from ledger.cli.output import counted, line, print_receipt, progress, write_json
 from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.signers import FILE, cosign_option, key_file, signing_options
 from ledger.cli.text import note
+from ledger.drivers.pools import Servers
 from ledger.errors import InvalidSetting
 from ledger.publishing import REDIS
-from ledger.servers import Servers
 from ledger.signing import create_key, read_key
 from ledger.tlog.note import is_name
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ledger.cli.shared import Shared
-from ledger.servers import Servers
+from ledger.drivers.pools import Servers
 
 if TYPE_CHECKING:
     from ledger.checkpointing import Checkpointer

@@ -11,8 +11,8 @@ from ledger.cli.connect import settings_of
 from ledger.cli.output import counted, line, seconds_text, short_time, time_text, write_json
 from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.text import one_line, redacted
+from ledger.drivers.pools import Servers
 from ledger.overview import look
-from ledger.servers import Servers
 from ledger.status_types import NOT_SET, Holder, Lag, LedgerState, Overview, Place, Standstill, StreamPlace, Verified
 from ledger.status_types import OK as WELL
 

@@ -26,12 +26,12 @@ from ledger.cli.shared import Interrupted, Shared, pass_shared
 from ledger.cli.signers import checkpointers, signing_options
 from ledger.cli.text import note
 from ledger.cli.types import Span
+from ledger.drivers.pools import Servers
 from ledger.errors import IntegrityError, LedgerError
 from ledger.projection import Projection, checkpoints
 from ledger.projector import Projector
 from ledger.relay import Relay, Standing, open_epoch, standings
 from ledger.replay import find_projections, rebuild
-from ledger.servers import Servers
 
 GRACE = 2.0
 """Seconds that the batch in hand is given after a stop was asked for; a server that hangs must not hold us up."""

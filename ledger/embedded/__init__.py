@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ledger import forks
+from ledger.drivers import forks
 from ledger.embedded.access import Access, Keyring
 from ledger.embedded.postgres import Postgres
 from ledger.embedded.process import Server

@@ -11,11 +11,11 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from ledger.answering import AnsweringConnection
+from ledger.drivers.environment import everything_said
+from ledger.drivers.liveness import AnsweringConnection
 from ledger.embedded.access import Access
 from ledger.embedded.process import Server
 from ledger.embedded.reach import Wheel
-from ledger.environment import everything_said
 from ledger.errors import InvalidSetting
 from ledger.files import sync_folder, write_private
 

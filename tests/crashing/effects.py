@@ -20,25 +20,13 @@ from typing import Any, NamedTuple
 import redis
 from psycopg.pq import TransactionStatus
 
-from ledger import drive
-from ledger.effects import (
-    Apply,
-    Begin,
-    Command,
-    CopyIn,
-    Effect,
-    LuaScript,
-    Pipeline,
-    Query,
-    SqlScript,
-    Stored,
-    Wait,
-)
+from ledger.drivers import run
+from ledger.effects import Apply, Begin, Command, CopyIn, Effect, LuaScript, Pipeline, Query, SqlScript, Stored, Wait
 
 _NOWHERE = (Wait,)
 """Effects that reach no server."""
 _ON_FILES = ("os.rename", "os.remove", "os.mkdir")
-_perform, _aperform = drive._perform, drive._aperform
+_perform, _aperform = run._perform, run._aperform
 
 
 class How(StrEnum):
@@ -110,7 +98,7 @@ class Effects:
         self._folder = ""
         self._fault: Fault | None = None
         self._count = 0
-        drive._perform, drive._aperform = self._performed, self._aperformed
+        run._perform, run._aperform = self._performed, self._aperformed
         sys.addaudithook(self._heard)
 
     def begin(self, folder: Path, fault: Fault | None) -> None:
@@ -203,7 +191,7 @@ def _broken_off(data: Iterable[bytes], strike: Callable[[], None]) -> Iterator[b
 class _BrokenOff:
     """A projection's transaction of which the first statement is the last that arrives."""
 
-    def __init__(self, tx: drive.Transaction, strike: Callable[[], None]) -> None:
+    def __init__(self, tx: run.Transaction, strike: Callable[[], None]) -> None:
         self._tx = tx
         self._strike = strike
 

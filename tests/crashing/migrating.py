@@ -8,8 +8,8 @@ from typing import Any
 
 import psycopg
 
+from ledger.drivers.pools import Servers
 from ledger.migrate import migrate
-from ledger.servers import Servers
 from ledger.store import create_ledger
 from tests.crashing.jobs import Job, Tell, World, again
 

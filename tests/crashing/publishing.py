@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ledger import Entry, Ledger, relay, stream, subscription
-from ledger.connections import create_redis_connection
+from ledger.drivers.connections import create_redis_connection
+from ledger.drivers.pools import Servers
 from ledger.errors import Unavailable, UsageError
 from ledger.format.canonical import body, envelope
 from ledger.parked import redeliver
 from ledger.relay import Relay, open_epoch
-from ledger.servers import Servers
 from ledger.settings import Settings
 from tests.checkpoints import MAIN
 from tests.crashing.jobs import BATCH, Job, Tell, World, again

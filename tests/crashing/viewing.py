@@ -12,11 +12,11 @@ import psycopg
 from ledger_projections import Timeline
 
 from ledger import Entry, Ledger, Projection, Writes, projector, replay, store
+from ledger.drivers.pools import Servers
 from ledger.errors import SkipRefused
 from ledger.format.rules import RETRIED, SKIPPED
 from ledger.projector import Projector
 from ledger.replay import rebuild
-from ledger.servers import Servers
 from ledger.standstill import take_back
 from tests.checkpoints import MAIN
 from tests.crashing.jobs import BATCH, Job, Tell, World, again, check_receipts

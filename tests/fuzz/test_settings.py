@@ -9,11 +9,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ledger.cli.text import error_line, redacted
-from ledger.connections import aconnect, connect, conninfo, create_async_redis_connection, create_redis_connection
+from ledger.drivers.connections import (
+    aconnect,
+    connect,
+    conninfo,
+    create_async_redis_connection,
+    create_redis_connection,
+)
+from ledger.drivers.pools import AsyncServers, Servers
 from ledger.effects import Command, Plan
 from ledger.errors import InvalidSetting, Unavailable
 from ledger.publishing import Endpoint
-from ledger.servers import AsyncServers, Servers
 from ledger.settings import Settings
 from tests.fuzz.mutations import NUMBERS, texts
 from tests.fuzz.profile import bounded, fuzz

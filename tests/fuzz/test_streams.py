@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ledger import AsyncLedger, Entry, Ledger, testing
-from ledger.connections import create_redis_connection
+from ledger.drivers.connections import create_redis_connection
 from ledger.format import canonical
 from ledger.stream import key, parse
 from tests.fuzz import seeds

@@ -16,7 +16,7 @@ import psycopg
 
 from ledger import Event, Ledger
 from ledger.drafts import prepare
-from ledger.drive import drive
+from ledger.drivers.run import drive
 from ledger.events import Tail
 from ledger.format import chain
 from ledger.privileges import grant

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from ledger import Ledger, Receipt
 from ledger.checkpointing import Checkpointer
+from ledger.drivers.pools import Servers
 from ledger.errors import ChainBroken, HoldRefused, InvalidSetting, ProjectionFailed, UnderLegalHold
 from ledger.format.rules import OWN_ACTIONS
 from ledger.replay import find_projections, rebuild
-from ledger.servers import Servers
 from tests.simulation.hostile import VICTIM
 from tests.simulation.life import Life
 from tests.simulation.notes import Notes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ledger import Entry, Ledger, Plan, Query, stream
-from ledger.connections import create_redis_connection
+from ledger.drivers.connections import create_redis_connection
 from ledger.effects import Row
 from ledger.format.canonical import body, envelope
 from ledger.replay import find_projections, rebuild

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from ledger.drivers.pools import Servers
 from ledger.projector import Projector
 from ledger.relay import Relay
 from ledger.replay import find_projections
-from ledger.servers import Servers
 from tests.simulation.life import Life
 
 

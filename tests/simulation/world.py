@@ -16,8 +16,8 @@ from typing import Any
 
 import psycopg
 
-from ledger.connections import create_redis_connection
-from ledger.drive import Redis
+from ledger.drivers.connections import create_redis_connection
+from ledger.drivers.run import Redis
 from ledger.embedded.access import Access, Keyring
 from ledger.embedded.postgres import Postgres
 from ledger.embedded.process import Server

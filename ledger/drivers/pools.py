@@ -15,9 +15,8 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed, PoolTimeout
 
-from ledger import forks
-from ledger.answering import AnsweringConnection, AsyncAnsweringConnection
-from ledger.connections import (
+from ledger.drivers import forks
+from ledger.drivers.connections import (
     OPTIONS,
     aconfigure,
     aconnect,
@@ -28,7 +27,8 @@ from ledger.connections import (
     create_redis_connection,
     redis_for_plans,
 )
-from ledger.drive import IN_TRANSACTION, AsyncConnection, AsyncRedis, Connection, Redis, adrive, drive
+from ledger.drivers.liveness import AnsweringConnection, AsyncAnsweringConnection
+from ledger.drivers.run import IN_TRANSACTION, AsyncConnection, AsyncRedis, Connection, Redis, adrive, drive
 from ledger.effects import Plan
 from ledger.errors import OutcomeUnknown, Unavailable, UsageError
 from ledger.settings import Settings

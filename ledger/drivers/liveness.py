@@ -14,9 +14,9 @@ from psycopg.abc import PQGen, PQGenConn
 from psycopg.pq import ConnStatus
 from psycopg.pq.abc import PGconn
 
-from ledger import forks
+from ledger.drivers import forks
+from ledger.drivers.environment import without_service
 from ledger.effects import Query
-from ledger.environment import without_service
 
 T = TypeVar("T")
 

@@ -13,11 +13,11 @@ from typing import TypeVar
 import psycopg
 from psycopg.pq import PipelineStatus, TransactionStatus
 
-from ledger.cursors import AsyncConnection, AsyncCursor, Connection, Cursor, note, wants_to_know
-from ledger.drive import adrive, drive
+from ledger.drivers.cursors import AsyncConnection, AsyncCursor, Connection, Cursor, note, wants_to_know
+from ledger.drivers.lent import lent
+from ledger.drivers.run import adrive, drive
 from ledger.effects import Plan
 from ledger.errors import UsageError
-from ledger.lent import lent
 from ledger.statements import sql
 
 T = TypeVar("T")

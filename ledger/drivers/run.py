@@ -15,9 +15,10 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.pq.abc import PGconn
 
-from ledger import cursors
-from ledger.cursors import AsyncCursor, Cursor, copying, prepares, stored_cursor
-from ledger.driver_errors import as_refused, driver_errors, remark, translate
+from ledger.drivers import cursors
+from ledger.drivers.cursors import AsyncCursor, Cursor, copying, prepares, stored_cursor
+from ledger.drivers.errors import as_refused, driver_errors, remark, translate
+from ledger.drivers.lent import open_transactions
 from ledger.effects import (
     Apply,
     Begin,
@@ -37,7 +38,6 @@ from ledger.effects import (
     Wait,
 )
 from ledger.errors import InvalidSetting
-from ledger.lent import open_transactions
 
 if TYPE_CHECKING:
     import redis.asyncio

@@ -12,11 +12,11 @@ from urllib.parse import parse_qsl, urlsplit
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from ledger.answering import AnsweringConnection, AsyncAnsweringConnection
-from ledger.cursors import ADAPTERS, AsyncCursor, Cursor
-from ledger.drive import AsyncRedis, Redis
+from ledger.drivers.cursors import ADAPTERS, AsyncCursor, Cursor
+from ledger.drivers.environment import everything_said
+from ledger.drivers.liveness import AnsweringConnection, AsyncAnsweringConnection
+from ledger.drivers.run import AsyncRedis, Redis
 from ledger.effects import Query, Row
-from ledger.environment import everything_said
 from ledger.errors import InvalidSetting, Unavailable
 from ledger.settings import LONGEST_BLOCK, Settings
 from ledger.statements import sql

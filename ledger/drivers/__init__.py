@@ -1,0 +1,1 @@
+"""Runs plans on psycopg and redis: connections, pools, and servers that fall silent."""
