@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from ledger.projection import Projection, Writes, read_views
     from ledger.proof import Consistency, Proof, Proven, check_consistency_proof, check_proof
     from ledger.signing import Key
-    from ledger.store import LedgerRef
+    from ledger.store.ledgers import LedgerRef
     from ledger.tlog.checkpoint import Checkpoint
     from ledger.tlog.note import Verifier
     from ledger.tlog.witness_client import Witnesses
@@ -87,7 +87,7 @@ _HOMES = {
     "Key": "ledger.signing",
     "Ledger": "ledger.client",
     "LedgerError": "ledger.errors",
-    "LedgerRef": "ledger.store",
+    "LedgerRef": "ledger.store.ledgers",
     "NoteRefused": "ledger.errors",
     "OutcomeUnknown": "ledger.errors",
     "Plan": "ledger.effects",

@@ -14,9 +14,9 @@ from ledger.errors import ChainBroken, ProjectionFailed, StreamDiverged, Unavail
 from ledger.events import Entry, Quarantined, Seen, Tail
 from ledger.format.findings import erased_by
 from ledger.projection import LIVE_SCHEMA, SQL, Checkpoint, Projection, Retry, Writes, building_schema, lock_work
-from ledger.quarantine import holds, if_chained
-from ledger.silence import end_silent_sessions
-from ledger.store import BEGIN, COMMIT, LOCK_TIMEOUT, LedgerRef
+from ledger.store.ledgers import BEGIN, COMMIT, LOCK_TIMEOUT, LedgerRef
+from ledger.store.quarantine import holds, if_chained
+from ledger.store.stuck_sessions import end_silent_sessions
 
 ABOUT = 100
 """Entries about one resource that are read at a time: 25 MB where each has the largest body."""

@@ -10,35 +10,36 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
-from ledger import groups, parked, proving, quarantine, store, tree
-from ledger.appender import Appender, Condition
+from ledger import groups, parked, proving
 from ledger.consumer import POLL, Streams, followed, reader_after
 from ledger.delivery import AsyncDelivery
-from ledger.drafts import prepare
 from ledger.drivers import forks
 from ledger.drivers.callers import adrive_within
 from ledger.drivers.cursors import AsyncConnection
 from ledger.drivers.pools import AsyncServers
 from ledger.effects import Plan
-from ledger.erasure import erasing, holding, mismatch, rebuilding_tree, releasing, skipping
 from ledger.errors import LedgerError
 from ledger.events import Appended, Entry, Event, Receipt, Tail
 from ledger.evidence import Trust, numbered
 from ledger.format.canonical import Draft
 from ledger.format.findings import Report
-from ledger.gathering import Gathering, receipt_of
 from ledger.groups import Group
 from ledger.opening import open_ledger, open_settings
 from ledger.parked import DeadLetter
 from ledger.projection import reached
 from ledger.proof import Consistency, Proof
-from ledger.repeats import Outcome
 from ledger.settings import Settings
-from ledger.store import LedgerRef
+from ledger.store import ledgers, quarantine, tree
+from ledger.store.appender import Appender, Condition
+from ledger.store.batches import Gathering, receipt_of
+from ledger.store.drafts import prepare
+from ledger.store.group_commit import AsyncWriter
+from ledger.store.idempotency import Outcome
+from ledger.store.ledgers import LedgerRef
+from ledger.store.own_actions import erasing, holding, mismatch, rebuilding_tree, releasing, skipping
 from ledger.subscription import BATCH, Subscription
 from ledger.verify import verify
 from ledger.waiting import Patience, Quiet
-from ledger.writer import AsyncWriter
 
 if TYPE_CHECKING:  # they bring cryptography, which takes long to load
     from ledger.checkpointing import Checkpointed
@@ -185,14 +186,14 @@ class AsyncLedger:
 
     async def tail(self) -> Tail:
         """Position, hash and time of the newest entry."""
-        return await self._servers.run(store.tail_of(await self.ref()))
+        return await self._servers.run(ledgers.tail_of(await self.ref()))
 
     async def read(self, after: int = 0, limit: int | None = None) -> AsyncIterator[Entry]:
         """The entries after position `after` in order, from Postgres, page by page."""
         ref = await self.ref()
-        left = store.FAR if limit is None else limit
+        left = ledgers.FAR if limit is None else limit
         while left > 0:
-            page = await self._servers.run(store.read(ref, after, min(left, store.PAGE)))
+            page = await self._servers.run(ledgers.read(ref, after, min(left, ledgers.PAGE)))
             for entry in page:
                 yield entry
             if not page:

@@ -15,7 +15,6 @@ from typing import TypeAlias
 
 import msgspec
 
-from ledger import tree
 from ledger.drivers.pools import Servers
 from ledger.errors import (
     ChainBroken,
@@ -28,15 +27,16 @@ from ledger.errors import (
     WitnessRefused,
 )
 from ledger.publishing import AnyPublisher, Once, Publisher, check_require, publish, publisher_of
-from ledger.quarantine import refusal
 from ledger.settings import Settings
 from ledger.signing import AnyKey, Guarded, State, create_state, key_of, locked, origin_of, verifier_of
-from ledger.stops import Stops
-from ledger.store import LedgerRef, find_ledger
+from ledger.store import tree
+from ledger.store.ledgers import LedgerRef, find_ledger
+from ledger.store.quarantine import refusal
+from ledger.store.stops import Stops
+from ledger.store.tree import Head, Kept
 from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.note import Signer, parse_note, sign, verified_by
 from ledger.tlog.witness_protocol import Cosign, Cosigned
-from ledger.tree import Head, Kept
 
 log = logging.getLogger(__name__)
 

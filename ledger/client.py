@@ -11,32 +11,33 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
-from ledger import groups, parked, proving, quarantine, store, tree
-from ledger.appender import Appender, Condition
+from ledger import groups, parked, proving
 from ledger.consumer import POLL, Streams, followed, reader_after
 from ledger.delivery import Delivery
-from ledger.drafts import prepare
 from ledger.drivers import forks
 from ledger.drivers.callers import drive_within
 from ledger.drivers.cursors import Connection
 from ledger.drivers.pools import Servers
 from ledger.effects import Plan
-from ledger.erasure import erasing, holding, mismatch, rebuilding_tree, releasing, skipping
 from ledger.events import Appended, Entry, Event, Receipt, Tail
 from ledger.evidence import Trust, numbered
 from ledger.format.findings import Report
-from ledger.gathering import Gathering, gather, receipt_of
 from ledger.groups import Group
 from ledger.opening import open_ledger, open_settings
 from ledger.parked import DeadLetter
 from ledger.projection import reached
 from ledger.proof import Consistency, Proof
 from ledger.settings import Settings
-from ledger.store import LedgerRef
+from ledger.store import ledgers, quarantine, tree
+from ledger.store.appender import Appender, Condition
+from ledger.store.batches import Gathering, gather, receipt_of
+from ledger.store.drafts import prepare
+from ledger.store.group_commit import Writer
+from ledger.store.ledgers import LedgerRef
+from ledger.store.own_actions import erasing, holding, mismatch, rebuilding_tree, releasing, skipping
 from ledger.subscription import BATCH, Subscription
 from ledger.verify import verify
 from ledger.waiting import Patience, Quiet
-from ledger.writer import Writer
 
 if TYPE_CHECKING:  # they bring cryptography, which takes long to load
     from ledger.checkpointing import Checkpointed
@@ -145,8 +146,8 @@ class Ledger:
         """Removes the body of the entry at a position, and records in the same transaction who did it and why.
 
         Envelope and hash stay, so the chain does. The stream's copy goes when the relay publishes the erasure, what
-        views made of the body when they come to it; erasure.py says what is not reached. Returns the erasure's receipt,
-        or the first one where the same actor erased it before for the same reason.
+        views made of the body when they come to it; store/own_actions.py says what is not reached. Returns the
+        erasure's receipt, or the first one where the same actor erased it before for the same reason.
         mismatched: also a body that is not the one that its envelope names. That was evidence: what it came to is
         recorded with the erasure, and `verify` goes on naming it.
         Raises ErasureRefused (no such entry, one of the ledger's own, erased already), UnderLegalHold, InvalidEvent.
@@ -198,14 +199,14 @@ class Ledger:
 
     def tail(self) -> Tail:
         """Position, hash and time of the newest entry."""
-        return self._servers.run(store.tail_of(self.ref))
+        return self._servers.run(ledgers.tail_of(self.ref))
 
     def read(self, after: int = 0, limit: int | None = None) -> Iterator[Entry]:
         """The entries after position `after` in order, from Postgres, page by page."""
         ref = self.ref
-        left = store.FAR if limit is None else limit
+        left = ledgers.FAR if limit is None else limit
         while left > 0:
-            page = self._servers.run(store.read(ref, after, min(left, store.PAGE)))
+            page = self._servers.run(ledgers.read(ref, after, min(left, ledgers.PAGE)))
             yield from page
             if not page:
                 return

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ledger import quarantine, stream
+from ledger import stream
 from ledger.effects import Plan, Query, Refused, Wait
 from ledger.errors import ChainBroken, StreamDiverged
 from ledger.events import GENESIS, Entry, Seen, Tail
 from ledger.format.chain import check_link
-from ledger.store import PAGE, PAGE_BYTES, SQL, LedgerRef, read, size_of
+from ledger.store import quarantine
+from ledger.store.ledgers import PAGE, PAGE_BYTES, SQL, LedgerRef, read, size_of
 from ledger.stream import StreamId
 
 POLL = 0.02

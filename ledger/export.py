@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from ledger import migrate, quarantine, scan, store, tree
+from ledger import migrate
 from ledger.bundle import BODIES, ENVELOPES, MANIFEST, Manifest, unusable
 from ledger.drivers.connections import connect
 from ledger.drivers.run import drive
@@ -22,8 +22,9 @@ from ledger.format.quarantine_record import Mark, body_as_it_stands, digests, fl
 from ledger.format.stored_row import Record
 from ledger.layout import LayoutWriter, sorted_files
 from ledger.quarantined import QUARANTINED, QuarantinedRow
-from ledger.scan import SQL, Source
 from ledger.settings import Settings
+from ledger.store import ledgers, quarantine, stored_rows, tree
+from ledger.store.stored_rows import SQL, Source
 from ledger.tlog.merkle import Node
 
 _STEP = 1_000
@@ -93,13 +94,13 @@ def _export(
 ) -> Plan[Manifest]:
     yield SqlScript(SQL["begin"])
     yield from migrate.check_schema(migrate.load())
-    ledger = yield from store.find_ledger(name)
-    tail = yield from scan.tail_of(ledger)
+    ledger = yield from ledgers.find_ledger(name)
+    tail = yield from stored_rows.tail_of(ledger)
     if tail is None or tail.stored is None:
         raise ChainBroken(0, f"ledger {name!r} has no tail: verify it")
     if first > tail.position + 1:
         raise InvalidSetting(f"ledger {name!r} ends at position {tail.position}: there is nothing from {first} on")
-    source = yield from scan.source_of(ledger)
+    source = yield from stored_rows.source_of(ledger)
     prev = yield from _hash_before(source, first)
     kept = (yield from tree.newest_kept(ledger)) if first == 1 else None
     layout = None if kept is None else LayoutWriter(folder, kept.note, kept.size)
@@ -108,7 +109,7 @@ def _export(
         known.setdefault(mark.position, []).append(mark)
     leaves = yield from _leaves(source, [position for position in known if kept is not None and position <= kept.size])
     lines = _Lines(name, files, layout, progress, tail.position - first + 1, Passing(name, known, leaves, first, prev))
-    yield from scan.records(source, first, lines.take)
+    yield from stored_rows.records(source, first, lines.take)
     yield Query("rollback")
     lines.end(tail.position)
     if lines.passing.rows:
@@ -122,7 +123,7 @@ def _hash_before(source: Source, first: int) -> Plan[bytes]:
     """The hash of the entry before `first`; what it should have been where that entry is gone cannot be known."""
     if first == 1:
         return GENESIS
-    before = yield from scan.newest(source, first - 1, first - 1)
+    before = yield from stored_rows.newest(source, first - 1, first - 1)
     if before is None or before.stored is None:
         raise ChainBroken(first - 1, "is missing, and the bundle's first `prev` with it: verify the ledger")
     return before.stored

@@ -27,7 +27,7 @@ from ledger.drivers.pools import Servers
 from ledger.migrate import migrate
 from ledger.recorder import Recorder
 from ledger.settings import Settings
-from ledger.store import create_ledger
+from ledger.store.ledgers import create_ledger
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ledger.effects import Command, Plan, Query, Refused, foreseen
 from ledger.errors import UsageError
-from ledger.store import SQL, LedgerRef, tail_of
+from ledger.store.ledgers import SQL, LedgerRef, tail_of
 from ledger.stream import StreamId, end_of, group_keys, key
 
 

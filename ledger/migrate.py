@@ -24,10 +24,10 @@ from ledger.drivers.connections import connect
 from ledger.drivers.run import drive
 from ledger.effects import Pipeline, Plan, Query, Refused, Rollback, SqlScript, Wait
 from ledger.errors import MigrationTampered, SchemaMismatch, Unavailable
-from ledger.locking import kept, take
 from ledger.settings import Settings
 from ledger.statements import sql
-from ledger.store import BEGIN, COMMIT, LET_REBUILD, LOCK_TIMEOUT, create_ledger
+from ledger.store.ledgers import BEGIN, COMMIT, LET_REBUILD, LOCK_TIMEOUT, create_ledger
+from ledger.store.locks import kept, take
 
 log = logging.getLogger(__name__)
 

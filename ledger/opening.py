@@ -9,7 +9,7 @@ from ledger import embedded, migrate
 from ledger.effects import Plan
 from ledger.errors import InvalidSetting
 from ledger.settings import Settings
-from ledger.store import LedgerRef, find_ledger
+from ledger.store.ledgers import LedgerRef, find_ledger
 
 
 def open_settings(

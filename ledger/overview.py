@@ -9,14 +9,13 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from ledger import protections, quarantine, stream
+from ledger import protections, stream
 from ledger.drivers.pools import Servers
 from ledger.drivers.run import Redis
 from ledger.effects import Command, Plan, Query, Refused, Row, SqlScript, Wait
 from ledger.errors import LedgerError, StreamUnusable, Unavailable
 from ledger.literals import without_literals
 from ledger.migrate import check_schema, load
-from ledger.scan import SQL as SCAN
 from ledger.settings import LEDGER_NAME
 from ledger.statements import sql
 from ledger.status_types import (
@@ -33,8 +32,10 @@ from ledger.status_types import (
     StreamPlace,
     Verified,
 )
-from ledger.store import SQL as STORE
-from ledger.store import LedgerRef, unknown_ledger
+from ledger.store import quarantine
+from ledger.store.ledgers import SQL as STORE
+from ledger.store.ledgers import LedgerRef, unknown_ledger
+from ledger.store.stored_rows import SQL as SCAN
 from ledger.stream import NOTHING, StreamId, StreamState
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ from ledger.effects import Plan, Query
 from ledger.format.findings import Finding, Findings
 from ledger.format.own_entries import OwnEntries, OwnEntry, Target
 from ledger.format.rules import ERASED, ERASED_TYPE, HOLD_PLACED, HOLD_RELEASED, RETRIED, SKIPPED
-from ledger.scan import SQL, Source, from_
+from ledger.store.stored_rows import SQL, Source, from_
 
 _KEPT = frozenset((HOLD_PLACED, HOLD_RELEASED, SKIPPED, RETRIED))
 """Actions that a table of the ledger keeps too."""

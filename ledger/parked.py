@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ledger.effects import Command, Plan, foreseen
 from ledger.errors import UsageError
-from ledger.store import LedgerRef
+from ledger.store.ledgers import LedgerRef
 from ledger.stream import end_of, group_keys, key
 
 _CONSUMER = "auditledger"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ledger.effects import Plan, Query, Refused
 from ledger.errors import UsageError
 from ledger.statements import sql
-from ledger.store import all_ledgers, unknown_ledger
+from ledger.store.ledgers import all_ledgers, unknown_ledger
 
 SQL = sql(__file__)
 READER, WRITER = "ledger_reader", "ledger_writer"

@@ -6,7 +6,7 @@ from ledger import stream
 from ledger.effects import Command, Plan, Query, Refused, foreseen
 from ledger.errors import UsageError
 from ledger.groups import beyond, groups_of
-from ledger.store import SQL, LedgerRef, tail_of
+from ledger.store.ledgers import SQL, LedgerRef, tail_of
 from ledger.stream import StreamId
 
 

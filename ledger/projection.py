@@ -17,7 +17,7 @@ from ledger.effects import Begin, Pipeline, Plan, Query, Refused, Row, SqlScript
 from ledger.errors import InvalidSetting, UnknownProjection
 from ledger.events import Entry, Tail
 from ledger.statements import sql
-from ledger.store import BEGIN, COMMIT, LedgerRef
+from ledger.store.ledgers import BEGIN, COMMIT, LedgerRef
 
 SQL = sql(__file__)
 LIVE_SCHEMA = "ledger_views"

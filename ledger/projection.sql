@@ -2,7 +2,7 @@
 select pg_advisory_xact_lock(hashtextextended('auditledger projection ' || %s, 0));
 
 -- name: lock_rebuild
--- In a transaction of its own (locking.py), which lasts as long as the rebuild.
+-- In a transaction of its own (store/locks.py), which lasts as long as the rebuild.
 select pg_advisory_xact_lock(ledger.rebuild_lock(%s));
 
 -- name: begin_rebuild

@@ -19,8 +19,8 @@ from ledger.projection import Checkpoint, Projection, check_projection, checkpoi
 from ledger.relay import Standing, standings
 from ledger.replay import rebuild
 from ledger.standstill import Standstills
-from ledger.stops import Stops
-from ledger.store import PAGE, LedgerRef
+from ledger.store.ledgers import PAGE, LedgerRef
+from ledger.store.stops import Stops
 from ledger.telemetry import COUNTERS, FAILURES, PROJECTED, span
 
 log = logging.getLogger(__name__)

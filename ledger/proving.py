@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from ledger import store, tree
 from ledger.effects import Plan, Query
 from ledger.errors import ProofRefused, UsageError
 from ledger.events import Entry
@@ -17,7 +16,8 @@ from ledger.format import canonical
 from ledger.format.decode import parse_envelope
 from ledger.proof import Consistency, Proof
 from ledger.statements import sql
-from ledger.store import LedgerRef
+from ledger.store import ledgers, tree
+from ledger.store.ledgers import LedgerRef
 from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.merkle import check_consistency, check_inclusion, leaf_hash
 from ledger.tlog.note import parse_note
@@ -94,7 +94,7 @@ def _entry(ledger: LedgerRef, which: int | UUID) -> Plan[Entry]:
         if not rows:
             raise UsageError(f"ledger {ledger.name!r} has no entry with the id {which}")
         position = rows[0][0]
-    entries = (yield from store.read(ledger, position - 1, 1, position)) if 0 < position <= store.FAR else []
+    entries = (yield from ledgers.read(ledger, position - 1, 1, position)) if 0 < position <= ledgers.FAR else []
     if not entries:
         raise UsageError(f"ledger {ledger.name!r} has no entry {position}")
     return entries[0]
@@ -103,7 +103,7 @@ def _entry(ledger: LedgerRef, which: int | UUID) -> Plan[Entry]:
 def _note(ledger: LedgerRef, which: int | bytes) -> Plan[bytes]:
     if isinstance(which, bytes):
         return which
-    kept = (yield from tree.kept_at(ledger, which)) if 0 <= which <= store.FAR else None
+    kept = (yield from tree.kept_at(ledger, which)) if 0 <= which <= ledgers.FAR else None
     if kept is None:
         raise UsageError(f"ledger {ledger.name!r} keeps no checkpoint of {which} entries")
     return kept.note

@@ -18,15 +18,15 @@ from ledger.projection import (
     create_tables,
     lock_work,
 )
-from ledger.quarantine import vetted
-from ledger.silence import end_silent_sessions
-from ledger.store import BEGIN, COMMIT, LET_REBUILD, LOCK_TIMEOUT, PAGE, LedgerRef, read, tail_of
+from ledger.store.ledgers import BEGIN, COMMIT, LET_REBUILD, LOCK_TIMEOUT, PAGE, LedgerRef, read, tail_of
+from ledger.store.quarantine import vetted
+from ledger.store.stuck_sessions import end_silent_sessions
 
 _FORBIDDEN = "42501"
 
 
 def lock_of(projection: Projection) -> Query:
-    """The lock (locking.py) that a rebuild of this projection holds."""
+    """The lock (store/locks.py) that a rebuild of this projection holds."""
     return Query(SQL["lock_rebuild"], (projection.name,))
 
 

@@ -18,17 +18,17 @@ from uuid import UUID
 
 import msgspec
 
-from ledger.appender import Condition
 from ledger.async_client import pull
-from ledger.drafts import prepare
 from ledger.errors import ConditionFailed, IdempotencyConflict
 from ledger.events import GENESIS, Appended, Event, Receipt, Tail, Unchanged
 from ledger.format import chain
 from ledger.format.canonical import Draft
 from ledger.format.chain import Link
-from ledger.gathering import Gathering, receipt_of
-from ledger.repeats import Outcome, Repeat, twins
 from ledger.settings import check_ledger_name
+from ledger.store.appender import Condition
+from ledger.store.batches import Gathering, receipt_of
+from ledger.store.drafts import prepare
+from ledger.store.idempotency import Outcome, Repeat, twins
 
 
 class Recorder:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
-from ledger import quarantine, stream
+from ledger import stream
 from ledger.drivers.pools import Servers
 from ledger.effects import Command, Plan, Query, Refused
 from ledger.errors import ChainBroken, LedgerError, StreamDiverged, StreamUnusable, Unavailable
@@ -17,9 +17,10 @@ from ledger.events import GENESIS
 from ledger.format.canonical import digest
 from ledger.format.findings import Link, erased_by
 from ledger.format.stored_row import Record
-from ledger.scan import Source, records
-from ledger.stops import Stops
-from ledger.store import SQL, LedgerRef, unknown_ledger
+from ledger.store import quarantine
+from ledger.store.ledgers import SQL, LedgerRef, unknown_ledger
+from ledger.store.stops import Stops
+from ledger.store.stored_rows import Source, records
 from ledger.stream import NOTHING, StreamId, Wire
 from ledger.telemetry import COUNTERS, FAILURES, PUBLISHED, span
 

@@ -23,12 +23,12 @@ from ledger.errors import (
     Unavailable,
     UnknownProjection,
 )
-from ledger.locking import kept, take
 from ledger.projection import Projection, Retry, check_projection, checkpoints
-from ledger.quarantine import vetted
 from ledger.rebuilding import begin_rebuild, drop_rebuild, lock_of, swap
 from ledger.settings import Settings
-from ledger.store import LedgerRef, all_ledgers, read, tail_of
+from ledger.store.ledgers import LedgerRef, all_ledgers, read, tail_of
+from ledger.store.locks import kept, take
+from ledger.store.quarantine import vetted
 
 GROUP = "auditledger.projections"
 """The entry points under which packages offer their projections."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ledger import stream
 from ledger.effects import Command, Plan, Query
 from ledger.events import Entry
-from ledger.store import SQL, LedgerRef
+from ledger.store.ledgers import SQL, LedgerRef
 from ledger.stream import StreamId
 
 PAGE = 100

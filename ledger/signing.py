@@ -26,9 +26,9 @@ from ledger.events import Event
 from ledger.files import open_private, write_private
 from ledger.format.decode import Hash
 from ledger.format.rules import KEY_ROTATED, KEY_TYPE
+from ledger.store.tree import NOTHING, Head
 from ledger.tlog.merkle import MAX_SIZE, check_consistency
 from ledger.tlog.note import ED25519, FileSigner, Signer, Verifier, new_key
-from ledger.tree import NOTHING, Head
 
 _LONGEST = 4096
 """Bytes of a key or state file that are read at most."""

@@ -11,17 +11,17 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ledger import trouble
-from ledger.appender import Appender
-from ledger.drafts import prepare
 from ledger.drivers.pools import Servers
 from ledger.effects import Plan
-from ledger.erasure import record_own, retrying, skipping
 from ledger.errors import ProjectionFailed, SkipRefused
 from ledger.events import Entry
 from ledger.format.rules import OWN_ACTIONS
 from ledger.projection import Checkpoint, Projection, Retry
 from ledger.replay import rebuild
-from ledger.store import LedgerRef
+from ledger.store.appender import Appender
+from ledger.store.drafts import prepare
+from ledger.store.ledgers import LedgerRef
+from ledger.store.own_actions import record_own, retrying, skipping
 from ledger.telemetry import COUNTERS, FAILURES
 
 log = logging.getLogger(__name__)

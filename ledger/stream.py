@@ -19,7 +19,7 @@ from ledger.format.canonical import digest
 from ledger.format.decode import Position, parse_body
 from ledger.settings import LONGEST_BLOCK
 from ledger.statements import lua
-from ledger.store import SQL, LedgerRef, only
+from ledger.store.ledgers import SQL, LedgerRef, only
 
 
 class StreamId(NamedTuple):

@@ -22,7 +22,7 @@ from itertools import pairwise, takewhile
 from operator import itemgetter
 from typing import Any, TypeAlias
 
-from ledger import quarantine, stream
+from ledger import stream
 from ledger.delivery import Claim
 from ledger.effects import Command, LuaScript, Plan, Query, Refused, Wait, foreseen
 from ledger.errors import ChainBroken, UsageError
@@ -30,7 +30,8 @@ from ledger.events import Entry
 from ledger.groups import check_group, groups_of
 from ledger.progress import Progress
 from ledger.statements import lua
-from ledger.store import SQL, LedgerRef, read
+from ledger.store import quarantine
+from ledger.store.ledgers import SQL, LedgerRef, read
 from ledger.stream import StreamId
 
 log = logging.getLogger(__name__)

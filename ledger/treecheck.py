@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ledger import scan, tree
 from ledger.effects import Plan, Query
 from ledger.errors import NoteRefused, ProofRefused
 from ledger.evidence import Claim, Comparison, kept_claim
@@ -19,9 +18,10 @@ from ledger.format.findings import Findings
 from ledger.format.rules import TREE_REBUILT, TREE_TYPE
 from ledger.format.stored_row import Record
 from ledger.regrow import Grown, Leaves, Regrown, rows_of, upper_finding
-from ledger.scan import Source, Span
 from ledger.statements import sql
-from ledger.store import FAR, LedgerRef
+from ledger.store import stored_rows, tree
+from ledger.store.ledgers import FAR, LedgerRef
+from ledger.store.stored_rows import Source, Span
 from ledger.tlog.merkle import EMPTY_ROOT, HASH_SIZE, check_consistency, check_inclusion, leaf_hash
 from ledger.tlog.note import Verifier
 from ledger.tlog.tiles import FULL, Tile, edge_root, edge_tiles
@@ -103,7 +103,7 @@ def proven_base(source: Source, claims: Sequence[Claim]) -> Plan[Base | None]:
             path = yield from tree.consistency_proof(ledger, claim.size, newest.size)
             check_consistency(claim.size, claim.checkpoint.root, newest.size, newest.root, path)
         records: list[Record] = []
-        yield from scan.records(source, newest.size, records.append, newest.size)
+        yield from stored_rows.records(source, newest.size, records.append, newest.size)
         envelopes = [record.envelope(ledger.name) for record in records]
         if len(records) != 1 or envelopes[0] is None or digest(envelopes[0]) != records[0].hash:
             return None
@@ -131,14 +131,14 @@ def check_range(source: Source, job: Job, first: int, leaves: int | None) -> Pla
     first: as scan.check_range takes it. leaves: how many the kept tiles are of; None: there is no tree to look at.
     """
     if leaves is None:
-        return (yield from scan.check_range(source, job.start, job.end, first, through=job.through)), None
+        return (yield from stored_rows.check_range(source, job.start, job.end, first, through=job.through)), None
     made: list[Leaves] = []
 
-    def leaves_anew() -> scan.Leaf:
+    def leaves_anew() -> stored_rows.Leaf:
         made.append(Leaves(job.start - 1, job.known))
         return made[-1].add
 
-    span = yield from scan.check_range(source, job.start, job.end, first, leaf=leaves_anew, through=job.through)
+    span = yield from stored_rows.check_range(source, job.start, job.end, first, leaf=leaves_anew, through=job.through)
     hashed = made[-1]
     if hashed.start % FULL == 0:  # else entries are missing before it, and their tile cannot be judged
         rows = yield Query(SQL["leaves"], (source.ledger_id, hashed.start // FULL, (job.end - 1) // FULL))

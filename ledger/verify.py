@@ -15,7 +15,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple, TypeAlias
 
-from ledger import damage, migrate, ownlookups, protections, scan, store, treecheck
+from ledger import migrate, ownlookups, protections, treecheck
 from ledger.drivers.connections import connect
 from ledger.drivers.run import Connection, drive
 from ledger.effects import Plan, Query, Refused, SqlScript
@@ -24,8 +24,9 @@ from ledger.events import GENESIS
 from ledger.evidence import Claim, Trust, given_claims
 from ledger.format.findings import BEGINNING, Finding, Findings, Link, Report, check_tail
 from ledger.regrow import Grown
-from ledger.scan import SQL, Source, Span
 from ledger.settings import Settings
+from ledger.store import damage, ledgers, stored_rows
+from ledger.store.stored_rows import SQL, Source, Span
 from ledger.tlog.tiles import FULL
 from ledger.treecheck import Base, Job, Standing, TreeCheck
 
@@ -136,13 +137,13 @@ def _begin(
     migrations = migrate.load()
     yield SqlScript(SQL["begin"])
     newer = yield from migrate.check_schema(migrations)
-    ledger = yield from store.find_ledger(name)
-    tail = yield from scan.tail_of(ledger)
-    source = yield from scan.source_of(ledger)
+    ledger = yield from ledgers.find_ledger(name)
+    tail = yield from stored_rows.tail_of(ledger)
+    source = yield from stored_rows.source_of(ledger)
     if tail is None:
-        newest = yield from scan.newest(source)
+        newest = yield from stored_rows.newest(source)
     else:  # an entry that cannot be read is named when its turn comes
-        newest = yield from scan.newest_or(tail, source, near=tail.position)
+        newest = yield from stored_rows.newest_or(tail, source, near=tail.position)
     last = max(link.position for link in (tail, newest, BEGINNING) if link is not None)
     if first > last + 1:
         raise InvalidSetting(f"ledger {name!r} ends at position {last}: there is nothing to verify from {first} on")
@@ -154,7 +155,7 @@ def _begin(
         if incremental:
             base = yield from treecheck.proven_base(source, claims)
             first = 1 if base is None else base.size + 1
-    findings = yield from scan.strays(source)
+    findings = yield from stored_rows.strays(source)
     findings += yield from ownlookups.false_marks(source)
     if source.whole and first == 1:  # else it would take longer than what was asked for
         findings += yield from damage.unindexed()
@@ -214,16 +215,16 @@ def _jobs(connection: Connection, seen: _Seen, tree: TreeCheck | None, workers: 
     if tree is not None:
         size = max(size // FULL, 1) * FULL
     at = seen.first
-    while (start := drive(scan.next_position(seen.source, at), lambda: connection)) is not None:
+    while (start := drive(stored_rows.next_position(seen.source, at), lambda: connection)) is not None:
         if tree is not None and start - at < size:
             start = at  # missing entries that are quarantined have leaves too
         end = start + size - 1
         if tree is not None:
             end -= end % FULL
-        end = min(end, store.FAR)
+        end = min(end, ledgers.FAR)
         job = Job(start, end, through=seen.newest.position)
         yield job if tree is None else drive(tree.job(start, end), lambda: connection)
-        if end == store.FAR:
+        if end == ledgers.FAR:
             return
         at = end + 1
 

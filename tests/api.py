@@ -16,10 +16,10 @@ from uuid import UUID
 import psycopg
 
 from ledger import Appended, AsyncLedger, Entry, Event, Ledger, Receipt, Tail
-from ledger.appender import Condition
 from ledger.format.findings import Report
 from ledger.proof import Consistency, Proof
 from ledger.settings import Settings
+from ledger.store.appender import Condition
 
 T = TypeVar("T")
 

@@ -9,16 +9,17 @@ from typing import Any
 import msgspec
 import psycopg
 
-from ledger import tree, verify
+from ledger import verify
 from ledger.drivers.run import drive
 from ledger.evidence import Trust
 from ledger.format.canonical import digest, envelope
 from ledger.format.findings import Report
 from ledger.settings import Settings
-from ledger.store import FAR, LedgerRef, read
+from ledger.store import tree
+from ledger.store.ledgers import FAR, LedgerRef, read
+from ledger.store.tree import Head
 from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.note import FileSigner, Signature, Verifier, cosign, sign
-from ledger.tree import Head
 from tests.logs import TIME
 
 MAIN = LedgerRef(1, "main")

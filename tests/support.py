@@ -17,14 +17,14 @@ from typing import Any, Protocol, TypeVar
 import psycopg
 
 from ledger import Entry, Event, Ledger, embedded
-from ledger.appender import Appender
-from ledger.drafts import prepare
 from ledger.drivers.run import drive
-from ledger.erasure import erasing, record_own
 from ledger.events import GENESIS, Receipt, Tail
 from ledger.format.chain import check_continues
-from ledger.gathering import receipt_of as outcome_receipt
-from ledger.store import find_ledger
+from ledger.store.appender import Appender
+from ledger.store.batches import receipt_of as outcome_receipt
+from ledger.store.drafts import prepare
+from ledger.store.ledgers import find_ledger
+from ledger.store.own_actions import erasing, record_own
 
 T = TypeVar("T")
 

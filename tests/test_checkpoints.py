@@ -26,18 +26,18 @@ from ledger import (
     SigningRefused,
     Unavailable,
     testing,
-    tree,
 )
 from ledger.checkpointing import Checkpointer
 from ledger.drivers.pools import Servers
 from ledger.drivers.run import drive
 from ledger.signing import create_key, locked, read_key, state_beside
-from ledger.store import create_ledger
+from ledger.store import tree
+from ledger.store.ledgers import create_ledger
+from ledger.store.tree import Head, Kept
 from ledger.tlog.checkpoint import Checkpoint, open_checkpoint
 from ledger.tlog.merkle import check_consistency
 from ledger.tlog.note import FileSigner, Verifier, cosign, parse_note, sign, verified_by
 from ledger.tlog.witness_protocol import Cosigned, Prove
-from ledger.tree import Head, Kept
 from tests.roles import Logins
 from tests.support import erase, event, events, eventually, race
 from tests.test_cli_main import cli_of

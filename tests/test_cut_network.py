@@ -24,10 +24,10 @@ from ledger import Ledger, OutcomeUnknown, Plan, Query, Unavailable
 from ledger.drivers.connections import connect
 from ledger.drivers.run import drive
 from ledger.errors import ConnectionLost
-from ledger.locking import take
 from ledger.migrate import SQL, migrate
 from ledger.settings import Settings
-from ledger.store import BEGIN
+from ledger.store.ledgers import BEGIN
+from ledger.store.locks import take
 from tests.api import Api, Opener
 from tests.proxy import Proxy
 from tests.support import OwnServers, checked, event, events, numbers

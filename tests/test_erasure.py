@@ -12,17 +12,17 @@ import pytest
 from psycopg import sql
 
 from ledger import ErasureRefused, Event, HoldRefused, InvalidEvent, Ledger, Plan, UnderLegalHold
-from ledger.appender import Appender
-from ledger.drafts import prepare
 from ledger.drivers.run import drive
-from ledger.erasure import erasing, holding, record_own
 from ledger.errors import IdempotencyConflict
 from ledger.events import Entry, Tail
 from ledger.format.canonical import Draft
 from ledger.format.chain import extend
 from ledger.format.rules import KEY_ROTATED
-from ledger.rows import insert_params, row_params
-from ledger.store import SQL, LedgerRef
+from ledger.store.appender import Appender
+from ledger.store.copy_rows import insert_params, row_params
+from ledger.store.drafts import prepare
+from ledger.store.ledgers import SQL, LedgerRef
+from ledger.store.own_actions import erasing, holding, record_own
 from tests.api import Api
 from tests.support import checked, erase, event, events, race
 

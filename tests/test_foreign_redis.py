@@ -17,7 +17,7 @@ from ledger.drivers.pools import Servers
 from ledger.errors import Unavailable
 from ledger.projector import Projector
 from ledger.relay import Relay
-from ledger.store import create_ledger
+from ledger.store.ledgers import create_ledger
 from tests.support import event, events, eventually
 from tests.test_cli_main import cli_of
 
@@ -120,7 +120,7 @@ def test_a_foreign_key_holds_up_its_ledger_alone(ledger: Ledger, how: str, caplo
     projector.install()
 
     def reasons() -> list[str]:
-        said = [record.getMessage() for record in caplog.records if record.name == "ledger.stops"]
+        said = [record.getMessage() for record in caplog.records if record.name == "ledger.store.stops"]
         return [each for each in said if each.startswith("ledger 'main': ")]
 
     threads = [threading.Thread(target=each.run, args=(stop,)) for each in (relay, projector)]

@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger import Ledger, tree
+from ledger import Ledger
 from ledger.drivers.pools import Servers
 from ledger.migrate import load, migrate
 from ledger.projector import Projector
@@ -26,6 +26,7 @@ from ledger.relay import Relay
 from ledger.replay import find_projections
 from ledger.settings import Settings
 from ledger.signing import create_key, state_beside
+from ledger.store import tree
 from ledger.tlog.note import parse_note
 from tests.checkpoints import MAIN
 from tests.freezing import COPY, PIPELINE, SIGNING

@@ -48,7 +48,7 @@ class Caller(threading.Thread):
 
     def _trace(self, frame: FrameType, what: str, argument: Any) -> Any:
         code = frame.f_code
-        if not code.co_filename.endswith("ledger/writer.py") or code.co_name not in INTERRUPTED:
+        if not code.co_filename.endswith("ledger/store/group_commit.py") or code.co_name not in INTERRUPTED:
             return None
         frame.f_trace_opcodes = True
         if what == "opcode" and self.left is not None:

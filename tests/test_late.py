@@ -10,13 +10,13 @@ import psycopg
 import pytest
 
 from ledger import Ledger
-from ledger.appender import Appender
-from ledger.drafts import prepare
 from ledger.drivers.run import drive
 from ledger.effects import CopyIn, Pipeline, Plan, Query, Refused
-from ledger.erasure import erasing, record_own
 from ledger.errors import Unavailable
-from ledger.store import SQL
+from ledger.store.appender import Appender
+from ledger.store.drafts import prepare
+from ledger.store.ledgers import SQL
+from ledger.store.own_actions import erasing, record_own
 from tests.support import checked, event, numbers
 
 T = TypeVar("T")

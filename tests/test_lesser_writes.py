@@ -16,7 +16,7 @@ from ledger.drivers.run import drive
 from ledger.errors import UsageError
 from ledger.relay import Relay
 from ledger.signing import create_key, read_key
-from ledger.store import create_ledger
+from ledger.store.ledgers import create_ledger
 from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.merkle import leaf_hash
 from ledger.tlog.note import FileSigner, Verifier, parse_note, sign, verified_by
@@ -265,7 +265,7 @@ def test_junk_checkpoints_do_not_stop_the_signer(full: Ledger, key: Path, login:
     full.append_many(events(10))
     with psycopg.connect(login("ledger_projector"), autocommit=True) as junk:
         with Ledger.open(database_url=login("ledger_projector")) as extending:
-            from ledger import tree
+            from ledger.store import tree
 
             head = extending.run(tree.extend(extending.ref))
         stranger = FileSigner("evil.example/main", bytes(32))

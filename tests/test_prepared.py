@@ -9,12 +9,12 @@ import psycopg
 import pytest
 
 from ledger import Ledger
-from ledger.appender import Appender
-from ledger.drafts import prepare
 from ledger.drivers.connections import connect
 from ledger.drivers.errors import translate
 from ledger.drivers.run import drive
 from ledger.errors import ConnectionLost, TailBusy, UsageError
+from ledger.store.appender import Appender
+from ledger.store.drafts import prepare
 from tests.support import checked, event, numbers
 
 

@@ -13,7 +13,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from ledger import Ledger, testing, tree
+from ledger import Ledger, testing
 from ledger.bundle import verify_bundle
 from ledger.drivers.run import drive
 from ledger.errors import NoteRefused, ProofRefused, UsageError
@@ -22,7 +22,8 @@ from ledger.export import export
 from ledger.format.canonical import body, envelope
 from ledger.proof import check_consistency_proof, check_proof
 from ledger.settings import Settings
-from ledger.store import create_ledger
+from ledger.store import tree
+from ledger.store.ledgers import create_ledger
 from tests.api import Api, AsyncApi, Opener, SyncApi
 from tests.checkpoints import COSIGNER, KEY, MAIN, SIGNER, TRUST, Superuser, checkpoint
 from tests.roles import Logins

@@ -17,11 +17,9 @@ from ledger import AsyncLedger, ChainBroken, ErasureRefused, Event, Ledger, Quar
 from ledger.bundle import verify_bundle
 from ledger.checkpointing import Checkpointer
 from ledger.cli.metrics import _of_ledger
-from ledger.drafts import prepare
 from ledger.drivers.connections import create_redis_connection
 from ledger.drivers.pools import Servers
 from ledger.drivers.run import drive
-from ledger.erasure import erasing
 from ledger.errors import LedgerError
 from ledger.events import Tail
 from ledger.export import export
@@ -31,13 +29,15 @@ from ledger.format.findings import Report
 from ledger.format.quarantine_record import digests
 from ledger.format.rules import QUARANTINED
 from ledger.overview import look
-from ledger.quarantine import _stands
 from ledger.relay import Relay
 from ledger.replay import rebuild
-from ledger.rows import insert_params
 from ledger.signing import create_key
-from ledger.store import SQL, create_ledger
-from ledger.tree import newest_kept
+from ledger.store.copy_rows import insert_params
+from ledger.store.drafts import prepare
+from ledger.store.ledgers import SQL, create_ledger
+from ledger.store.own_actions import erasing
+from ledger.store.quarantine import _stands
+from ledger.store.tree import newest_kept
 from tests.checkpoints import Superuser
 from tests.roles import Logins
 from tests.support import event, events, eventually

@@ -18,10 +18,10 @@ from ledger.migrate import migrate
 from ledger.projector import Projector
 from ledger.relay import Relay, open_epoch
 from ledger.replay import find_projections, rebuild
-from ledger.scan import SQL as VERIFY
 from ledger.settings import Settings
-from ledger.store import SQL as READ
-from ledger.store import create_ledger
+from ledger.store.ledgers import SQL as READ
+from ledger.store.ledgers import create_ledger
+from ledger.store.stored_rows import SQL as VERIFY
 from tests.checkpoints import TRIGGERS
 from tests.roles import Logins, user_of
 from tests.support import checked, event, events, numbers

@@ -20,9 +20,9 @@ from ledger.signing import (
     rotating,
     state_beside,
 )
+from ledger.store.tree import NOTHING, Head
 from ledger.tlog.merkle import EMPTY_ROOT
 from ledger.tlog.note import FileSigner, Verifier
-from ledger.tree import NOTHING, Head
 from tests.logs import Log
 
 NAME = "log.example/audit/main"

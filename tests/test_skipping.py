@@ -13,16 +13,16 @@ from ledger_projections import Timeline
 
 from ledger import Entry, InvalidEvent, Ledger, Plan, ProjectionFailed, SkipRefused, TailBusy, trouble
 from ledger import projection as plans
-from ledger.appender import Appender
 from ledger.applying import advance_exactly
 from ledger.consumer import BEGINNING
-from ledger.drafts import prepare
 from ledger.drivers.pools import Servers
 from ledger.drivers.run import drive
-from ledger.erasure import record_own, retrying
 from ledger.projector import Projector
 from ledger.rebuilding import begin_rebuild, swap
-from ledger.store import read
+from ledger.store.appender import Appender
+from ledger.store.drafts import prepare
+from ledger.store.ledgers import read
+from ledger.store.own_actions import record_own, retrying
 from tests.api import Api
 from tests.poison import POISON, Picky, live_is_a_replay, poisoned, positions, retry, standstill, working
 from tests.support import checked, event, events, eventually

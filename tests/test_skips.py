@@ -9,12 +9,12 @@ import psycopg
 import pytest
 
 from ledger import Event, Ledger, Plan
-from ledger.appender import Appender
-from ledger.drafts import prepare
 from ledger.drivers.run import drive
-from ledger.erasure import erasing, record_own, retrying, skipping
 from ledger.format.rules import SKIP_TYPE, SKIPPED
-from ledger.repeats import Outcome
+from ledger.store.appender import Appender
+from ledger.store.drafts import prepare
+from ledger.store.idempotency import Outcome
+from ledger.store.own_actions import erasing, record_own, retrying, skipping
 from tests.poison import POISON, Picky, poisoned, retry
 from tests.support import checked
 from tests.test_erasure import CHANGE, call, refused

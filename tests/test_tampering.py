@@ -20,7 +20,7 @@ from ledger.drivers.run import drive
 from ledger.format.canonical import digest, envelope
 from ledger.format.findings import Report
 from ledger.settings import Settings
-from ledger.store import FAR, LedgerRef, create_ledger, read
+from ledger.store.ledgers import FAR, LedgerRef, create_ledger, read
 from tests.support import erase, event
 
 LAST, ERASED, ERASURE = 30, 12, 20

@@ -9,17 +9,18 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger import Ledger, tree
+from ledger import Ledger
 from ledger.drivers.run import drive
 from ledger.effects import Effect, Pipeline, Plan, Query, Stored
 from ledger.errors import ChainBroken, ProofRefused, SigningRefused
 from ledger.format.canonical import envelope
-from ledger.store import BEGIN, LedgerRef
+from ledger.store import tree
+from ledger.store.ledgers import BEGIN, LedgerRef
+from ledger.store.tree import NOTHING, Head
 from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.merkle import check_consistency, check_inclusion, leaf_hash
 from ledger.tlog.note import FileSigner, sign
 from ledger.tlog.tiles import tiles_of
-from ledger.tree import NOTHING, Head
 from tests.support import erase, events
 from tests.test_tampering import Forger
 

@@ -12,13 +12,13 @@ from uuid import UUID
 import psycopg
 import pytest
 
-import ledger.drafts
 from ledger import Receipt
 from ledger.drivers.connections import create_redis_connection
 from ledger.effects import Plan, Query
 from ledger.errors import LedgerError, OutcomeUnknown, TailBusy, Unavailable
 from ledger.migrate import migrate
 from ledger.settings import Settings
+from ledger.store import drafts
 from tests.api import Api, Opener, SyncApi
 from tests.support import OwnServers, checked, event, events, numbers, race, receipt_of
 
@@ -197,7 +197,7 @@ def test_recorded_at_follows_the_database_clock_not_ours(
 
     day = 86_400 * 10**9
     slow = SimpleNamespace(time_ns=lambda: time.time_ns() - day, monotonic=time.monotonic)
-    monkeypatch.setattr(ledger.drafts, "time", slow)
+    monkeypatch.setattr(drafts, "time", slow)
     api = opener()
     for number in range(3):
         [(before,)] = admin.execute("select clock_timestamp()").fetchall()

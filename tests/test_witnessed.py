@@ -23,17 +23,17 @@ from ledger import (
     Witnesses,
     WitnessRefused,
     testing,
-    tree,
 )
 from ledger.checkpointing import Checkpointer
 from ledger.drivers.pools import Servers
 from ledger.signing import Key, create_key, read_key
-from ledger.store import LedgerRef
+from ledger.store import tree
+from ledger.store.ledgers import LedgerRef
+from ledger.store.tree import Kept
 from ledger.tlog.checkpoint import Checkpoint, open_checkpoint
 from ledger.tlog.note import FileSigner, Verifier, parse_note
 from ledger.tlog.witness_client import Witness
 from ledger.tlog.witness_protocol import Cosigned, Prove
-from ledger.tree import Kept
 from tests.support import event, events
 from tests.test_cli_main import cli_of
 from tests.witnesses import KEY, key_of, serving

@@ -15,7 +15,7 @@ from ledger import Event, IdempotencyConflict, Ledger, UnknownLedger, UsageError
 from ledger.drivers.run import drive
 from ledger.migrate import load
 from ledger.privileges import grant
-from ledger.store import create_ledger
+from ledger.store.ledgers import create_ledger
 from tests.roles import Logins, user_of
 from tests.support import checked, event, events, numbers
 from tests.test_cli_main import Cli

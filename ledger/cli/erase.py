@@ -13,9 +13,9 @@ from ledger.cli.output import print_receipt
 from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.text import note
 from ledger.cli.types import POSITION, ResourceOrPosition
-from ledger.drafts import prepare
-from ledger.erasure import erasing, holding, releasing
 from ledger.errors import QuarantineRefused
+from ledger.store.drafts import prepare
+from ledger.store.own_actions import erasing, holding, releasing
 
 _held = click.argument("held", type=ResourceOrPosition(), metavar="TYPE:ID|POSITION")
 

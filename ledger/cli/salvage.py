@@ -23,7 +23,7 @@ from ledger.events import Entry
 from ledger.files import open_private
 from ledger.format.rules import ERASED, ERASED_TYPE, HOLD_PLACED, HOLD_RELEASED
 from ledger.salvage import Lost, entries_of, lost
-from ledger.store import LedgerRef, find_ledger
+from ledger.store.ledgers import LedgerRef, find_ledger
 
 _POSITION = re.compile(r"[1-9][0-9]{0,18}").fullmatch
 _OWN = {ERASED: "erase", HOLD_PLACED: "hold", HOLD_RELEASED: "release"}

@@ -13,7 +13,7 @@ from ledger.cli.text import note
 from ledger.drivers.pools import Servers
 from ledger.migrate import check_schema, load, migrate
 from ledger.settings import Settings, check_ledger_name
-from ledger.store import create_ledger
+from ledger.store.ledgers import create_ledger
 
 
 @click.command("up", cls=Command)

@@ -14,8 +14,8 @@ from ledger.cli.importing import Import
 from ledger.cli.output import counted, line, print_receipt, write_json
 from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.types import Json, Moment, Resource
-from ledger.drafts import prepare
 from ledger.events import Event
+from ledger.store.drafts import prepare
 
 
 @click.command("append", cls=Command)

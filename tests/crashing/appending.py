@@ -7,7 +7,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from ledger import Receipt, Unchanged, UnderLegalHold, gathering
+from ledger import Receipt, Unchanged, UnderLegalHold
+from ledger.store import batches
 from tests.crashing import orders
 from tests.crashing.jobs import BATCH, Job, Tell, World, again
 from tests.crashing.orders import Orders
@@ -74,7 +75,7 @@ class AppendMany(Job):
         orders.create(world.admin)
 
     def run(self, tell: Tell) -> None:
-        gathering.FIRST_BATCH = gathering.BATCH = BATCH
+        batches.FIRST_BATCH = batches.BATCH = BATCH
 
         def beside(connection: Any) -> Receipt | None:
             return api.append_many(self.events(2 * BATCH, 3 * BATCH), connection=connection).last

@@ -10,7 +10,7 @@ import psycopg
 
 from ledger.drivers.pools import Servers
 from ledger.migrate import migrate
-from ledger.store import create_ledger
+from ledger.store.ledgers import create_ledger
 from tests.crashing.jobs import Job, Tell, World, again
 
 _SCHEMA = """

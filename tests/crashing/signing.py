@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ledger import Entry, Ledger, tree
+from ledger import Entry, Ledger
 from ledger.publishing import AnyPublisher
 from ledger.signing import create_key, locked, read_key, state_beside
+from ledger.store import tree
+from ledger.store.tree import Head
 from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.note import parse_note, verified_by
 from ledger.tlog.tiles import FULL
 from ledger.tlog.witness_client import Witnesses
-from ledger.tree import Head
 from tests.crashing.jobs import Job, Tell, World, again, check_receipts
 from tests.support import checked
 

@@ -11,13 +11,14 @@ from typing import Any, ClassVar
 import psycopg
 from ledger_projections import Timeline
 
-from ledger import Entry, Ledger, Projection, Writes, projector, replay, store
+from ledger import Entry, Ledger, Projection, Writes, projector, replay
 from ledger.drivers.pools import Servers
 from ledger.errors import SkipRefused
 from ledger.format.rules import RETRIED, SKIPPED
 from ledger.projector import Projector
 from ledger.replay import rebuild
 from ledger.standstill import take_back
+from ledger.store import ledgers
 from tests.checkpoints import MAIN
 from tests.crashing.jobs import BATCH, Job, Tell, World, again, check_receipts
 from tests.poison import positions, standstill
@@ -139,7 +140,7 @@ class Skip(Job):
         self.poison = world.ledger.tail().position - 1
 
     def run(self, tell: Tell) -> None:
-        replay.BATCH = store.STEP = 100_000  # the ledger grows with every run, and no effect may be added by that
+        replay.BATCH = ledgers.STEP = 100_000  # the ledger grows with every run, and no effect may be added by that
         with Ledger(self.settings) as ledger, closing(Servers(self.settings)) as servers:
             with closing(Projector(servers, [Choosy(self.poison)])) as running:
                 again(running.catch_up)

@@ -16,8 +16,8 @@ from ledger import migrate
 from ledger.embedded.access import Keyring
 from ledger.errors import IntegrityError, InvalidSetting, LedgerError, MigrationTampered, NoteRefused
 from ledger.signing import Key, State, create_key, create_state, key_of, locked
+from ledger.store.tree import Head
 from ledger.tlog.cosigner import Cosigner
-from ledger.tree import Head
 from tests.fuzz import seeds
 from tests.fuzz.mutations import WORDS, mutated
 from tests.fuzz.profile import bounded, fuzz

@@ -15,14 +15,14 @@ from pathlib import Path
 import psycopg
 
 from ledger import Event, Ledger
-from ledger.drafts import prepare
 from ledger.drivers.run import drive
 from ledger.events import Tail
 from ledger.format import chain
 from ledger.privileges import grant
 from ledger.relay import open_epoch, standings
-from ledger.rows import insert_params
-from ledger.store import SQL, create_ledger
+from ledger.store.copy_rows import insert_params
+from ledger.store.drafts import prepare
+from ledger.store.ledgers import SQL, create_ledger
 from ledger.stream import StreamId
 from tests.simulation.notes import Notes, lines
 from tests.simulation.violation import Violation

@@ -15,15 +15,15 @@ from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
-from ledger import store
 from ledger.effects import Pipeline, Plan, Query, Refused
 from ledger.errors import ChainBroken, ProofRefused, SigningRefused, UsageError
 from ledger.events import GENESIS, Tail
 from ledger.format.findings import Findings, Link
-from ledger.quarantine import passed
-from ledger.scan import Leaf, check_range, source_of
 from ledger.statements import sql
-from ledger.store import BEGIN, FAR, LedgerRef
+from ledger.store import ledgers
+from ledger.store.ledgers import BEGIN, FAR, LedgerRef
+from ledger.store.quarantine import passed
+from ledger.store.stored_rows import Leaf, check_range, source_of
 from ledger.tlog import merkle, tiles
 from ledger.tlog.merkle import EMPTY_ROOT, HASH_SIZE, Node, leaf_hash
 from ledger.tlog.note import parse_note, parse_signatures
@@ -71,7 +71,7 @@ def extend(
     """
     yield Pipeline((BEGIN, Query(SQL["search_path"])))
     yield Query(SQL["lock"], (ledger.ledger_id,))
-    tail = yield from store.tail_of(ledger)
+    tail = yield from ledgers.tail_of(ledger)
     stored = yield from size(ledger)
     yield from _check_entries(ledger, tail, stored, trusted)
     base = max((head for head in trusted if head.hash is not None and head.size <= stored), default=NOTHING)
@@ -96,7 +96,7 @@ def _check_entries(ledger: LedgerRef, tail: Tail, stored: int, trusted: Sequence
         )
     for head in trusted:
         if head.size and head.hash is not None:
-            rows = yield Query(store.SQL["hash_at"], (ledger.ledger_id, head.size))
+            rows = yield Query(ledgers.SQL["hash_at"], (ledger.ledger_id, head.size))
             if not rows or rows[0][0] != head.hash:
                 stands_for_it = yield from passed(ledger, head.size, tail.recorded_at)
                 if stands_for_it is not None and stands_for_it.hash == head.hash:
@@ -298,7 +298,7 @@ def stands(ledger: LedgerRef, sizes: Sequence[int]) -> Plan[Any]:
     return found
 
 
-def all_kept(ledger: LedgerRef, after: int = -1, limit: int = store.PAGE) -> Plan[list[Kept]]:
+def all_kept(ledger: LedgerRef, after: int = -1, limit: int = ledgers.PAGE) -> Plan[list[Kept]]:
     """Up to `limit` checkpoints of sizes above `after`, in order."""
     rows = yield Query(SQL["all_kept"], (ledger.ledger_id, after, limit))
     return [_kept(row) for row in rows]

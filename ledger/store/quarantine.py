@@ -27,7 +27,7 @@ from ledger.format.quarantine_record import Mark, digests, flaws, mark_of
 from ledger.format.rules import ERASED_TYPE, QUARANTINED
 from ledger.format.stored_row import Record
 from ledger.statements import sql
-from ledger.store import LedgerRef
+from ledger.store.ledgers import LedgerRef
 
 SQL = sql(__file__)
 VIEW = "ledger.entries"

@@ -14,8 +14,8 @@ from typing import NamedTuple
 from ledger.drivers.pools import Servers
 from ledger.effects import Plan, Query
 from ledger.errors import LedgerError
-from ledger.quarantine import SQL
-from ledger.store import LedgerRef
+from ledger.store.ledgers import LedgerRef
+from ledger.store.quarantine import SQL
 from ledger.telemetry import COUNTERS, FAILURES
 
 log = logging.getLogger(__name__)

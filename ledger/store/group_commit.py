@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Any, TypeAlias
 
-from ledger.appender import NEARLY, Appender, Condition
 from ledger.drivers.pools import AsyncServers, Servers
 from ledger.effects import Plan
-from ledger.erasure import record_own
 from ledger.errors import ConnectionLost, LedgerError, OutcomeUnknown, TailBusy, Unavailable
 from ledger.format.canonical import Draft
-from ledger.repeats import Outcome
+from ledger.store.appender import NEARLY, Appender, Condition
+from ledger.store.idempotency import Outcome
+from ledger.store.own_actions import record_own
 from ledger.telemetry import span
 
 MAX_TURN = 1000
@@ -174,7 +174,7 @@ class Writer:
         return self._take_turn(self._turns.batch(drafts))
 
     def write_own(self, draft: Draft) -> Outcome:
-        """Records one of the ledger's own entries: see erasure.py."""
+        """Records one of the ledger's own entries: see own_actions.py."""
         [outcome] = self._take_turn(self._turns.own(draft))
         return outcome
 

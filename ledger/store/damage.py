@@ -1,6 +1,6 @@
 """What Postgres stores and cannot read, or does not show: damaged files, and indexes that lack rows. Plans.
 
-In the transaction that scan.sql's `begin` opens.
+In the transaction that stored_rows.sql's `begin` opens.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
-from ledger.damage import first_line, guarded
 from ledger.effects import Plan, Query, Refused, Row, Stored
 from ledger.format.canonical import body_bytes, digest, envelope_from, timestamp_from, uuid_text
 from ledger.format.findings import BEGINNING, OWN_ERASED, Finding, Findings, Link, Walk, body_missing, erased_mismatched
@@ -18,9 +17,10 @@ from ledger.format.own_entries import OwnEntry
 from ledger.format.quarantine_record import Mark, digests, flaws, leaf_of
 from ledger.format.rules import ERASED, ERASED_TYPE, broken, is_own, surely_kept
 from ledger.format.stored_row import Record
-from ledger.quarantine import marks
 from ledger.statements import sql
-from ledger.store import FAR, LedgerRef
+from ledger.store.damage import first_line, guarded
+from ledger.store.ledgers import FAR, LedgerRef
+from ledger.store.quarantine import marks
 
 SQL = sql(__file__)
 TABLE = "ledger.audit_logs"

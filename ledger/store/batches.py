@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
-from ledger.drafts import prepare
 from ledger.drivers import forks
 from ledger.errors import InvalidEvent, LedgerError
 from ledger.events import Appended, Event, Receipt
 from ledger.format.canonical import Draft
 from ledger.format.chain import Link
-from ledger.repeats import Outcome, Repeat
+from ledger.store.drafts import prepare
+from ledger.store.idempotency import Outcome, Repeat
 
 BATCH = 10_000
 BATCH_BYTES = 8 * 1024 * 1024

@@ -15,9 +15,9 @@ from ledger.drivers.liveness import AnsweringConnection
 from ledger.drivers.run import drive
 from ledger.effects import Pipeline, Plan, Query, Refused, Rollback
 from ledger.errors import ConnectionLost, LedgerError, Unavailable
-from ledger.silence import end_silent_sessions
 from ledger.statements import sql
-from ledger.store import BEGIN, LOCK_TIMEOUT
+from ledger.store.ledgers import BEGIN, LOCK_TIMEOUT
+from ledger.store.stuck_sessions import end_silent_sessions
 
 SQL = sql(__file__)
 ALIVE = 1.0

@@ -12,7 +12,7 @@ from ledger.format.chain import Link
 
 
 def insert_params(ledger_id: int, link: Link) -> tuple[Any, ...]:
-    """The parameters of store.sql's `insert`, in its order."""
+    """The parameters of ledgers.sql's `insert`, in its order."""
     draft = link.draft
     event = draft.event
     return (
@@ -55,7 +55,7 @@ _CHUNK = 32 * 1024
 
 
 def copy_data(ledger_id: int, links: Iterable[Link]) -> Iterator[bytes]:
-    """The data of store.sql's `copy`, piece by piece, made while it is asked for."""
+    """The data of ledgers.sql's `copy`, piece by piece, made while it is asked for."""
     parts = [_SIGNATURE]
     size = 0
     for link in links:

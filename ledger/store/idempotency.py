@@ -31,7 +31,7 @@ Outcome: TypeAlias = Link | Repeat | IdempotencyConflict
 
 
 class Recorded(NamedTuple):
-    """What an appender may know of a recorded entry: a row of store.sql's `recorded`."""
+    """What an appender may know of a recorded entry: a row of ledgers.sql's `recorded`."""
 
     position: int
     id: UUID
@@ -72,7 +72,7 @@ def difference(draft: Draft, recorded: Recorded) -> str | None:
 
 
 def bodies(drafts: list[Draft]) -> tuple[list[Any], ...]:
-    """The arrays of ids and texts that store.sql's `first_difference` takes."""
+    """The arrays of ids and texts that ledgers.sql's `first_difference` takes."""
     texts = ([None if (text := getattr(draft, name)) is None else text.decode() for draft in drafts] for name in _TEXTS)
     return ([draft.id for draft in drafts], *texts)
 

@@ -21,7 +21,6 @@ from typing import Any
 
 import msgspec
 
-from ledger.appender import Appender
 from ledger.effects import Pipeline, Plan, Query, Refused, Rollback
 from ledger.errors import (
     ErasureRefused,
@@ -49,9 +48,10 @@ from ledger.format.rules import (
     TREE_REBUILT,
     TREE_TYPE,
 )
-from ledger.repeats import Outcome, Repeat
 from ledger.statements import sql
-from ledger.store import BEGIN, LOCK_TIMEOUT, LedgerRef
+from ledger.store.appender import Appender
+from ledger.store.idempotency import Outcome, Repeat
+from ledger.store.ledgers import BEGIN, LOCK_TIMEOUT, LedgerRef
 
 SQL = sql(__file__)
 _NAME = re.compile(r"[a-z][a-z0-9_]*").fullmatch

@@ -15,10 +15,10 @@ from ledger.events import Entry, Event, Tail, Unchanged
 from ledger.format import chain
 from ledger.format.canonical import Draft
 from ledger.format.chain import Link
-from ledger.repeats import Outcome, Recorded, Repeat, bodies, difference, resolved, sift
-from ledger.rows import copy_data, insert_params, row_params
-from ledger.silence import end_silent_sessions
-from ledger.store import BEGIN, COMMIT, LOCK_TIMEOUT, SQL, LedgerRef, only
+from ledger.store.copy_rows import copy_data, insert_params, row_params
+from ledger.store.idempotency import Outcome, Recorded, Repeat, bodies, difference, resolved, sift
+from ledger.store.ledgers import BEGIN, COMMIT, LOCK_TIMEOUT, SQL, LedgerRef, only
+from ledger.store.stuck_sessions import end_silent_sessions
 
 Condition: TypeAlias = int | Unchanged
 
