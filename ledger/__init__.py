@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from ledger.async_client import AsyncLedger
     from ledger.checkpointing import Checkpointed
     from ledger.client import Ledger
-    from ledger.delivery import AsyncDelivery, Delivery
     from ledger.drivers.connections import create_async_redis_connection, create_redis_connection
     from ledger.effects import Plan, Query
     from ledger.errors import (
@@ -49,19 +48,20 @@ if TYPE_CHECKING:
     from ledger.events import Appended, Entry, Event, Receipt, Tail, Unchanged
     from ledger.format.decode import Envelope
     from ledger.format.findings import Finding, Report
-    from ledger.groups import Group
-    from ledger.parked import DeadLetter
     from ledger.projection import Projection, Writes, read_views
     from ledger.proof import Consistency, Proof, Proven, check_consistency_proof, check_proof
     from ledger.signing import Key
     from ledger.store.ledgers import LedgerRef
+    from ledger.stream.dead_letters import DeadLetter
+    from ledger.stream.delivery import AsyncDelivery, Delivery
+    from ledger.stream.groups import Group
     from ledger.tlog.checkpoint import Checkpoint
     from ledger.tlog.note import Verifier
     from ledger.tlog.witness_client import Witnesses
 
 _HOMES = {
     "Appended": "ledger.events",
-    "AsyncDelivery": "ledger.delivery",
+    "AsyncDelivery": "ledger.stream.delivery",
     "AsyncLedger": "ledger.async_client",
     "BodyUnreadable": "ledger.errors",
     "ChainBroken": "ledger.errors",
@@ -70,15 +70,15 @@ _HOMES = {
     "ConditionFailed": "ledger.errors",
     "Consistency": "ledger.proof",
     "CosignaturesMissing": "ledger.errors",
-    "DeadLetter": "ledger.parked",
-    "Delivery": "ledger.delivery",
+    "DeadLetter": "ledger.stream.dead_letters",
+    "Delivery": "ledger.stream.delivery",
     "Entry": "ledger.events",
     "Envelope": "ledger.format.decode",
     "ErasureRefused": "ledger.errors",
     "Event": "ledger.events",
     "EvidenceRefused": "ledger.errors",
     "Finding": "ledger.format.findings",
-    "Group": "ledger.groups",
+    "Group": "ledger.stream.groups",
     "HoldRefused": "ledger.errors",
     "IdempotencyConflict": "ledger.errors",
     "IntegrityError": "ledger.errors",

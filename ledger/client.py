@@ -11,9 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
-from ledger import groups, parked, proving
-from ledger.consumer import POLL, Streams, followed, reader_after
-from ledger.delivery import Delivery
+from ledger import proving
 from ledger.drivers import forks
 from ledger.drivers.callers import drive_within
 from ledger.drivers.cursors import Connection
@@ -22,9 +20,7 @@ from ledger.effects import Plan
 from ledger.events import Appended, Entry, Event, Receipt, Tail
 from ledger.evidence import Trust, numbered
 from ledger.format.findings import Report
-from ledger.groups import Group
 from ledger.opening import open_ledger, open_settings
-from ledger.parked import DeadLetter
 from ledger.projection import reached
 from ledger.proof import Consistency, Proof
 from ledger.settings import Settings
@@ -35,9 +31,15 @@ from ledger.store.drafts import prepare
 from ledger.store.group_commit import Writer
 from ledger.store.ledgers import LedgerRef
 from ledger.store.own_actions import erasing, holding, mismatch, rebuilding_tree, releasing, skipping
-from ledger.subscription import BATCH, Subscription
+from ledger.stream import dead_letters as parked
+from ledger.stream import groups
+from ledger.stream.consumer_group import BATCH, Subscription
+from ledger.stream.dead_letters import DeadLetter
+from ledger.stream.delivery import Delivery
+from ledger.stream.groups import Group
+from ledger.stream.reader import POLL, Streams, followed, reader_after
+from ledger.stream.waiting import Patience, Quiet
 from ledger.verify import verify
-from ledger.waiting import Patience, Quiet
 
 if TYPE_CHECKING:  # they bring cryptography, which takes long to load
     from ledger.checkpointing import Checkpointed

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from ledger import protections, stream
+from ledger import protections
 from ledger.drivers.pools import Servers
 from ledger.drivers.run import Redis
 from ledger.effects import Command, Plan, Query, Refused, Row, SqlScript, Wait
@@ -36,7 +36,8 @@ from ledger.store import quarantine
 from ledger.store.ledgers import SQL as STORE
 from ledger.store.ledgers import LedgerRef, unknown_ledger
 from ledger.store.stored_rows import SQL as SCAN
-from ledger.stream import NOTHING, StreamId, StreamState
+from ledger.stream import wire
+from ledger.stream.wire import NOTHING, StreamId, StreamState
 
 T = TypeVar("T")
 SQL = sql(__file__)
@@ -231,7 +232,7 @@ def _with_streams(
             found = [LedgerState(name) for name in sorted(names or servers.run(_stream_names(), client))]
         for index, ledger in enumerate(found):
             try:
-                states[ledger.name] = servers.run(stream.state(ledger.name), client)
+                states[ledger.name] = servers.run(wire.state(ledger.name), client)
                 found[index] = servers.run(_with_parked(ledger), client)
             except StreamUnusable as error:
                 found[index] = ledger._replace(unusable=str(error))
@@ -250,17 +251,15 @@ def _with_streams(
 def _with_parked(ledger: LedgerState) -> Plan[LedgerState]:
     groups = []
     for group in ledger.subscriptions or ():
-        groups.append(
-            group._replace(parked=(yield Command(("HLEN", stream.group_keys(ledger.name, group.name).parked))))
-        )
+        groups.append(group._replace(parked=(yield Command(("HLEN", wire.group_keys(ledger.name, group.name).parked)))))
     return ledger if ledger.subscriptions is None else ledger._replace(subscriptions=tuple(groups))
 
 
 def _stream_names() -> Plan[set[str]]:
-    prefix, suffix = (part.encode() for part in stream.key("\n").split("\n"))
+    prefix, suffix = (part.encode() for part in wire.key("\n").split("\n"))
     names, cursor = set(), b"0"
     while True:
-        cursor, keys = yield Command(("SCAN", cursor, "MATCH", stream.key("*"), "COUNT", 1000))
+        cursor, keys = yield Command(("SCAN", cursor, "MATCH", wire.key("*"), "COUNT", 1000))
         found = (key.removeprefix(prefix).removesuffix(suffix).decode(errors="replace") for key in keys)
         names |= {name for name in found if LEDGER_NAME.fullmatch(name)}
         if cursor in (b"0", 0):
@@ -281,7 +280,7 @@ def _compared(ledger: LedgerState, state: StreamState) -> Plan[StreamPlace]:
     diverged: bool | None = state.last != NOTHING and state.last > StreamId(epoch, end)
     if state.newest is not None and state.last.epoch == epoch and not diverged:
         ref = LedgerRef(ledger_id, ledger.name)
-        hash_ = stream.raw_hash(state.newest_hash)
+        hash_ = wire.raw_hash(state.newest_hash)
         chained = yield from _allowed(quarantine.is_chained(ref, state.newest.position, hash_), "hash", [])
         diverged = None if chained is None else not chained
     at = state.last.position if state.last.epoch == epoch else 0

@@ -10,17 +10,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ledger.applying import advance, advance_exactly
-from ledger.consumer import NO_STREAMS, Reader, Streams, next_entries, set_back
 from ledger.drivers.pools import Servers
 from ledger.drivers.run import Redis
 from ledger.errors import ChainBroken, LedgerError, ProjectionFailed, StreamDiverged, Unavailable, UsageError
 from ledger.events import Entry, Seen, Tail
 from ledger.projection import Checkpoint, Projection, check_projection, checkpoints, clear_rebuilds, install
-from ledger.relay import Standing, standings
 from ledger.replay import rebuild
 from ledger.standstill import Standstills
 from ledger.store.ledgers import PAGE, LedgerRef
 from ledger.store.stops import Stops
+from ledger.stream.reader import NO_STREAMS, Reader, Streams, next_entries, set_back
+from ledger.stream.relay import Standing, standings
 from ledger.telemetry import COUNTERS, FAILURES, PROJECTED, span
 
 log = logging.getLogger(__name__)

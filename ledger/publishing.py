@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
 from urllib.parse import unquote, urlsplit
 
-from ledger import stream
 from ledger.effects import Plan
 from ledger.errors import InvalidSetting, LedgerError, NoteRefused, PublishingFailed
 from ledger.files import sync_folder
+from ledger.stream import wire
 from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.http_client import connection_to
 from ledger.tlog.note import parse_note
@@ -107,7 +107,7 @@ class Endpoint:
 
 
 class Redis:
-    """A stream beside the ledger's own, in the same Redis: see stream.py."""
+    """A stream beside the ledger's own, in the same Redis: see stream/wire.py."""
 
     def __init__(self, run: Callable[[Plan[Any]], Any], ledger: str) -> None:
         """run: drives a plan, as `Ledger.run` does."""
@@ -118,7 +118,7 @@ class Redis:
         return REDIS
 
     def publish(self, note: bytes) -> None:
-        self._run(stream.publish_checkpoint(self._ledger, Checkpoint.parse(parse_note(note).text).size, note))
+        self._run(wire.publish_checkpoint(self._ledger, Checkpoint.parse(parse_note(note).text).size, note))
 
 
 class Once:

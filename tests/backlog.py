@@ -17,9 +17,9 @@ from ledger_projections import ActorActivity, Timeline
 from ledger import AsyncLedger, Ledger
 from ledger.drivers.pools import Servers
 from ledger.projector import Projector
-from ledger.relay import Relay
 from ledger.replay import rebuild
 from ledger.settings import Settings
+from ledger.stream.relay import Relay
 
 
 def relay() -> int:

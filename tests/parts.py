@@ -14,9 +14,9 @@ from uuid import UUID, uuid5
 from ledger import Event, Ledger, LedgerError, Receipt, Unavailable
 from ledger.drivers.pools import Servers
 from ledger.projector import Projector
-from ledger.relay import Relay
 from ledger.replay import find_projections
 from ledger.settings import Settings
+from ledger.stream.relay import Relay
 
 NAMESPACE = UUID("5b0f6a58-7d5f-4d7c-9a70-2f3f5d1f5a11")
 

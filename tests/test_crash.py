@@ -13,15 +13,16 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from ledger import Entry, Ledger, Plan, Query, stream
+from ledger import Entry, Ledger, Plan, Query
 from ledger.drivers.connections import create_redis_connection
 from ledger.drivers.pools import Servers
 from ledger.format.canonical import body, envelope
 from ledger.migrate import migrate
 from ledger.projector import Projector
-from ledger.relay import Relay
 from ledger.replay import find_projections, rebuild
 from ledger.settings import Settings
+from ledger.stream import wire
+from ledger.stream.relay import Relay
 from tests.support import OwnServers, checked
 
 ROOT = Path(__file__).parent.parent
@@ -140,7 +141,7 @@ def check_everything(settings: Settings, parts: Parts) -> list[Entry]:
 
 def check_stream(settings: Settings, entries: list[Entry]) -> None:
     with create_redis_connection(str(settings.redis_url)) as client:
-        rows = client.xrange(stream.key("main"))
+        rows = client.xrange(wire.key("main"))
     assert [(id_.decode(), fields) for id_, fields in rows] == [
         (
             f"1-{entry.position}",
@@ -203,7 +204,7 @@ def test_a_relay_and_a_projector_beside_a_backup_of_the_database(
 ) -> None:
     """A stream that is ahead of its database is never continued, and says what to do."""
     from ledger.errors import StreamDiverged
-    from ledger.relay import open_epoch
+    from ledger.stream.relay import open_epoch
 
     with Ledger.open(database_url=settings.database_url, redis_url=settings.redis_url) as ledger:
         servers = Servers(settings)
@@ -244,7 +245,7 @@ def test_a_relay_and_a_projector_beside_a_backup_of_the_database(
         Relay(servers).publish()
         Relay(servers).tend()
         with create_redis_connection(str(settings.redis_url)) as client:
-            ids = [id_.decode() for id_, _ in client.xrange(stream.key("main"))]
+            ids = [id_.decode() for id_, _ in client.xrange(wire.key("main"))]
         assert ids == [f"2-{position}" for position in range(1, 8)]
         assert [entry.position for entry in ledger.follow(after=0, idle=0.2)] == list(range(1, 8))
         projector.close()

@@ -16,20 +16,21 @@ import psycopg
 import pytest
 from ledger_projections import ResourceState, Timeline, history, search, state
 
-from ledger import AsyncLedger, Entry, Event, Ledger, Projection, Writes, stream
+from ledger import AsyncLedger, Entry, Event, Ledger, Projection, Writes
 from ledger.bundle import verify_bundle
 from ledger.drivers.connections import create_redis_connection
 from ledger.drivers.pools import Servers
 from ledger.export import export
 from ledger.format.canonical import body
 from ledger.migrate import migrate
-from ledger.relay import Relay, open_epoch
 from ledger.replay import rebuild
 from ledger.settings import Settings
+from ledger.stream import wire
+from ledger.stream.relay import Relay, open_epoch
 from tests.support import OwnServers, checked, event, events
 from tests.views import BUILT_IN, project, projector, rows, some_events
 
-KEY = stream.key("main")
+KEY = wire.key("main")
 
 
 @pytest.fixture
@@ -79,10 +80,10 @@ def test_a_body_read_before_the_erasure_and_published_after_it(ledger: Ledger, r
     """A relay that was slow: its batch still has the body. The erasure comes later in the stream and takes it away."""
     ledger.append_many(events(3))
     [first, second, third] = [
-        stream.Wire(entry.position, b"{}", body(entry) or b"", entry.hash.hex()) for entry in ledger.read()
+        wire.Wire(entry.position, b"{}", body(entry) or b"", entry.hash.hex()) for entry in ledger.read()
     ]
     ledger.erase(2, "user:dpo", "asked for")
-    ledger.run(stream.publish("main", stream.NOTHING, 1, [first, second, third]))
+    ledger.run(wire.publish("main", wire.NOTHING, 1, [first, second, third]))
     assert published(ledger)[2] == second.body
     relay.publish()
     assert sorted(published(ledger)) == [1, 3, 4]
@@ -92,8 +93,8 @@ def test_what_claims_to_erase_and_does_not(ledger: Ledger) -> None:
     """Only an earlier entry, and only one whose action is an erasure, whatever a resource is called."""
     with redis(ledger) as client:
         client.delete(KEY)
-    wires = [stream.Wire(n, b"{}", b"body", "00", erases) for n, erases in ((1, ""), (2, ""), (3, "9"), (4, "1"))]
-    ledger.run(stream.publish("main", stream.NOTHING, 1, wires))
+    wires = [wire.Wire(n, b"{}", b"body", "00", erases) for n, erases in ((1, ""), (2, ""), (3, "9"), (4, "1"))]
+    ledger.run(wire.publish("main", wire.NOTHING, 1, wires))
     assert sorted(published(ledger)) == [2, 3, 4]
 
 

@@ -19,9 +19,9 @@ from psycopg import sql
 
 from ledger import Ledger
 from ledger.drivers.pools import Servers
-from ledger.relay import Relay
 from ledger.settings import Settings
 from ledger.signing import create_key
+from ledger.stream.relay import Relay
 from tests.api import AsyncApi, SyncApi
 from tests.crashing.appending import Append, AppendIf, AppendMany, OwnEntries
 from tests.crashing.effects import Fault, How, Seen, When

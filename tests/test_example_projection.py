@@ -17,8 +17,8 @@ from examples.failed_logins import FailedLogins
 from examples.subscriber import run
 from ledger import Event, Ledger
 from ledger.drivers.pools import Servers
-from ledger.relay import Relay
 from ledger.replay import find_projections, rebuild
+from ledger.stream.relay import Relay
 from tests.views import START, project, rows
 
 ROOT = Path(__file__).parent.parent

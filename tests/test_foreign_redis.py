@@ -12,16 +12,17 @@ from dataclasses import replace
 import pytest
 from ledger_projections import Timeline
 
-from ledger import Ledger, create_redis_connection, stream
+from ledger import Ledger, create_redis_connection
 from ledger.drivers.pools import Servers
 from ledger.errors import Unavailable
 from ledger.projector import Projector
-from ledger.relay import Relay
 from ledger.store.ledgers import create_ledger
+from ledger.stream import wire
+from ledger.stream.relay import Relay
 from tests.support import event, events, eventually
 from tests.test_cli_main import cli_of
 
-KEY = stream.key("main")
+KEY = wire.key("main")
 Spoil = Callable[["object"], object]
 
 ENDS: dict[str, list[tuple[object, ...]]] = {
@@ -129,7 +130,7 @@ def test_a_foreign_key_holds_up_its_ledger_alone(ledger: Ledger, how: str, caplo
     try:
         second.append_many(events(5))
         ledger.append_many(events(4))
-        eventually(lambda: servers.run(stream.state("second")).last.position == 5)
+        eventually(lambda: servers.run(wire.state("second")).last.position == 5)
         ledger.wait_for(7, "timeline", timeout=20)
         second.wait_for(5, "timeline", timeout=20)
         assert [entry.position for entry in ledger.follow(after=0, idle=0.8)] == list(range(1, 8))
@@ -138,10 +139,10 @@ def test_a_foreign_key_holds_up_its_ledger_alone(ledger: Ledger, how: str, caplo
         if "stream" not in how:
             assert "UNUSABLE" in cli_of(ledger).well("status").out
             with pytest.raises(Unavailable, match="WRONGTYPE"):
-                ledger.run(stream.state("main"))
+                ledger.run(wire.state("main"))
             assert cli_of(ledger)("relay", "--once").code == 3
         command(ledger, "DEL", KEY)
-        eventually(lambda: servers.run(stream.state("main")).last.position == 7)
+        eventually(lambda: servers.run(wire.state("main")).last.position == 7)
         assert all(thread.is_alive() for thread in threads)
     finally:
         stop.set()

@@ -22,9 +22,9 @@ import psycopg
 import pytest
 
 from ledger import AsyncLedger, Event, Ledger, UsageError, testing
-from ledger.delivery import Delivery
 from ledger.events import Receipt
-from ledger.relay import Relay
+from ledger.stream.delivery import Delivery
+from ledger.stream.relay import Relay
 from ledger.telemetry import Counters
 from tests.forking import SECONDS, Child, in_child
 from tests.support import checked, event, receipt_of

@@ -22,11 +22,11 @@ from ledger import Ledger
 from ledger.drivers.pools import Servers
 from ledger.migrate import load, migrate
 from ledger.projector import Projector
-from ledger.relay import Relay
 from ledger.replay import find_projections
 from ledger.settings import Settings
 from ledger.signing import create_key, state_beside
 from ledger.store import tree
+from ledger.stream.relay import Relay
 from ledger.tlog.note import parse_note
 from tests.checkpoints import MAIN
 from tests.freezing import COPY, PIPELINE, SIGNING

@@ -11,8 +11,8 @@ import pytest
 from ledger import AsyncLedger, Event, Ledger
 from ledger.drivers.pools import Servers
 from ledger.errors import UsageError
-from ledger.relay import Relay
 from ledger.settings import Settings
+from ledger.stream.relay import Relay
 from tests.api import AsyncApi
 from tests.support import events
 from tests.test_cli_main import cli_of

@@ -14,9 +14,9 @@ from ledger import Ledger
 from ledger.drivers.pools import Servers
 from ledger.drivers.run import drive
 from ledger.errors import UsageError
-from ledger.relay import Relay
 from ledger.signing import create_key, read_key
 from ledger.store.ledgers import create_ledger
+from ledger.stream.relay import Relay
 from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.merkle import leaf_hash
 from ledger.tlog.note import FileSigner, Verifier, parse_note, sign, verified_by

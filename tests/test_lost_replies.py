@@ -9,13 +9,13 @@ from typing import Any, cast
 import pytest
 
 from ledger import Ledger
-from ledger.delivery import Claim
 from ledger.drivers.connections import create_redis_connection
 from ledger.drivers.pools import Servers
 from ledger.effects import Effect, Plan
-from ledger.relay import Relay
-from ledger.stream import key
-from ledger.subscription import Subscription
+from ledger.stream.consumer_group import Subscription
+from ledger.stream.delivery import Claim
+from ledger.stream.relay import Relay
+from ledger.stream.wire import key
 from tests.support import events
 
 CLAIM_AFTER = 0.05

@@ -15,9 +15,9 @@ from ledger import Entry, Event, Ledger, ProjectionFailed
 from ledger import projection as plans
 from ledger.drivers.connections import create_redis_connection
 from ledger.drivers.pools import Servers
-from ledger.relay import Relay
 from ledger.replay import rebuild
 from ledger.settings import Settings
+from ledger.stream.relay import Relay
 from tests.poison import POISON, SECRET, Picky, live_is_a_replay, poisoned, positions, standstill, working
 from tests.support import event, events, eventually
 from tests.test_cli_main import cli_of

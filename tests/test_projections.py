@@ -12,12 +12,12 @@ from ledger_projections import ActorActivity, Timeline
 from ledger import Entry, Event, Ledger, Projection, ProjectionFailed, UnknownProjection, Writes
 from ledger import projection as plans
 from ledger.applying import advance
-from ledger.consumer import BEGINNING
 from ledger.drivers.pools import Servers
 from ledger.errors import ChainBroken
 from ledger.format.chain import check_continues
-from ledger.relay import Relay
 from ledger.replay import rebuild
+from ledger.stream.reader import BEGINNING
+from ledger.stream.relay import Relay
 from tests.support import race
 from tests.views import BUILT_IN, cut, leftovers, project, projector, rows, some_events
 

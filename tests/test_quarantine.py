@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from ledger_projections import Timeline
 
-from ledger import AsyncLedger, ChainBroken, ErasureRefused, Event, Ledger, QuarantineRefused, stream, verify
+from ledger import AsyncLedger, ChainBroken, ErasureRefused, Event, Ledger, QuarantineRefused, verify
 from ledger.bundle import verify_bundle
 from ledger.checkpointing import Checkpointer
 from ledger.cli.metrics import _of_ledger
@@ -29,7 +29,6 @@ from ledger.format.findings import Report
 from ledger.format.quarantine_record import digests
 from ledger.format.rules import QUARANTINED
 from ledger.overview import look
-from ledger.relay import Relay
 from ledger.replay import rebuild
 from ledger.signing import create_key
 from ledger.store.copy_rows import insert_params
@@ -38,6 +37,8 @@ from ledger.store.ledgers import SQL, create_ledger
 from ledger.store.own_actions import erasing
 from ledger.store.quarantine import _stands
 from ledger.store.tree import newest_kept
+from ledger.stream import wire as stream
+from ledger.stream.relay import Relay
 from tests.checkpoints import Superuser
 from tests.roles import Logins
 from tests.support import event, events, eventually

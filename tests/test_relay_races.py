@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ledger import Ledger
 from ledger.drivers.pools import Servers
-from ledger.relay import Relay, open_epoch, standings, where_to_go_on
+from ledger.stream.relay import Relay, open_epoch, standings, where_to_go_on
 from tests.support import events
 
 

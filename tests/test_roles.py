@@ -16,12 +16,12 @@ from ledger.drivers.run import drive
 from ledger.errors import ConditionFailed, IdempotencyConflict, UnknownLedger, UsageError
 from ledger.migrate import migrate
 from ledger.projector import Projector
-from ledger.relay import Relay, open_epoch
 from ledger.replay import find_projections, rebuild
 from ledger.settings import Settings
 from ledger.store.ledgers import SQL as READ
 from ledger.store.ledgers import create_ledger
 from ledger.store.stored_rows import SQL as VERIFY
+from ledger.stream.relay import Relay, open_epoch
 from tests.checkpoints import TRIGGERS
 from tests.roles import Logins, user_of
 from tests.support import checked, event, events, numbers

@@ -17,17 +17,18 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from ledger import Ledger, create_redis_connection, stream, testing
-from ledger.consumer import Streams, next_entries, reader_after
+from ledger import Ledger, create_redis_connection, testing
 from ledger.drivers.pools import Servers
 from ledger.effects import Effect, Plan, Wait
 from ledger.errors import StreamDiverged
-from ledger.relay import Relay, open_epoch
+from ledger.stream import wire
+from ledger.stream.reader import Streams, next_entries, reader_after
+from ledger.stream.relay import Relay, open_epoch
 from tests.support import checked, event, events, eventually, handed_out, numbers, receipt_of
 from tests.test_cli_main import cli_of
 from tests.views import project, projector, rows, some_events
 
-KEY = stream.key("main")
+KEY = wire.key("main")
 
 
 class Backup:

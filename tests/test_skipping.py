@@ -14,7 +14,6 @@ from ledger_projections import Timeline
 from ledger import Entry, InvalidEvent, Ledger, Plan, ProjectionFailed, SkipRefused, TailBusy, trouble
 from ledger import projection as plans
 from ledger.applying import advance_exactly
-from ledger.consumer import BEGINNING
 from ledger.drivers.pools import Servers
 from ledger.drivers.run import drive
 from ledger.projector import Projector
@@ -23,6 +22,7 @@ from ledger.store.appender import Appender
 from ledger.store.drafts import prepare
 from ledger.store.ledgers import read
 from ledger.store.own_actions import record_own, retrying
+from ledger.stream.reader import BEGINNING
 from tests.api import Api
 from tests.poison import POISON, Picky, live_is_a_replay, poisoned, positions, retry, standstill, working
 from tests.support import checked, event, events, eventually

@@ -18,8 +18,8 @@ import pytest
 from ledger import Ledger, TailBusy, create_redis_connection
 from ledger.drivers.pools import Servers
 from ledger.migrate import migrate
-from ledger.relay import Relay
 from ledger.settings import Settings
+from ledger.stream.relay import Relay
 from ledger.testing import other_database
 from tests.support import OwnServers, event, events
 from tests.test_cli_main import Cli, cli_of

@@ -13,8 +13,8 @@ import pytest
 
 from ledger import Event, Ledger
 from ledger.drivers.pools import Servers
-from ledger.relay import Relay
 from ledger.replay import find_projections
+from ledger.stream.relay import Relay
 from tests.test_cli_main import AUDITLEDGER, cli_of, run
 from tests.views import project
 

@@ -21,7 +21,7 @@ from ledger.drivers.connections import create_redis_connection
 from ledger.migrate import load
 from ledger.signing import create_key, read_key, state_beside
 from ledger.store import tree
-from ledger.stream import key as stream_key
+from ledger.stream.wire import key as stream_key
 from ledger.tlog.merkle import check_consistency
 from tests.checkpoints import MAIN
 from tests.support import checked, event, events

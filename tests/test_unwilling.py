@@ -12,8 +12,8 @@ from ledger import Event, Ledger, create_redis_connection
 from ledger.drivers.pools import Servers
 from ledger.errors import Unavailable
 from ledger.migrate import migrate
-from ledger.relay import Relay
 from ledger.settings import Settings
+from ledger.stream.relay import Relay
 from tests.support import OwnServers, events
 from tests.test_cli_main import Cli
 

@@ -15,8 +15,8 @@ from bench.servers import database_url
 from ledger import Ledger
 from ledger.drivers.pools import Servers
 from ledger.projector import Projector
-from ledger.relay import Relay
 from ledger.replay import find_projections, rebuild
+from ledger.stream.relay import Relay
 
 COPY = "COPY of the finished rows"
 BUILT_IN = ["timeline", "resource_state", "resource_history", "actor_activity"]

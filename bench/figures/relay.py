@@ -10,8 +10,8 @@ from bench import check, entries, limits
 from bench.measure import OURS, Bench, at_least
 from ledger import Ledger, create_redis_connection
 from ledger.drivers.pools import Servers
-from ledger.relay import Relay
-from ledger.stream import key
+from ledger.stream.relay import Relay
+from ledger.stream.wire import key
 
 XADD = "raw pipelined XADD"
 

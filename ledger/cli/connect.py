@@ -15,8 +15,8 @@ from ledger.client import Ledger
 from ledger.drivers.pools import Servers
 from ledger.effects import Command, Plan
 from ledger.errors import InvalidSetting
-from ledger.relay import standings
 from ledger.settings import Settings
+from ledger.stream.relay import standings
 
 
 def settings_of(shared: Shared, *, redis: bool = False, migrated: bool = True) -> Settings:

@@ -35,9 +35,9 @@ from ledger.errors import LedgerError, RecordRefused
 from ledger.events import Entry, Event, Receipt
 from ledger.format.findings import Report
 from ledger.projector import Projector
-from ledger.relay import Relay
 from ledger.replay import find_projections
 from ledger.settings import Settings
+from ledger.stream.relay import Relay
 
 INVOICE = "inv_1007"
 """The one that the story is about; its amount as it was typed, as it should be, and as somebody would like it."""

@@ -22,8 +22,8 @@ from ledger.errors import UsageError
 from ledger.events import Entry
 from ledger.files import open_private
 from ledger.format.rules import ERASED, ERASED_TYPE, HOLD_PLACED, HOLD_RELEASED
-from ledger.salvage import Lost, entries_of, lost
 from ledger.store.ledgers import LedgerRef, find_ledger
+from ledger.stream.salvage import Lost, entries_of, lost
 
 _POSITION = re.compile(r"[1-9][0-9]{0,18}").fullmatch
 _OWN = {ERASED: "erase", HOLD_PLACED: "hold", HOLD_RELEASED: "release"}

@@ -15,7 +15,6 @@ from typing import Any
 
 import click
 
-from ledger import stream
 from ledger.cli import streams
 from ledger.cli.app import INTERRUPTED, OK, Command
 from ledger.cli.connect import ready
@@ -30,8 +29,9 @@ from ledger.drivers.pools import Servers
 from ledger.errors import IntegrityError, LedgerError
 from ledger.projection import Projection, checkpoints
 from ledger.projector import Projector
-from ledger.relay import Relay, Standing, open_epoch, standings
 from ledger.replay import find_projections, rebuild
+from ledger.stream import wire
+from ledger.stream.relay import Relay, Standing, open_epoch, standings
 
 GRACE = 2.0
 """Seconds that the batch in hand is given after a stop was asked for; a server that hangs must not hold us up."""
@@ -239,7 +239,7 @@ def _raise_first(errors: Sequence[LedgerError]) -> None:
 def _publish(shared: Shared, servers: Servers, relay: Relay) -> int:
     to_do = 0
     for standing in servers.run(standings(shared.names())):
-        last = servers.run(stream.state(standing.ledger.name)).last
+        last = servers.run(wire.state(standing.ledger.name)).last
         to_do += standing.position - (last.position if last.epoch == standing.epoch else 0)
     with counting("Publishing", to_do) as step:
         return relay.publish(step)

@@ -12,8 +12,8 @@ from uuid import UUID, uuid5
 import psycopg
 
 from ledger import Entry, Event, Ledger, Receipt, Unavailable
-from ledger.relay import Relay
 from ledger.settings import Settings
+from ledger.stream.relay import Relay
 from tests.api import AsyncApi, SyncApi
 from tests.support import checked, receipt_of
 

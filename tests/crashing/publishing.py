@@ -8,14 +8,15 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ledger import Entry, Ledger, relay, stream, subscription
+from ledger import Entry, Ledger
 from ledger.drivers.connections import create_redis_connection
 from ledger.drivers.pools import Servers
 from ledger.errors import Unavailable, UsageError
 from ledger.format.canonical import body, envelope
-from ledger.parked import redeliver
-from ledger.relay import Relay, open_epoch
 from ledger.settings import Settings
+from ledger.stream import consumer_group, relay, wire
+from ledger.stream.dead_letters import redeliver
+from ledger.stream.relay import Relay, open_epoch
 from tests.checkpoints import MAIN
 from tests.crashing.jobs import BATCH, Job, Tell, World, again
 from tests.support import checked
@@ -24,7 +25,7 @@ from tests.support import checked
 def check_stream(settings: Settings, entries: Sequence[Entry], epoch: int = 1) -> None:
     """The stream holds every entry as it is; one that was erased without its body, or not at all."""
     with create_redis_connection(settings.redis_url or "") as client:
-        rows = {id_.decode(): fields for id_, fields in client.xrange(stream.key("main"))}
+        rows = {id_.decode(): fields for id_, fields in client.xrange(wire.key("main"))}
     wanted = {
         f"{epoch}-{entry.position}": {
             b"envelope": envelope(entry),
@@ -71,8 +72,8 @@ class HandOutAgain(Job):
         self.parked = world.ledger.append(self.event(0)).position
         world.relay.publish()
         with create_redis_connection(self.settings.redis_url or "") as redis:
-            redis.xgroup_create(stream.key("main"), self.name, "$")
-            redis.hset(stream.group_keys("main", self.name).parked, str(self.parked), "5")
+            redis.xgroup_create(wire.key("main"), self.name, "$")
+            redis.hset(wire.group_keys("main", self.name).parked, str(self.parked), "5")
 
     def run(self, tell: Tell) -> None:
         with closing(Servers(self.settings)) as servers, suppress(UsageError):  # it is not parked any more
@@ -81,14 +82,14 @@ class HandOutAgain(Job):
     def look(self, world: World) -> None:
         """It is parked, or it waits to be handed out, or both."""
         with create_redis_connection(self.settings.redis_url or "") as redis:
-            parked = redis.hlen(stream.group_keys("main", self.name).parked)
-            waiting = redis.xpending(stream.key("main"), self.name)["pending"]
+            parked = redis.hlen(wire.group_keys("main", self.name).parked)
+            waiting = redis.xpending(wire.key("main"), self.name)["pending"]
         assert (parked, waiting) in ((1, 0), (1, 1), (0, 1))
 
     def check(self, world: World, told: Sequence[tuple[Any, ...]]) -> None:
         with create_redis_connection(self.settings.redis_url or "") as redis:
-            assert redis.hlen(stream.group_keys("main", self.name).parked) == 0
-            assert redis.xpending(stream.key("main"), self.name)["pending"] == 1
+            assert redis.hlen(wire.group_keys("main", self.name).parked) == 0
+            assert redis.xpending(wire.key("main"), self.name)["pending"] == 1
 
 
 class NewEpoch(Job):
@@ -130,7 +131,7 @@ class Subscribe(Job):
 
     def run(self, tell: Tell) -> None:
         """Whoever comes after another one does not wait for long until it takes over what that left behind."""
-        subscription.SAVE_EVERY, subscription.AWAY = 0.0, 0.01
+        consumer_group.SAVE_EVERY, consumer_group.AWAY = 0.0, 0.01
         end = time.monotonic() + 30
         with Ledger(self.settings) as ledger:
             while (group := self._group()) is None or (group["pending"], group["last-delivered-id"]) != (0, self._last):
@@ -150,7 +151,7 @@ class Subscribe(Job):
 
     def _group(self) -> dict[str, Any] | None:
         with create_redis_connection(self.settings.redis_url or "") as redis:
-            groups = {each["name"]: each for each in redis.xinfo_groups(stream.key("main"))}
+            groups = {each["name"]: each for each in redis.xinfo_groups(wire.key("main"))}
         return groups.get(self.name.encode())
 
     @property

@@ -17,7 +17,7 @@ from ledger.format.chain import check_entry
 from ledger.format.decode import parse_envelope
 from ledger.literals import without_literals
 from ledger.proof import Consistency, Proof, check_consistency_proof, check_proof
-from ledger.stream import parse
+from ledger.stream.wire import parse
 from ledger.tlog.checkpoint import Checkpoint, cosigned_by, open_checkpoint
 from ledger.tlog.cosigner import new_cosigner, parse_cosigner
 from ledger.tlog.merkle import check_consistency, check_inclusion, leaf_hash

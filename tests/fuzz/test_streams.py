@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from ledger import AsyncLedger, Entry, Ledger, testing
 from ledger.drivers.connections import create_redis_connection
 from ledger.format import canonical
-from ledger.stream import key, parse
+from ledger.stream.wire import key, parse
 from tests.fuzz import seeds
 from tests.fuzz.json_texts import DEEP, strained
 from tests.fuzz.mutations import mutated

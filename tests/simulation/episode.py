@@ -12,10 +12,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ledger import Ledger, stream
+from ledger import Ledger
 from ledger.projection import checkpoints
-from ledger.relay import standings
 from ledger.replay import find_projections
+from ledger.stream import wire
+from ledger.stream.relay import standings
 from tests.simulation import hostile
 from tests.simulation.check import whole_ledger
 from tests.simulation.deployment import Key, crew, others, prepare, writers
@@ -172,7 +173,7 @@ def _catch_up(stage: Stage) -> None:
 def _behind(stage: Stage, ledger: Ledger, tail: int) -> list[str]:
     behind = []
     with stage.world.redis() as client:
-        info = client.xinfo_stream(stream.key("main")) if client.exists(stream.key("main")) else {}
+        info = client.xinfo_stream(wire.key("main")) if client.exists(wire.key("main")) else {}
     last = info.get("last-generated-id", b"0-0").decode()
     if not last.endswith(f"-{tail}"):
         behind.append(f"stream at {last}")

@@ -20,8 +20,8 @@ from typing import TypeAlias
 import psycopg
 import redis
 
-from ledger import stream
 from ledger.embedded.process import Server
+from ledger.stream import wire
 from tests.proxy import Proxy
 from tests.simulation import hostile
 from tests.simulation.crew import Crew
@@ -188,7 +188,7 @@ def _hogged(stage: Stage) -> int:
 
 def flushall(stage: Stage, chance: random.Random) -> Playing:
     with _while_reachable(), stage.world.redis() as client:
-        lost = client.exists(stream.key("main"))
+        lost = client.exists(wire.key("main"))
         client.flushall()
         stage.forgot()
         stage.hit("redis FLUSHALL", lost)

@@ -19,11 +19,11 @@ from ledger.drivers.run import drive
 from ledger.events import Tail
 from ledger.format import chain
 from ledger.privileges import grant
-from ledger.relay import open_epoch, standings
 from ledger.store.copy_rows import insert_params
 from ledger.store.drafts import prepare
 from ledger.store.ledgers import SQL, create_ledger
-from ledger.stream import StreamId
+from ledger.stream.relay import open_epoch, standings
+from ledger.stream.wire import StreamId
 from tests.simulation.notes import Notes, lines
 from tests.simulation.violation import Violation
 from tests.simulation.world import World

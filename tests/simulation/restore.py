@@ -13,10 +13,10 @@ from ledger import Event, Ledger, Plan, Query
 from ledger.checkpointing import checkpoint
 from ledger.effects import Row
 from ledger.errors import SigningRefused
-from ledger.relay import open_epoch
 from ledger.replay import find_projections, rebuild
-from ledger.stream import NOTHING, StreamId
-from ledger.stream import key as key_of_stream
+from ledger.stream.relay import open_epoch
+from ledger.stream.wire import NOTHING, StreamId
+from ledger.stream.wire import key as key_of_stream
 from tests.simulation import hostile
 from tests.simulation.check import MARK
 from tests.simulation.deployment import Key

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ledger import Entry, Ledger, Plan, Query, stream
+from ledger import Entry, Ledger, Plan, Query
 from ledger.drivers.connections import create_redis_connection
 from ledger.effects import Row
 from ledger.format.canonical import body, envelope
 from ledger.replay import find_projections, rebuild
+from ledger.stream import wire
 from tests.simulation.violation import Violation
 
 VIEWS = ("timeline", "resource_state", "resource_history", "actor_activity")
@@ -18,8 +19,8 @@ def stream_equals_store(ledger: Ledger, entries: Sequence[Entry]) -> Iterator[Vi
     """From its first entry to the ledger's end: each as Postgres has it; missing are erased ones alone."""
     [(epoch,)] = ledger.run(_rows(f"select epoch from ledger.tails where ledger_id = {ledger.ref.ledger_id}"))
     with create_redis_connection(str(ledger.settings.redis_url)) as client:
-        rows = client.xrange(stream.key("main"))
-    ids = [stream.StreamId.parse(id_) for id_, _ in rows]
+        rows = client.xrange(wire.key("main"))
+    ids = [wire.StreamId.parse(id_) for id_, _ in rows]
     if ids != sorted(set(ids)) or any(id_.epoch != epoch for id_ in ids):
         yield Violation("misordered", f"the stream's ids are out of order, or not of epoch {epoch}")
     fields = {id_.position: fields for id_, (_, fields) in zip(ids, rows, strict=True)}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ledger.drivers.pools import Servers
 from ledger.projector import Projector
-from ledger.relay import Relay
 from ledger.replay import find_projections
+from ledger.stream.relay import Relay
 from tests.simulation.life import Life
 
 

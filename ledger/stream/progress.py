@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ledger import stream
 from ledger.effects import Command, Plan, Query, Refused, foreseen
 from ledger.errors import UsageError
-from ledger.groups import beyond, groups_of
 from ledger.store.ledgers import SQL, LedgerRef, tail_of
-from ledger.stream import StreamId
+from ledger.stream import wire
+from ledger.stream.groups import beyond, groups_of
+from ledger.stream.wire import StreamId
 
 
 class Progress:
@@ -18,7 +18,7 @@ class Progress:
 
     def __init__(self, ledger: LedgerRef, group: str, after: int | None) -> None:
         self._ledger = ledger
-        self._key = stream.key(ledger.name)
+        self._key = wire.key(ledger.name)
         self._group = group
         self._after = after
 
@@ -34,7 +34,7 @@ class Progress:
         """In Redis, where Postgres says that it is. Raises UsageError where the stream or the ledger lacks that."""
         position = yield from self.saved()
         # What is left of an epoch that is over says nothing of where this one begins.
-        end = yield from stream.end_of(self._ledger)
+        end = yield from wire.end_of(self._ledger)
         rows = yield Command(("XRANGE", self._key, f"{end.epoch}-0", "+", "COUNT", 1))
         with foreseen("XRANGE"):
             first = StreamId.parse(rows[0][0]).position if rows else 0
@@ -67,10 +67,10 @@ class Progress:
                 first_id = StreamId.parse(first)
                 done = first_id._replace(position=first_id.position - 1)
             else:
-                done = groups[self._group].delivered if self._group in groups else stream.NOTHING
+                done = groups[self._group].delivered if self._group in groups else wire.NOTHING
         newest = yield Command(("XREVRANGE", self._key, str(done), "-", "COUNT", 1))
         with foreseen("XREVRANGE"):
-            entry = stream.parse(newest[0][1]) if newest else None
+            entry = wire.parse(newest[0][1]) if newest else None
         # A hole before what is pending may have been handed out to nobody, if the answer that told of it got lost.
         if entry is not None:
             position = entry.position if pending else done.position
@@ -94,12 +94,12 @@ class Progress:
             return False
         at = known.delivered
         if at.epoch > end.epoch:
-            if (yield from stream.state(self._ledger.name)).last.epoch <= end.epoch:
+            if (yield from wire.state(self._ledger.name)).last.epoch <= end.epoch:
                 yield from self._go_on_after_saved(end.epoch)
             return False
         if at.epoch < end.epoch or at >= end:
             return False
-        state = yield from stream.state(self._ledger.name)
+        state = yield from wire.state(self._ledger.name)
         if state.newest is not None:
             rows = yield Query(SQL["hash_at"], (self._ledger.ledger_id, state.newest.position))
             if state.newest.epoch != end.epoch or not rows or rows[0][0].hex().encode() != state.newest_hash:

@@ -22,17 +22,17 @@ from itertools import pairwise, takewhile
 from operator import itemgetter
 from typing import Any, TypeAlias
 
-from ledger import stream
-from ledger.delivery import Claim
 from ledger.effects import Command, LuaScript, Plan, Query, Refused, Wait, foreseen
 from ledger.errors import ChainBroken, UsageError
 from ledger.events import Entry
-from ledger.groups import check_group, groups_of
-from ledger.progress import Progress
 from ledger.statements import lua
 from ledger.store import quarantine
 from ledger.store.ledgers import SQL, LedgerRef, read
-from ledger.stream import StreamId
+from ledger.stream import wire
+from ledger.stream.delivery import Claim
+from ledger.stream.groups import check_group, groups_of
+from ledger.stream.progress import Progress
+from ledger.stream.wire import StreamId
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Subscription:
     after: where a new group begins; None for the ledger's end. batch_size: entries taken at once. actions: patterns, in
     which `*` stands for any characters; entries of other actions are acknowledged, and not delivered. claim_after: the
     visibility timeout: seconds after which an unacknowledged entry is delivered to another consumer. max_tries: an
-    entry delivered so often without being acknowledged becomes a dead letter (parked.py).
+    entry delivered so often without being acknowledged becomes a dead letter (dead_letters.py).
     Raises UsageError for what no consumer can be.
     """
 
@@ -94,8 +94,8 @@ class Subscription:
         if not claim_after > 0 or max_tries < 1:
             raise UsageError("claim_after is more than 0 seconds, max_tries at least 1")
         self._ledger = ledger
-        self._key = stream.key(ledger.name)
-        self._keys = stream.group_keys(ledger.name, group)
+        self._key = wire.key(ledger.name)
+        self._keys = wire.group_keys(ledger.name, group)
         self._group = group
         self._progress = Progress(ledger, group, after)
         self._consumer = consumer or consumer_name()
@@ -229,7 +229,7 @@ class Subscription:
                 return claims
             self._next_claim = now + min(self._claim_after / 2, LOOK_EVERY)
         # An entry from beyond the stream's end has others behind it, for which nobody needs to wait.
-        block = () if self._is_beyond else ("BLOCK", stream.milliseconds(wait))
+        block = () if self._is_beyond else ("BLOCK", wire.milliseconds(wait))
         read_group = ("XREADGROUP", "GROUP", self._group, self._consumer, "COUNT", self._batch, *block)
         reply = yield Command((*read_group, "STREAMS", self._key, ">"))
         with foreseen("XREADGROUP"):
@@ -248,7 +248,7 @@ class Subscription:
 
     def _beyond_the_stream(self) -> Plan[list[Claim]]:
         """What Postgres has next, where the stream has no more: its end was deleted, or nobody has published it yet."""
-        end = yield from stream.end_of(self._ledger)
+        end = yield from wire.end_of(self._ledger)
         if not (yield from self._progress.is_followed(end)):
             return []
         keys = (self._key, self._keys.lease, self._keys.given)
@@ -290,7 +290,7 @@ class Subscription:
             ]
         if not found:
             return []
-        epoch, end = yield from stream.end_of(self._ledger)
+        epoch, end = yield from wire.end_of(self._ledger)
         kept: list[_Row] = []
         pairs = []
         for id_, fields, tries, before in found:
@@ -333,7 +333,7 @@ class Subscription:
         positions = [stream_id.position for stream_id, _, _ in rows]
         hashes = dict((yield Query(SQL["hashes"], (self._ledger.ledger_id, positions))))
         for stream_id, fields, tries in sorted(rows, key=itemgetter(0)):
-            entry = stream.parse(fields)
+            entry = wire.parse(fields)
             if entry is None or entry.hash != hashes.get(stream_id.position):
                 try:
                     entry = yield from self._stored(stream_id.position)
@@ -362,7 +362,7 @@ class Subscription:
 
         What comes from it on may be the ledger's one day, or stand in the stream of a database that was set back.
         """
-        epoch, end = yield from stream.end_of(self._ledger)
+        epoch, end = yield from wire.end_of(self._ledger)
         known = list(takewhile(lambda row: 1 <= row[0].position <= end, rows))
         others = [str(id_) for id_, _, _ in rows[len(known) :]]
         if not others:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ledger.effects import Plan
 from ledger.events import Entry
-from ledger.stream import StreamId
+from ledger.stream.wire import StreamId
 
 
 class Claim(NamedTuple):

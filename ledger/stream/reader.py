@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ledger import stream
 from ledger.effects import Plan, Query, Refused, Wait
 from ledger.errors import ChainBroken, StreamDiverged
 from ledger.events import GENESIS, Entry, Seen, Tail
 from ledger.format.chain import check_link
 from ledger.store import quarantine
 from ledger.store.ledgers import PAGE, PAGE_BYTES, SQL, LedgerRef, read, size_of
-from ledger.stream import StreamId
+from ledger.stream import wire
+from ledger.stream.wire import StreamId
 
 POLL = 0.02
 """Seconds between looks at Postgres while there is no stream to wait on."""
@@ -71,7 +71,7 @@ NO_STREAMS = Streams(redis=False)
 
 def reader_after(ledger: LedgerRef, position: int) -> Plan[Reader]:
     """A reader that continues after the entry at `position` (0: from the beginning). Raises StreamDiverged."""
-    epoch, end = yield from stream.end_of(ledger)
+    epoch, end = yield from wire.end_of(ledger)
     if position == 0:
         return Reader(ledger, BEGINNING, epoch)
     entries = yield from read(ledger, position - 1, 1, last=position)
@@ -98,7 +98,7 @@ def next_entries(
     has_stream = streams.there
     if has_stream:
         try:
-            streamed = yield from stream.read([(each.ledger.name, each.stream_id) for each in readers], limit, wait)
+            streamed = yield from wire.read([(each.ledger.name, each.stream_id) for each in readers], limit, wait)
         except Refused as refused:
             if not refused.away:
                 raise

@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
-from ledger import stream
 from ledger.drivers.pools import Servers
 from ledger.effects import Command, Plan, Query, Refused
 from ledger.errors import ChainBroken, LedgerError, StreamDiverged, StreamUnusable, Unavailable
@@ -21,7 +20,8 @@ from ledger.store import quarantine
 from ledger.store.ledgers import SQL, LedgerRef, unknown_ledger
 from ledger.store.stops import Stops
 from ledger.store.stored_rows import Source, records
-from ledger.stream import NOTHING, StreamId, Wire
+from ledger.stream import wire
+from ledger.stream.wire import NOTHING, StreamId, Wire
 from ledger.telemetry import COUNTERS, FAILURES, PUBLISHED, span
 
 log = logging.getLogger(__name__)
@@ -161,7 +161,7 @@ class Relay:
                 then = GoOn(wanted, wanted.position + 1, bytes.fromhex(entries[-1].hash))
                 ahead = executor.submit(self._read, standing, then, _like(entries)) if more else None
                 with span("ledger.publish", name=ledger.name, last=wanted.position, entries=len(entries)):
-                    last = self._servers.run(stream.publish(ledger.name, at.last, epoch, entries))
+                    last = self._servers.run(wire.publish(ledger.name, at.last, epoch, entries))
                 if last == wanted:
                     COUNTERS.add(PUBLISHED, ledger.name, count=len(entries))
                     at = then
@@ -207,18 +207,18 @@ def where_to_go_on(standing: Standing, keep: int) -> Plan[GoOn]:
     Behind `standing` where another relay was faster: of what that knows nothing is left to publish.
     """
     ledger = standing.ledger
-    state = yield from stream.state(ledger.name)
+    state = yield from wire.state(ledger.name)
     if state.last == NOTHING or state.last.epoch < standing.epoch:
         return GoOn(state.last, (yield from _floor(standing, keep)))
     if state.last > StreamId(standing.epoch, standing.position):
         # The ledger was asked before the stream: another relay may have published what came in between.
-        end = yield from stream.end_of(ledger)
+        end = yield from wire.end_of(ledger)
         if state.last > end:
             raise _diverged(ledger, f"the stream stands at {state.last}, the ledger at {end}")
         return GoOn(state.last, standing.position + 1)
     known = None
     if state.newest is not None:
-        hash_ = stream.raw_hash(state.newest_hash)
+        hash_ = wire.raw_hash(state.newest_hash)
         if not (yield from quarantine.is_chained(ledger, state.newest.position, hash_)):
             raise _diverged(ledger, f"entry {state.newest.position} of the stream is not the ledger's")
         known = hash_ if state.newest == state.last else None
@@ -237,7 +237,7 @@ def _carry_groups_over(standing: Standing) -> Plan[None]:
     for group, position in (yield Query(SQL["subscriptions"], (ledger.ledger_id,))):
         at = StreamId(epoch, min(position, end))
         try:
-            yield Command(("XGROUP", "SETID", stream.key(ledger.name), group, str(at)))
+            yield Command(("XGROUP", "SETID", wire.key(ledger.name), group, str(at)))
         except Refused as refused:
             if not str(refused).startswith(("NOGROUP", "ERR")):  # no such group or stream: it is made when it is read
                 raise
@@ -272,7 +272,7 @@ def _wire(ledger: LedgerRef, at: GoOn, last: int) -> Plan[list[Wire]]:
         return entries
     found = yield from quarantine.look(ledger, at.next)
     if found.mark is not None:
-        return [stream.marker(at.next, found.mark.hash, found.mark.by)]
+        return [wire.marker(at.next, found.mark.hash, found.mark.by)]
     problem = next((finding.detail for finding in found.findings), "it does not continue the stream")
     raise ChainBroken(at.next, problem, ledger.name)
 
@@ -318,8 +318,8 @@ def _floor(standing: Standing, keep: int) -> Plan[int]:
 
 def _trim(standing: Standing, keep: int) -> Plan[None]:
     floor = yield from _floor(standing, keep)
-    state = yield from stream.state(standing.ledger.name)
+    state = yield from wire.state(standing.ledger.name)
     if state.first is not None and state.first < StreamId(standing.epoch, floor):
         # Of an epoch that is over nothing may stay: its entries may never have been the ledger's.
         over = state.first.epoch < standing.epoch
-        yield from stream.trim(standing.ledger.name, StreamId(standing.epoch, floor), exactly=over)
+        yield from wire.trim(standing.ledger.name, StreamId(standing.epoch, floor), exactly=over)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ledger import stream
 from ledger.effects import Command, Plan, Query
 from ledger.events import Entry
 from ledger.store.ledgers import SQL, LedgerRef
-from ledger.stream import StreamId
+from ledger.stream import wire
+from ledger.stream.wire import StreamId
 
 PAGE = 100
 
@@ -32,7 +32,7 @@ def lost(ledger: LedgerRef) -> Plan[Lost | None]:
     """
     last = before = None
     end = "+"
-    while rows := (yield Command(("XREVRANGE", stream.key(ledger.name), end, "-", "COUNT", PAGE))):
+    while rows := (yield Command(("XREVRANGE", wire.key(ledger.name), end, "-", "COUNT", PAGE))):
         ids = [StreamId.parse(id_) for id_, _ in rows]
         known = dict((yield Query(SQL["hashes"], (ledger.ledger_id, [each.position for each in ids]))))
         last = last or ids[0]
@@ -46,8 +46,8 @@ def lost(ledger: LedgerRef) -> Plan[Lost | None]:
 
 def entries_of(ledger: LedgerRef, after: StreamId) -> Plan[tuple[StreamId, list[Entry | None]]]:
     """The stream's next entries after an id, and the last one's id; None for an entry that is not whole or not true."""
-    rows = yield Command(("XRANGE", stream.key(ledger.name), f"({after}", "+", "COUNT", PAGE))
-    found = [stream.parse(fields) for _, fields in rows]
+    rows = yield Command(("XRANGE", wire.key(ledger.name), f"({after}", "+", "COUNT", PAGE))
+    found = [wire.parse(fields) for _, fields in rows]
     return (
         StreamId.parse(rows[-1][0]) if rows else after,
         [None if entry is None or entry.ledger != ledger.name else entry for entry in found],

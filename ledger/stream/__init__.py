@@ -1,0 +1,1 @@
+"""The ledger's Redis stream: wire form, relay, readers, consumer groups, salvage."""
