@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from ledger.events import Appended, Entry, Event, Receipt, Tail, Unchanged
     from ledger.format.decode import Envelope
     from ledger.format.findings import Finding, Report
-    from ledger.projection import Projection, Writes, read_views
+    from ledger.projection.base import Projection, Writes, read_views
     from ledger.proof import Consistency, Proof, Proven, check_consistency_proof, check_proof
     from ledger.signing import Key
     from ledger.store.ledgers import LedgerRef
@@ -91,7 +91,7 @@ _HOMES = {
     "NoteRefused": "ledger.errors",
     "OutcomeUnknown": "ledger.errors",
     "Plan": "ledger.effects",
-    "Projection": "ledger.projection",
+    "Projection": "ledger.projection.base",
     "ProjectionFailed": "ledger.errors",
     "Proof": "ledger.proof",
     "ProofRefused": "ledger.errors",
@@ -117,12 +117,12 @@ _HOMES = {
     "WaitTimeout": "ledger.errors",
     "WitnessRefused": "ledger.errors",
     "Witnesses": "ledger.tlog.witness_client",
-    "Writes": "ledger.projection",
+    "Writes": "ledger.projection.base",
     "check_consistency_proof": "ledger.proof",
     "check_proof": "ledger.proof",
     "create_async_redis_connection": "ledger.drivers.connections",
     "create_redis_connection": "ledger.drivers.connections",
-    "read_views": "ledger.projection",
+    "read_views": "ledger.projection.base",
 }
 
 __all__ = [

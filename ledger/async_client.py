@@ -22,7 +22,7 @@ from ledger.evidence import Trust, numbered
 from ledger.format.canonical import Draft
 from ledger.format.findings import Report
 from ledger.opening import open_ledger, open_settings
-from ledger.projection import reached
+from ledger.projection.base import reached
 from ledger.proof import Consistency, Proof
 from ledger.settings import Settings
 from ledger.store import ledgers, quarantine, tree

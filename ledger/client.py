@@ -21,7 +21,7 @@ from ledger.events import Appended, Entry, Event, Receipt, Tail
 from ledger.evidence import Trust, numbered
 from ledger.format.findings import Report
 from ledger.opening import open_ledger, open_settings
-from ledger.projection import reached
+from ledger.projection.base import reached
 from ledger.proof import Consistency, Proof
 from ledger.settings import Settings
 from ledger.store import ledgers, quarantine, tree

@@ -16,8 +16,8 @@ from ledger_projections import ActorActivity, Timeline
 
 from ledger import AsyncLedger, Ledger
 from ledger.drivers.pools import Servers
-from ledger.projector import Projector
-from ledger.replay import rebuild
+from ledger.projection.rebuild import rebuild
+from ledger.projection.worker import Projector
 from ledger.settings import Settings
 from ledger.stream.relay import Relay
 

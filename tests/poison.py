@@ -11,9 +11,9 @@ import psycopg
 
 from ledger import Entry, Event, Ledger, Projection, Writes
 from ledger.drivers.pools import Servers
-from ledger.projector import Projector
-from ledger.replay import rebuild
-from ledger.standstill import take_back
+from ledger.projection.rebuild import rebuild
+from ledger.projection.retries import take_back
+from ledger.projection.worker import Projector
 from tests.views import rows
 
 SECRET = "jane.doe@example.org"

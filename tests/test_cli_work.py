@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from ledger import Ledger, create_redis_connection
-from ledger.projection import checkpoints
+from ledger.projection.base import checkpoints
 from tests.support import events
 from tests.test_cli_main import Cli, cli_of, ended, process
 

@@ -14,7 +14,7 @@ from ledger_projections import Timeline
 
 from ledger import Ledger, verify
 from ledger.migrate import migrate, schema_folder
-from ledger.replay import rebuild
+from ledger.projection.rebuild import rebuild
 from ledger.settings import Settings
 from tests.views import project, some_events
 

@@ -23,7 +23,7 @@ from ledger.drivers.pools import Servers
 from ledger.export import export
 from ledger.format.canonical import body
 from ledger.migrate import migrate
-from ledger.replay import rebuild
+from ledger.projection.rebuild import rebuild
 from ledger.settings import Settings
 from ledger.stream import wire
 from ledger.stream.relay import Relay, open_epoch
@@ -382,7 +382,7 @@ def test_a_hook_that_fails_stops_its_view_before_the_erasure(ledger: Ledger, adm
 
 
 def test_a_state_of_many_pages(ledger: Ledger, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ledger.applying.ABOUT", 7)
+    monkeypatch.setattr("ledger.projection.apply.ABOUT", 7)
     ledger.append_many(
         Event("user:1", "x", "counter", "c", after={f"field {number % 13}": number}) for number in range(40)
     )

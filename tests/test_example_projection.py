@@ -17,7 +17,7 @@ from examples.failed_logins import FailedLogins
 from examples.subscriber import run
 from ledger import Event, Ledger
 from ledger.drivers.pools import Servers
-from ledger.replay import find_projections, rebuild
+from ledger.projection.rebuild import find_projections, rebuild
 from ledger.stream.relay import Relay
 from tests.views import START, project, rows
 

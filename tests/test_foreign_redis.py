@@ -15,7 +15,7 @@ from ledger_projections import Timeline
 from ledger import Ledger, create_redis_connection
 from ledger.drivers.pools import Servers
 from ledger.errors import Unavailable
-from ledger.projector import Projector
+from ledger.projection.worker import Projector
 from ledger.store.ledgers import create_ledger
 from ledger.stream import wire
 from ledger.stream.relay import Relay

@@ -21,8 +21,8 @@ import pytest
 from ledger import Ledger
 from ledger.drivers.pools import Servers
 from ledger.migrate import load, migrate
-from ledger.projector import Projector
-from ledger.replay import find_projections
+from ledger.projection.rebuild import find_projections
+from ledger.projection.worker import Projector
 from ledger.settings import Settings
 from ledger.signing import create_key, state_beside
 from ledger.store import tree

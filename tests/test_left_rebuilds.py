@@ -13,7 +13,7 @@ from ledger_projections import Timeline
 
 from ledger import Ledger
 from ledger.migrate import migrate
-from ledger.replay import rebuild
+from ledger.projection.rebuild import rebuild
 from tests.roles import Logins
 from tests.support import event
 from tests.test_cli_main import Cli

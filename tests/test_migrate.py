@@ -19,7 +19,7 @@ from ledger_projections import Timeline
 from ledger import Ledger
 from ledger.errors import LedgerError, MigrationTampered, SchemaMismatch, Unavailable, UsageError
 from ledger.migrate import load, migrate, schema_folder
-from ledger.replay import rebuild
+from ledger.projection.rebuild import rebuild
 from ledger.settings import Settings
 from tests.support import OwnServers, checked, event, processes
 from tests.test_cli_main import Cli

@@ -11,8 +11,8 @@ import pytest
 from ledger import Event, Ledger, Projection
 from ledger.drivers.pools import Servers
 from ledger.errors import InvalidSetting
-from ledger.projector import Projector
-from ledger.replay import find_projections, rebuild
+from ledger.projection.rebuild import find_projections, rebuild
+from ledger.projection.worker import Projector
 from tests.test_cli_main import Cli, cli_of
 from tests.views import project
 

@@ -12,10 +12,10 @@ import pytest
 from ledger_projections import ActorActivity, Timeline
 
 from ledger import Entry, Event, Ledger, ProjectionFailed
-from ledger import projection as plans
 from ledger.drivers.connections import create_redis_connection
 from ledger.drivers.pools import Servers
-from ledger.replay import rebuild
+from ledger.projection import base as plans
+from ledger.projection.rebuild import rebuild
 from ledger.settings import Settings
 from ledger.stream.relay import Relay
 from tests.poison import POISON, SECRET, Picky, live_is_a_replay, poisoned, positions, standstill, working

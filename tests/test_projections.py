@@ -10,12 +10,12 @@ import pytest
 from ledger_projections import ActorActivity, Timeline
 
 from ledger import Entry, Event, Ledger, Projection, ProjectionFailed, UnknownProjection, Writes
-from ledger import projection as plans
-from ledger.applying import advance
 from ledger.drivers.pools import Servers
 from ledger.errors import ChainBroken
 from ledger.format.chain import check_continues
-from ledger.replay import rebuild
+from ledger.projection import base as plans
+from ledger.projection.apply import advance
+from ledger.projection.rebuild import rebuild
 from ledger.stream.reader import BEGINNING
 from ledger.stream.relay import Relay
 from tests.support import race

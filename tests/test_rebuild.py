@@ -16,8 +16,8 @@ from ledger.drivers.connections import connect
 from ledger.drivers.pools import Servers
 from ledger.drivers.run import drive
 from ledger.errors import ConnectionLost, InvalidSetting
-from ledger.projector import Projector
-from ledger.replay import rebuild
+from ledger.projection.rebuild import rebuild
+from ledger.projection.worker import Projector
 from tests.views import BUILT_IN, leftovers, project, rows, some_events
 
 

@@ -15,8 +15,8 @@ from ledger.drivers.pools import Servers
 from ledger.drivers.run import drive
 from ledger.errors import ConditionFailed, IdempotencyConflict, UnknownLedger, UsageError
 from ledger.migrate import migrate
-from ledger.projector import Projector
-from ledger.replay import find_projections, rebuild
+from ledger.projection.rebuild import find_projections, rebuild
+from ledger.projection.worker import Projector
 from ledger.settings import Settings
 from ledger.store.ledgers import SQL as READ
 from ledger.store.ledgers import create_ledger

@@ -11,13 +11,14 @@ import psycopg
 import pytest
 from ledger_projections import Timeline
 
-from ledger import Entry, InvalidEvent, Ledger, Plan, ProjectionFailed, SkipRefused, TailBusy, trouble
-from ledger import projection as plans
-from ledger.applying import advance_exactly
+from ledger import Entry, InvalidEvent, Ledger, Plan, ProjectionFailed, SkipRefused, TailBusy
 from ledger.drivers.pools import Servers
 from ledger.drivers.run import drive
-from ledger.projector import Projector
-from ledger.rebuilding import begin_rebuild, swap
+from ledger.projection import base as plans
+from ledger.projection import failures
+from ledger.projection.apply import advance_exactly
+from ledger.projection.rebuilding import begin_rebuild, swap
+from ledger.projection.worker import Projector
 from ledger.store.appender import Appender
 from ledger.store.drafts import prepare
 from ledger.store.ledgers import read
@@ -239,7 +240,7 @@ def test_a_tail_that_is_held_puts_nothing_in_place(stuck: Ledger, admin: psycopg
     project(stuck, [Picky(poisoned)])
     before = positions(admin)
     with psycopg.connect(stuck.settings.database_url or "") as holder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ledger.replay.TRIES", 2)
+        patch.setattr("ledger.projection.rebuild.TRIES", 2)
         holder.execute("select from ledger.tails for update")
         with pytest.raises(TailBusy):
             retry(stuck, Picky(), 6)
@@ -321,7 +322,7 @@ def test_what_was_skipped_meanwhile_is_no_trouble(stuck: Ledger, admin: psycopg.
     """A worker was still trying the entry when somebody skipped it."""
     stuck.skip("picky", 6, "user:ops", "ticket 12")
     failed = ProjectionFailed("picky", "main", 6, "ValueError")
-    assert stuck.run(trouble.note(1, failed, 1)) is None
+    assert stuck.run(failures.note(1, failed, 1)) is None
     assert standstill(admin) == (5, None, None, None)
 
 

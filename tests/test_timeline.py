@@ -19,7 +19,7 @@ from psycopg import sql
 from ledger import Entry, Event, Ledger, Query, UsageError, testing
 from ledger.drivers.run import drive
 from ledger.effects import Pipeline
-from ledger.projection import install
+from ledger.projection.base import install
 from ledger.store.ledgers import LedgerRef, create_ledger
 from tests.roles import logins, user_of
 from tests.views import START, apply, entry, installed, project, projector

@@ -15,7 +15,7 @@ from ledger_projections import ActorActivity, ResourceHistory, ResourceState, Ti
 from ledger import Entry, Event, Ledger, Projection
 from ledger.drivers.pools import Servers
 from ledger.drivers.run import Transaction
-from ledger.projector import Projector
+from ledger.projection.worker import Projector
 
 BUILT_IN: tuple[type[Projection], ...] = (Timeline, ResourceState, ResourceHistory, ActorActivity)
 START = datetime(2026, 3, 1, 22, tzinfo=UTC)

@@ -13,7 +13,7 @@ from bench import check, entries
 from bench.measure import Bench, Side, at_most, each_of
 from bench.servers import database_url
 from ledger import Ledger
-from ledger.replay import rebuild
+from ledger.projection.rebuild import rebuild
 from ledger.settings import Settings
 
 _SCATTER = 7_368_787

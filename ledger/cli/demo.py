@@ -34,8 +34,8 @@ from ledger.effects import Plan, Query, Row, SqlScript
 from ledger.errors import LedgerError, RecordRefused
 from ledger.events import Entry, Event, Receipt
 from ledger.format.findings import Report
-from ledger.projector import Projector
-from ledger.replay import find_projections
+from ledger.projection.rebuild import find_projections
+from ledger.projection.worker import Projector
 from ledger.settings import Settings
 from ledger.stream.relay import Relay
 

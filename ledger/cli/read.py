@@ -12,23 +12,13 @@ from ledger_projections import Activity, HistoryItem, State, activity, history, 
 
 from ledger.cli.app import Command
 from ledger.cli.connect import opened
-from ledger.cli.output import (
-    cut,
-    entry_table,
-    line,
-    raw_json,
-    short_time,
-    table,
-    time_text,
-    write_all,
-    write_json,
-)
+from ledger.cli.output import cut, entry_table, line, raw_json, short_time, table, time_text, write_all, write_json
 from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.text import note
 from ledger.cli.types import AFTER, COUNT, POSITION, Moment, Resource
 from ledger.client import Ledger
 from ledger.events import Entry
-from ledger.projection import reached
+from ledger.projection.base import reached
 
 _resource = click.argument("resource", type=Resource(), metavar="TYPE:ID")
 

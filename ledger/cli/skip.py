@@ -13,7 +13,7 @@ from ledger.cli.text import note, one_line
 from ledger.cli.types import POSITION
 from ledger.cli.work import find
 from ledger.opening import open_ledger
-from ledger.standstill import take_back
+from ledger.projection.retries import take_back
 from ledger.store.drafts import prepare
 from ledger.store.own_actions import retrying, skipping
 from ledger.stream.dead_letters import dead_letters, redeliver

@@ -27,9 +27,9 @@ from ledger.cli.text import note
 from ledger.cli.types import Span
 from ledger.drivers.pools import Servers
 from ledger.errors import IntegrityError, LedgerError
-from ledger.projection import Projection, checkpoints
-from ledger.projector import Projector
-from ledger.replay import find_projections, rebuild
+from ledger.projection.base import Projection, checkpoints
+from ledger.projection.rebuild import find_projections, rebuild
+from ledger.projection.worker import Projector
 from ledger.stream import wire
 from ledger.stream.relay import Relay, Standing, open_epoch, standings
 

@@ -11,13 +11,15 @@ from typing import Any, ClassVar
 import psycopg
 from ledger_projections import Timeline
 
-from ledger import Entry, Ledger, Projection, Writes, projector, replay
+from ledger import Entry, Ledger, Projection, Writes
 from ledger.drivers.pools import Servers
 from ledger.errors import SkipRefused
 from ledger.format.rules import RETRIED, SKIPPED
-from ledger.projector import Projector
-from ledger.replay import rebuild
-from ledger.standstill import take_back
+from ledger.projection import rebuild as replay
+from ledger.projection import worker
+from ledger.projection.rebuild import rebuild
+from ledger.projection.retries import take_back
+from ledger.projection.worker import Projector
 from ledger.store import ledgers
 from tests.checkpoints import MAIN
 from tests.crashing.jobs import BATCH, Job, Tell, World, again, check_receipts
@@ -66,9 +68,9 @@ class Project(Job):
         world.ledger.append_many(self.events(2, 4))
 
     def run(self, tell: Tell) -> None:
-        projector.MANY = BATCH
+        worker.MANY = BATCH
         # One view after the other, in the same order always.
-        vars(projector).update(ThreadPoolExecutor=lambda _: ThreadPoolExecutor(1))
+        vars(worker).update(ThreadPoolExecutor=lambda _: ThreadPoolExecutor(1))
         views = [each() for each in BUILT_IN]
         with closing(Servers(self.settings)) as servers, closing(Projector(servers, views)) as running:
             again(running.catch_up)

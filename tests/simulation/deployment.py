@@ -7,8 +7,8 @@ from pathlib import Path
 from ledger import Ledger
 from ledger.drivers.pools import Servers
 from ledger.migrate import migrate
-from ledger.projector import Projector
-from ledger.replay import find_projections
+from ledger.projection.rebuild import find_projections
+from ledger.projection.worker import Projector
 from ledger.signing import create_key
 from tests.simulation import actors
 from tests.simulation.crew import Crew, Member

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ledger import Ledger
-from ledger.projection import checkpoints
-from ledger.replay import find_projections
+from ledger.projection.base import checkpoints
+from ledger.projection.rebuild import find_projections
 from ledger.stream import wire
 from ledger.stream.relay import standings
 from tests.simulation import hostile

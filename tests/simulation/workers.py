@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ledger.drivers.pools import Servers
-from ledger.projector import Projector
-from ledger.replay import find_projections
+from ledger.projection.rebuild import find_projections
+from ledger.projection.worker import Projector
 from ledger.stream.relay import Relay
 from tests.simulation.life import Life
 

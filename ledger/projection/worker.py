@@ -9,14 +9,14 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from ledger.applying import advance, advance_exactly
 from ledger.drivers.pools import Servers
 from ledger.drivers.run import Redis
 from ledger.errors import ChainBroken, LedgerError, ProjectionFailed, StreamDiverged, Unavailable, UsageError
 from ledger.events import Entry, Seen, Tail
-from ledger.projection import Checkpoint, Projection, check_projection, checkpoints, clear_rebuilds, install
-from ledger.replay import rebuild
-from ledger.standstill import Standstills
+from ledger.projection.apply import advance, advance_exactly
+from ledger.projection.base import Checkpoint, Projection, check_projection, checkpoints, clear_rebuilds, install
+from ledger.projection.rebuild import rebuild
+from ledger.projection.retries import Standstills
 from ledger.store.ledgers import PAGE, LedgerRef
 from ledger.store.stops import Stops
 from ledger.stream.reader import NO_STREAMS, Reader, Streams, next_entries, set_back

@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ledger import trouble
 from ledger.drivers.pools import Servers
 from ledger.effects import Plan
 from ledger.errors import ProjectionFailed, SkipRefused
 from ledger.events import Entry
 from ledger.format.rules import OWN_ACTIONS
-from ledger.projection import Checkpoint, Projection, Retry
-from ledger.replay import rebuild
+from ledger.projection import failures
+from ledger.projection.base import Checkpoint, Projection, Retry
+from ledger.projection.rebuild import rebuild
 from ledger.store.appender import Appender
 from ledger.store.drafts import prepare
 from ledger.store.ledgers import LedgerRef
@@ -78,7 +78,7 @@ class Standstills:
 
     def failed(self, ledger: LedgerRef, projection: Projection, error: ProjectionFailed, entry: Entry) -> None:
         """Notes an entry that could not be applied, for `status`; skips it where that is the policy."""
-        noted = self._servers.run(trouble.note(ledger.ledger_id, error, projection.version))
+        noted = self._servers.run(failures.note(ledger.ledger_id, error, projection.version))
         if noted is None:
             return  # another worker has applied it meanwhile
         before = self._still.get((ledger.ledger_id, error.name))
@@ -90,7 +90,7 @@ class Standstills:
 
     def failed_to_rebuild(self, ledger: LedgerRef, projection: Projection, error: ProjectionFailed) -> None:
         """Notes why a new version is not in place. It is not tried again before a restart: that may take hours."""
-        self._servers.run(trouble.note(ledger.ledger_id, error, projection.version))
+        self._servers.run(failures.note(ledger.ledger_id, error, projection.version))
         self._stand(ledger, _Still(error, 1, None))
 
     def _stand(self, ledger: LedgerRef, still: _Still) -> None:
@@ -104,10 +104,10 @@ class Standstills:
             said = {"projection": error.name, "position": error.position}
             log.error("projection %r stands still at entry %d of ledger %r: %s", *what, extra=said)
 
-    def _is_to_be_parked(self, error: ProjectionFailed, noted: trouble.Noted, entry: Entry) -> bool:
+    def _is_to_be_parked(self, error: ProjectionFailed, noted: failures.Noted, entry: Entry) -> bool:
         if self._park_after is None or noted.tries < self._park_after or not error.from_entry:
             return False
-        return noted.row < trouble.ROW and not entry.action.startswith(OWN_ACTIONS)
+        return noted.row < failures.ROW and not entry.action.startswith(OWN_ACTIONS)
 
     def _park(self, ledger: LedgerRef, error: ProjectionFailed, tries: int) -> None:
         """Skips the entry on the record."""
@@ -154,5 +154,5 @@ def take_back(
 
 
 def _skips(ledger: LedgerRef, name: str) -> Plan[list[Any]]:
-    rows: list[Any] = yield trouble.skips(ledger.ledger_id, [name])
+    rows: list[Any] = yield failures.skips(ledger.ledger_id, [name])
     return rows

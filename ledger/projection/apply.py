@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ledger import trouble
 from ledger.effects import Apply, Pipeline, Plan, Query, Refused, Rollback, Row
 from ledger.errors import ChainBroken, ProjectionFailed, StreamDiverged, Unavailable
 from ledger.events import Entry, Quarantined, Seen, Tail
 from ledger.format.findings import erased_by
-from ledger.projection import LIVE_SCHEMA, SQL, Checkpoint, Projection, Retry, Writes, building_schema, lock_work
+from ledger.projection import failures
+from ledger.projection.base import LIVE_SCHEMA, SQL, Checkpoint, Projection, Retry, Writes, building_schema, lock_work
 from ledger.store.ledgers import BEGIN, COMMIT, LOCK_TIMEOUT, LedgerRef
 from ledger.store.quarantine import holds, if_chained
 from ledger.store.stuck_sessions import end_silent_sessions
@@ -53,12 +53,12 @@ def advance(
                 Query(SQL["lock_checkpoints"], (ledger.ledger_id, names, building)),
                 lock_work(schema, projections),
                 Query(SQL["set_path"], (schema,)),
-                trouble.skips(ledger.ledger_id, names),
+                failures.skips(ledger.ledger_id, names),
                 if_chained(ledger, last.position, last.hash),
             )
         )
     except Refused as refused:
-        if refused.sqlstate == trouble.NOT_PLAIN:
+        if refused.sqlstate == failures.NOT_PLAIN:
             raise _failure(projections[0], ledger, entries, refused) from refused
         if refused.sqlstate != LOCK_TIMEOUT:
             raise
@@ -94,7 +94,7 @@ def advance(
 
 def _failure(projection: Projection, ledger: LedgerRef, entries: Sequence[Seen], refused: Refused) -> ProjectionFailed:
     error = refused.__cause__ or refused
-    return trouble.failure(projection.name, ledger.name, entries[0].position, error, type(projection))
+    return failures.failure(projection.name, ledger.name, entries[0].position, error, type(projection))
 
 
 def advance_exactly(
@@ -148,7 +148,7 @@ def apply_unseen(
     if kept:
         error = yield Apply(_applying(projection, ledger, kept, skipped))
         if error is not None:
-            raise trouble.failure(projection.name, ledger.name, kept[0].position, error, type(projection))
+            raise failures.failure(projection.name, ledger.name, kept[0].position, error, type(projection))
     last = fresh[-1]
     return checkpoint._replace(epoch=epoch, position=last.position, hash=last.hash, recorded_at=last.recorded_at)
 

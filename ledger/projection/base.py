@@ -1,4 +1,4 @@
-"""What a projection is, its tables and its checkpoints. applying.py moves it, rebuilding.py rebuilds it.
+"""What a projection is, its tables and its checkpoints. apply.py moves it, rebuilding.py rebuilds it.
 
 A projection's tables have plain names. They live in the schema `ledger_views`; while they are rebuilt, in a schema of
 their own. The search_path decides which of the two a statement means, so a projection never names a schema.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ledger import trouble
-from ledger.applying import apply_unseen, move, skipped_by
 from ledger.effects import Pipeline, Plan, Query, Refused, Rollback, SqlScript
 from ledger.errors import Unavailable, UsageError
-from ledger.projection import (
+from ledger.projection import failures
+from ledger.projection.apply import apply_unseen, move, skipped_by
+from ledger.projection.base import (
     SQL,
     Projection,
     Retry,
@@ -85,7 +85,7 @@ def swap(projection: Projection, ledgers: Sequence[LedgerRef], retry: Retry | No
     for ledger in ledgers:
         at = built[ledger.ledger_id]
         goal = live[ledger.ledger_id].position if ledger.ledger_id in live else 0
-        skips = skipped_by(ledger, (yield trouble.skips(ledger.ledger_id, [projection.name])), retry)
+        skips = skipped_by(ledger, (yield failures.skips(ledger.ledger_id, [projection.name])), retry)
         while at.position < goal:
             entries = yield from read(ledger, at.position, PAGE, goal)
             if not entries and (yield from tail_of(ledger)).position <= at.position:

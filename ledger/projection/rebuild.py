@@ -9,7 +9,6 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TypeVar
 
-from ledger.applying import advance_exactly
 from ledger.drivers.connections import connect
 from ledger.drivers.cursors import Connection
 from ledger.drivers.run import drive
@@ -23,8 +22,9 @@ from ledger.errors import (
     Unavailable,
     UnknownProjection,
 )
-from ledger.projection import Projection, Retry, check_projection, checkpoints
-from ledger.rebuilding import begin_rebuild, drop_rebuild, lock_of, swap
+from ledger.projection.apply import advance_exactly
+from ledger.projection.base import Projection, Retry, check_projection, checkpoints
+from ledger.projection.rebuilding import begin_rebuild, drop_rebuild, lock_of, swap
 from ledger.settings import Settings
 from ledger.store.ledgers import LedgerRef, all_ledgers, read, tail_of
 from ledger.store.locks import kept, take

@@ -1,0 +1,1 @@
+"""Read views: what a projection is, applying entries, the worker, rebuilds, retries and skips."""
