@@ -7,7 +7,7 @@ import psycopg
 from bench.measure import Bench
 from bench.servers import database_url
 from ledger.settings import Settings
-from ledger.verify import verify
+from ledger.verify.database import verify
 
 _MANY, _WORKERS = 100_000, 2
 """More entries than that are worth starting so many processes."""

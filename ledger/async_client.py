@@ -18,7 +18,6 @@ from ledger.drivers.pools import AsyncServers
 from ledger.effects import Plan
 from ledger.errors import LedgerError
 from ledger.events import Appended, Entry, Event, Receipt, Tail
-from ledger.evidence import Trust, numbered
 from ledger.format.canonical import Draft
 from ledger.format.findings import Report
 from ledger.opening import open_ledger, open_settings
@@ -41,7 +40,8 @@ from ledger.stream.delivery import AsyncDelivery
 from ledger.stream.groups import Group
 from ledger.stream.reader import POLL, Streams, followed, reader_after
 from ledger.stream.waiting import Patience, Quiet
-from ledger.verify import verify
+from ledger.verify.checkpoints import Trust, numbered
+from ledger.verify.database import verify
 
 if TYPE_CHECKING:  # they bring cryptography, which takes long to load
     from ledger.checkpointing import Checkpointed

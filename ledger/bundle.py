@@ -22,7 +22,6 @@ from msgspec import Meta
 
 from ledger.errors import EvidenceRefused, NoteRefused, UsageError
 from ledger.events import GENESIS
-from ledger.evidence import Claim, Trust, given_claims, kept_claim
 from ledger.format.canonical import digest, microseconds
 from ledger.format.decode import NO_BODY, Envelope, Hash, Name, Position, body_columns, parse_body, read_envelope
 from ledger.format.findings import OWN_ERASED, Findings, Link, Report, Walk, body_missing, check_tail, erased_mismatched
@@ -32,6 +31,7 @@ from ledger.format.rules import ERASED, ERASED_TYPE, broken, is_own, surely_kept
 from ledger.layout import CHECKPOINT, TILES, LayoutCheck, open_file
 from ledger.quarantined import QUARANTINED, RECORD, Quarantine
 from ledger.tlog.note import MAX_NOTE
+from ledger.verify.checkpoints import Claim, Trust, given_claims, kept_claim
 
 ENVELOPES, BODIES, MANIFEST = "envelopes.jsonl", "bodies.jsonl", "manifest.json"
 _LONGEST = 1024 * 1024

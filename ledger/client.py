@@ -18,7 +18,6 @@ from ledger.drivers.cursors import Connection
 from ledger.drivers.pools import Servers
 from ledger.effects import Plan
 from ledger.events import Appended, Entry, Event, Receipt, Tail
-from ledger.evidence import Trust, numbered
 from ledger.format.findings import Report
 from ledger.opening import open_ledger, open_settings
 from ledger.projection.base import reached
@@ -39,7 +38,8 @@ from ledger.stream.delivery import Delivery
 from ledger.stream.groups import Group
 from ledger.stream.reader import POLL, Streams, followed, reader_after
 from ledger.stream.waiting import Patience, Quiet
-from ledger.verify import verify
+from ledger.verify.checkpoints import Trust, numbered
+from ledger.verify.database import verify
 
 if TYPE_CHECKING:  # they bring cryptography, which takes long to load
     from ledger.checkpointing import Checkpointed
@@ -315,7 +315,8 @@ class Ledger:
         quorum: int | None = None,
         incremental: bool = False,
     ) -> Report:
-        """Checks the whole ledger (or from `first` on): chain, bodies, tail, tree and protections. See verify.py.
+        """Checks the whole ledger (or from `first` on): chain, bodies, tail, tree and protections. See
+        verify/database.py.
 
         checkpoints: signed notes that were kept elsewhere, to compare it with; keys: the log's public keys (vkeys);
         witnesses: theirs, of whom `quorum` (None: all) must have cosigned. incremental: read only what is newer than

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ledger.errors import ChainBroken, EvidenceRefused, ProofRefused
-from ledger.evidence import Claim, Comparison
 from ledger.format.findings import Findings
 from ledger.tlog.merkle import EMPTY_ROOT, HASH_SIZE, leaf_hash
 from ledger.tlog.tiles import ENTRIES, FULL, HEIGHT, MAX_ENTRY, Extended, Tile, encode_bundle, extend
+from ledger.verify.checkpoints import Claim, Comparison
 
 CHECKPOINT, TILES = "checkpoint", "tile"
 _LARGEST = FULL * (MAX_ENTRY + 2)

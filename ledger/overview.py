@@ -9,7 +9,6 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from ledger import protections
 from ledger.drivers.pools import Servers
 from ledger.drivers.run import Redis
 from ledger.effects import Command, Plan, Query, Refused, Row, SqlScript, Wait
@@ -38,6 +37,7 @@ from ledger.store.ledgers import LedgerRef, unknown_ledger
 from ledger.store.stored_rows import SQL as SCAN
 from ledger.stream import wire
 from ledger.stream.wire import NOTHING, StreamId, StreamState
+from ledger.verify import protections
 
 T = TypeVar("T")
 SQL = sql(__file__)

@@ -11,7 +11,6 @@ from uuid import UUID
 from ledger.effects import Plan, Query
 from ledger.errors import ProofRefused, UsageError
 from ledger.events import Entry
-from ledger.evidence import ledger_of
 from ledger.format import canonical
 from ledger.format.decode import parse_envelope
 from ledger.proof import Consistency, Proof
@@ -21,6 +20,7 @@ from ledger.store.ledgers import LedgerRef
 from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.merkle import check_consistency, check_inclusion, leaf_hash
 from ledger.tlog.note import parse_note
+from ledger.verify.checkpoints import ledger_of
 
 SQL = sql(__file__)
 

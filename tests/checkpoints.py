@@ -9,9 +9,7 @@ from typing import Any
 import msgspec
 import psycopg
 
-from ledger import verify
 from ledger.drivers.run import drive
-from ledger.evidence import Trust
 from ledger.format.canonical import digest, envelope
 from ledger.format.findings import Report
 from ledger.settings import Settings
@@ -20,6 +18,8 @@ from ledger.store.ledgers import FAR, LedgerRef, read
 from ledger.store.tree import Head
 from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.note import FileSigner, Signature, Verifier, cosign, sign
+from ledger.verify import database
+from ledger.verify.checkpoints import Trust
 from tests.logs import TIME
 
 MAIN = LedgerRef(1, "main")
@@ -115,4 +115,4 @@ def said(report: Report) -> Said:
 def check(url: str, *notes: bytes, trust: Trust = TRUST, **options: Any) -> Report:
     """verify, with these checkpoints."""
     given = [(f"given {number}", note) for number, note in enumerate(notes)]
-    return verify.verify(Settings(database_url=url), checkpoints=given, trust=trust, **options)
+    return database.verify(Settings(database_url=url), checkpoints=given, trust=trust, **options)

@@ -9,9 +9,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from ledger import Ledger, catalog, migrate, protections, testing, verify
+from ledger import Ledger, migrate, testing
 from ledger.drivers.run import drive
 from ledger.settings import Settings
+from ledger.verify import catalog, database, protections
 from tests.catalog_cases import INFORMATION, OF_THE_SCHEMA, OUTSIDE, VIEWS
 from tests.clusters import DEBIAN, Cluster, clusters_folder
 from tests.roles import logins
@@ -125,7 +126,7 @@ def test_an_untouched_database_has_no_findings_for_any_reader(url: str) -> None:
             settings = Settings(database_url=login(role))
             for setting in SETTINGS:
                 admin.execute(f"alter role {login.made[-1]} set {setting}")
-            report = verify.verify(settings)
+            report = database.verify(settings)
             assert (report.ok, report.findings, report.entries) == (True, [], 3)
             assert any(said.endswith(" is a superuser") for said in report.privileged)
 
@@ -160,7 +161,7 @@ def test_another_version_of_postgres(other: Cluster) -> None:
         subprocess.run([tools / "psql", "-qX", copy], input=dump.stdout, capture_output=True, check=True)
     with logins(url) as login, psycopg.connect(url, autocommit=True) as connection:
         for each in (url, other.url("restored"), other.url("again"), login("ledger_reader")):
-            report = verify.verify(Settings(database_url=each))
+            report = database.verify(Settings(database_url=each))
             assert (report.findings, report.entries) == ([], 3)
         login()
         user = login.made[-1]

@@ -11,11 +11,12 @@ from typing import NamedTuple
 import psycopg
 import pytest
 
-from ledger import Ledger, verify
+from ledger import Ledger
 from ledger.errors import Unavailable
 from ledger.format.findings import Report
 from ledger.migrate import migrate
 from ledger.settings import Settings
+from ledger.verify import database
 from tests.clusters import Cluster, Clusters, clusters_folder
 from tests.support import event
 from tests.test_cli_main import Cli
@@ -96,7 +97,7 @@ def outcome(cluster: Cluster) -> Report | str:
     settings = Settings(database_url=cluster.url())
     ran = Cli("--database-url", cluster.url())("verify")
     try:
-        report = verify.verify(settings)
+        report = database.verify(settings)
     except Unavailable as error:
         assert ran.code == 3, ran
         assert "Traceback" not in ran.err and "fault of this program" not in ran.err
@@ -120,7 +121,7 @@ def test_a_page_of_entries(whole: Whole, damaged: Callable[..., Cluster], name: 
         assert positions == wrong
         assert {each.kind for each in found.findings if each.position} == {"missing_entry"}
         assert any("one_entry_per_position" in each.detail for each in found.findings)
-        assert verify.verify(Settings(database_url=cluster.url()), workers=2).findings == found.findings
+        assert database.verify(Settings(database_url=cluster.url()), workers=2).findings == found.findings
 
 
 @pytest.mark.parametrize("name", ["zeros", "a header of ones"])

@@ -12,10 +12,11 @@ import psycopg
 import pytest
 from ledger_projections import Timeline
 
-from ledger import Ledger, verify
+from ledger import Ledger
 from ledger.migrate import migrate, schema_folder
 from ledger.projection.rebuild import rebuild
 from ledger.settings import Settings
+from ledger.verify import database
 from tests.views import project, some_events
 
 KINDS = ("tables", "sequences", "functions", "types", "schemas")
@@ -90,7 +91,7 @@ def test_migrate_gives_what_it_says(anon: psycopg.Connection, database_url: str,
         if who == "test_anon":
             assert anon.execute(GIVEN.format("'test_anon'::regrole") + " and what ^@ 'relation'").fetchall() == []
         # They are named, for what these roles make next; of what was made there is nothing to say.
-        findings = verify.verify(settings).findings
+        findings = database.verify(settings).findings
         assert findings and {each.kind for each in findings} == {"unprotected"}
         roles = "ledger_owner|ledger_projector"
         named = re.compile(
@@ -100,7 +101,7 @@ def test_migrate_gives_what_it_says(anon: psycopg.Connection, database_url: str,
         assert [each.detail for each in findings if not named.fullmatch(each.detail)] == []
         assert {role for each in findings for role in roles.split("|") if role in each.detail} == set(roles.split("|"))
         granting(anon, who, back=True)
-        assert verify.verify(settings).findings == []
+        assert database.verify(settings).findings == []
 
 
 def test_a_migration_over_a_schema_with_defaults(anon: psycopg.Connection, database_url: str, tmp_path: Path) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from ledger.errors import InvalidSetting, NoteRefused
-from ledger.evidence import Claim, Comparison, Trust, given_claims, kept_claim
 from ledger.format.findings import Findings
-from ledger.regrow import Leaves, Regrown, rows_of, upper_finding
 from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.merkle import leaf_hash
 from ledger.tlog.note import FileSigner, sign
 from ledger.tlog.tiles import FULL, Tile, edge_tiles, extend, tiles_of
+from ledger.verify.checkpoints import Claim, Comparison, Trust, given_claims, kept_claim
+from ledger.verify.tree_rebuild import Leaves, Regrown, rows_of, upper_finding
 from tests.logs import Log
 
 SIZES = (1, 2, 255, 256, 257, 511, 512, 700, 1300)

@@ -15,12 +15,12 @@ from ledger import Ledger, testing
 from ledger.bundle import ENVELOPES, verify_bundle
 from ledger.cli import main
 from ledger.errors import EvidenceRefused, InvalidSetting, NoteRefused, UsageError
-from ledger.evidence import Trust
 from ledger.export import export
 from ledger.layout import CHECKPOINT
 from ledger.settings import Settings
 from ledger.tlog.note import FileSigner
 from ledger.tlog.tiles import bundles_of, decode_bundle, tiles_of
+from ledger.verify.checkpoints import Trust
 from tests.checkpoints import COSIGNER, KEY, SIGNER, TRUST, Said, Superuser, checkpoint, said
 from tests.logs import Log
 from tests.support import erase, events

@@ -17,13 +17,13 @@ from ledger import Ledger, testing
 from ledger.bundle import verify_bundle
 from ledger.drivers.run import drive
 from ledger.errors import NoteRefused, ProofRefused, UsageError
-from ledger.evidence import Trust
 from ledger.export import export
 from ledger.format.canonical import body, envelope
 from ledger.proof import check_consistency_proof, check_proof
 from ledger.settings import Settings
 from ledger.store import tree
 from ledger.store.ledgers import create_ledger
+from ledger.verify.checkpoints import Trust
 from tests.api import Api, AsyncApi, Opener, SyncApi
 from tests.checkpoints import COSIGNER, KEY, MAIN, SIGNER, TRUST, Superuser, checkpoint
 from tests.roles import Logins

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from ledger_projections import Timeline
 
-from ledger import AsyncLedger, ChainBroken, ErasureRefused, Event, Ledger, QuarantineRefused, verify
+from ledger import AsyncLedger, ChainBroken, ErasureRefused, Event, Ledger, QuarantineRefused
 from ledger.bundle import verify_bundle
 from ledger.checkpointing import Checkpointer
 from ledger.cli.metrics import _of_ledger
@@ -39,6 +39,7 @@ from ledger.store.quarantine import _stands
 from ledger.store.tree import newest_kept
 from ledger.stream import wire as stream
 from ledger.stream.relay import Relay
+from ledger.verify import database
 from tests.checkpoints import Superuser
 from tests.roles import Logins
 from tests.support import event, events, eventually
@@ -372,7 +373,7 @@ def test_a_hole_is_passed_entry_by_entry(
     expected = [(position, "quarantined") for position in range(first, last + 1)]
     for ranges in (10_000, 3):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(verify, "_RANGE", ranges)
+            patch.setattr(database, "_RANGE", ranges)
             assert said(ledger.verify()) == expected
     export(ledger.settings, tmp_path / "bundle")
     assert said(verify_bundle(tmp_path / "bundle")) == expected
@@ -540,7 +541,7 @@ def test_a_hole_over_the_edge_of_a_tile(
     expected = [(position, "quarantined") for position in range(first, last + 1)]
     for ranges in (10_000, 3):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(verify, "_RANGE", ranges)
+            patch.setattr(database, "_RANGE", ranges)
             assert said(ledger.verify(keys=[key.vkey])) == expected
     export(ledger.settings, tmp_path / "bundle")
     assert said(verify_bundle(tmp_path / "bundle")) == expected

@@ -14,7 +14,6 @@ from ledger import ChainBroken, Ledger, LedgerError
 from ledger.bundle import verify_bundle
 from ledger.checkpointing import Checkpointer
 from ledger.drivers.pools import Servers
-from ledger.evidence import Trust
 from ledger.export import export
 from ledger.format.canonical import body_bytes, digest, envelope_from, timestamp, uuid_text
 from ledger.format.chain import extend
@@ -23,6 +22,7 @@ from ledger.store.copy_rows import insert_params
 from ledger.store.drafts import prepare
 from ledger.store.ledgers import SQL
 from ledger.tlog.note import Verifier
+from ledger.verify.checkpoints import Trust
 from tests.checkpoints import Superuser
 from tests.roles import Logins
 from tests.support import event, events

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from ledger_projections import activity, history, search, state
 
-from ledger import Event, Ledger, Unchanged, verify
+from ledger import Event, Ledger, Unchanged
 from ledger.bundle import verify_bundle
 from ledger.drivers.pools import Servers
 from ledger.drivers.run import drive
@@ -22,6 +22,7 @@ from ledger.store.ledgers import SQL as READ
 from ledger.store.ledgers import create_ledger
 from ledger.store.stored_rows import SQL as VERIFY
 from ledger.stream.relay import Relay, open_epoch
+from ledger.verify import database
 from tests.checkpoints import TRIGGERS
 from tests.roles import Logins, user_of
 from tests.support import checked, event, events, numbers
@@ -81,7 +82,7 @@ def test_the_whole_way_of_an_entry(ledger: Ledger, admin: psycopg.Connection, lo
 
         assert len(checked(reading)) == 28
         assert reading.verify().findings == []
-        manifest = verify.verify(working.settings)
+        manifest = database.verify(working.settings)
         assert manifest.ok and manifest.last == 28
         assert admin.execute("select count(*) from ledger.verifications").fetchall() == [(1,)]
         Cli("--database-url", reading.settings.database_url or "").well("export", str(tmp_path / "bundle"))

@@ -12,12 +12,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger import Ledger, testing, verify
+from ledger import Ledger, testing
 from ledger.bundle import BODIES, verify_bundle
 from ledger.export import export
 from ledger.format.canonical import digest
 from ledger.format.findings import Report
 from ledger.settings import Settings
+from ledger.verify import database
 from tests.forging import chain
 from tests.roles import logins
 from tests.support import erase, event
@@ -204,7 +205,7 @@ def check(forger: Forger, monkeypatch: pytest.MonkeyPatch, folder: Path, expecte
     """Named by verify, wherever its ranges begin, and in a bundle."""
     report = forger.verify()
     assert rules_of(report) == in_order(expected)
-    monkeypatch.setattr(verify, "_RANGE", 2)
+    monkeypatch.setattr(database, "_RANGE", 2)
     assert forger.verify().findings == report.findings
     bundle = folder / "bundle"
     export(forger.settings, bundle)
@@ -307,7 +308,7 @@ def test_a_reader_finds_the_same(shared: Forger) -> None:
     assert len(rules_of(report)) == 5
     with logins(shared.settings.database_url or "") as login:
         for first in (1, 9):
-            found = verify.verify(Settings(database_url=login("ledger_reader")), first=first)
+            found = database.verify(Settings(database_url=login("ledger_reader")), first=first)
             assert rules_of(found) == rules_of(report)
 
 
@@ -316,7 +317,7 @@ def test_from_a_position_on(forger: Forger, tmp_path: Path) -> None:
     chain(forger.connection, erased(1), released("invoice", "inv_1"), released("invoice", "inv_1"), erased(2))
     forger.done()
     for first in (5, 6, 9):
-        found = verify.verify(forger.settings, first=first)
+        found = database.verify(forger.settings, first=first)
         assert rules_of(found) == [
             (1, "stays_erased"),
             (9, "respects_holds"),

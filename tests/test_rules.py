@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from hypothesis import given, settings
 
-from ledger import Event, InvalidEvent, Ledger, testing, verify
+from ledger import Event, InvalidEvent, Ledger, testing
 from ledger.bundle import verify_bundle
 from ledger.export import export
 from ledger.format import own_entries
@@ -27,6 +27,7 @@ from ledger.format.stored_row import Record
 from ledger.migrate import SQL as MIGRATE
 from ledger.migrate import load, migrate, schema_folder
 from ledger.settings import Settings
+from ledger.verify import database
 from tests.forging import INFINITY, Time, forged, insert
 from tests.roles import Logins
 from tests.support import event
@@ -244,7 +245,7 @@ def test_database_rules_and_verify_agree(world: World, said: list[Said]) -> None
         assert (refused is not None) == bool(checked), (row, refused)
         assert refused is None or refused in checked or refused[:2] == "22", (row, refused)
 
-    report = verify.verify(Settings(database_url=world.lax_url))
+    report = database.verify(Settings(database_url=world.lax_url))
     timeless = {position for position, names in wanted.items() if "entry_times" in names}
     named = {position: names for position, names in wanted.items() if names and position not in timeless}
     assert rules_of(report) == named

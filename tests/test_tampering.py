@@ -15,12 +15,13 @@ import msgspec
 import psycopg
 import pytest
 
-from ledger import Entry, Ledger, testing, verify
+from ledger import Entry, Ledger, testing
 from ledger.drivers.run import drive
 from ledger.format.canonical import digest, envelope
 from ledger.format.findings import Report
 from ledger.settings import Settings
 from ledger.store.ledgers import FAR, LedgerRef, create_ledger, read
+from ledger.verify import database
 from tests.support import erase, event
 
 LAST, ERASED, ERASURE = 30, 12, 20
@@ -96,7 +97,7 @@ class Forger:
         return self.entries(last)[0]
 
     def verify(self, name: str = "main", workers: int = 1) -> Report:
-        return verify.verify(replace(self.settings, name=name), workers=workers)
+        return database.verify(replace(self.settings, name=name), workers=workers)
 
 
 def said(report: Report, *, protections: bool = False) -> Said:
@@ -140,7 +141,7 @@ def check(forger: Forger, monkeypatch: pytest.MonkeyPatch, expected: Said, name:
     report = forger.verify(name)
     assert said(report) == sorted(expected, key=lambda each: (each[0] or 0, each[1]))
     assert not report.ok
-    monkeypatch.setattr(verify, "_RANGE", 3)
+    monkeypatch.setattr(database, "_RANGE", 3)
     assert forger.verify(name).findings == report.findings
     return report
 

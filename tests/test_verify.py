@@ -8,17 +8,18 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from ledger import Ledger, verify
+from ledger import Ledger
 from ledger.errors import InvalidSetting, SchemaMismatch, Unavailable, UnknownLedger
 from ledger.events import GENESIS
 from ledger.format.findings import Findings
 from ledger.settings import Settings
+from ledger.verify import database
 from tests.roles import Logins
 from tests.support import event, events
 
 
 def test_an_empty_ledger(ledger: Ledger, admin: psycopg.Connection) -> None:
-    report = verify.verify(ledger.settings)
+    report = database.verify(ledger.settings)
     assert (report.ok, report.first, report.last, report.entries) == (True, 1, 0, 0)
     assert (report.head, report.findings, report.ledger) == (GENESIS, [], "main")
     assert admin.execute("select first, last, head, findings from ledger.verifications").fetchall() == [
@@ -29,7 +30,7 @@ def test_an_empty_ledger(ledger: Ledger, admin: psycopg.Connection) -> None:
 def test_processes_and_progress(ledger: Ledger) -> None:
     ledger.append_many(events(50))
     seen: list[tuple[int, int]] = []
-    report = verify.verify(ledger.settings, workers=2, progress=lambda done, total: seen.append((done, total)))
+    report = database.verify(ledger.settings, workers=2, progress=lambda done, total: seen.append((done, total)))
     assert (report.ok, report.findings) == (True, [])
     assert (report.first, report.last, report.entries) == (1, 50, 50)
     assert report.head == ledger.tail().hash
@@ -39,12 +40,12 @@ def test_processes_and_progress(ledger: Ledger) -> None:
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_from_a_position(ledger: Ledger, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    monkeypatch.setattr(verify, "_RANGE", size)
+    monkeypatch.setattr(database, "_RANGE", size)
     ledger.append_many(events(20))
     tamper(admin, "update ledger.audit_logs set actor = 'user:43' where position in (5, 12)")
 
     def found(first: int) -> list[tuple[int | None, str]]:
-        report = verify.verify(ledger.settings, first=first)
+        report = database.verify(ledger.settings, first=first)
         assert (report.first, report.last, report.entries) == (first, 20, 21 - first)
         return [(each.position, each.kind) for each in report.findings]
 
@@ -64,18 +65,18 @@ def test_from_a_position(ledger: Ledger, admin: psycopg.Connection, monkeypatch:
 def test_from_a_position_that_is_not_there(ledger: Ledger, first: int) -> None:
     ledger.append_many(events(3))
     with pytest.raises(InvalidSetting):
-        verify.verify(ledger.settings, first=first)
+        database.verify(ledger.settings, first=first)
 
 
 def test_an_unknown_ledger_a_missing_schema_a_dead_server(ledger: Ledger, database_url: str) -> None:
     with pytest.raises(UnknownLedger):
-        verify.verify(replace(ledger.settings, name="nowhere"))
+        database.verify(replace(ledger.settings, name="nowhere"))
     with pytest.raises(SchemaMismatch):
-        verify.verify(Settings(database_url=database_url))
+        database.verify(Settings(database_url=database_url))
     with pytest.raises(Unavailable):
-        verify.verify(Settings(database_url="postgresql://127.0.0.1:1/ledger"))
+        database.verify(Settings(database_url="postgresql://127.0.0.1:1/ledger"))
     with pytest.raises(InvalidSetting):
-        verify.verify(Settings())
+        database.verify(Settings())
 
 
 def test_by_a_user_who_may_only_read(ledger: Ledger, admin: psycopg.Connection, login: Logins) -> None:
@@ -85,7 +86,7 @@ def test_by_a_user_who_may_only_read(ledger: Ledger, admin: psycopg.Connection, 
         login("ledger_reader"),
         f"{ledger.settings.database_url}?options=-c%20default_transaction_read_only%3Don",
     ):
-        assert verify.verify(replace(ledger.settings, database_url=url)).findings == []
+        assert database.verify(replace(ledger.settings, database_url=url)).findings == []
     assert admin.execute("select last, findings from ledger.verifications").fetchall() == [(3, 0)]
 
 
@@ -101,7 +102,7 @@ def test_while_entries_are_appended(ledger: Ledger) -> None:
     appender.start()
     try:
         for workers in (1, 1, 1, 2):
-            report = verify.verify(ledger.settings, workers=workers)
+            report = database.verify(ledger.settings, workers=workers)
             assert report.findings == []
             assert report.last == report.entries
     finally:
@@ -120,7 +121,7 @@ def test_the_view_and_the_search_path_are_not_believed(ledger: Ledger, admin: ps
     admin.execute("create or replace view ledger.envelopes as select 1 as ledger_id, 2::bigint as position,"
                   " ''::text as envelope, ''::bytea as hash")  # fmt: skip
     admin.execute(f'alter database "{admin.info.dbname}" set search_path = evil, pg_catalog')
-    report = verify.verify(ledger.settings)
+    report = database.verify(ledger.settings)
     assert [(each.position, each.kind) for each in report.findings] == [
         (2, "hash_mismatch"),
         *[(None, "unprotected")] * 2,
@@ -132,10 +133,10 @@ def test_the_view_and_the_search_path_are_not_believed(ledger: Ledger, admin: ps
 def test_more_findings_than_are_kept(
     ledger: Ledger, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verify, "Findings", lambda: Findings(5))
+    monkeypatch.setattr(database, "Findings", lambda: Findings(5))
     ledger.append_many(events(20))
     tamper(admin, "update ledger.audit_logs set actor = 'user:43'", "update ledger.tails set position = 19")
-    findings = verify.verify(ledger.settings).findings
+    findings = database.verify(ledger.settings).findings
     assert [each.position for each in findings] == [1, 2, 3, 4, 5, 20, None]
     assert "15 more findings" in findings[-1].detail
     assert admin.execute("select findings from ledger.verifications").fetchall() == [(21,)]
@@ -145,7 +146,7 @@ def test_bodies_of_every_kind(ledger: Ledger) -> None:
     texts = ['"', "\\", "\n", "\x7f", "\u2028", "é", "𝄞", "a/b", " ", "\x01"]
     for text in texts:
         ledger.append(event(actor=text, before={text: [text, None, 1.5, -0.0, 1e300]}, after=text, metadata=[]))
-    assert verify.verify(ledger.settings).findings == []
+    assert database.verify(ledger.settings).findings == []
 
 
 def tamper(admin: psycopg.Connection, *statements: str) -> None:

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import psycopg
 
-from ledger import catalog, embedded, testing
+from ledger import embedded, testing
 from ledger.drivers.run import drive
 from ledger.errors import LedgerError
 from ledger.migrate import migrate
 from ledger.settings import Settings
+from ledger.verify import catalog
 from tools import dump, journal
 
 _META_COMMAND = re.compile(r"^\\.*\n", re.MULTILINE)

@@ -15,7 +15,7 @@ from bench.measure import OURS, Bench, Side, at_least, at_most
 from bench.servers import database_url
 from ledger import Ledger
 from ledger.settings import Settings
-from ledger.verify import verify as verify_ledger
+from ledger.verify.database import verify as verify_ledger
 
 COPY = "raw COPY OUT"
 _WORKERS = 2

@@ -20,7 +20,7 @@ from ledger.format.findings import Report
 from ledger.proof import CONSISTENCY, PROOF
 from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.note import parse_note
-from ledger.verify import verify
+from ledger.verify.database import verify
 
 
 @click.command("verify", cls=Command)

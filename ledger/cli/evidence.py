@@ -16,10 +16,10 @@ from ledger.cli.output import line, write_json, write_note
 from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.types import PositionOrId
 from ledger.errors import UsageError
-from ledger.evidence import ledger_of
 from ledger.proof import CONSISTENCY, PROOF, Consistency, Proof, Proven, check_consistency_proof, check_proof
 from ledger.tlog.checkpoint import Checkpoint, cosigned_by
 from ledger.tlog.note import Verifier, parse_note
+from ledger.verify.checkpoints import ledger_of
 
 
 @click.command("prove", cls=Command)

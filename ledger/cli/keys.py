@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ledger.errors import UsageError
-from ledger.evidence import Trust
+from ledger.verify.checkpoints import Trust
 
 MOST = 4_000_000
 """Bytes of a file of evidence that are read at most: proof.MAX_FILE."""

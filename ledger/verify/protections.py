@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ledger import catalog
 from ledger.effects import Plan, Query
 from ledger.format.findings import Finding
 from ledger.statements import sql
+from ledger.verify import catalog
 
 SQL = sql(__file__)
 

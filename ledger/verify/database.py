@@ -15,20 +15,22 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple, TypeAlias
 
-from ledger import migrate, ownlookups, protections, treecheck
+from ledger import migrate
 from ledger.drivers.connections import connect
 from ledger.drivers.run import Connection, drive
 from ledger.effects import Plan, Query, Refused, SqlScript
 from ledger.errors import InvalidSetting, Unavailable
 from ledger.events import GENESIS
-from ledger.evidence import Claim, Trust, given_claims
 from ledger.format.findings import BEGINNING, Finding, Findings, Link, Report, check_tail
-from ledger.regrow import Grown
 from ledger.settings import Settings
 from ledger.store import damage, ledgers, stored_rows
 from ledger.store.stored_rows import SQL, Source, Span
 from ledger.tlog.tiles import FULL
-from ledger.treecheck import Base, Job, Standing, TreeCheck
+from ledger.verify import own_lookups, protections
+from ledger.verify import tree as treecheck
+from ledger.verify.checkpoints import Claim, Trust, given_claims
+from ledger.verify.tree import Base, Job, Standing, TreeCheck
+from ledger.verify.tree_rebuild import Grown
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with how many entries are done, and about how many there are."""
@@ -98,12 +100,12 @@ def verify(
         if seen.kept is not None:
             tree = TreeCheck(seen.source.ledger, seen.kept, last, claims, trust.keys, seen.base)
         findings, about_others = Findings(), Findings()
-        own = drive(ownlookups.beginning(seen.source, first, about_others), lambda: connection)
+        own = drive(own_lookups.beginning(seen.source, first, about_others), lambda: connection)
         entries = 0
         for span, grown in _spans(settings, connection, seen, tree, workers):
             findings.extend(span.findings)
             entries += span.entries
-            drive(ownlookups.follow(seen.source, own, span.own), lambda: connection)
+            drive(own_lookups.follow(seen.source, own, span.own), lambda: connection)
             if tree is not None and grown is not None:
                 drive(tree.take(grown), lambda: connection)
             if progress is not None:
@@ -156,7 +158,7 @@ def _begin(
             base = yield from treecheck.proven_base(source, claims)
             first = 1 if base is None else base.size + 1
     findings = yield from stored_rows.strays(source)
-    findings += yield from ownlookups.false_marks(source)
+    findings += yield from own_lookups.false_marks(source)
     if source.whole and first == 1:  # else it would take longer than what was asked for
         findings += yield from damage.unindexed()
     findings += yield from protections.check(newer)

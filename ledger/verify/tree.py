@@ -12,12 +12,10 @@ from typing import NamedTuple
 
 from ledger.effects import Plan, Query
 from ledger.errors import NoteRefused, ProofRefused
-from ledger.evidence import Claim, Comparison, kept_claim
 from ledger.format.canonical import digest
 from ledger.format.findings import Findings
 from ledger.format.rules import TREE_REBUILT, TREE_TYPE
 from ledger.format.stored_row import Record
-from ledger.regrow import Grown, Leaves, Regrown, rows_of, upper_finding
 from ledger.statements import sql
 from ledger.store import stored_rows, tree
 from ledger.store.ledgers import FAR, LedgerRef
@@ -25,6 +23,8 @@ from ledger.store.stored_rows import Source, Span
 from ledger.tlog.merkle import EMPTY_ROOT, HASH_SIZE, check_consistency, check_inclusion, leaf_hash
 from ledger.tlog.note import Verifier
 from ledger.tlog.tiles import FULL, Tile, edge_root, edge_tiles
+from ledger.verify.checkpoints import Claim, Comparison, kept_claim
+from ledger.verify.tree_rebuild import Grown, Leaves, Regrown, rows_of, upper_finding
 
 SQL = sql(__file__)
 _PAGE = 10_000
