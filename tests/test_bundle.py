@@ -17,10 +17,10 @@ import pytest
 from blake3 import blake3
 
 from ledger import Event, Ledger
-from ledger.bundle import BODIES, ENVELOPES, MANIFEST, Manifest, verify_bundle
 from ledger.errors import ChainBroken, EvidenceRefused, InvalidSetting, LedgerError, UnknownLedger, UsageError
 from ledger.events import GENESIS
-from ledger.export import export
+from ledger.export.bundle import export
+from ledger.export.bundle_check import BODIES, ENVELOPES, MANIFEST, Manifest, verify_bundle
 from ledger.format.findings import Report
 from ledger.settings import Settings
 from tests.support import erase, event, events

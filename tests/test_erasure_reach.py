@@ -17,10 +17,10 @@ import pytest
 from ledger_projections import ResourceState, Timeline, history, search, state
 
 from ledger import AsyncLedger, Entry, Event, Ledger, Projection, Writes
-from ledger.bundle import verify_bundle
 from ledger.drivers.connections import create_redis_connection
 from ledger.drivers.pools import Servers
-from ledger.export import export
+from ledger.export.bundle import export
+from ledger.export.bundle_check import verify_bundle
 from ledger.format.canonical import body
 from ledger.migrate import migrate
 from ledger.projection.rebuild import rebuild

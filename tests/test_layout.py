@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ledger import Ledger, testing
-from ledger.bundle import ENVELOPES, verify_bundle
 from ledger.cli import main
 from ledger.errors import EvidenceRefused, InvalidSetting, NoteRefused, UsageError
-from ledger.export import export
-from ledger.layout import CHECKPOINT
+from ledger.export.bundle import export
+from ledger.export.bundle_check import ENVELOPES, verify_bundle
+from ledger.export.public_log import CHECKPOINT
 from ledger.settings import Settings
 from ledger.tlog.note import FileSigner
 from ledger.tlog.tiles import bundles_of, decode_bundle, tiles_of

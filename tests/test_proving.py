@@ -14,10 +14,10 @@ import psycopg
 import pytest
 
 from ledger import Ledger, testing
-from ledger.bundle import verify_bundle
 from ledger.drivers.run import drive
 from ledger.errors import NoteRefused, ProofRefused, UsageError
-from ledger.export import export
+from ledger.export.bundle import export
+from ledger.export.bundle_check import verify_bundle
 from ledger.format.canonical import body, envelope
 from ledger.proof import check_consistency_proof, check_proof
 from ledger.settings import Settings

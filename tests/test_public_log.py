@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ledger import Event, Ledger
-from ledger.export import export
+from ledger.export.bundle import export
 from ledger.signing import create_key
 from ledger.tlog.merkle import leaf_hash
 from tests.test_other_verifiers import INSTALL_PYTHON, false

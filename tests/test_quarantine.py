@@ -14,7 +14,6 @@ import pytest
 from ledger_projections import Timeline
 
 from ledger import AsyncLedger, ChainBroken, ErasureRefused, Event, Ledger, QuarantineRefused
-from ledger.bundle import verify_bundle
 from ledger.checkpointing import Checkpointer
 from ledger.cli.metrics import _of_ledger
 from ledger.drivers.connections import create_redis_connection
@@ -22,7 +21,8 @@ from ledger.drivers.pools import Servers
 from ledger.drivers.run import drive
 from ledger.errors import LedgerError
 from ledger.events import Tail
-from ledger.export import export
+from ledger.export.bundle import export
+from ledger.export.bundle_check import verify_bundle
 from ledger.format.canonical import body, digest, envelope
 from ledger.format.chain import extend
 from ledger.format.findings import Report

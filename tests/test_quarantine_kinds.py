@@ -11,10 +11,10 @@ import psycopg
 import pytest
 
 from ledger import ChainBroken, Ledger, LedgerError
-from ledger.bundle import verify_bundle
 from ledger.checkpointing import Checkpointer
 from ledger.drivers.pools import Servers
-from ledger.export import export
+from ledger.export.bundle import export
+from ledger.export.bundle_check import verify_bundle
 from ledger.format.canonical import body_bytes, digest, envelope_from, timestamp, uuid_text
 from ledger.format.chain import extend
 from ledger.signing import create_key

@@ -10,10 +10,10 @@ import pytest
 from ledger_projections import activity, history, search, state
 
 from ledger import Event, Ledger, Unchanged
-from ledger.bundle import verify_bundle
 from ledger.drivers.pools import Servers
 from ledger.drivers.run import drive
 from ledger.errors import ConditionFailed, IdempotencyConflict, UnknownLedger, UsageError
+from ledger.export.bundle_check import verify_bundle
 from ledger.migrate import migrate
 from ledger.projection.rebuild import find_projections, rebuild
 from ledger.projection.worker import Projector

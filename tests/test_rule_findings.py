@@ -13,8 +13,8 @@ import psycopg
 import pytest
 
 from ledger import Ledger, testing
-from ledger.bundle import BODIES, verify_bundle
-from ledger.export import export
+from ledger.export.bundle import export
+from ledger.export.bundle_check import BODIES, verify_bundle
 from ledger.format.canonical import digest
 from ledger.format.findings import Report
 from ledger.settings import Settings

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given, settings
 
 from ledger import Event, InvalidEvent, Ledger, testing
-from ledger.bundle import verify_bundle
-from ledger.export import export
+from ledger.export.bundle import export
+from ledger.export.bundle_check import verify_bundle
 from ledger.format import own_entries
 from ledger.format.canonical import draft, microseconds
 from ledger.format.findings import Report

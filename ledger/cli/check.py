@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 import msgspec
 
-from ledger.bundle import verify_bundle
 from ledger.cli.app import DOES_NOT_VERIFY, OK, Command
 from ledger.cli.connect import settings_of
 from ledger.cli.keys import read_evidence, trust_of, trust_options
@@ -15,7 +14,8 @@ from ledger.cli.output import counted, line, progress, write_json
 from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.text import note
 from ledger.cli.types import POSITION
-from ledger.export import export
+from ledger.export.bundle import export
+from ledger.export.bundle_check import verify_bundle
 from ledger.format.findings import Report
 from ledger.proof import CONSISTENCY, PROOF
 from ledger.tlog.checkpoint import Checkpoint

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ledger.bundle import BODIES, ENVELOPES, MANIFEST, Manifest
 from ledger.events import GENESIS
+from ledger.export.bundle_check import BODIES, ENVELOPES, MANIFEST, Manifest
+from ledger.export.public_log import CHECKPOINT, LayoutWriter
 from ledger.format import canonical
-from ledger.layout import CHECKPOINT, LayoutWriter
 from tests.fuzz import seeds
 from tests.fuzz.json_texts import DEEP, strained
 from tests.fuzz.mutations import mutated

@@ -5,7 +5,7 @@ bodies.jsonl      line i is exactly its body; an empty line where it was erased
 manifest.json     what the two should hold (class Manifest)
 quarantined.jsonl rows that do not hold and are quarantined, as they stand; missing where there are none
 
-Beside them lie the ledger's newest checkpoint and the tree that it signs, where there is one (layout.py).
+Beside them lie the ledger's newest checkpoint and the tree that it signs, where there is one (public_log.py).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from msgspec import Meta
 
 from ledger.errors import EvidenceRefused, NoteRefused, UsageError
 from ledger.events import GENESIS
+from ledger.export.public_log import CHECKPOINT, TILES, LayoutCheck, open_file
+from ledger.export.quarantined import QUARANTINED, RECORD, Quarantine
 from ledger.format.canonical import digest, microseconds
 from ledger.format.decode import NO_BODY, Envelope, Hash, Name, Position, body_columns, parse_body, read_envelope
 from ledger.format.findings import OWN_ERASED, Findings, Link, Report, Walk, body_missing, check_tail, erased_mismatched
 from ledger.format.own_entries import OwnEntries, OwnEntry, Target
 from ledger.format.quarantine_record import Mark, leaf_of
 from ledger.format.rules import ERASED, ERASED_TYPE, broken, is_own, surely_kept
-from ledger.layout import CHECKPOINT, TILES, LayoutCheck, open_file
-from ledger.quarantined import QUARANTINED, RECORD, Quarantine
 from ledger.tlog.note import MAX_NOTE
 from ledger.verify.checkpoints import Claim, Trust, given_claims, kept_claim
 

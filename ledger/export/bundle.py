@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ledger import migrate
-from ledger.bundle import BODIES, ENVELOPES, MANIFEST, Manifest, unusable
 from ledger.drivers.connections import connect
 from ledger.drivers.run import drive
 from ledger.effects import Plan, Query, SqlScript
 from ledger.errors import ChainBroken, InvalidSetting, UsageError
 from ledger.events import GENESIS
+from ledger.export.bundle_check import BODIES, ENVELOPES, MANIFEST, Manifest, unusable
+from ledger.export.public_log import LayoutWriter, sorted_files
+from ledger.export.quarantined import QUARANTINED, QuarantinedRow
 from ledger.format.findings import Link
 from ledger.format.quarantine_record import Mark, body_as_it_stands, digests, flaws, leaf_of, row_json
 from ledger.format.stored_row import Record
-from ledger.layout import LayoutWriter, sorted_files
-from ledger.quarantined import QUARANTINED, QuarantinedRow
 from ledger.settings import Settings
 from ledger.store import ledgers, quarantine, stored_rows, tree
 from ledger.store.stored_rows import SQL, Source
@@ -37,7 +37,7 @@ def export(
     """Writes the ledger `settings.name` from position `first` to its tail into `folder`, which must be new or empty.
 
     Where it has a checkpoint and is written whole, the newest one and the tree that it signs are written beside the
-    bundle (layout.py), for a static web server to serve.
+    bundle (public_log.py), for a static web server to serve.
     One snapshot, in constant memory. The folder appears when it is complete and on disk, or not at all. What stands in
     the database is written as it stands: whether it is sound is for `verify_bundle` to say. What is quarantined is also
     written as its columns stand.

@@ -1,0 +1,1 @@
+"""What leaves the database: the bundle and the public log, written and checked."""
