@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ledger.async_client import AsyncLedger
-    from ledger.checkpointing import Checkpointed
+    from ledger.checkpoints.keys import Key
+    from ledger.checkpoints.proof import Consistency, Proof, Proven, check_consistency_proof, check_proof
+    from ledger.checkpoints.signer import Checkpointed
     from ledger.client import Ledger
     from ledger.drivers.connections import create_async_redis_connection, create_redis_connection
     from ledger.effects import Plan, Query
@@ -49,8 +51,6 @@ if TYPE_CHECKING:
     from ledger.format.decode import Envelope
     from ledger.format.findings import Finding, Report
     from ledger.projection.base import Projection, Writes, read_views
-    from ledger.proof import Consistency, Proof, Proven, check_consistency_proof, check_proof
-    from ledger.signing import Key
     from ledger.store.ledgers import LedgerRef
     from ledger.stream.dead_letters import DeadLetter
     from ledger.stream.delivery import AsyncDelivery, Delivery
@@ -66,9 +66,9 @@ _HOMES = {
     "BodyUnreadable": "ledger.errors",
     "ChainBroken": "ledger.errors",
     "Checkpoint": "ledger.tlog.checkpoint",
-    "Checkpointed": "ledger.checkpointing",
+    "Checkpointed": "ledger.checkpoints.signer",
     "ConditionFailed": "ledger.errors",
-    "Consistency": "ledger.proof",
+    "Consistency": "ledger.checkpoints.proof",
     "CosignaturesMissing": "ledger.errors",
     "DeadLetter": "ledger.stream.dead_letters",
     "Delivery": "ledger.stream.delivery",
@@ -84,7 +84,7 @@ _HOMES = {
     "IntegrityError": "ledger.errors",
     "InvalidEvent": "ledger.errors",
     "InvalidSetting": "ledger.errors",
-    "Key": "ledger.signing",
+    "Key": "ledger.checkpoints.keys",
     "Ledger": "ledger.client",
     "LedgerError": "ledger.errors",
     "LedgerRef": "ledger.store.ledgers",
@@ -93,9 +93,9 @@ _HOMES = {
     "Plan": "ledger.effects",
     "Projection": "ledger.projection.base",
     "ProjectionFailed": "ledger.errors",
-    "Proof": "ledger.proof",
+    "Proof": "ledger.checkpoints.proof",
     "ProofRefused": "ledger.errors",
-    "Proven": "ledger.proof",
+    "Proven": "ledger.checkpoints.proof",
     "PublishingFailed": "ledger.errors",
     "QuarantineRefused": "ledger.errors",
     "Query": "ledger.effects",
@@ -118,8 +118,8 @@ _HOMES = {
     "WitnessRefused": "ledger.errors",
     "Witnesses": "ledger.tlog.witness_client",
     "Writes": "ledger.projection.base",
-    "check_consistency_proof": "ledger.proof",
-    "check_proof": "ledger.proof",
+    "check_consistency_proof": "ledger.checkpoints.proof",
+    "check_proof": "ledger.checkpoints.proof",
     "create_async_redis_connection": "ledger.drivers.connections",
     "create_redis_connection": "ledger.drivers.connections",
     "read_views": "ledger.projection.base",

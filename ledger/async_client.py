@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
-from ledger import proving
+from ledger.checkpoints import prove as proving
+from ledger.checkpoints.proof import Consistency, Proof
 from ledger.drivers import forks
 from ledger.drivers.callers import adrive_within
 from ledger.drivers.cursors import AsyncConnection
@@ -22,7 +23,6 @@ from ledger.format.canonical import Draft
 from ledger.format.findings import Report
 from ledger.opening import open_ledger, open_settings
 from ledger.projection.base import reached
-from ledger.proof import Consistency, Proof
 from ledger.settings import Settings
 from ledger.store import ledgers, quarantine, tree
 from ledger.store.appender import Appender, Condition
@@ -44,9 +44,9 @@ from ledger.verify.checkpoints import Trust, numbered
 from ledger.verify.database import verify
 
 if TYPE_CHECKING:  # they bring cryptography, which takes long to load
-    from ledger.checkpointing import Checkpointed
-    from ledger.publishing import AnyPublisher
-    from ledger.signing import AnyKey
+    from ledger.checkpoints.keys import AnyKey
+    from ledger.checkpoints.publishers import AnyPublisher
+    from ledger.checkpoints.signer import Checkpointed
     from ledger.tlog.witness_protocol import Cosign
 
 T = TypeVar("T")
@@ -317,7 +317,7 @@ class AsyncLedger:
         new_state: bool = False,
     ) -> Checkpointed:
         """As Ledger.checkpoint, in a thread."""
-        from ledger.checkpointing import checkpoint  # noqa: PLC0415
+        from ledger.checkpoints.signer import checkpoint  # noqa: PLC0415
 
         return await asyncio.to_thread(
             checkpoint, self.settings, keys, publish=publish, require=require, cosign=cosign, new_state=new_state
@@ -327,7 +327,7 @@ class AsyncLedger:
         self, old: AnyKey, new: AnyKey, *, actor: str | None = None, actor_type: str = "user"
     ) -> Receipt:
         """As Ledger.rotate_key."""
-        from ledger.signing import hand_over, key_of, rotating  # noqa: PLC0415
+        from ledger.checkpoints.keys import hand_over, key_of, rotating  # noqa: PLC0415
 
         before, after = key_of(old), key_of(new)
         event = rotating(before.signer, after.signer, actor, actor_type)

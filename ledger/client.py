@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
-from ledger import proving
+from ledger.checkpoints import prove as proving
+from ledger.checkpoints.proof import Consistency, Proof
 from ledger.drivers import forks
 from ledger.drivers.callers import drive_within
 from ledger.drivers.cursors import Connection
@@ -21,7 +22,6 @@ from ledger.events import Appended, Entry, Event, Receipt, Tail
 from ledger.format.findings import Report
 from ledger.opening import open_ledger, open_settings
 from ledger.projection.base import reached
-from ledger.proof import Consistency, Proof
 from ledger.settings import Settings
 from ledger.store import ledgers, quarantine, tree
 from ledger.store.appender import Appender, Condition
@@ -42,9 +42,9 @@ from ledger.verify.checkpoints import Trust, numbered
 from ledger.verify.database import verify
 
 if TYPE_CHECKING:  # they bring cryptography, which takes long to load
-    from ledger.checkpointing import Checkpointed
-    from ledger.publishing import AnyPublisher
-    from ledger.signing import AnyKey
+    from ledger.checkpoints.keys import AnyKey
+    from ledger.checkpoints.publishers import AnyPublisher
+    from ledger.checkpoints.signer import Checkpointed
     from ledger.tlog.witness_protocol import Cosign
 
 T = TypeVar("T")
@@ -365,7 +365,7 @@ class Ledger:
         Raises SigningRefused, WitnessRefused, ChainBroken, InvalidSetting, PublishingFailed, CosignaturesMissing,
         Unavailable.
         """
-        from ledger.checkpointing import Checkpointer  # noqa: PLC0415
+        from ledger.checkpoints.signer import Checkpointer  # noqa: PLC0415
 
         signer = Checkpointer(self._servers, keys, publish=publish, require=require, cosign=cosign, new_state=new_state)
         return signer.checkpoint()
@@ -376,7 +376,7 @@ class Ledger:
         From then on both sign, until everybody who verifies has the new one. actor: by default the old key itself.
         Saying it again gets the first receipt. Raises InvalidSetting, InvalidEvent, IdempotencyConflict.
         """
-        from ledger.signing import hand_over, key_of, rotating  # noqa: PLC0415
+        from ledger.checkpoints.keys import hand_over, key_of, rotating  # noqa: PLC0415
 
         before, after = key_of(old), key_of(new)
         event = rotating(before.signer, after.signer, actor, actor_type)

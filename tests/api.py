@@ -16,8 +16,8 @@ from uuid import UUID
 import psycopg
 
 from ledger import Appended, AsyncLedger, Entry, Event, Ledger, Receipt, Tail
+from ledger.checkpoints.proof import Consistency, Proof
 from ledger.format.findings import Report
-from ledger.proof import Consistency, Proof
 from ledger.settings import Settings
 from ledger.store.appender import Condition
 

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
+from ledger.checkpoints.proof import Consistency, Proof
 from ledger.events import GENESIS
 from ledger.format import canonical
-from ledger.proof import Consistency, Proof
 from ledger.tlog import merkle, tiles
 from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.merkle import Node, leaf_hash

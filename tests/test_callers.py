@@ -21,12 +21,12 @@ from psycopg.types.json import set_json_loads
 from psycopg.types.string import StrDumper
 
 from ledger import AsyncLedger, Event, Ledger
+from ledger.checkpoints.keys import create_key
 from ledger.drivers.cursors import ADAPTERS, Cursor
 from ledger.errors import IdempotencyConflict, SchemaMismatch, UsageError
 from ledger.migrate import migrate
 from ledger.projection.rebuild import find_projections, rebuild
 from ledger.settings import Settings
-from ledger.signing import create_key
 from tests.clusters import Cluster
 from tests.support import checked, event, events, receipt_of
 from tests.views import project, rows, some_events

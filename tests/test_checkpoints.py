@@ -27,10 +27,10 @@ from ledger import (
     Unavailable,
     testing,
 )
-from ledger.checkpointing import Checkpointer
+from ledger.checkpoints.keys import create_key, locked, read_key, state_beside
+from ledger.checkpoints.signer import Checkpointer
 from ledger.drivers.pools import Servers
 from ledger.drivers.run import drive
-from ledger.signing import create_key, locked, read_key, state_beside
 from ledger.store import tree
 from ledger.store.ledgers import create_ledger
 from ledger.store.tree import Head, Kept
@@ -595,7 +595,7 @@ def shown(ledger: Ledger) -> list[str]:
 def test_again_and_again(ledger: Ledger, key: Path, caplog: pytest.LogCaptureFixture) -> None:
     """What has not changed is signed and published once; a place that was away is tried again; after a refusal nothing
     is signed, which is logged once, noted for `status` and `doctor`, and waited for."""
-    caplog.set_level("INFO", logger="ledger.checkpointing")
+    caplog.set_level("INFO", logger="ledger.checkpoints.signer")
     place, other = Place(), Place()
     servers = Servers(ledger.settings)
     signer = Checkpointer(servers, [key], publish=[place, other], require=1)

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from ledger import Ledger, create_redis_connection
-from ledger.signing import read_key
+from ledger.checkpoints.keys import read_key
 from ledger.store import tree
 from ledger.tlog.checkpoint import open_checkpoint
 from ledger.tlog.note import Verifier, parse_note, verified_by

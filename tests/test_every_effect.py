@@ -18,9 +18,9 @@ import pytest
 from psycopg import sql
 
 from ledger import Ledger
+from ledger.checkpoints.keys import create_key
 from ledger.drivers.pools import Servers
 from ledger.settings import Settings
-from ledger.signing import create_key
 from ledger.stream.relay import Relay
 from tests.api import AsyncApi, SyncApi
 from tests.crashing.appending import Append, AppendIf, AppendMany, OwnEntries

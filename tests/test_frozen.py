@@ -19,12 +19,12 @@ import psycopg
 import pytest
 
 from ledger import Ledger
+from ledger.checkpoints.keys import create_key, state_beside
 from ledger.drivers.pools import Servers
 from ledger.migrate import load, migrate
 from ledger.projection.rebuild import find_projections
 from ledger.projection.worker import Projector
 from ledger.settings import Settings
-from ledger.signing import create_key, state_beside
 from ledger.store import tree
 from ledger.stream.relay import Relay
 from ledger.tlog.note import parse_note

@@ -11,10 +11,10 @@ import pytest
 from ledger_projections import ActorActivity, Timeline
 
 from ledger import Ledger
+from ledger.checkpoints.keys import create_key, read_key
 from ledger.drivers.pools import Servers
 from ledger.drivers.run import drive
 from ledger.errors import UsageError
-from ledger.signing import create_key, read_key
 from ledger.store.ledgers import create_ledger
 from ledger.stream.relay import Relay
 from ledger.tlog.checkpoint import Checkpoint

@@ -35,7 +35,7 @@ def cli(ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
 
 
 def vkey() -> str:
-    from ledger.signing import read_key
+    from ledger.checkpoints.keys import read_key
 
     return read_key(Path("main.key")).vkey
 

@@ -18,6 +18,7 @@ import pytest
 from ledger_projections.timeline import search
 
 from ledger import AsyncLedger, Ledger, Receipt, Unchanged
+from ledger.checkpoints.keys import create_key
 from ledger.drivers.connections import connect
 from ledger.drivers.run import Transaction, drive
 from ledger.effects import Plan, Query
@@ -25,7 +26,6 @@ from ledger.errors import ConditionFailed, InvalidSetting, LedgerError, Unavaila
 from ledger.migrate import load, migrate
 from ledger.projection.rebuild import find_projections, rebuild
 from ledger.settings import Settings
-from ledger.signing import create_key
 from tests.pgbouncer import pgbouncer
 from tests.roles import Logins, user_of
 from tests.support import checked, event, events, numbers, race, receipt_of

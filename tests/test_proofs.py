@@ -12,8 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ledger.checkpoints.proof import (
+    CONSISTENCY,
+    PROOF,
+    Consistency,
+    Proof,
+    Proven,
+    check_consistency_proof,
+    check_proof,
+)
 from ledger.errors import EvidenceRefused, InvalidSetting, NoteRefused, ProofRefused
-from ledger.proof import CONSISTENCY, PROOF, Consistency, Proof, Proven, check_consistency_proof, check_proof
 from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.note import FileSigner, sign
 from tests.logs import Log

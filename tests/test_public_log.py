@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from ledger import Event, Ledger
+from ledger.checkpoints.keys import create_key
 from ledger.export.bundle import export
-from ledger.signing import create_key
 from ledger.tlog.merkle import leaf_hash
 from tests.test_other_verifiers import INSTALL_PYTHON, false
 

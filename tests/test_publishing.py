@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ledger import InvalidSetting, Ledger, PublishingFailed, create_redis_connection
-from ledger.publishing import Endpoint, Folder, Published, Publisher, check_require, publish, publisher_of
+from ledger.checkpoints.publishers import Endpoint, Folder, Published, Publisher, check_require, publish, publisher_of
 from tests.endpoint import Taker, endpoint
 from tests.logs import Log
 

@@ -14,7 +14,8 @@ import pytest
 from ledger_projections import Timeline
 
 from ledger import AsyncLedger, ChainBroken, ErasureRefused, Event, Ledger, QuarantineRefused
-from ledger.checkpointing import Checkpointer
+from ledger.checkpoints.keys import create_key
+from ledger.checkpoints.signer import Checkpointer
 from ledger.cli.metrics import _of_ledger
 from ledger.drivers.connections import create_redis_connection
 from ledger.drivers.pools import Servers
@@ -30,7 +31,6 @@ from ledger.format.quarantine_record import digests
 from ledger.format.rules import QUARANTINED
 from ledger.overview import look
 from ledger.projection.rebuild import rebuild
-from ledger.signing import create_key
 from ledger.store.copy_rows import insert_params
 from ledger.store.drafts import prepare
 from ledger.store.ledgers import SQL, create_ledger

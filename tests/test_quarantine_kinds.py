@@ -11,13 +11,13 @@ import psycopg
 import pytest
 
 from ledger import ChainBroken, Ledger, LedgerError
-from ledger.checkpointing import Checkpointer
+from ledger.checkpoints.keys import create_key
+from ledger.checkpoints.signer import Checkpointer
 from ledger.drivers.pools import Servers
 from ledger.export.bundle import export
 from ledger.export.bundle_check import verify_bundle
 from ledger.format.canonical import body_bytes, digest, envelope_from, timestamp, uuid_text
 from ledger.format.chain import extend
-from ledger.signing import create_key
 from ledger.store.copy_rows import insert_params
 from ledger.store.drafts import prepare
 from ledger.store.ledgers import SQL

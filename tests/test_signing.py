@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ledger import InvalidSetting, Key, SigningRefused, Unavailable
-from ledger.signing import (
+from ledger.checkpoints.keys import (
     create_key,
     create_state,
     hand_over,

@@ -24,9 +24,9 @@ from ledger import (
     WitnessRefused,
     testing,
 )
-from ledger.checkpointing import Checkpointer
+from ledger.checkpoints.keys import Key, create_key, read_key
+from ledger.checkpoints.signer import Checkpointer
 from ledger.drivers.pools import Servers
-from ledger.signing import Key, create_key, read_key
 from ledger.store import tree
 from ledger.store.ledgers import LedgerRef
 from ledger.store.tree import Kept

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from ledger.checkpoints.proof import CONSISTENCY, PROOF
 from ledger.cli.app import DOES_NOT_VERIFY, OK, Command
 from ledger.cli.connect import settings_of
 from ledger.cli.keys import read_evidence, trust_of, trust_options
@@ -17,7 +18,6 @@ from ledger.cli.types import POSITION
 from ledger.export.bundle import export
 from ledger.export.bundle_check import verify_bundle
 from ledger.format.findings import Report
-from ledger.proof import CONSISTENCY, PROOF
 from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.note import parse_note
 from ledger.verify.database import verify

@@ -9,6 +9,15 @@ from uuid import UUID
 import click
 import msgspec
 
+from ledger.checkpoints.proof import (
+    CONSISTENCY,
+    PROOF,
+    Consistency,
+    Proof,
+    Proven,
+    check_consistency_proof,
+    check_proof,
+)
 from ledger.cli.app import Command
 from ledger.cli.connect import opened
 from ledger.cli.keys import read_evidence, trust_of, trust_options
@@ -16,7 +25,6 @@ from ledger.cli.output import line, write_json, write_note
 from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.types import PositionOrId
 from ledger.errors import UsageError
-from ledger.proof import CONSISTENCY, PROOF, Consistency, Proof, Proven, check_consistency_proof, check_proof
 from ledger.tlog.checkpoint import Checkpoint, cosigned_by
 from ledger.tlog.note import Verifier, parse_note
 from ledger.verify.checkpoints import ledger_of

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import click
 
-from ledger.checkpointing import Checkpointer
+from ledger.checkpoints.keys import create_key, read_key
+from ledger.checkpoints.publishers import REDIS
+from ledger.checkpoints.signer import Checkpointer
 from ledger.cli.app import Command
 from ledger.cli.connect import opened, settings_of
 from ledger.cli.erase import who_and_why
@@ -17,8 +19,6 @@ from ledger.cli.signers import FILE, cosign_option, key_file, signing_options
 from ledger.cli.text import note
 from ledger.drivers.pools import Servers
 from ledger.errors import InvalidSetting
-from ledger.publishing import REDIS
-from ledger.signing import create_key, read_key
 from ledger.tlog.note import is_name
 
 

@@ -12,7 +12,7 @@ from ledger.cli.shared import Shared
 from ledger.drivers.pools import Servers
 
 if TYPE_CHECKING:
-    from ledger.checkpointing import Checkpointer
+    from ledger.checkpoints.signer import Checkpointer
     from ledger.tlog.witness_client import Witnesses
 
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -70,8 +70,8 @@ def checkpointers(
     quorum: int | None,
 ) -> list[Checkpointer]:
     """One for each ledger that the keys are named for; with --ledger, of that ledger alone."""
-    from ledger.checkpointing import Checkpointer  # noqa: PLC0415 - takes long to load
-    from ledger.signing import Key, key_of  # noqa: PLC0415
+    from ledger.checkpoints.keys import Key, key_of  # noqa: PLC0415
+    from ledger.checkpoints.signer import Checkpointer  # noqa: PLC0415 - takes long to load
 
     named = shared.names()
     found: dict[str, list[Key]] = {}

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ledger import Entry, Ledger
-from ledger.publishing import AnyPublisher
-from ledger.signing import create_key, locked, read_key, state_beside
+from ledger.checkpoints.keys import create_key, locked, read_key, state_beside
+from ledger.checkpoints.publishers import AnyPublisher
 from ledger.store import tree
 from ledger.store.tree import Head
 from ledger.tlog.checkpoint import Checkpoint

@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import msgspec
 
+from ledger.checkpoints.proof import Consistency, Proof, check_consistency_proof, check_proof
 from ledger.errors import EvidenceRefused, InvalidSetting, LedgerError, NoteRefused
 from ledger.events import Entry
 from ledger.format.chain import check_entry
 from ledger.format.decode import parse_envelope
 from ledger.literals import without_literals
-from ledger.proof import Consistency, Proof, check_consistency_proof, check_proof
 from ledger.stream.wire import parse
 from ledger.tlog.checkpoint import Checkpoint, cosigned_by, open_checkpoint
 from ledger.tlog.cosigner import new_cosigner, parse_cosigner

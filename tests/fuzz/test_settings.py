@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from ledger.checkpoints.publishers import Endpoint
 from ledger.cli.text import error_line, redacted
 from ledger.drivers.connections import (
     aconnect,
@@ -19,7 +20,6 @@ from ledger.drivers.connections import (
 from ledger.drivers.pools import AsyncServers, Servers
 from ledger.effects import Command, Plan
 from ledger.errors import InvalidSetting, Unavailable
-from ledger.publishing import Endpoint
 from ledger.settings import Settings
 from tests.fuzz.mutations import NUMBERS, texts
 from tests.fuzz.profile import bounded, fuzz

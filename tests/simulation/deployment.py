@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from ledger import Ledger
+from ledger.checkpoints.keys import create_key
 from ledger.drivers.pools import Servers
 from ledger.migrate import migrate
 from ledger.projection.rebuild import find_projections
 from ledger.projection.worker import Projector
-from ledger.signing import create_key
 from tests.simulation import actors
 from tests.simulation.crew import Crew, Member
 from tests.simulation.hostile import prepare_victim

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ledger import Event, Ledger, Plan, Query
-from ledger.checkpointing import checkpoint
+from ledger.checkpoints.signer import checkpoint
 from ledger.effects import Row
 from ledger.errors import SigningRefused
 from ledger.projection.rebuild import find_projections, rebuild

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from ledger import Ledger, Receipt
-from ledger.checkpointing import Checkpointer
+from ledger.checkpoints.signer import Checkpointer
 from ledger.drivers.pools import Servers
 from ledger.errors import ChainBroken, HoldRefused, InvalidSetting, ProjectionFailed, UnderLegalHold
 from ledger.format.rules import OWN_ACTIONS

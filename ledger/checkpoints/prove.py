@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from ledger.checkpoints.proof import Consistency, Proof
 from ledger.effects import Plan, Query
 from ledger.errors import ProofRefused, UsageError
 from ledger.events import Entry
 from ledger.format import canonical
 from ledger.format.decode import parse_envelope
-from ledger.proof import Consistency, Proof
 from ledger.statements import sql
 from ledger.store import ledgers, tree
 from ledger.store.ledgers import LedgerRef

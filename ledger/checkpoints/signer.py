@@ -15,6 +15,8 @@ from typing import TypeAlias
 
 import msgspec
 
+from ledger.checkpoints.keys import AnyKey, Guarded, State, create_state, key_of, locked, origin_of, verifier_of
+from ledger.checkpoints.publishers import AnyPublisher, Once, Publisher, check_require, publish, publisher_of
 from ledger.drivers.pools import Servers
 from ledger.errors import (
     ChainBroken,
@@ -26,9 +28,7 @@ from ledger.errors import (
     Unavailable,
     WitnessRefused,
 )
-from ledger.publishing import AnyPublisher, Once, Publisher, check_require, publish, publisher_of
 from ledger.settings import Settings
-from ledger.signing import AnyKey, Guarded, State, create_state, key_of, locked, origin_of, verifier_of
 from ledger.store import tree
 from ledger.store.ledgers import LedgerRef, find_ledger
 from ledger.store.quarantine import refusal

@@ -1,0 +1,1 @@
+"""Signing the ledger: keys, the signer, publishers, proofs."""
