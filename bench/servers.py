@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 
 from ledger import create_redis_connection, embedded, testing
-from ledger.migrate import migrate
+from ledger.migrate.migrate import migrate
 from ledger.settings import Settings
 
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, TypeAlias
 from ledger.drivers.pools import Servers
 from ledger.effects import Command, Plan, Query, Row
 from ledger.errors import IntegrityError, LedgerError, SchemaMismatch, Unavailable
-from ledger.migrate import check_schema, load
+from ledger.migrate.migrate import check_schema, load
 from ledger.overview import PATIENCE, look
 from ledger.statements import sql
 from ledger.status_types import NOT_SET, OK, Holder, Lag, LedgerState, Overview

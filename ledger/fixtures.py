@@ -24,7 +24,7 @@ import pytest
 from ledger import testing
 from ledger.client import Ledger
 from ledger.drivers.pools import Servers
-from ledger.migrate import migrate
+from ledger.migrate.migrate import migrate
 from ledger.recorder import Recorder
 from ledger.settings import Settings
 from ledger.store.ledgers import create_ledger

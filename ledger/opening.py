@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from ledger import embedded, migrate
+from ledger import embedded
 from ledger.effects import Plan
 from ledger.errors import InvalidSetting
+from ledger.migrate import migrate
 from ledger.settings import Settings
 from ledger.store.ledgers import LedgerRef, find_ledger
 

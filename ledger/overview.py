@@ -14,7 +14,7 @@ from ledger.drivers.run import Redis
 from ledger.effects import Command, Plan, Query, Refused, Row, SqlScript, Wait
 from ledger.errors import LedgerError, StreamUnusable, Unavailable
 from ledger.literals import without_literals
-from ledger.migrate import check_schema, load
+from ledger.migrate.migrate import check_schema, load
 from ledger.settings import LEDGER_NAME
 from ledger.statements import sql
 from ledger.status_types import (

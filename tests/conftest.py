@@ -24,7 +24,7 @@ from ledger_projections import Timeline
 from ledger import Ledger, embedded, testing
 from ledger.drivers.connections import create_redis_connection
 from ledger.errors import InvalidSetting
-from ledger.migrate import migrate
+from ledger.migrate.migrate import migrate
 from ledger.settings import Settings
 from tests.api import Api, AsyncApi, Opener, SyncApi
 from tests.clusters import Cluster, Clusters, clusters_folder

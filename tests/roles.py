@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 
 from ledger.drivers.run import drive
-from ledger.privileges import BY_LEDGER, grant
+from ledger.migrate.roles import BY_LEDGER, grant
 
 
 class Logins:

@@ -24,7 +24,7 @@ from ledger import AsyncLedger, Event, Ledger
 from ledger.checkpoints.keys import create_key
 from ledger.drivers.cursors import ADAPTERS, Cursor
 from ledger.errors import IdempotencyConflict, SchemaMismatch, UsageError
-from ledger.migrate import migrate
+from ledger.migrate.migrate import migrate
 from ledger.projection.rebuild import find_projections, rebuild
 from ledger.settings import Settings
 from tests.clusters import Cluster

@@ -9,8 +9,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from ledger import Ledger, migrate, testing
+from ledger import Ledger, testing
 from ledger.drivers.run import drive
+from ledger.migrate import migrate
 from ledger.settings import Settings
 from ledger.verify import catalog, database, protections
 from tests.catalog_cases import INFORMATION, OF_THE_SCHEMA, OUTSIDE, VIEWS

@@ -17,7 +17,7 @@ from ledger import Entry, Ledger, Plan, Query
 from ledger.drivers.connections import create_redis_connection
 from ledger.drivers.pools import Servers
 from ledger.format.canonical import body, envelope
-from ledger.migrate import migrate
+from ledger.migrate.migrate import migrate
 from ledger.projection.rebuild import find_projections, rebuild
 from ledger.projection.worker import Projector
 from ledger.settings import Settings

@@ -24,7 +24,7 @@ from ledger import Ledger, OutcomeUnknown, Plan, Query, Unavailable
 from ledger.drivers.connections import connect
 from ledger.drivers.run import drive
 from ledger.errors import ConnectionLost
-from ledger.migrate import SQL, migrate
+from ledger.migrate.migrate import SQL, migrate
 from ledger.settings import Settings
 from ledger.store.ledgers import BEGIN
 from ledger.store.locks import take

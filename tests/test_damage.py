@@ -14,7 +14,7 @@ import pytest
 from ledger import Ledger
 from ledger.errors import Unavailable
 from ledger.format.findings import Report
-from ledger.migrate import migrate
+from ledger.migrate.migrate import migrate
 from ledger.settings import Settings
 from ledger.verify import database
 from tests.clusters import Cluster, Clusters, clusters_folder

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from ledger import Ledger, create_redis_connection
-from ledger.migrate import migrate
+from ledger.migrate.migrate import migrate
 from ledger.settings import Settings
 from ledger.testing import other_database
 from tests.support import OwnServers, event, events

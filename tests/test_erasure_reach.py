@@ -22,7 +22,7 @@ from ledger.drivers.pools import Servers
 from ledger.export.bundle import export
 from ledger.export.bundle_check import verify_bundle
 from ledger.format.canonical import body
-from ledger.migrate import migrate
+from ledger.migrate.migrate import migrate
 from ledger.projection.rebuild import rebuild
 from ledger.settings import Settings
 from ledger.stream import wire

@@ -14,7 +14,8 @@ import psycopg
 import pytest
 from ledger_projections import Timeline, activity, history, search, state
 
-from ledger import Ledger, LedgerError, migrate
+from ledger import Ledger, LedgerError
+from ledger.migrate import migrate
 from ledger.projection.rebuild import rebuild
 from tests.roles import Logins, user_of
 from tests.views import BUILT_IN, projector, some_events

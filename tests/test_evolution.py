@@ -19,7 +19,7 @@ import pytest
 from ledger import Ledger
 from ledger.drivers.run import drive
 from ledger.errors import SchemaMismatch
-from ledger.migrate import check_schema, load, migrate, schema_folder
+from ledger.migrate.migrate import check_schema, load, migrate, schema_folder
 from ledger.settings import Settings
 from tests.support import checked, event, events
 from tests.test_cli_main import Cli, cli_of

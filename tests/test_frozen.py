@@ -21,7 +21,7 @@ import pytest
 from ledger import Ledger
 from ledger.checkpoints.keys import create_key, state_beside
 from ledger.drivers.pools import Servers
-from ledger.migrate import load, migrate
+from ledger.migrate.migrate import load, migrate
 from ledger.projection.rebuild import find_projections
 from ledger.projection.worker import Projector
 from ledger.settings import Settings

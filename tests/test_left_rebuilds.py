@@ -12,7 +12,7 @@ import pytest
 from ledger_projections import Timeline
 
 from ledger import Ledger
-from ledger.migrate import migrate
+from ledger.migrate.migrate import migrate
 from ledger.projection.rebuild import rebuild
 from tests.roles import Logins
 from tests.support import event

@@ -18,7 +18,7 @@ from ledger_projections import Timeline
 
 from ledger import Ledger
 from ledger.errors import LedgerError, MigrationTampered, SchemaMismatch, Unavailable, UsageError
-from ledger.migrate import load, migrate, schema_folder
+from ledger.migrate.migrate import load, migrate, schema_folder
 from ledger.projection.rebuild import rebuild
 from ledger.settings import Settings
 from tests.support import OwnServers, checked, event, processes
@@ -324,7 +324,7 @@ def test_appends_go_on_while_a_migration_waits_for_a_long_read(
 def test_a_migration_gives_up_and_says_who_is_in_its_way(
     settings: Settings, database_url: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ledger.migrate.TRIES", 2)
+    monkeypatch.setattr("ledger.migrate.migrate.TRIES", 2)
     migrate(settings)
     add(folder, "9998_more.sql", "alter table ledger.tails add column more bigint not null default 0;")
     with psycopg.connect(database_url, application_name="nightly dump") as reader:

@@ -19,7 +19,7 @@ import pytest
 
 from ledger import Event, Ledger, doctor, errors
 from ledger.format.findings import KINDS
-from ledger.migrate import migrate, schema_folder
+from ledger.migrate.migrate import migrate, schema_folder
 from ledger.settings import Settings
 from tests import test_recovery
 from tests.checkpoints import Superuser

@@ -23,7 +23,7 @@ from ledger.drivers.connections import connect
 from ledger.drivers.run import Transaction, drive
 from ledger.effects import Plan, Query
 from ledger.errors import ConditionFailed, InvalidSetting, LedgerError, Unavailable
-from ledger.migrate import load, migrate
+from ledger.migrate.migrate import load, migrate
 from ledger.projection.rebuild import find_projections, rebuild
 from ledger.settings import Settings
 from tests.pgbouncer import pgbouncer

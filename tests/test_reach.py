@@ -11,7 +11,7 @@ import pytest
 from ledger import AsyncLedger, Ledger
 from ledger.effects import Plan, Query
 from ledger.errors import InvalidSetting, LedgerError, Unavailable
-from ledger.migrate import migrate
+from ledger.migrate.migrate import migrate
 from ledger.settings import Settings
 from ledger.testing import other_database
 from tests.api import Api, Opener

@@ -12,7 +12,7 @@ import pytest
 
 from ledger import Ledger, create_redis_connection, errors
 from ledger.effects import Begin, Plan, Query
-from ledger.migrate import migrate
+from ledger.migrate.migrate import migrate
 from ledger.settings import Settings
 from ledger.tlog.note import Verifier
 from tests.clusters import Cluster, Clusters

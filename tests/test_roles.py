@@ -14,7 +14,7 @@ from ledger.drivers.pools import Servers
 from ledger.drivers.run import drive
 from ledger.errors import ConditionFailed, IdempotencyConflict, UnknownLedger, UsageError
 from ledger.export.bundle_check import verify_bundle
-from ledger.migrate import migrate
+from ledger.migrate.migrate import migrate
 from ledger.projection.rebuild import find_projections, rebuild
 from ledger.projection.worker import Projector
 from ledger.settings import Settings

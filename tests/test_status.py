@@ -17,7 +17,7 @@ import pytest
 
 from ledger import Ledger, TailBusy, create_redis_connection
 from ledger.drivers.pools import Servers
-from ledger.migrate import migrate
+from ledger.migrate.migrate import migrate
 from ledger.settings import Settings
 from ledger.stream.relay import Relay
 from ledger.testing import other_database

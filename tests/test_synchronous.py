@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from ledger import Ledger
-from ledger.migrate import migrate
+from ledger.migrate.migrate import migrate
 from ledger.settings import Settings
 from tests.support import OwnServers, checked, event, eventually
 from tests.test_cli_main import Cli

@@ -19,7 +19,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ledger import Ledger
-from ledger.migrate import migrate
+from ledger.migrate.migrate import migrate
 from ledger.settings import Settings
 from tests.support import OwnServers, checked, event, events, eventually
 from tests.test_cli_main import Cli, cli_of, process, run

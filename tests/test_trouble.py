@@ -16,7 +16,7 @@ from ledger import Receipt
 from ledger.drivers.connections import create_redis_connection
 from ledger.effects import Plan, Query
 from ledger.errors import LedgerError, OutcomeUnknown, TailBusy, Unavailable
-from ledger.migrate import migrate
+from ledger.migrate.migrate import migrate
 from ledger.settings import Settings
 from ledger.store import drafts
 from tests.api import Api, Opener, SyncApi

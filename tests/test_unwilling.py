@@ -11,7 +11,7 @@ import pytest
 from ledger import Event, Ledger, create_redis_connection
 from ledger.drivers.pools import Servers
 from ledger.errors import Unavailable
-from ledger.migrate import migrate
+from ledger.migrate.migrate import migrate
 from ledger.settings import Settings
 from ledger.stream.relay import Relay
 from tests.support import OwnServers, events

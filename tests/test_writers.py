@@ -13,8 +13,8 @@ from psycopg import sql
 
 from ledger import Event, IdempotencyConflict, Ledger, UnknownLedger, UsageError
 from ledger.drivers.run import drive
-from ledger.migrate import load
-from ledger.privileges import grant
+from ledger.migrate.migrate import load
+from ledger.migrate.roles import grant
 from ledger.store.ledgers import create_ledger
 from tests.roles import Logins, user_of
 from tests.support import checked, event, events, numbers

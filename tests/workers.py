@@ -7,7 +7,7 @@ import asyncio
 import psycopg
 
 from ledger import AsyncLedger, Ledger, Receipt
-from ledger.migrate import migrate
+from ledger.migrate.migrate import migrate
 from ledger.settings import Settings
 from tests.support import event, events, race
 

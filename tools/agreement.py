@@ -10,7 +10,8 @@ from typing import NamedTuple
 import psycopg
 from psycopg import sql
 
-from ledger import migrate, testing
+from ledger import testing
+from ledger.migrate import migrate
 from ledger.settings import Settings
 from tools import declared, dump
 

@@ -19,7 +19,7 @@ import psycopg
 from ledger import embedded, testing
 from ledger.drivers.run import drive
 from ledger.errors import LedgerError
-from ledger.migrate import migrate
+from ledger.migrate.migrate import migrate
 from ledger.settings import Settings
 from ledger.verify import catalog
 from tools import dump, journal

@@ -8,13 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ledger import embedded, migrate
+from ledger import embedded
 from ledger.cli.shared import Shared
 from ledger.cli.text import note
 from ledger.client import Ledger
 from ledger.drivers.pools import Servers
 from ledger.effects import Command, Plan
 from ledger.errors import InvalidSetting
+from ledger.migrate import migrate
 from ledger.settings import Settings
 from ledger.stream.relay import standings
 

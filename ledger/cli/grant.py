@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from ledger import privileges
 from ledger.cli.app import Command
 from ledger.cli.connect import settings_of
 from ledger.cli.output import line, write_json
@@ -16,7 +15,8 @@ from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.types import Kind
 from ledger.drivers.pools import Servers
 from ledger.effects import Plan
-from ledger.migrate import check_schema, load
+from ledger.migrate import roles
+from ledger.migrate.migrate import check_schema, load
 from ledger.settings import check_ledger_name
 
 
@@ -35,12 +35,12 @@ class _Role(Kind):
     name = "role"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        for role in privileges.ROLES:
+        for role in roles.ROLES:
             if value in (role, role.removeprefix("ledger_")):
                 return role
         full = value if value.startswith("ledger_") else f"ledger_{value}"
-        close = get_close_matches(full, privileges.ROLES, 1, 0.8)
-        order = f"the role comes first, then the user; the roles are {', '.join(privileges.ROLES)}"
+        close = get_close_matches(full, roles.ROLES, 1, 0.8)
+        order = f"the role comes first, then the user; the roles are {', '.join(roles.ROLES)}"
         return self.fail(f"{value!r} is not a role: {f'did you mean {close[0]}?' if close else order}", param, ctx)
 
 
@@ -65,16 +65,16 @@ _ROLES = """
 @pass_shared
 def grant_command(shared: Shared, role: str, user: str, ledgers: tuple[str, ...], all_ledgers: bool) -> None:
     named = _named(shared, ledgers)
-    if role == privileges.READER and bool(named) == all_ledgers:
+    if role == roles.READER and bool(named) == all_ledgers:
         raise click.UsageError(
             "say which ledgers it may read: --ledger NAME, more than once if need be, or --all-ledgers"
         )
     if named and all_ledgers:
         raise click.UsageError("--ledger and --all-ledgers exclude each other")
-    if role not in privileges.BY_LEDGER and (named or all_ledgers):
-        some = " and ".join(privileges.BY_LEDGER)
+    if role not in roles.BY_LEDGER and (named or all_ledgers):
+        some = " and ".join(roles.BY_LEDGER)
         raise click.UsageError(f"{role} is for all ledgers: only {some} are given ledger by ledger")
-    _run(shared, lambda: privileges.grant(role, user, named or None))
+    _run(shared, lambda: roles.grant(role, user, named or None))
     if shared.json:
         write_json({"granted": role, "user": user, "ledgers": named or None})
     else:
@@ -92,7 +92,7 @@ def revoke_command(shared: Shared, role: str, user: str, ledgers: tuple[str, ...
     With --ledger a reader or writer loses the ledgers named; the role goes with the last of them.
     """
     named = _named(shared, ledgers)
-    _run(shared, lambda: privileges.revoke(role, user, named or None))
+    _run(shared, lambda: roles.revoke(role, user, named or None))
     if shared.json:
         write_json({"revoked": role, "user": user, "ledgers": named or None})
     else:

@@ -11,7 +11,7 @@ from ledger.cli.output import line, write_json
 from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.text import note
 from ledger.drivers.pools import Servers
-from ledger.migrate import check_schema, load, migrate
+from ledger.migrate.migrate import check_schema, load, migrate
 from ledger.settings import Settings, check_ledger_name
 from ledger.store.ledgers import create_ledger
 

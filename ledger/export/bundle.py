@@ -10,7 +10,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from ledger import migrate
 from ledger.drivers.connections import connect
 from ledger.drivers.run import drive
 from ledger.effects import Plan, Query, SqlScript
@@ -22,6 +21,7 @@ from ledger.export.quarantined import QUARANTINED, QuarantinedRow
 from ledger.format.findings import Link
 from ledger.format.quarantine_record import Mark, body_as_it_stands, digests, flaws, leaf_of, row_json
 from ledger.format.stored_row import Record
+from ledger.migrate import migrate
 from ledger.settings import Settings
 from ledger.store import ledgers, quarantine, stored_rows, tree
 from ledger.store.stored_rows import SQL, Source

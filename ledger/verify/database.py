@@ -15,13 +15,13 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple, TypeAlias
 
-from ledger import migrate
 from ledger.drivers.connections import connect
 from ledger.drivers.run import Connection, drive
 from ledger.effects import Plan, Query, Refused, SqlScript
 from ledger.errors import InvalidSetting, Unavailable
 from ledger.events import GENESIS
 from ledger.format.findings import BEGINNING, Finding, Findings, Link, Report, check_tail
+from ledger.migrate import migrate
 from ledger.settings import Settings
 from ledger.store import damage, ledgers, stored_rows
 from ledger.store.stored_rows import SQL, Source, Span

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 
 from ledger.drivers.pools import Servers
-from ledger.migrate import migrate
+from ledger.migrate.migrate import migrate
 from ledger.store.ledgers import create_ledger
 from tests.crashing.jobs import Job, Tell, World, again
 

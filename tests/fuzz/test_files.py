@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 
-from ledger import migrate
 from ledger.checkpoints.keys import Key, State, create_key, create_state, key_of, locked
 from ledger.embedded.access import Keyring
 from ledger.errors import IntegrityError, InvalidSetting, LedgerError, MigrationTampered, NoteRefused
+from ledger.migrate import migrate
 from ledger.store.tree import Head
 from ledger.tlog.cosigner import Cosigner
 from tests.fuzz import seeds

@@ -7,7 +7,7 @@ from pathlib import Path
 from ledger import Ledger
 from ledger.checkpoints.keys import create_key
 from ledger.drivers.pools import Servers
-from ledger.migrate import migrate
+from ledger.migrate.migrate import migrate
 from ledger.projection.rebuild import find_projections
 from ledger.projection.worker import Projector
 from tests.simulation import actors

@@ -18,7 +18,7 @@ from ledger import Event, Ledger
 from ledger.drivers.run import drive
 from ledger.events import Tail
 from ledger.format import chain
-from ledger.privileges import grant
+from ledger.migrate.roles import grant
 from ledger.store.copy_rows import insert_params
 from ledger.store.drafts import prepare
 from ledger.store.ledgers import SQL, create_ledger

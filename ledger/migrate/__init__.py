@@ -1,0 +1,1 @@
+"""The schema: migrations and their journal, roles and grants."""
