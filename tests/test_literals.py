@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.literals import without_literals
+from ledger.ops.redact import without_literals
 
 SECRET = "Sekret"
 

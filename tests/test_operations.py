@@ -17,9 +17,10 @@ from urllib.request import urlopen
 import psycopg
 import pytest
 
-from ledger import Event, Ledger, doctor, errors
+from ledger import Event, Ledger, errors
 from ledger.format.findings import KINDS
 from ledger.migrate.migrate import migrate, schema_folder
+from ledger.ops import doctor
 from ledger.settings import Settings
 from tests import test_recovery
 from tests.checkpoints import Superuser

@@ -29,7 +29,7 @@ from ledger.format.chain import extend
 from ledger.format.findings import Report
 from ledger.format.quarantine_record import digests
 from ledger.format.rules import QUARANTINED
-from ledger.overview import look
+from ledger.ops.status import look
 from ledger.projection.rebuild import rebuild
 from ledger.store.copy_rows import insert_params
 from ledger.store.drafts import prepare

@@ -11,8 +11,8 @@ from ledger.cli.connect import settings_of
 from ledger.cli.output import line, write_json
 from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.status import print_away, server_text
-from ledger.doctor import Check, Diagnosis, examine
 from ledger.drivers.pools import Servers
+from ledger.ops.doctor import Check, Diagnosis, examine
 
 
 @click.command("doctor", cls=Command)

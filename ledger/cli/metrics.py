@@ -17,8 +17,8 @@ from ledger.cli.shared import Shared
 from ledger.cli.types import Address
 from ledger.drivers.pools import Servers
 from ledger.errors import InvalidSetting, LedgerError
-from ledger.overview import STUCK, look
-from ledger.status_types import NOT_SET, OK, LedgerState, Overview
+from ledger.ops.status import STUCK, look
+from ledger.ops.status_types import NOT_SET, OK, LedgerState, Overview
 from ledger.telemetry import COUNTERS, FAILURES, PROJECTED, PUBLISHED
 from ledger.tlog.http_server import IDLE_SECONDS, Bounded
 

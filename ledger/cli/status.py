@@ -12,9 +12,19 @@ from ledger.cli.output import counted, line, seconds_text, short_time, time_text
 from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.text import one_line, redacted
 from ledger.drivers.pools import Servers
-from ledger.overview import look
-from ledger.status_types import NOT_SET, Holder, Lag, LedgerState, Overview, Place, Standstill, StreamPlace, Verified
-from ledger.status_types import OK as WELL
+from ledger.ops.status import look
+from ledger.ops.status_types import (
+    NOT_SET,
+    Holder,
+    Lag,
+    LedgerState,
+    Overview,
+    Place,
+    Standstill,
+    StreamPlace,
+    Verified,
+)
+from ledger.ops.status_types import OK as WELL
 
 _REPLAY, _NEW_EPOCH = "'auditledger replay'", "it goes on at the ledger's end in a new epoch"
 """What to do where something has seen more than the ledger has."""

@@ -16,7 +16,7 @@ from ledger.errors import EvidenceRefused, InvalidSetting, LedgerError, NoteRefu
 from ledger.events import Entry
 from ledger.format.chain import check_entry
 from ledger.format.decode import parse_envelope
-from ledger.literals import without_literals
+from ledger.ops.redact import without_literals
 from ledger.stream.wire import parse
 from ledger.tlog.checkpoint import Checkpoint, cosigned_by, open_checkpoint
 from ledger.tlog.cosigner import new_cosigner, parse_cosigner

@@ -13,11 +13,9 @@ from ledger.drivers.pools import Servers
 from ledger.drivers.run import Redis
 from ledger.effects import Command, Plan, Query, Refused, Row, SqlScript, Wait
 from ledger.errors import LedgerError, StreamUnusable, Unavailable
-from ledger.literals import without_literals
 from ledger.migrate.migrate import check_schema, load
-from ledger.settings import LEDGER_NAME
-from ledger.statements import sql
-from ledger.status_types import (
+from ledger.ops.redact import without_literals
+from ledger.ops.status_types import (
     NOT_SET,
     OK,
     Holder,
@@ -31,6 +29,8 @@ from ledger.status_types import (
     StreamPlace,
     Verified,
 )
+from ledger.settings import LEDGER_NAME
+from ledger.statements import sql
 from ledger.store import quarantine
 from ledger.store.ledgers import SQL as STORE
 from ledger.store.ledgers import LedgerRef, unknown_ledger

@@ -14,9 +14,9 @@ from ledger.drivers.pools import Servers
 from ledger.effects import Command, Plan, Query, Row
 from ledger.errors import IntegrityError, LedgerError, SchemaMismatch, Unavailable
 from ledger.migrate.migrate import check_schema, load
-from ledger.overview import PATIENCE, look
+from ledger.ops.status import PATIENCE, look
+from ledger.ops.status_types import NOT_SET, OK, Holder, Lag, LedgerState, Overview
 from ledger.statements import sql
-from ledger.status_types import NOT_SET, OK, Holder, Lag, LedgerState, Overview
 
 SQL = sql(__file__)
 Level: TypeAlias = Literal["ok", "warning", "danger", "unknown"]

@@ -1,0 +1,1 @@
+"""For operators: status, doctor, metrics."""
