@@ -13,7 +13,7 @@ import pytest
 
 from ledger import ConditionFailed, Event, IdempotencyConflict, Ledger, LedgerError, Unchanged
 from ledger.format.chain import Link
-from ledger.recorder import AsyncRecorder, Recorder
+from ledger.testing.recorder import AsyncRecorder, Recorder
 from tests.support import checked, event, events
 
 ID = UUID(int=7)

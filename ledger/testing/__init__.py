@@ -39,13 +39,13 @@ from ledger.drivers import forks
 from ledger.errors import InvalidSetting
 
 _HOMES = {
-    "AsyncRecorder": "ledger.recorder",
-    "Recorder": "ledger.recorder",
-    "ledger": "ledger.fixtures",
-    "ledger_connection": "ledger.fixtures",
-    "ledger_database": "ledger.fixtures",
-    "ledger_recorder": "ledger.fixtures",
-    "ledger_servers": "ledger.fixtures",
+    "AsyncRecorder": "ledger.testing.recorder",
+    "Recorder": "ledger.testing.recorder",
+    "ledger": "ledger.testing.fixtures",
+    "ledger_connection": "ledger.testing.fixtures",
+    "ledger_database": "ledger.testing.fixtures",
+    "ledger_recorder": "ledger.testing.fixtures",
+    "ledger_servers": "ledger.testing.fixtures",
 }
 
 

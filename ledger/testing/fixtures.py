@@ -6,7 +6,7 @@
     ledger               a ledger of the test's own, in the run's database: for tests with a real one
     ledger_connection    a connection to that database, in a transaction that is rolled back at the test's end
     ledger_database      the URL of the database, migrated once for the whole run
-    ledger_servers       where Postgres and Redis are: see testing.py; LEDGER_TEST_REDIS_URL may be missing here
+    ledger_servers       where Postgres and Redis are: see __init__.py; LEDGER_TEST_REDIS_URL may be missing here
 
 Nothing of LEDGER_DATABASE_URL and its like in the developer's shell is used.
 """
@@ -25,9 +25,9 @@ from ledger import testing
 from ledger.client import Ledger
 from ledger.drivers.pools import Servers
 from ledger.migrate.migrate import migrate
-from ledger.recorder import Recorder
 from ledger.settings import Settings
 from ledger.store.ledgers import create_ledger
+from ledger.testing.recorder import Recorder
 
 
 @pytest.fixture
