@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
+from ledger.bootstrap import open_ledger, open_settings
 from ledger.checkpoints import prove as proving
 from ledger.checkpoints.proof import Consistency, Proof
 from ledger.drivers import forks
@@ -21,7 +22,6 @@ from ledger.errors import LedgerError
 from ledger.events import Appended, Entry, Event, Receipt, Tail
 from ledger.format.canonical import Draft
 from ledger.format.findings import Report
-from ledger.opening import open_ledger, open_settings
 from ledger.projection.base import reached
 from ledger.settings import Settings
 from ledger.store import ledgers, quarantine, tree

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
+from ledger.bootstrap import open_ledger, open_settings
 from ledger.checkpoints import prove as proving
 from ledger.checkpoints.proof import Consistency, Proof
 from ledger.drivers import forks
@@ -20,7 +21,6 @@ from ledger.drivers.pools import Servers
 from ledger.effects import Plan
 from ledger.events import Appended, Entry, Event, Receipt, Tail
 from ledger.format.findings import Report
-from ledger.opening import open_ledger, open_settings
 from ledger.projection.base import reached
 from ledger.settings import Settings
 from ledger.store import ledgers, quarantine, tree

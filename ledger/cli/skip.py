@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ledger.bootstrap import open_ledger
 from ledger.cli.app import Command
 from ledger.cli.connect import opened, ready
 from ledger.cli.erase import who_and_why
@@ -12,7 +13,6 @@ from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.text import note, one_line
 from ledger.cli.types import POSITION
 from ledger.cli.work import find
-from ledger.opening import open_ledger
 from ledger.projection.retries import take_back
 from ledger.store.drafts import prepare
 from ledger.store.own_actions import retrying, skipping
