@@ -30,7 +30,7 @@ KINDS = (
     "tree_mismatch",
     "quarantined",
 )
-"""The four before the last are about checkpoints and the tree that they sign: see verify/checkpoints.py and verify/tree_rebuild.py."""
+"""The four before the last are about checkpoints and the tree (verify/checkpoints.py, verify/tree_rebuild.py)."""
 MOST = 10_000
 """Findings that are kept; those beyond are counted."""
 _GAP = 1_000
