@@ -595,7 +595,7 @@ def shown(ledger: Ledger) -> list[str]:
 def test_again_and_again(ledger: Ledger, key: Path, caplog: pytest.LogCaptureFixture) -> None:
     """What has not changed is signed and published once; a place that was away is tried again; after a refusal nothing
     is signed, which is logged once, noted for `status` and `doctor`, and waited for."""
-    caplog.set_level("INFO", logger="ledger.checkpoints.signer")
+    caplog.set_level("INFO", logger="ledger.checkpointing")
     place, other = Place(), Place()
     servers = Servers(ledger.settings)
     signer = Checkpointer(servers, [key], publish=[place, other], require=1)

@@ -121,7 +121,7 @@ def test_a_foreign_key_holds_up_its_ledger_alone(ledger: Ledger, how: str, caplo
     projector.install()
 
     def reasons() -> list[str]:
-        said = [record.getMessage() for record in caplog.records if record.name == "ledger.store.stops"]
+        said = [record.getMessage() for record in caplog.records if record.name == "ledger.stops"]
         return [each for each in said if each.startswith("ledger 'main': ")]
 
     threads = [threading.Thread(target=each.run, args=(stop,)) for each in (relay, projector)]

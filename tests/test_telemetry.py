@@ -196,7 +196,7 @@ def test_a_span_for_each_commit_of_appends(ledger: Ledger) -> None:
     ran = python(SPANS, *cli.urls, "append", "--actor", "user:1", "--action", "invoice.sent")
     assert ran.returncode == 0, ran.stderr
     assert json.loads(ran.stdout.splitlines()[-1]) == [
-        ["ledger.append", {"ledger.name": "main", "ledger.drivers.callers": 1}]
+        ["ledger.append", {"ledger.name": "main", "ledger.callers": 1}]
     ]
 
 

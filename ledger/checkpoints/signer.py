@@ -38,7 +38,7 @@ from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.note import Signer, parse_note, sign, verified_by
 from ledger.tlog.witness_protocol import Cosign, Cosigned
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ledger.checkpointing")
 
 _LOOKED_AT = 100
 """Kept checkpoints among which the newest that our keys signed is looked for: others may stand before it."""

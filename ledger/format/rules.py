@@ -41,7 +41,7 @@ SKIP_TYPE = "ledger.skip"
 KEY_ROTATED, KEY_TYPE = "ledger.key_rotated", "ledger.key"
 QUARANTINED = "ledger.entry_quarantined"
 """Action of the record that work goes on past an entry that does not hold; its resource is as an erasure's."""
-TREE_REBUILT, TREE_TYPE = "ledger.tree_rebuilt", "ledger.store.tree"
+TREE_REBUILT, TREE_TYPE = "ledger.tree_rebuilt", "ledger.tree"
 """Action and resource_type of what takes the place of tiles and checkpoints; the resource_id is the ledger's name."""
 
 

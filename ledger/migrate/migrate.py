@@ -29,7 +29,7 @@ from ledger.statements import sql
 from ledger.store.ledgers import BEGIN, COMMIT, LET_REBUILD, LOCK_TIMEOUT, create_ledger
 from ledger.store.locks import kept, take
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ledger.migrate")
 
 SQL = sql(__file__)
 TRIES, PAUSE = 120, 2.0

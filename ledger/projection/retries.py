@@ -24,7 +24,7 @@ from ledger.store.ledgers import LedgerRef
 from ledger.store.own_actions import record_own, retrying, skipping
 from ledger.telemetry import COUNTERS, FAILURES
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ledger.standstill")
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds before an entry is tried again: after the first try, and at most."""

@@ -23,7 +23,7 @@ from ledger.stream.reader import NO_STREAMS, Reader, Streams, next_entries, set_
 from ledger.stream.relay import Standing, standings
 from ledger.telemetry import COUNTERS, FAILURES, PROJECTED, span
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ledger.projector")
 
 WAIT = 0.5
 """Seconds to wait on the streams for something new, and so the longest to notice a stop."""

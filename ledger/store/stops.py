@@ -18,7 +18,7 @@ from ledger.store.ledgers import LedgerRef
 from ledger.store.quarantine import SQL
 from ledger.telemetry import COUNTERS, FAILURES
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ledger.stops")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before it looks again: after the first time, and at most."""

@@ -262,7 +262,7 @@ def tail_of(ledger: LedgerRef) -> Plan[Link | None]:
 
 
 def from_(source: Source, name: str) -> str:
-    """A statement of verify/database.sql that reads entries from there."""
+    """A statement of stored_rows.sql that reads entries from there."""
     return SQL[name].replace("{}", source.entries)
 
 

@@ -34,7 +34,7 @@ from ledger.stream.groups import check_group, groups_of
 from ledger.stream.progress import Progress
 from ledger.stream.wire import StreamId
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ledger.subscription")
 
 BATCH = 10
 """Entries that a consumer takes at once; those it has not come to when it dies are delivered again."""

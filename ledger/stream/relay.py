@@ -24,7 +24,7 @@ from ledger.stream import wire
 from ledger.stream.wire import NOTHING, StreamId, Wire
 from ledger.telemetry import COUNTERS, FAILURES, PUBLISHED, span
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ledger.relay")
 
 BATCH, BATCH_BYTES = 500, 4 * 1024 * 1024
 """Entries in one script, and about how many bytes, whichever comes first."""

@@ -48,7 +48,7 @@ from ledger.tlog.note import (
 from ledger.tlog.witness_protocol import SIZE_TYPE, Answer, Request
 
 _PRIVATE = "PRIVATE+KEY+"
-_log = logging.getLogger("ledger.tlog.witness_client")
+_log = logging.getLogger("ledger.witness")
 
 
 def new_cosigner(name: str, seed: bytes) -> tuple[str, str]:

@@ -19,7 +19,7 @@ from ledger.tlog.witness_protocol import PATH, Answer
 MAX_BODY = 65_536
 """Bytes of a request's body: 63 hashes, a checkpoint and a hundred signatures have room."""
 
-_log = logging.getLogger("ledger.tlog.witness_client")
+_log = logging.getLogger("ledger.witness")
 
 
 class WitnessServer(Bounded, HTTPServer):
