@@ -21,7 +21,7 @@ from ledger.drivers.pools import Servers
 from ledger.effects import Plan
 from ledger.events import Appended, Entry, Event, Receipt, Tail
 from ledger.format.findings import Report
-from ledger.projection.base import reached
+from ledger.projection.base import Patience, reached
 from ledger.settings import Settings
 from ledger.store import ledgers, quarantine, tree
 from ledger.store.appender import Appender, Condition
@@ -36,8 +36,7 @@ from ledger.stream.consumer_group import BATCH, Subscription
 from ledger.stream.dead_letters import DeadLetter
 from ledger.stream.delivery import Delivery
 from ledger.stream.groups import Group
-from ledger.stream.reader import POLL, Streams, followed, reader_after
-from ledger.stream.waiting import Patience, Quiet
+from ledger.stream.reader import POLL, Quiet, Streams, followed, reader_after
 from ledger.verify.checkpoints import Trust, numbered
 from ledger.verify.database import verify
 

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import psycopg
 
+from ledger.checkpoints import grow
 from ledger.drivers.run import drive
 from ledger.format.canonical import digest, envelope
 from ledger.format.findings import Report
@@ -39,7 +40,7 @@ TRIGGERS = {
 
 def checkpoint(connection: psycopg.Connection, signer: FileSigner | None = SIGNER, *, witnessed: bool = False) -> bytes:
     """Extends the tree to the tail, signs that and keeps it. No state: it signs whatever history it is shown."""
-    head = drive(tree.extend(MAIN, []), lambda: connection)
+    head = drive(grow.extend(MAIN, []), lambda: connection)
     note = signed(head, signer or SIGNER, witnessed=witnessed)
     if signer is not None:
         drive(tree.keep(MAIN, head, note), lambda: connection)

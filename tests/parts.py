@@ -13,7 +13,7 @@ from uuid import UUID, uuid5
 
 from ledger import Event, Ledger, LedgerError, Receipt, Unavailable
 from ledger.drivers.pools import Servers
-from ledger.projection.rebuild import find_projections
+from ledger.projection.discover import find_projections
 from ledger.projection.worker import Projector
 from ledger.settings import Settings
 from ledger.stream.relay import Relay

@@ -25,7 +25,8 @@ from ledger.checkpoints.keys import create_key
 from ledger.drivers.cursors import ADAPTERS, Cursor
 from ledger.errors import IdempotencyConflict, SchemaMismatch, UsageError
 from ledger.migrate.migrate import migrate
-from ledger.projection.rebuild import find_projections, rebuild
+from ledger.projection.discover import find_projections
+from ledger.projection.rebuild import rebuild
 from ledger.settings import Settings
 from tests.clusters import Cluster
 from tests.support import checked, event, events, receipt_of

@@ -27,8 +27,9 @@ from ledger import (
     Unavailable,
     testing,
 )
-from ledger.checkpoints.keys import create_key, locked, read_key, state_beside
+from ledger.checkpoints.keys import create_key, read_key, state_beside
 from ledger.checkpoints.signer import Checkpointer
+from ledger.checkpoints.state import locked
 from ledger.drivers.pools import Servers
 from ledger.drivers.run import drive
 from ledger.store import tree

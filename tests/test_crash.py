@@ -18,7 +18,8 @@ from ledger.drivers.connections import create_redis_connection
 from ledger.drivers.pools import Servers
 from ledger.format.canonical import body, envelope
 from ledger.migrate.migrate import migrate
-from ledger.projection.rebuild import find_projections, rebuild
+from ledger.projection.discover import find_projections
+from ledger.projection.rebuild import rebuild
 from ledger.projection.worker import Projector
 from ledger.settings import Settings
 from ledger.stream import wire

@@ -69,16 +69,10 @@ def test_the_test_suite_on_embedded_servers(folder: Path, _own_pattern: Path) ->
     assert "3 passed" in done.stdout
 
 
-@pytest.mark.parametrize(
-    "conftest",
-    [
-        'pytest_plugins = ["ledger.testing"]',
-        "from ledger.testing import ledger, ledger_connection, ledger_database, ledger_recorder, ledger_servers",
-    ],
-)
-def test_the_fixtures_can_be_had_from_testing(folder: Path, servers: testing.Servers, conftest: str) -> None:
+def test_the_fixtures_can_be_imported(folder: Path, servers: testing.Servers) -> None:
     text = (folder / "conftest.py").read_text()
-    (folder / "conftest.py").write_text(text.replace('pytest_plugins = ["ledger.fixtures"]', conftest))
+    imported = "from ledger.testing import ledger, ledger_connection, ledger_database, ledger_recorder, ledger_servers"
+    (folder / "conftest.py").write_text(text.replace('pytest_plugins = ["ledger.testing"]', imported))
     done = run(folder, "-m", "pytest", "-q", "-W", "error", LEDGER_TEST_DATABASE_URL=servers.database_url)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "3 passed" in done.stdout
@@ -137,7 +131,9 @@ def test_completion(blocks: dict[str, str], tmp_path: Path) -> None:
 
 
 def test_pytest_is_loaded_by_its_fixtures_alone() -> None:
-    script = "import sys, ledger, ledger.testing, ledger.recorder, ledger.cli; sys.exit('pytest' in sys.modules)"
+    script = (
+        "import sys, ledger, ledger.testing, ledger.testing.recorder, ledger.cli; sys.exit('pytest' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 

@@ -19,7 +19,8 @@ import pytest
 from ledger import Ledger
 from ledger.drivers.run import drive
 from ledger.errors import SchemaMismatch
-from ledger.migrate.migrate import check_schema, load, migrate, schema_folder
+from ledger.migrate.journal import load, schema_folder
+from ledger.migrate.migrate import check_schema, migrate
 from ledger.settings import Settings
 from tests.support import checked, event, events
 from tests.test_cli_main import Cli, cli_of

@@ -17,7 +17,8 @@ from examples.failed_logins import FailedLogins
 from examples.subscriber import run
 from ledger import Event, Ledger
 from ledger.drivers.pools import Servers
-from ledger.projection.rebuild import find_projections, rebuild
+from ledger.projection.discover import find_projections
+from ledger.projection.rebuild import rebuild
 from ledger.stream.relay import Relay
 from tests.views import START, project, rows
 

@@ -21,8 +21,9 @@ import pytest
 from ledger import Ledger
 from ledger.checkpoints.keys import create_key, state_beside
 from ledger.drivers.pools import Servers
-from ledger.migrate.migrate import load, migrate
-from ledger.projection.rebuild import find_projections
+from ledger.migrate.journal import load
+from ledger.migrate.migrate import migrate
+from ledger.projection.discover import find_projections
 from ledger.projection.worker import Projector
 from ledger.settings import Settings
 from ledger.store import tree

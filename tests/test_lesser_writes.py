@@ -11,6 +11,7 @@ import pytest
 from ledger_projections import ActorActivity, Timeline
 
 from ledger import Ledger
+from ledger.checkpoints import grow
 from ledger.checkpoints.keys import create_key, read_key
 from ledger.drivers.pools import Servers
 from ledger.drivers.run import drive
@@ -265,9 +266,7 @@ def test_junk_checkpoints_do_not_stop_the_signer(full: Ledger, key: Path, login:
     full.append_many(events(10))
     with psycopg.connect(login("ledger_projector"), autocommit=True) as junk:
         with Ledger.open(database_url=login("ledger_projector")) as extending:
-            from ledger.store import tree
-
-            head = extending.run(tree.extend(extending.ref))
+            head = extending.run(grow.extend(extending.ref))
         stranger = FileSigner("evil.example/main", bytes(32))
 
         def kept(origin: str, root: bytes = head.root, size: int = head.size, signatures: str | None = None) -> str:

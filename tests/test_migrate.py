@@ -18,7 +18,8 @@ from ledger_projections import Timeline
 
 from ledger import Ledger
 from ledger.errors import LedgerError, MigrationTampered, SchemaMismatch, Unavailable, UsageError
-from ledger.migrate.migrate import load, migrate, schema_folder
+from ledger.migrate.journal import load, schema_folder
+from ledger.migrate.migrate import migrate
 from ledger.projection.rebuild import rebuild
 from ledger.settings import Settings
 from tests.support import OwnServers, checked, event, processes

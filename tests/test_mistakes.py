@@ -11,7 +11,8 @@ import pytest
 from ledger import Event, Ledger, Projection
 from ledger.drivers.pools import Servers
 from ledger.errors import InvalidSetting
-from ledger.projection.rebuild import find_projections, rebuild
+from ledger.projection.discover import find_projections
+from ledger.projection.rebuild import rebuild
 from ledger.projection.worker import Projector
 from tests.test_cli_main import Cli, cli_of
 from tests.views import project

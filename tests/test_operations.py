@@ -19,7 +19,8 @@ import pytest
 
 from ledger import Event, Ledger, errors
 from ledger.format.findings import KINDS
-from ledger.migrate.migrate import migrate, schema_folder
+from ledger.migrate.journal import schema_folder
+from ledger.migrate.migrate import migrate
 from ledger.ops import doctor
 from ledger.settings import Settings
 from tests import test_recovery

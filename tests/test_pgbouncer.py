@@ -23,8 +23,10 @@ from ledger.drivers.connections import connect
 from ledger.drivers.run import Transaction, drive
 from ledger.effects import Plan, Query
 from ledger.errors import ConditionFailed, InvalidSetting, LedgerError, Unavailable
-from ledger.migrate.migrate import load, migrate
-from ledger.projection.rebuild import find_projections, rebuild
+from ledger.migrate.journal import load
+from ledger.migrate.migrate import migrate
+from ledger.projection.discover import find_projections
+from ledger.projection.rebuild import rebuild
 from ledger.settings import Settings
 from tests.pgbouncer import pgbouncer
 from tests.roles import Logins, user_of

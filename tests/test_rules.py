@@ -24,8 +24,9 @@ from ledger.format.canonical import draft, microseconds
 from ledger.format.findings import Report
 from ledger.format.rules import LIMITS, MAX_BODY, MAX_DEPTH, RULES, Columns, broken, surely_kept
 from ledger.format.stored_row import Record
+from ledger.migrate.journal import load, schema_folder
 from ledger.migrate.migrate import SQL as MIGRATE
-from ledger.migrate.migrate import load, migrate, schema_folder
+from ledger.migrate.migrate import migrate
 from ledger.settings import Settings
 from ledger.verify import database
 from tests.forging import INFINITY, Time, forged, insert

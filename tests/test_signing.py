@@ -9,17 +9,8 @@ from pathlib import Path
 import pytest
 
 from ledger import InvalidSetting, Key, SigningRefused, Unavailable
-from ledger.checkpoints.keys import (
-    create_key,
-    create_state,
-    hand_over,
-    key_of,
-    locked,
-    origin_of,
-    read_key,
-    rotating,
-    state_beside,
-)
+from ledger.checkpoints.keys import create_key, hand_over, key_of, origin_of, read_key, rotating, state_beside
+from ledger.checkpoints.state import create_state, locked
 from ledger.store.tree import NOTHING, Head
 from ledger.tlog.merkle import EMPTY_ROOT
 from ledger.tlog.note import FileSigner, Verifier

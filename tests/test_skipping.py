@@ -17,7 +17,7 @@ from ledger.drivers.run import drive
 from ledger.projection import base as plans
 from ledger.projection import failures
 from ledger.projection.apply import advance_exactly
-from ledger.projection.rebuilding import begin_rebuild, swap
+from ledger.projection.rebuild import begin_rebuild, swap
 from ledger.projection.worker import Projector
 from ledger.store.appender import Appender
 from ledger.store.drafts import prepare

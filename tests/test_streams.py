@@ -13,7 +13,7 @@ import pytest
 
 from ledger import Event, Ledger
 from ledger.drivers.pools import Servers
-from ledger.projection.rebuild import find_projections
+from ledger.projection.discover import find_projections
 from ledger.stream.relay import Relay
 from tests.test_cli_main import AUDITLEDGER, cli_of, run
 from tests.views import project

@@ -195,9 +195,7 @@ def test_a_span_for_each_commit_of_appends(ledger: Ledger) -> None:
     cli = cli_of(ledger)
     ran = python(SPANS, *cli.urls, "append", "--actor", "user:1", "--action", "invoice.sent")
     assert ran.returncode == 0, ran.stderr
-    assert json.loads(ran.stdout.splitlines()[-1]) == [
-        ["ledger.append", {"ledger.name": "main", "ledger.callers": 1}]
-    ]
+    assert json.loads(ran.stdout.splitlines()[-1]) == [["ledger.append", {"ledger.name": "main", "ledger.callers": 1}]]
 
 
 def test_without_the_extras(ledger: Ledger) -> None:

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from ledger import Ledger
+from ledger.checkpoints import grow
 from ledger.drivers.run import drive
 from ledger.effects import Effect, Pipeline, Plan, Query, Stored
 from ledger.errors import ChainBroken, ProofRefused, SigningRefused
@@ -59,7 +60,7 @@ def envelopes(ledger: Ledger) -> list[bytes]:
 
 def extend(connection: psycopg.Connection, *trusted: Head) -> Head:
     try:
-        return drive(tree.extend(MAIN, trusted), lambda: connection)
+        return drive(grow.extend(MAIN, trusted), lambda: connection)
     finally:
         connection.rollback()  # where it ended early, as the pool does it
 
@@ -137,12 +138,12 @@ def test_an_extension_reads_and_writes_only_what_is_new(ledger: Ledger, admin: p
         ledger.append_many(events(before))
         head = extend(admin)
         ledger.append_many(events(100))
-        rows, hashes = counted(tree.extend(MAIN, [head]), admin)
+        rows, hashes = counted(grow.extend(MAIN, [head]), admin)
         assert 100 <= rows <= 100 + 10
         found.append(hashes)
     assert max(found) <= 100 + 256 + 256
     head = extend(admin)
-    assert counted(tree.extend(MAIN, [head]), admin)[1] == 0
+    assert counted(grow.extend(MAIN, [head]), admin)[1] == 0
 
 
 @pytest.mark.parametrize("trusting", [True, False])
@@ -157,7 +158,7 @@ def test_stopped_after_any_effect_the_tree_is_as_it_was(
     while True:
 
         def stopping(most: int) -> Generator[Effect, Any, bool]:
-            plan = tree.extend(MAIN, [head] if trusting else [])
+            plan = grow.extend(MAIN, [head] if trusting else [])
             effect = next(plan)
             for _ in range(most):
                 brought = yield effect
@@ -286,7 +287,7 @@ def test_what_is_new_is_checked(grown: Head, forger: Forger, admin: psycopg.Conn
         with admin.transaction(force_rollback=True):
             admin.execute(statement)
             with pytest.raises(ChainBroken, match=found):
-                drive(_within(tree.extend(MAIN, [grown])), lambda: admin)
+                drive(_within(grow.extend(MAIN, [grown])), lambda: admin)
         assert extend(admin, grown).size == 700
 
 

@@ -19,7 +19,7 @@ import pytest
 from ledger import Ledger
 from ledger.checkpoints.keys import create_key, read_key, state_beside
 from ledger.drivers.connections import create_redis_connection
-from ledger.migrate.migrate import load
+from ledger.migrate.journal import load
 from ledger.store import tree
 from ledger.stream.wire import key as stream_key
 from ledger.tlog.merkle import check_consistency

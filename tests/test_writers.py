@@ -13,7 +13,7 @@ from psycopg import sql
 
 from ledger import Event, IdempotencyConflict, Ledger, UnknownLedger, UsageError
 from ledger.drivers.run import drive
-from ledger.migrate.migrate import load
+from ledger.migrate.journal import load
 from ledger.migrate.roles import grant
 from ledger.store.ledgers import create_ledger
 from tests.roles import Logins, user_of

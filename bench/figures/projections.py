@@ -14,7 +14,8 @@ from bench.measure import OURS, Bench, at_least, chunks
 from bench.servers import database_url
 from ledger import Ledger
 from ledger.drivers.pools import Servers
-from ledger.projection.rebuild import find_projections, rebuild
+from ledger.projection.discover import find_projections
+from ledger.projection.rebuild import rebuild
 from ledger.projection.worker import Projector
 from ledger.stream.relay import Relay
 

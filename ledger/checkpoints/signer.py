@@ -15,8 +15,10 @@ from typing import TypeAlias
 
 import msgspec
 
-from ledger.checkpoints.keys import AnyKey, Guarded, State, create_state, key_of, locked, origin_of, verifier_of
+from ledger.checkpoints import grow
+from ledger.checkpoints.keys import AnyKey, Guarded, key_of, origin_of, verifier_of
 from ledger.checkpoints.publishers import AnyPublisher, Once, Publisher, check_require, publish, publisher_of
+from ledger.checkpoints.state import State, create_state, locked
 from ledger.drivers.pools import Servers
 from ledger.errors import (
     ChainBroken,
@@ -170,7 +172,7 @@ class Checkpointer:
         with locked(self._states, self.origin, self._servers.settings.lock_timeout) as states:
             kept = self._servers.run(tree.newest_of(ref, self.origin, _LOOKED_AT))
             trusted = [state.head for state in states] + self._trusted(kept)
-            head = self._servers.run(tree.extend(ref, trusted, progress))
+            head = self._servers.run(grow.extend(ref, trusted, progress))
             checkpoint = Checkpoint(self.origin, head.size, head.root)
             there = self._servers.run(tree.kept_at(ref, head.size, self.origin))
             missing = self._missing(checkpoint, there)

@@ -15,7 +15,7 @@ from ledger.client import Ledger
 from ledger.drivers.pools import Servers
 from ledger.effects import Command, Plan
 from ledger.errors import InvalidSetting
-from ledger.migrate import migrate
+from ledger.migrate import journal, migrate
 from ledger.settings import Settings
 from ledger.stream.relay import standings
 
@@ -63,7 +63,7 @@ def ready(shared: Shared, *, redis: bool) -> Iterator[Servers]:
     """
     servers = Servers(settings_of(shared, redis=redis))
     try:
-        servers.run(migrate.check_schema(migrate.load()))
+        servers.run(migrate.check_schema(journal.load()))
         servers.run(standings(shared.names()))
         if redis:
             servers.run(_ping())

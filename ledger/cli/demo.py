@@ -34,7 +34,7 @@ from ledger.effects import Plan, Query, Row, SqlScript
 from ledger.errors import LedgerError, RecordRefused
 from ledger.events import Entry, Event, Receipt
 from ledger.format.findings import Report
-from ledger.projection.rebuild import find_projections
+from ledger.projection.discover import find_projections
 from ledger.projection.worker import Projector
 from ledger.settings import Settings
 from ledger.stream.relay import Relay

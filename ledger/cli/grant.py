@@ -16,7 +16,8 @@ from ledger.cli.types import Kind
 from ledger.drivers.pools import Servers
 from ledger.effects import Plan
 from ledger.migrate import roles
-from ledger.migrate.migrate import check_schema, load
+from ledger.migrate.journal import load
+from ledger.migrate.migrate import check_schema
 from ledger.settings import check_ledger_name
 
 

@@ -11,7 +11,8 @@ from ledger.cli.output import line, write_json
 from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.text import note
 from ledger.drivers.pools import Servers
-from ledger.migrate.migrate import check_schema, load, migrate
+from ledger.migrate.journal import load
+from ledger.migrate.migrate import check_schema, migrate
 from ledger.settings import Settings, check_ledger_name
 from ledger.store.ledgers import create_ledger
 

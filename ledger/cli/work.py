@@ -28,7 +28,8 @@ from ledger.cli.types import Span
 from ledger.drivers.pools import Servers
 from ledger.errors import IntegrityError, LedgerError
 from ledger.projection.base import Projection, checkpoints
-from ledger.projection.rebuild import find_projections, rebuild
+from ledger.projection.discover import find_projections
+from ledger.projection.rebuild import rebuild
 from ledger.projection.worker import Projector
 from ledger.stream import wire
 from ledger.stream.relay import Relay, Standing, open_epoch, standings

@@ -21,11 +21,12 @@ from ledger.export.quarantined import QUARANTINED, QuarantinedRow
 from ledger.format.findings import Link
 from ledger.format.quarantine_record import Mark, body_as_it_stands, digests, flaws, leaf_of, row_json
 from ledger.format.stored_row import Record
-from ledger.migrate import migrate
+from ledger.migrate import journal, migrate
 from ledger.settings import Settings
 from ledger.store import ledgers, quarantine, stored_rows, tree
 from ledger.store.stored_rows import SQL, Source
 from ledger.tlog.merkle import Node
+from ledger.verify import entries
 
 _STEP = 1_000
 """Entries between two calls of `progress`."""
@@ -93,9 +94,9 @@ def _export(
     name: str, first: int, files: Sequence[BinaryIO], folder: Path, progress: Callable[[int, int], None] | None
 ) -> Plan[Manifest]:
     yield SqlScript(SQL["begin"])
-    yield from migrate.check_schema(migrate.load())
+    yield from migrate.check_schema(journal.load())
     ledger = yield from ledgers.find_ledger(name)
-    tail = yield from stored_rows.tail_of(ledger)
+    tail = yield from entries.tail_of(ledger)
     if tail is None or tail.stored is None:
         raise ChainBroken(0, f"ledger {name!r} has no tail: verify it")
     if first > tail.position + 1:

@@ -13,7 +13,8 @@ from typing import Literal, NamedTuple, TypeAlias
 from ledger.drivers.pools import Servers
 from ledger.effects import Command, Plan, Query, Row
 from ledger.errors import IntegrityError, LedgerError, SchemaMismatch, Unavailable
-from ledger.migrate.migrate import check_schema, load
+from ledger.migrate.journal import load
+from ledger.migrate.migrate import check_schema
 from ledger.ops.status import PATIENCE, look
 from ledger.ops.status_types import NOT_SET, OK, Holder, Lag, LedgerState, Overview
 from ledger.statements import sql

@@ -13,7 +13,8 @@ from ledger.drivers.pools import Servers
 from ledger.drivers.run import Redis
 from ledger.effects import Command, Plan, Query, Refused, Row, SqlScript, Wait
 from ledger.errors import LedgerError, StreamUnusable, Unavailable
-from ledger.migrate.migrate import check_schema, load
+from ledger.migrate.journal import load
+from ledger.migrate.migrate import check_schema
 from ledger.ops.redact import without_literals
 from ledger.ops.status_types import (
     NOT_SET,

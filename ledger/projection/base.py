@@ -1,4 +1,4 @@
-"""What a projection is, its tables and its checkpoints. apply.py moves it, rebuilding.py rebuilds it.
+"""What a projection is, its tables and its checkpoints. apply.py moves it, rebuild.py rebuilds it.
 
 A projection's tables have plain names. They live in the schema `ledger_views`; while they are rebuilt, in a schema of
 their own. The search_path decides which of the two a statement means, so a projection never names a schema.
@@ -7,6 +7,7 @@ their own. The search_path decides which of the two a statement means, so a proj
 from __future__ import annotations
 
 import re
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -14,8 +15,8 @@ from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from ledger.effects import Begin, Pipeline, Plan, Query, Refused, Row, SqlScript
-from ledger.errors import InvalidSetting, UnknownProjection
-from ledger.events import Entry, Tail
+from ledger.errors import InvalidSetting, UnknownProjection, WaitTimeout
+from ledger.events import Entry, Receipt, Tail
 from ledger.statements import sql
 from ledger.store.ledgers import BEGIN, COMMIT, LedgerRef
 
@@ -215,3 +216,24 @@ def add_checkpoints(projection: Projection, ledgers: Sequence[LedgerRef], buildi
     """At the beginning, for every ledger that has none."""
     ids = [ledger.ledger_id for ledger in ledgers]
     yield Query(SQL["add_checkpoints"], (projection.name, building, projection.version, ids))
+
+
+class Patience:
+    """Until when to wait for a projection."""
+
+    def __init__(self, receipt: Receipt | int, projection: str, timeout: float) -> None:
+        self._position = receipt if isinstance(receipt, int) else receipt.position
+        self._projection = projection
+        self._timeout = timeout
+        self._end = time.monotonic() + timeout
+
+    def short_of(self, reached: int) -> bool:
+        """Is there still to wait? Raises WaitTimeout when the time is over."""
+        if reached >= self._position:
+            return False
+        if time.monotonic() >= self._end:
+            raise WaitTimeout(
+                f"projection {self._projection!r} stands at {reached}, not yet at {self._position}, "
+                f"after {self._timeout:g} s: is 'auditledger project' running?"
+            )
+        return True

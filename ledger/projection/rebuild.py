@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from importlib import import_module
-from importlib.metadata import entry_points
 from typing import TypeVar
 
 from ledger.drivers.connections import connect
 from ledger.drivers.cursors import Connection
 from ledger.drivers.run import drive
-from ledger.effects import Plan
-from ledger.errors import (
-    ChainBroken,
-    InvalidSetting,
-    ProjectionFailed,
-    SkipRefused,
-    TailBusy,
-    Unavailable,
-    UnknownProjection,
+from ledger.effects import Pipeline, Plan, Query, Refused, Rollback, SqlScript
+from ledger.errors import ChainBroken, InvalidSetting, ProjectionFailed, SkipRefused, TailBusy, Unavailable, UsageError
+from ledger.projection import failures
+from ledger.projection.apply import advance_exactly, apply_unseen, move, skipped_by
+from ledger.projection.base import (
+    SQL,
+    Projection,
+    Retry,
+    add_checkpoints,
+    building_schema,
+    check_projection,
+    checkpoints,
+    create_tables,
+    lock_work,
 )
-from ledger.projection.apply import advance_exactly
-from ledger.projection.base import Projection, Retry, check_projection, checkpoints
-from ledger.projection.rebuilding import begin_rebuild, drop_rebuild, lock_of, swap
 from ledger.settings import Settings
-from ledger.store.ledgers import LedgerRef, all_ledgers, read, tail_of
+from ledger.store.ledgers import BEGIN, COMMIT, LET_REBUILD, LOCK_TIMEOUT, PAGE, LedgerRef, all_ledgers, read, tail_of
 from ledger.store.locks import kept, take
 from ledger.store.quarantine import vetted
+from ledger.store.stuck_sessions import end_silent_sessions
 
-GROUP = "auditledger.projections"
-"""The entry points under which packages offer their projections."""
 BATCH = 5000
 ALIVE = 2.0
 """Seconds between two signs of life of a rebuild."""
@@ -40,34 +39,6 @@ TRIES = 60
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
-
-
-def find_projections(names: list[str] | None = None) -> list[Projection]:
-    """Projections by name, or as `module:Class`; all installed ones where none is named. Raises UnknownProjection."""
-    offered = {entry.name: entry for entry in entry_points(group=GROUP)}
-    found: list[Projection] = []
-    for name in names or sorted(offered):
-        try:
-            made = offered[name].load() if name in offered else _load(name)
-        except (ImportError, AttributeError, SyntaxError) as error:
-            raise UnknownProjection(f"projection {name!r} cannot be loaded: {error}") from error
-        if isinstance(made, Projection):
-            raise UnknownProjection(f"{name!r} is an instance: name its class, {type(made).__name__}")
-        if not (isinstance(made, type) and issubclass(made, Projection)):
-            raise UnknownProjection(f"{name!r} is not a Projection: it must be a subclass of ledger.Projection")
-        try:
-            found.append(check_projection(made()))
-        except TypeError as error:  # it wants arguments, or lacks a method
-            raise UnknownProjection(f"{name!r} cannot be made: {error}") from error
-    return found
-
-
-def _load(name: str) -> object:
-    module, colon, attribute = name.partition(":")
-    if not colon or not all(each.isidentifier() for each in (*module.split("."), attribute)):
-        known = ", ".join(sorted(entry.name for entry in entry_points(group=GROUP)))
-        raise UnknownProjection(f"there is no projection {name!r}; known are {known}; your own goes by module:Class")
-    return getattr(import_module(module), attribute)
 
 
 def rebuild(
@@ -152,3 +123,101 @@ class _Rebuild:
     def _drive(self, plan: Plan[T]) -> T:
         self._locked()
         return drive(plan, lambda: self._connection)
+
+
+_FORBIDDEN = "42501"
+
+
+def lock_of(projection: Projection) -> Query:
+    """The lock (store/locks.py) that a rebuild of this projection holds."""
+    return Query(SQL["lock_rebuild"], (projection.name,))
+
+
+def begin_rebuild(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[None]:
+    """Empty tables beside the live ones, in place of those of a rebuild that was given up. Wants the lock."""
+    schema = building_schema(projection)
+    yield BEGIN
+    yield SqlScript(LET_REBUILD)
+    yield COMMIT
+    for is_last in (False, True):
+        try:
+            begin = Query(SQL["begin_rebuild"], (projection.name,))
+            yield Pipeline((BEGIN, Query(SQL["short_lock_timeout"]), begin))
+            break
+        except Refused as refused:
+            yield Rollback()
+            if refused.sqlstate == LOCK_TIMEOUT:
+                # One that fell silent in the middle of what it says has lost its lock, but not yet what it writes.
+                yield from end_silent_sessions()
+                if not is_last:
+                    continue
+                raise Unavailable(
+                    f"a rebuild of {projection.name!r} that fell silent still holds its tables: replay it again"
+                ) from refused
+            if refused.sqlstate != _FORBIDDEN:
+                raise
+            raise UsageError(
+                "ledger_owner may not create a schema in this database, which a rebuild needs: run 'auditledger "
+                "migrate' as the database's owner, who lets it (copies and restored databases have no such privileges)"
+            ) from refused
+    yield Pipeline((Query(SQL["as_projector"]), Query(SQL["set_path"], (schema,))))
+    yield from create_tables(projection, schema)
+    yield from add_checkpoints(projection, ledgers, building=True)
+    yield COMMIT
+
+
+def swap(projection: Projection, ledgers: Sequence[LedgerRef], retry: Retry | None = None) -> Plan[bool]:
+    """Puts the rebuilt tables in the live ones' place, in one transaction; for when few entries are left to replay.
+
+    While it holds the live checkpoints no worker moves them, so the rest can be caught up; readers wait for a moment
+    and then see the new tables. retry: is recorded in the same transaction.
+    False where readers held the live tables for too long: try again. Raises ProjectionFailed.
+    """
+    schema = building_schema(projection)
+    yield Pipeline(
+        (
+            BEGIN,
+            Query(SQL["lock_all_checkpoints"], (projection.name,)),
+            lock_work(schema, [projection]),
+            Query(SQL["set_path"], (schema,)),
+        )
+    )
+    live = yield from checkpoints(projection.name)
+    yield from add_checkpoints(projection, ledgers, building=True)
+    built = yield from checkpoints(projection.name, building=True)
+    for ledger in ledgers:
+        at = built[ledger.ledger_id]
+        goal = live[ledger.ledger_id].position if ledger.ledger_id in live else 0
+        skips = skipped_by(ledger, (yield failures.skips(ledger.ledger_id, [projection.name])), retry)
+        while at.position < goal:
+            entries = yield from read(ledger, at.position, PAGE, goal)
+            if not entries and (yield from tail_of(ledger)).position <= at.position:
+                break  # the live view had seen more than a database that was set back
+            seen = yield from vetted(ledger, at.tail, entries, goal)
+            at = yield from apply_unseen(ledger, projection, at, at.tail, seen, at.epoch, skips)
+        yield move(ledger.ledger_id, at, building=True)
+    try:
+        yield Pipeline(
+            (
+                Query(SQL["short_lock_timeout"]),
+                Query(SQL["swap_in"], (schema, list(projection.tables))),
+                Query(SQL["drop_live_checkpoints"], (projection.name,)),
+                Query(SQL["raise_checkpoints"], (projection.name,)),
+            )
+        )
+    except Refused as refused:
+        if refused.sqlstate != LOCK_TIMEOUT:
+            raise
+        yield Rollback()
+        return False
+    yield Query(SQL["drop_rebuild"], (projection.name,))
+    if retry is None:
+        yield COMMIT
+    else:
+        yield from retry.record()
+    return True
+
+
+def drop_rebuild(projection: Projection) -> Plan[None]:
+    """Clears away a rebuild that was given up."""
+    yield Query(SQL["drop_rebuild"], (projection.name,))

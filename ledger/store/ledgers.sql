@@ -17,7 +17,7 @@ update ledger.tails set fence = fence where ledger_id = %s
 returning position, hash, recorded_at, clock_timestamp();
 
 -- name: tail_holder
--- The backend that holds a tail: the xmax of a locked row is the transaction that locked it (status.sql says more).
+-- The backend that holds a tail: the xmax of a locked row is the transaction that locked it (ops/status.sql says more).
 select held.pid
 from ledger.tails as tail
 join pg_locks as held on held.granted and held.locktype = 'transactionid' and held.transactionid = tail.xmax
@@ -44,7 +44,7 @@ insert into ledger.audit_logs (
 returning %s::bigint, %s::uuid, %s::bytea;
 
 -- name: insert_alone
--- The same in a transaction of its own. The condition is asked first, once, and sets what session.sql does in others.
+-- The same in a transaction of its own. The condition is asked first, once, and sets what drivers/connections.sql does in others.
 insert into ledger.audit_logs (
     id, occurred_at, actor, actor_type, action, resource_type, resource_id, before, after, metadata,
     salt, body_hash, ledger_id, position, recorded_at, prev_hash, hash
@@ -86,7 +86,7 @@ select tail.position, tail.hash, tail.recorded_at, tail.now, entry.position, ent
 from tail left join entry on exists (select from added);
 
 -- name: copy_alone
--- Before `copy`, in a transaction of its own: what session.sql sets in others.
+-- Before `copy`, in a transaction of its own: what drivers/connections.sql sets in others.
 select
     set_config('lock_timeout', '{lock_timeout}', true),
     set_config(

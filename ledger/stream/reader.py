@@ -16,6 +16,7 @@ from ledger.effects import Plan, Query, Refused, Wait
 from ledger.errors import ChainBroken, StreamDiverged
 from ledger.events import GENESIS, Entry, Seen, Tail
 from ledger.format.chain import check_link
+from ledger.settings import LONGEST_BLOCK
 from ledger.store import quarantine
 from ledger.store.ledgers import PAGE, PAGE_BYTES, SQL, LedgerRef, read, size_of
 from ledger.stream import wire
@@ -187,3 +188,25 @@ def set_back(ledger: LedgerRef, seen: int, end: int) -> StreamDiverged:
         f"entry {seen} of ledger {ledger.name!r} was seen, but the ledger ends at {end}: its database was set back. "
         "Begin again after an entry that is still there; a projection is rebuilt by 'auditledger replay'"
     )
+
+
+class Quiet:
+    """Has it been quiet for too long? idle: seconds, None for never."""
+
+    def __init__(self, idle: float | None) -> None:
+        self._idle = idle
+        self._since = time.monotonic()
+
+    def broken(self) -> None:
+        self._since = time.monotonic()
+
+    @property
+    def over(self) -> bool:
+        return self._idle is not None and time.monotonic() - self._since >= self._idle
+
+    @property
+    def wait(self) -> float:
+        """How long the next read may block, in seconds."""
+        if self._idle is None:
+            return LONGEST_BLOCK
+        return min(LONGEST_BLOCK, max(0.001, self._idle - (time.monotonic() - self._since)))

@@ -1,6 +1,6 @@
 """Fixtures of pytest for the tests of applications. One line in conftest.py brings them:
 
-    pytest_plugins = ["ledger.fixtures"]
+    pytest_plugins = ["ledger.testing"]
 
     ledger_recorder      a ledger in memory: for unit tests (recorder.py)
     ledger               a ledger of the test's own, in the run's database: for tests with a real one

@@ -21,14 +21,15 @@ from ledger.effects import Plan, Query, Refused, SqlScript
 from ledger.errors import InvalidSetting, Unavailable
 from ledger.events import GENESIS
 from ledger.format.findings import BEGINNING, Finding, Findings, Link, Report, check_tail
-from ledger.migrate import migrate
+from ledger.migrate import journal, migrate
 from ledger.settings import Settings
 from ledger.store import damage, ledgers, stored_rows
-from ledger.store.stored_rows import SQL, Source, Span
+from ledger.store.stored_rows import SQL, Source
 from ledger.tlog.tiles import FULL
-from ledger.verify import own_lookups, protections
+from ledger.verify import entries, own_lookups, protections
 from ledger.verify import tree as treecheck
 from ledger.verify.checkpoints import Claim, Trust, given_claims
+from ledger.verify.entries import Span
 from ledger.verify.tree import Base, Job, Standing, TreeCheck
 from ledger.verify.tree_rebuild import Grown
 
@@ -136,16 +137,16 @@ def _begin(
     name: str, first: int, claims: Sequence[Claim], incremental: bool, shared: bool
 ) -> Plan[tuple[_Seen, list[Finding]]]:
     """Opens the snapshot; looks at everything but the entries."""
-    migrations = migrate.load()
+    migrations = journal.load()
     yield SqlScript(SQL["begin"])
     newer = yield from migrate.check_schema(migrations)
     ledger = yield from ledgers.find_ledger(name)
-    tail = yield from stored_rows.tail_of(ledger)
+    tail = yield from entries.tail_of(ledger)
     source = yield from stored_rows.source_of(ledger)
     if tail is None:
         newest = yield from stored_rows.newest(source)
     else:  # an entry that cannot be read is named when its turn comes
-        newest = yield from stored_rows.newest_or(tail, source, near=tail.position)
+        newest = yield from entries.newest_or(tail, source, near=tail.position)
     last = max(link.position for link in (tail, newest, BEGINNING) if link is not None)
     if first > last + 1:
         raise InvalidSetting(f"ledger {name!r} ends at position {last}: there is nothing to verify from {first} on")
@@ -157,7 +158,7 @@ def _begin(
         if incremental:
             base = yield from treecheck.proven_base(source, claims)
             first = 1 if base is None else base.size + 1
-    findings = yield from stored_rows.strays(source)
+    findings = yield from entries.strays(source)
     findings += yield from own_lookups.false_marks(source)
     if source.whole and first == 1:  # else it would take longer than what was asked for
         findings += yield from damage.unindexed()

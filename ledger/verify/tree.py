@@ -19,11 +19,13 @@ from ledger.format.stored_row import Record
 from ledger.statements import sql
 from ledger.store import stored_rows, tree
 from ledger.store.ledgers import FAR, LedgerRef
-from ledger.store.stored_rows import Source, Span
+from ledger.store.stored_rows import Source
 from ledger.tlog.merkle import EMPTY_ROOT, HASH_SIZE, check_consistency, check_inclusion, leaf_hash
 from ledger.tlog.note import Verifier
 from ledger.tlog.tiles import FULL, Tile, edge_root, edge_tiles
+from ledger.verify import entries
 from ledger.verify.checkpoints import Claim, Comparison, kept_claim
+from ledger.verify.entries import Span
 from ledger.verify.tree_rebuild import Grown, Leaves, Regrown, rows_of, upper_finding
 
 SQL = sql(__file__)
@@ -131,14 +133,14 @@ def check_range(source: Source, job: Job, first: int, leaves: int | None) -> Pla
     first: as scan.check_range takes it. leaves: how many the kept tiles are of; None: there is no tree to look at.
     """
     if leaves is None:
-        return (yield from stored_rows.check_range(source, job.start, job.end, first, through=job.through)), None
+        return (yield from entries.check_range(source, job.start, job.end, first, through=job.through)), None
     made: list[Leaves] = []
 
-    def leaves_anew() -> stored_rows.Leaf:
+    def leaves_anew() -> entries.Leaf:
         made.append(Leaves(job.start - 1, job.known))
         return made[-1].add
 
-    span = yield from stored_rows.check_range(source, job.start, job.end, first, leaf=leaves_anew, through=job.through)
+    span = yield from entries.check_range(source, job.start, job.end, first, leaf=leaves_anew, through=job.through)
     hashed = made[-1]
     if hashed.start % FULL == 0:  # else entries are missing before it, and their tile cannot be judged
         rows = yield Query(SQL["leaves"], (source.ledger_id, hashed.start // FULL, (job.end - 1) // FULL))

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ledger import Entry, Ledger
-from ledger.checkpoints.keys import create_key, locked, read_key, state_beside
+from ledger.checkpoints.keys import create_key, read_key, state_beside
 from ledger.checkpoints.publishers import AnyPublisher
+from ledger.checkpoints.state import locked
 from ledger.store import tree
 from ledger.store.tree import Head
 from ledger.tlog.checkpoint import Checkpoint

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ledger_projections import history, state
 
 from ledger import BodyUnreadable, Entry, Ledger, testing
-from ledger.migrate.migrate import load
+from ledger.migrate.journal import load
 from tests.fuzz import seeds
 from tests.fuzz.foreign import record
 from tests.fuzz.json_texts import values

@@ -8,7 +8,7 @@ from ledger import Ledger
 from ledger.checkpoints.keys import create_key
 from ledger.drivers.pools import Servers
 from ledger.migrate.migrate import migrate
-from ledger.projection.rebuild import find_projections
+from ledger.projection.discover import find_projections
 from ledger.projection.worker import Projector
 from tests.simulation import actors
 from tests.simulation.crew import Crew, Member

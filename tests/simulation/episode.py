@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ledger import Ledger
 from ledger.projection.base import checkpoints
-from ledger.projection.rebuild import find_projections
+from ledger.projection.discover import find_projections
 from ledger.stream import wire
 from ledger.stream.relay import standings
 from tests.simulation import hostile

@@ -13,7 +13,8 @@ from ledger import Event, Ledger, Plan, Query
 from ledger.checkpoints.signer import checkpoint
 from ledger.effects import Row
 from ledger.errors import SigningRefused
-from ledger.projection.rebuild import find_projections, rebuild
+from ledger.projection.discover import find_projections
+from ledger.projection.rebuild import rebuild
 from ledger.stream.relay import open_epoch
 from ledger.stream.wire import NOTHING, StreamId
 from ledger.stream.wire import key as key_of_stream

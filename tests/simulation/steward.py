@@ -10,7 +10,8 @@ from ledger.checkpoints.signer import Checkpointer
 from ledger.drivers.pools import Servers
 from ledger.errors import ChainBroken, HoldRefused, InvalidSetting, ProjectionFailed, UnderLegalHold
 from ledger.format.rules import OWN_ACTIONS
-from ledger.projection.rebuild import find_projections, rebuild
+from ledger.projection.discover import find_projections
+from ledger.projection.rebuild import rebuild
 from tests.simulation.hostile import VICTIM
 from tests.simulation.life import Life
 from tests.simulation.notes import Notes

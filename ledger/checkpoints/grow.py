@@ -1,0 +1,189 @@
+"""Grows a ledger's Merkle tree up to its tail. Plans.
+
+`extend` begins at the newest head that the caller trusts, whose root and entry hash the database must still have, and
+reads only the entries after it: the cost grows with what is new. Each entry is checked as `verify` checks it (chain,
+envelope, body), so that nothing is signed that does not hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
+
+from ledger.effects import Pipeline, Plan, Query, Refused
+from ledger.errors import ChainBroken, ProofRefused, SigningRefused
+from ledger.events import Tail
+from ledger.format.findings import Findings, Link
+from ledger.store import ledgers
+from ledger.store.ledgers import BEGIN, LedgerRef
+from ledger.store.quarantine import passed
+from ledger.store.stored_rows import source_of
+from ledger.store.tree import CHANGED, NOTHING, SQL, Head, nodes, root_at, size, tile_rows
+from ledger.tlog import tiles
+from ledger.tlog.merkle import HASH_SIZE, Node, leaf_hash
+from ledger.tlog.tiles import Tile, edge_root, edge_tiles
+from ledger.verify.entries import Leaf, check_range
+
+_BATCH = 8192
+"""Entries that are read and hashed at a time."""
+
+
+def extend(
+    ledger: LedgerRef, trusted: Sequence[Head] = (), progress: Callable[[int, int], None] | None = None
+) -> Plan[Head]:
+    """Brings the tiles up to the ledger's tail, in a transaction of its own. The head of it. Sync only.
+
+    trusted: what was signed before. The ledger must continue all of it; entries up to the newest that has a hash are
+    not read again. progress: called with how many entries are done, and how many there are to do.
+    Raises SigningRefused where the ledger does not continue what is trusted, ChainBroken where an entry does not hold.
+    """
+    yield Pipeline((BEGIN, Query(SQL["search_path"])))
+    yield Query(SQL["lock"], (ledger.ledger_id,))
+    tail = yield from ledgers.tail_of(ledger)
+    stored = yield from size(ledger)
+    yield from _check_entries(ledger, tail, stored, trusted)
+    base = max((head for head in trusted if head.hash is not None and head.size <= stored), default=NOTHING)
+    edge = yield from _edge(ledger, base)
+    head = yield from _extend(ledger, base, edge, tail, stored, progress)
+    for each in trusted:
+        if each.size != base.size:
+            yield from _check_root(ledger, each, base)
+        elif each.root != base.root:
+            raise SigningRefused("forked", f"two different roots were signed for the first {each.size} entries")
+    yield Query(SQL["commit"])
+    return head
+
+
+def _check_entries(ledger: LedgerRef, tail: Tail, stored: int, trusted: Sequence[Head]) -> Plan[None]:
+    """Are the entries that were signed still there, as far as their hashes tell?"""
+    most = max((head.size for head in trusted), default=0)
+    if tail.position < max(most, stored):
+        signed = "were signed" if most >= stored else "are in its tree"
+        raise SigningRefused(
+            "truncated", f"ledger {ledger.name!r} ends at position {tail.position}, and {max(most, stored)} {signed}"
+        )
+    for head in trusted:
+        if head.size and head.hash is not None:
+            rows = yield Query(ledgers.SQL["hash_at"], (ledger.ledger_id, head.size))
+            if not rows or rows[0][0] != head.hash:
+                stands_for_it = yield from passed(ledger, head.size, tail.recorded_at)
+                if stands_for_it is not None and stands_for_it.hash == head.hash:
+                    continue
+                found = "is gone" if not rows else "is not the one that was signed"
+                raise SigningRefused("rewritten", f"entry {head.size} of ledger {ledger.name!r} {found}")
+
+
+def _edge(ledger: LedgerRef, base: Head) -> Plan[dict[int, bytes]]:
+    """The partial tiles of the tree at the size of `base`, which must have its root."""
+    try:
+        found = yield from tile_rows(ledger, edge_tiles(base.size))
+        edge = {tile.level: found[tile[:2]][: tile.width * HASH_SIZE] for tile in edge_tiles(base.size)}
+        root = edge_root(edge, base.size)
+    except (KeyError, ProofRefused):
+        root = None
+    if root != base.root:
+        raise SigningRefused(
+            "tree_mismatch",
+            f"the tiles of ledger {ledger.name!r} do not give the root that was signed for its first {base.size} "
+            "entries, whose newest is still the same: run 'auditledger verify'",
+        )
+    return edge
+
+
+def _extend(
+    ledger: LedgerRef,
+    base: Head,
+    edge: Mapping[int, bytes],
+    tail: Tail,
+    stored: int,
+    progress: Callable[[int, int], None] | None,
+) -> Plan[Head]:
+    source = yield from source_of(ledger)
+    at, last = base.size, Link(base.size, base.hash, base.hash, None)
+    partial: dict[int, tuple[Tile, bytes]] = {}
+    while at < tail.position:
+        leaves = _Leaves(at)
+        end = min(at + _BATCH, tail.position)
+        span = yield from check_range(source, at + 1, end, 1, last, leaves.anew, tail.position)
+        _check_findings(ledger, span.findings)
+        if len(leaves.hashes) < end - at:
+            problem = f"there is no such entry, but the tail is at {tail.position}; nothing was signed"
+            raise ChainBroken(span.last.position + 1, problem, ledger.name)
+        yield from _keep_leaves(ledger, leaves, stored)
+        grown = tiles.extend(edge, at, leaves.hashes)
+        for tile, hashes in grown.tiles:
+            partial[tile.level] = tile, hashes
+        # Partial tiles are written once, at the end: each time costs Postgres the whole row.
+        yield from _write(ledger, [(tile, hashes) for tile, hashes in grown.tiles if tile.width == tiles.FULL])
+        at, edge, last = grown.size, grown.edge, span.last
+        if progress is not None:
+            progress(at - base.size, tail.position - base.size)
+    yield from _write(ledger, [(tile, hashes) for tile, hashes in partial.values() if tile.width < tiles.FULL])
+    if tail.position and last.stored != tail.hash:
+        raise ChainBroken(tail.position, "its hash is not the one that the tail has; nothing was signed", ledger.name)
+    return Head(at, edge_root(edge, at), tail.hash)
+
+
+class _Leaves:
+    """The leaf hashes of a range, whose first leaf is `start`.
+
+    quarantined: leaves of entries that do not hold. A forged entry without an envelope is a finding, after which the
+    leaves are not looked at.
+    """
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+        self.anew()
+
+    def anew(self) -> Leaf:
+        self.hashes: list[bytes] = []
+        self.quarantined: list[int] = []
+        return self._add
+
+    def _add(self, position: int, envelope: bytes | None, quarantined: bool) -> None:
+        if quarantined:
+            self.quarantined.append(position - 1)
+        self.hashes.append(leaf_hash(envelope or b""))
+
+
+def _keep_leaves(ledger: LedgerRef, leaves: _Leaves, stored: int) -> Plan[None]:
+    """An entry that had its leaf before it was changed and quarantined keeps that."""
+    kept = [Node(0, leaf) for leaf in leaves.quarantined if leaf < stored]
+    for node, hash_ in (yield from nodes(ledger, kept)).items():
+        leaves.hashes[node.index - leaves.start] = hash_
+
+
+def _check_findings(ledger: LedgerRef, findings: Findings) -> None:
+    for first in findings.kept:
+        if first.kind != "quarantined":
+            raise ChainBroken(first.position or 0, f"{first.kind}: {first.detail}; nothing was signed", ledger.name)
+
+
+def _check_root(ledger: LedgerRef, trusted: Head, base: Head) -> Plan[None]:
+    try:
+        root = yield from root_at(ledger, trusted.size)
+    except ProofRefused as error:
+        raise SigningRefused("tree_mismatch", f"ledger {ledger.name!r}: {error}") from error
+    if root != trusted.root:
+        # What comes after `base` was just made from the entries.
+        raise SigningRefused(
+            "rewritten" if trusted.size > base.size else "tree_mismatch",
+            f"the root of the first {trusted.size} entries of ledger {ledger.name!r} is not the one that was signed: "
+            "run 'auditledger verify'",
+        )
+
+
+def _write(ledger: LedgerRef, wider: Sequence[tuple[Tile, bytes]]) -> Plan[None]:
+    if not wider:
+        return
+    levels, indexes = [tile.level for tile, _ in wider], [tile.index for tile, _ in wider]
+    try:
+        yield Query(SQL["write_tiles"], (ledger.ledger_id, levels, indexes, [hashes for _, hashes in wider]))
+    except Refused as refused:
+        if refused.sqlstate in CHANGED:
+            _not_the_entries(ledger, str(refused).partition("\n")[0])
+        raise
+
+
+def _not_the_entries(ledger: LedgerRef, detail: str) -> NoReturn:
+    raise SigningRefused("tree_mismatch", f"the tiles of ledger {ledger.name!r} are not its entries' ({detail})")

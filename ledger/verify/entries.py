@@ -1,0 +1,305 @@
+"""Checks a range of stored entries, row by row, each against the one before it. Plans."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple, TypeAlias
+
+from ledger.effects import Plan, Query, Refused, Row, Stored
+from ledger.format.canonical import body_bytes, digest, envelope_from, timestamp_from, uuid_text
+from ledger.format.findings import BEGINNING, OWN_ERASED, Finding, Findings, Link, Walk, body_missing, erased_mismatched
+from ledger.format.own_entries import OwnEntry
+from ledger.format.quarantine_record import Mark, digests, flaws, leaf_of
+from ledger.format.rules import ERASED, ERASED_TYPE, broken, is_own, surely_kept
+from ledger.format.stored_row import Record
+from ledger.store.damage import first_line, guarded
+from ledger.store.ledgers import FAR, LedgerRef
+from ledger.store.quarantine import marks
+from ledger.store.stored_rows import SQL, Source, from_, newest, records, rows_of
+
+_HOLE = 1_000
+"""Missing entries of one hole for which it is looked whether they are quarantined."""
+_STRAYS = 1_000
+"""Rows at positions below 1 that are named; one finding is enough to damn the ledger."""
+_MOST_OF_A_RANGE = 200_000
+"""Findings on one range; more than an honest table's keys let it have."""
+Leaf: TypeAlias = Callable[[int, bytes | None, bool], object]
+"""Takes each position with what its leaf is of: its envelope, or None where a forged entry has none. The last: is it
+quarantined? Then it is of the envelope only if that is the one that the chain goes on from, else of the hash by which
+the chain goes on (format.md, "Quarantine")."""
+
+
+class Span(NamedTuple):
+    """What reading a range of positions brought.
+
+    last: what the next entry after it is judged by. own: the ledger's own entries, in order, but those whose hash is
+    not theirs.
+    """
+
+    entries: int
+    findings: Findings
+    last: Link
+    own: list[OwnEntry]
+
+
+def newest_or(damaged: Link, source: Source, last: int = FAR, first: int = 1, *, near: int = 1) -> Plan[Link | None]:
+    """The same; `damaged` where it cannot be read."""
+    links: list[Link | None] = []
+
+    def look() -> Plan[None]:
+        links.append((yield from newest(source, last, first, near=near)))
+
+    refused = yield from guarded(look())
+    return damaged if refused is not None else links[0]
+
+
+def check_range(
+    source: Source,
+    start: int,
+    end: int,
+    first: int,
+    before: Link | None = None,
+    leaf: Callable[[], Leaf] | None = None,
+    through: int = 0,
+) -> Plan[Span]:
+    """Checks the entries at positions start … end, each against the one before it, which may lie before `start`.
+
+    first: where the whole verification begins: what is missing before it is not looked for. before: what the first of
+    the range is judged by, where the caller knows it; else it is read. leaf: makes what takes the leaves, anew each
+    time that the range is read. through: up to where there must be entries after the last of the range.
+
+    Only where something is wrong is it looked for what is quarantined, and the range read again with that.
+    """
+    if before is None:
+        begins = BEGINNING if first == 1 else Link(first - 1, None, None, None)
+        damaged = Link(start - 1, None, None, None)
+        before = (yield from newest_or(damaged, source, start - 1, max(first - 1, 1), near=start - 1)) or begins
+    check = _Check(source.name, before, leaf() if leaf is not None else None, {})
+    span = yield from _checked(source, start, end, check)
+    suspects = {finding.position for finding in span.findings.kept if finding.position is not None}
+    suspects |= set(range(span.last.position + 1, min(end, through, span.last.position + _HOLE) + 1))
+    if not suspects:
+        return span
+    wanted = suspects | set(range(max(before.position, start - _HOLE), start))
+    known: dict[int, list[Mark]] = {}
+    for mark in (yield from marks(source.ledger, wanted, source.entries)):
+        known.setdefault(mark.position, []).append(mark)
+    if not known:
+        return span
+    before = yield from _passed_over(source, before, start, known)
+    check = _Check(source.name, before, leaf() if leaf is not None else None, known)
+    return (yield from _checked(source, start, end, check, min(end, through)))
+
+
+def _checked(source: Source, start: int, end: int, check: _Check, through: int = 0) -> Plan[Span]:
+    yield from _readable(source, start, end, check)
+    check.examine_group()
+    check.pass_holes(through + 1)
+    if check.erased:
+        erased = [str(position) for position in check.erased]
+        rows = yield Query(from_(source, "erasures"), (source.ledger_id, ERASED_TYPE, erased, ERASED))
+        excused = {int(resource_id): position for resource_id, position in rows}
+        for position, record in check.erased.items():
+            if excused.get(position, 0) <= position and not check.is_quarantined(position, (record,)):
+                check.findings.add(position, "body_missing", body_missing(position))
+        mismatched = yield Query(from_(source, "mismatched"), (source.ledger_id, ERASED_TYPE, erased, ERASED))
+        for resource_id, position, actor, stood in mismatched:
+            check.findings.add(int(resource_id), "body_mismatch", erased_mismatched(actor, position, stood))
+    check.findings.sort()
+    return Span(check.entries, check.findings, check.walk.last, check.own)
+
+
+def _passed_over(source: Source, before: Link, start: int, known: Mapping[int, Sequence[Mark]]) -> Plan[Link]:
+    """What the first of a range is judged by, where entries before it are quarantined."""
+    if before.position in known:
+        rows: list[Record] = []
+        yield from records(source, before.position, rows.append, before.position)
+        before = _after(known[before.position], rows, before) or before
+    for position in range(before.position + 1, start):
+        passed = _after(known.get(position, ()), (), before)
+        if passed is None:
+            break
+        before = passed
+    return before
+
+
+def _after(known: Sequence[Mark], rows: Sequence[Record], before: Link) -> Link | None:
+    """What the entry after a quarantined one is judged by; None where no record names what stands there."""
+    stands = digests(rows)
+    for mark in reversed(known):
+        if mark.names(stands):
+            return Link(mark.position, mark.hash, mark.hash, before.recorded)
+    return None
+
+
+def _readable(source: Source, start: int, end: int, check: _Check) -> Plan[None]:
+    """Takes all rows that can be read; what cannot is narrowed down to single positions."""
+    refused = yield from guarded(rows_of(source, start, end, check.take))
+    if refused is None:
+        return
+    start = max(start, check.walk.last.position + 1)
+    if start >= end:
+        check.unreadable(end, refused)
+        return
+    middle = (start + end) // 2
+    yield from _readable(source, start, middle, check)
+    yield from _readable(source, middle + 1, end, check)
+
+
+def strays(source: Source) -> Plan[list[Finding]]:
+    """Rows where none can be: at positions below 1, and of ledgers that there are not.
+
+    No reader is shown rows of other ledgers, nor of none.
+    """
+    rows = yield Query(from_(source, "misplaced"), (source.ledger_id, _STRAYS, source.ledger_id))
+    findings = [
+        Finding(position, "tail_mismatch", f"a row stands at position {position}: the first entry's is 1")
+        for (position,) in rows
+    ]
+    rows = (yield Query(SQL["orphans"])) if source.whole else []
+    return findings + [
+        Finding(position, "broken_link", f"entry {position} stands under ledger_id {ledger_id}, which no ledger has")
+        for ledger_id, position in rows
+    ]
+
+
+def tail_of(ledger: LedgerRef) -> Plan[Link | None]:
+    """What the tail's row says the newest entry is; None where there is no such row, or no position in it."""
+    tails: list[Link] = []
+
+    def take(row: Row) -> None:
+        position, stored, recorded = row
+        if position is not None:
+            tails.append(Link(position, stored, stored, recorded))
+
+    yield Stored(SQL["tail"], (ledger.ledger_id,), take)
+    return tails[0] if tails else None
+
+
+_recorded_from = lru_cache(maxsize=16)(timestamp_from)  # entries that were recorded together have it in common
+
+
+class _Check:
+    """Takes rows one by one. Nearly all are sound, which is told quickly; of another it is found out what is wrong."""
+
+    def __init__(self, ledger: str, before: Link, leaf: Leaf | None, known: Mapping[int, Sequence[Mark]]) -> None:
+        """known: the records of what is quarantined, by the positions that they name."""
+        self.ledger = ledger
+        self.known = known
+        self.group: list[Record] = []
+        self.leaf = leaf
+        self.findings = Findings(_MOST_OF_A_RANGE)
+        self.walk = Walk(before, self.findings)
+        self.entries = 0
+        self.erased: dict[int, Record] = {}
+        self.own: list[OwnEntry] = []
+
+    def take(self, row: Row) -> None:
+        self.entries += 1
+        if self.group and row[0] != self.group[0].position:
+            self.examine_group()
+        if row[0] in self.known:
+            self.group.append(Record(*row))
+        elif not self._is_sound(row):
+            self._examine(Record(*row))
+
+    def examine_group(self) -> None:
+        """What stands at a position that a record names: more than one row where somebody has broken an index."""
+        records, self.group = self.group, []
+        if not records:
+            return
+        position = records[0].position
+        self.pass_holes(position)
+        if flaws(self.ledger, position, records, self.walk.last):
+            envelope = records[0].envelope(self.ledger)
+            if self.is_quarantined(position, records, envelope):
+                return
+            self.findings.add(*self.known[position][-1].changed())
+        for record in records:
+            self._examine(record)
+
+    def _is_sound(self, row: Row) -> bool:
+        """Is it a whole entry that continues a sound one, keeps the rules and is not the ledger's own? Then it is done
+        with."""
+        # fmt: off
+        (
+            position, entry_id, recorded, occurred, actor, actor_type, action, resource_type, resource_id,
+            before, after, metadata, salt, body_hash, prev_hash, entry_hash,
+        ) = row
+        # fmt: on
+        last = self.walk.last
+        if salt is None or last.recorded is None:
+            return False
+        try:
+            envelope = envelope_from(
+                self.ledger, position, uuid_text(entry_id), _recorded_from(recorded), timestamp_from(occurred),
+                actor, actor_type, action, resource_type, resource_id, body_hash, prev_hash,
+            )  # fmt: skip
+            body = body_bytes(before, after, metadata, salt)
+            sound = bool(
+                digest(envelope) == entry_hash
+                and prev_hash == last.stored
+                and position == last.position + 1
+                and recorded >= last.recorded
+                and digest(body) == body_hash
+                and len(salt) == 16
+                and surely_kept(actor, actor_type, action, resource_type, resource_id, body)
+            )
+        except (AttributeError, OverflowError, TypeError):  # a NULL, or a time that no datetime can hold
+            return False
+        if sound:
+            self.walk.last = Link(position, entry_hash, entry_hash, recorded)
+            if self.leaf is not None:
+                self.leaf(position, envelope, False)
+        return sound
+
+    def unreadable(self, position: int, refused: Refused) -> None:
+        """What comes next is not judged by it."""
+        if position > self.walk.last.position + 1:
+            self.walk.missing(position)
+        self.findings.add(position, "unreadable", f"it cannot be read: {first_line(refused)}")
+        self.walk.last = Link(position, None, None, None)
+        if self.leaf is not None:
+            self.leaf(position, None, False)
+
+    def _examine(self, record: Record) -> None:
+        position = record.position
+        self.pass_holes(position)
+        envelope = record.envelope(self.ledger)
+        link = record.link(envelope)
+        self.walk.step(link, record.prev_hash)
+        if self.leaf is not None:
+            self.leaf(position, envelope, False)
+        flaw = record.body_flaw()
+        if flaw is not None:
+            self.findings.add(position, "body_mismatch", flaw)
+            record = Record(*record.without_body())
+        elif record.salt is None and is_own(record.action):
+            self.findings.add(position, "body_missing", OWN_ERASED)
+        elif record.salt is None:
+            self.erased[position] = record
+        if link.computed is not None and link.computed == link.stored:  # else it is not what the ledger recorded
+            for rule in broken(record):
+                self.findings.add(position, "rule_broken", str(rule))
+            if is_own(record.action):
+                self.own.append(OwnEntry(position, record.action, record.resource_type, record.resource_id))
+
+    def pass_holes(self, until: int) -> None:
+        """The missing entries that are quarantined, from the last entry up to `until`."""
+        while self.walk.last.position + 1 < until:
+            position = self.walk.last.position + 1
+            if not self.is_quarantined(position, ()):
+                return
+
+    def is_quarantined(self, position: int, rows: Sequence[Record], envelope: bytes | None = None) -> bool:
+        """Is what stands there on record as passed over? Then it is named as that, and the chain goes on from there."""
+        for mark in reversed(self.known.get(position, ())):
+            if mark.names(digests(rows)):
+                self.findings.add(*mark.finding())
+                if position > self.walk.last.position:
+                    self.walk.last = Link(position, mark.hash, mark.hash, self.walk.last.recorded)
+                    if self.leaf is not None:
+                        self.leaf(position, leaf_of(envelope, mark), True)
+                return True
+        return False
