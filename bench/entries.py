@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from ledger import Event
-from ledger.cli.cloudtrail import event_of
+from ledger.cli.commands.cloudtrail import event_of
 
 CLOUDTRAIL = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "cloudtrail.jsonl.gz"
 ACTORS = 500

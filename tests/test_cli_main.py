@@ -185,7 +185,7 @@ def test_a_fault_of_the_program_is_one_line_and_70(monkeypatch: pytest.MonkeyPat
     def fault(*_: object, **__: object) -> None:
         raise RuntimeError("lost postgresql://me:s3cret@db/x\nand more")
 
-    monkeypatch.setattr("ledger.cli.servers.embedded.stop", fault)
+    monkeypatch.setattr("ledger.cli.commands.servers.embedded.stop", fault)
     ran = run("down")
     assert ran.code == 70
     assert ran.error.startswith("RuntimeError: lost postgresql://…@db/x and more")

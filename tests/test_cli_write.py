@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from ledger import Event, Ledger
-from ledger.cli.importing import _Said
+from ledger.cli.commands.import_file import _Said
 from tests.support import checked
 from tests.test_cli_main import Cli, cli_of, ended, process, run
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ledger import Ledger
-from ledger.cli.cloudtrail import event_of, shortened, type_of_arn
+from ledger.cli.commands.cloudtrail import event_of, shortened, type_of_arn
 from tests.support import checked
 from tests.test_cli_main import Cli, cli_of
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ledger import embedded, testing
-from ledger.cli.demo_data import events
+from ledger.cli.commands.demo_data import events
 from tests.test_cli_main import AUDITLEDGER, ended, process
 
 pytestmark = pytest.mark.skipif(

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ledger.cli.commands.import_file import BadLine, Import
 from ledger.cli.duplicates import DuplicateKey, refuse_duplicates
-from ledger.cli.importing import BadLine, Import
-from ledger.cli.types import exact_json
+from ledger.cli.params import exact_json
 
 GOOD = b'{"actor":"user:1","action":"a.b"}\n'
 TWICE = [

@@ -15,9 +15,8 @@ from pathlib import Path
 import pytest
 
 from ledger import Ledger
-from ledger.cli.metrics import metered
-from ledger.cli.shared import Shared
 from ledger.drivers.pools import Servers
+from ledger.ops.metrics import serve_metrics
 from ledger.tlog import http_server
 from ledger.tlog.witness_protocol import PATH
 from tests.logs import Log
@@ -47,7 +46,7 @@ def served(
     ledger: Ledger = request.getfixturevalue("ledger")
     servers = Servers(ledger.settings)
     try:
-        with caplog.at_level(logging.INFO, "ledger.metrics"), metered(Shared(metrics=("127.0.0.1", 0)), servers):
+        with caplog.at_level(logging.INFO, "ledger.metrics"), serve_metrics(servers.settings, ("127.0.0.1", 0), None):
             found = re.search(r"Metrics at http://(.*):(\d+)/", caplog.text)
             assert found is not None
             yield (found[1], int(found[2])), "metrics"

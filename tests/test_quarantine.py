@@ -16,7 +16,6 @@ from ledger_projections import Timeline
 from ledger import AsyncLedger, ChainBroken, ErasureRefused, Event, Ledger, QuarantineRefused
 from ledger.checkpoints.keys import create_key
 from ledger.checkpoints.signer import Checkpointer
-from ledger.cli.metrics import _of_ledger
 from ledger.drivers.connections import create_redis_connection
 from ledger.drivers.pools import Servers
 from ledger.drivers.run import drive
@@ -29,6 +28,7 @@ from ledger.format.chain import extend
 from ledger.format.findings import Report
 from ledger.format.quarantine_record import digests
 from ledger.format.rules import QUARANTINED
+from ledger.ops.metrics import _of_ledger
 from ledger.ops.status import look
 from ledger.projection.rebuild import rebuild
 from ledger.store.copy_rows import insert_params

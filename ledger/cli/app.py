@@ -21,8 +21,8 @@ from typing import Any
 
 import click
 
-from ledger.cli import streams
-from ledger.cli.shared import Interrupted, Shared
+from ledger.cli import standard_streams
+from ledger.cli.context import Interrupted, Shared
 from ledger.cli.text import error_line, plain, redacted, use_json_lines, writes_json_lines
 from ledger.errors import IntegrityError, LedgerError, Unavailable, UsageError
 
@@ -44,8 +44,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "doctor": ("doctor", "Versions, settings, protections, clocks, lag: what is wrong, and what to do"),
     },
     "Record": {
-        "append": ("write", "Append one event; print its receipt"),
-        "import": ("write", "Append events from a file: JSON lines or CloudTrail, gzip or -"),
+        "append": ("record", "Append one event; print its receipt"),
+        "import": ("record", "Append events from a file: JSON lines or CloudTrail, gzip or -"),
     },
     "Erase": {
         "erase": ("erase", "Remove an entry's body; record who did it and why"),
@@ -60,10 +60,10 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "rotate-key": ("sign", "Let a new key take an old one's place"),
     },
     "Publish and project": {
-        "run": ("work", "relay and project in one process"),
-        "relay": ("work", "Publish entries to the Redis streams"),
-        "project": ("work", "Keep projections up to date"),
-        "replay": ("work", "Rebuild projections from Postgres, beside the live ones"),
+        "run": ("workers", "relay and project in one process"),
+        "relay": ("workers", "Publish entries to the Redis streams"),
+        "project": ("workers", "Keep projections up to date"),
+        "replay": ("workers", "Rebuild projections from Postgres, beside the live ones"),
         "salvage": ("salvage", "Keep what the stream has and a database that was rolled back has lost"),
         "skip": ("skip", "Leave an entry out of the projection that is blocked at it"),
         "retry": ("skip", "Take that back: rebuild the projection with the entry"),
@@ -78,10 +78,10 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "activity": ("read", "Who did what, per day"),
     },
     "Check": {
-        "verify": ("check", "Check the chain, bodies, tail and protections; name every finding"),
-        "export": ("check", "Write a bundle that anyone can check"),
-        "prove": ("evidence", "Prove that an entry is in the ledger, or that a checkpoint continues another"),
-        "check": ("evidence", "Check a proof or a checkpoint, with no database"),
+        "verify": ("verify", "Check the chain, bodies, tail and protections; name every finding"),
+        "export": ("verify", "Write a bundle that anyone can check"),
+        "prove": ("proofs", "Prove that an entry is in the ledger, or that a checkpoint continues another"),
+        "check": ("proofs", "Check a proof or a checkpoint, with no database"),
     },
     "Vouch for others": {
         "witness": ("witness", "Be a witness of logs: keygen, serve"),
@@ -131,7 +131,7 @@ class _Commands(click.Group):
             if close and ctx is not None and not ctx.resilient_parsing:
                 ctx.fail(f"No such command {cmd_name!r}. Did you mean {close[0]!r}?")
             return None
-        module = import_module(f"ledger.cli.{_MODULES[cmd_name]}")
+        module = import_module(f"ledger.cli.commands.{_MODULES[cmd_name]}")
         command: click.Command = getattr(module, f"{cmd_name.replace('-', '_')}_command")
         return command
 
@@ -177,7 +177,7 @@ cli = _Commands(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code. Whatever goes wrong is one line on stderr."""
-    streams.prepare()
+    standard_streams.prepare()
     use_json_lines(False)
     try:
         code = _run(list(sys.argv[1:] if arguments is None else arguments))
@@ -190,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         return _fail(error)
     finally:
-        streams.settle()
+        standard_streams.settle()
 
 
 def _run(arguments: list[str]) -> int:

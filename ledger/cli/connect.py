@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ledger import embedded
-from ledger.cli.shared import Shared
+from ledger.cli.context import Shared
 from ledger.cli.text import note
 from ledger.client import Ledger
 from ledger.drivers.pools import Servers

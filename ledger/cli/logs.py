@@ -10,7 +10,7 @@ from math import isfinite
 
 import click
 
-from ledger.cli.shared import Shared
+from ledger.cli.context import Shared
 from ledger.cli.text import json_line, one_line, redacted, use_json_lines
 
 _PLAIN = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {"message", "asctime", "taskName"}

@@ -12,7 +12,7 @@ from typing import Any
 import click
 import msgspec
 
-from ledger.cli.streams import speaks_ascii
+from ledger.cli.standard_streams import speaks_ascii
 from ledger.cli.text import plain, safe_json, writes_json_lines
 from ledger.events import Entry, Receipt
 from ledger.format.canonical import timestamp

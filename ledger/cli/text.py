@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from ledger.cli.streams import speaks_utf8
+from ledger.cli.standard_streams import speaks_utf8
 
 _PASSWORD = re.compile(r"(?i)(\bpassword\s*=\s*)('[^']*'|[^\s&'\"]+)")
 _URL_OR_WORD = re.compile(r"[^\s'\"]+")

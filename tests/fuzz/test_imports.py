@@ -16,8 +16,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ledger import Event, Ledger, testing
-from ledger.cli.cloudtrail import event_of, type_of_arn
-from ledger.cli.importing import Import
+from ledger.cli.commands.cloudtrail import event_of, type_of_arn
+from ledger.cli.commands.import_file import Import
 from ledger.errors import InvalidEvent, UsageError
 from ledger.format.canonical import draft
 from tests.fuzz.json_texts import DEEP, strained

@@ -7,10 +7,10 @@ from collections import Counter
 import click
 
 from ledger.cli.app import DOES_NOT_VERIFY, OK, UNREACHABLE, Command
+from ledger.cli.commands.status import print_away, server_text
 from ledger.cli.connect import settings_of
+from ledger.cli.context import Shared, pass_shared
 from ledger.cli.output import line, write_json
-from ledger.cli.shared import Shared, pass_shared
-from ledger.cli.status import print_away, server_text
 from ledger.drivers.pools import Servers
 from ledger.ops.doctor import Check, Diagnosis, examine
 

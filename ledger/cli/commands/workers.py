@@ -15,18 +15,18 @@ from typing import Any
 
 import click
 
-from ledger.cli import streams
+from ledger.cli import standard_streams
 from ledger.cli.app import INTERRUPTED, OK, Command
 from ledger.cli.connect import ready
+from ledger.cli.context import Interrupted, Shared, pass_shared
 from ledger.cli.logs import log_format, logging_to_stderr
-from ledger.cli.metrics import metered, metrics_port
+from ledger.cli.options import checkpointers, metrics_port, signing_options
 from ledger.cli.output import counted, counting, line, progress, write_json
-from ledger.cli.shared import Interrupted, Shared, pass_shared
-from ledger.cli.signers import checkpointers, signing_options
+from ledger.cli.params import Span
 from ledger.cli.text import note
-from ledger.cli.types import Span
 from ledger.drivers.pools import Servers
 from ledger.errors import IntegrityError, LedgerError
+from ledger.ops.metrics import serve_metrics
 from ledger.projection.base import Projection, checkpoints
 from ledger.projection.discover import find_projections
 from ledger.projection.rebuild import rebuild
@@ -64,7 +64,11 @@ def relay_command(shared: Shared, once: bool, new_epoch: bool) -> None:
     Of all ledgers, or of the one named with --ledger. Any number of relays may run at once. The stream of a ledger with
     an entry that does not hold ends before it, until that is quarantined.
     """
-    with working(once) as stop, ready(shared, redis=True) as servers, metered(shared, servers):
+    with (
+        working(once) as stop,
+        ready(shared, redis=True) as servers,
+        serve_metrics(servers.settings, shared.metrics, shared.names()),
+    ):
         if new_epoch:
             _open_epoch(shared, servers)
         relay = _relay(shared, servers, stop)
@@ -91,7 +95,7 @@ def project_command(shared: Shared, names: tuple[str, ...], once: bool, park_aft
     with (
         working(once) as stop,
         ready(shared, redis=False) as servers,
-        metered(shared, servers),
+        serve_metrics(servers.settings, shared.metrics, shared.names()),
         _projector(shared, servers, projections, stop, once, park_after) as projector,
     ):
         if once:
@@ -135,7 +139,7 @@ def run_command(
     with (
         working(once) as stop,
         ready(shared, redis=True) as servers,
-        metered(shared, servers),
+        serve_metrics(servers.settings, shared.metrics, shared.names()),
         _projector(shared, servers, projections, stop, once, park_after) as projector,
     ):
         relay = _relay(shared, servers, stop)
@@ -349,5 +353,5 @@ def _end(stop: threading.Event, done: threading.Event, code: int) -> None:
     if not done.wait(GRACE):
         log = logging.getLogger("ledger")
         log.warning("Stopped; the batch in hand was given up after %g s: whoever is started next does it again", GRACE)
-        streams.settle()
+        standard_streams.settle()
         os._exit(code)

@@ -8,8 +8,8 @@ import click
 
 from ledger.cli.app import OK, UNREACHABLE, Command
 from ledger.cli.connect import settings_of
+from ledger.cli.context import Shared, pass_shared
 from ledger.cli.output import counted, line, seconds_text, short_time, time_text, write_json
-from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.text import one_line, redacted
 from ledger.drivers.pools import Servers
 from ledger.ops.status import look

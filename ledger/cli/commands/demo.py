@@ -19,13 +19,13 @@ import click
 from ledger_projections import activity, history, search, state
 
 from ledger import embedded
-from ledger.cli import demo_data
 from ledger.cli.app import PROGRAM, Command
-from ledger.cli.check import print_report
+from ledger.cli.commands import demo_data
+from ledger.cli.commands.read import print_activity, print_history, print_state
+from ledger.cli.commands.verify import print_report
 from ledger.cli.connect import start_embedded
+from ledger.cli.context import HOME, Shared, pass_shared
 from ledger.cli.output import entry_line, line, write_json
-from ledger.cli.read import print_activity, print_history, print_state
-from ledger.cli.shared import HOME, Shared, pass_shared
 from ledger.client import Ledger
 from ledger.drivers.connections import connect
 from ledger.drivers.pools import Servers

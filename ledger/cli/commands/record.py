@@ -9,11 +9,11 @@ from uuid import UUID
 import click
 
 from ledger.cli.app import Command
+from ledger.cli.commands.import_file import Import
 from ledger.cli.connect import opened
-from ledger.cli.importing import Import
+from ledger.cli.context import Shared, pass_shared
 from ledger.cli.output import counted, line, print_receipt, write_json
-from ledger.cli.shared import Shared, pass_shared
-from ledger.cli.types import Json, Moment, Resource
+from ledger.cli.params import Json, Moment, Resource
 from ledger.events import Event
 from ledger.store.drafts import prepare
 

@@ -7,8 +7,8 @@ import click
 from ledger import embedded
 from ledger.cli.app import Command
 from ledger.cli.connect import settings_of, start_embedded
+from ledger.cli.context import Shared, pass_shared
 from ledger.cli.output import line, write_json
-from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.text import note
 from ledger.drivers.pools import Servers
 from ledger.migrate.journal import load

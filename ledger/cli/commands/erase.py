@@ -9,10 +9,10 @@ import click
 
 from ledger.cli.app import Command
 from ledger.cli.connect import opened
+from ledger.cli.context import Shared, pass_shared
 from ledger.cli.output import print_receipt
-from ledger.cli.shared import Shared, pass_shared
+from ledger.cli.params import POSITION, ResourceOrPosition
 from ledger.cli.text import note
-from ledger.cli.types import POSITION, ResourceOrPosition
 from ledger.errors import QuarantineRefused
 from ledger.store.drafts import prepare
 from ledger.store.own_actions import erasing, holding, releasing

@@ -10,9 +10,9 @@ import click
 
 from ledger.cli.app import Command
 from ledger.cli.connect import settings_of
+from ledger.cli.context import Shared, pass_shared
 from ledger.cli.output import line, write_json
-from ledger.cli.shared import Shared, pass_shared
-from ledger.cli.types import Kind
+from ledger.cli.params import Kind
 from ledger.drivers.pools import Servers
 from ledger.effects import Plan
 from ledger.migrate import roles

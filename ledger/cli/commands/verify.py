@@ -10,11 +10,11 @@ import msgspec
 from ledger.checkpoints.proof import CONSISTENCY, PROOF
 from ledger.cli.app import DOES_NOT_VERIFY, OK, Command
 from ledger.cli.connect import settings_of
-from ledger.cli.keys import read_evidence, trust_of, trust_options
+from ledger.cli.context import Shared, pass_shared
+from ledger.cli.options import read_evidence, trust_of, trust_options
 from ledger.cli.output import counted, line, progress, write_json
-from ledger.cli.shared import Shared, pass_shared
+from ledger.cli.params import POSITION
 from ledger.cli.text import note
-from ledger.cli.types import POSITION
 from ledger.export.bundle import export
 from ledger.export.bundle_check import verify_bundle
 from ledger.format.findings import Report

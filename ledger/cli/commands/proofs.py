@@ -20,10 +20,10 @@ from ledger.checkpoints.proof import (
 )
 from ledger.cli.app import Command
 from ledger.cli.connect import opened
-from ledger.cli.keys import read_evidence, trust_of, trust_options
+from ledger.cli.context import Shared, pass_shared
+from ledger.cli.options import read_evidence, trust_of, trust_options
 from ledger.cli.output import line, write_json, write_note
-from ledger.cli.shared import Shared, pass_shared
-from ledger.cli.types import PositionOrId
+from ledger.cli.params import PositionOrId
 from ledger.errors import UsageError
 from ledger.tlog.checkpoint import Checkpoint, cosigned_by
 from ledger.tlog.note import Verifier, parse_note

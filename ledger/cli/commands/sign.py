@@ -11,11 +11,11 @@ from ledger.checkpoints.keys import create_key, read_key
 from ledger.checkpoints.publishers import REDIS
 from ledger.checkpoints.signer import Checkpointer
 from ledger.cli.app import Command
+from ledger.cli.commands.erase import who_and_why
 from ledger.cli.connect import opened, settings_of
-from ledger.cli.erase import who_and_why
+from ledger.cli.context import Shared, pass_shared
+from ledger.cli.options import FILE, cosign_option, key_file, signing_options
 from ledger.cli.output import counted, line, print_receipt, progress, write_json, write_note
-from ledger.cli.shared import Shared, pass_shared
-from ledger.cli.signers import FILE, cosign_option, key_file, signing_options
 from ledger.cli.text import note
 from ledger.drivers.pools import Servers
 from ledger.errors import InvalidSetting

@@ -1,4 +1,4 @@
-"""--metrics-port: what Prometheus is told, over HTTP. Where things stand is looked up when it asks."""
+"""Metrics for Prometheus, over HTTP. The state of ledgers and projections is looked up at each scrape."""
 
 from __future__ import annotations
 
@@ -11,14 +11,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-import click
-
-from ledger.cli.shared import Shared
-from ledger.cli.types import Address
 from ledger.drivers.pools import Servers
 from ledger.errors import InvalidSetting, LedgerError
 from ledger.ops.status import STUCK, look
 from ledger.ops.status_types import NOT_SET, OK, LedgerState, Overview
+from ledger.settings import Settings
 from ledger.telemetry import COUNTERS, FAILURES, PROJECTED, PUBLISHED
 from ledger.tlog.http_server import IDLE_SECONDS, Bounded
 
@@ -31,35 +28,24 @@ PATIENCE = 2.0
 """Seconds in which a connection must be there: Prometheus waits for ten by default."""
 
 
-def _keep(context: click.Context, option: click.Parameter, value: tuple[str, int] | None) -> None:
-    context.ensure_object(Shared).metrics = value
-
-
-metrics_port = click.option(
-    "--metrics-port", type=Address(), metavar="[HOST:]PORT", expose_value=False, callback=_keep,
-    help="Serve metrics for Prometheus; HOST is 127.0.0.1 unless given.",
-)  # fmt: skip
-
-
 @contextmanager
-def metered(shared: Shared, servers: Servers) -> Iterator[None]:
-    """Serves metrics for as long as the block runs, where --metrics-port asks for it.
+def serve_metrics(settings: Settings, address: tuple[str, int] | None, ledgers: list[str] | None) -> Iterator[None]:
+    """Serves metrics while the block runs. address: host and port; None serves none. ledgers: names; None for all.
 
-    Raises InvalidSetting where prometheus-client is not installed or the port cannot be had.
+    Raises InvalidSetting if prometheus-client is not installed or the port is not available.
     """
-    if shared.metrics is None:
+    if address is None:
         yield
         return
     try:
         from prometheus_client import CollectorRegistry, make_wsgi_app  # noqa: PLC0415 - an extra
     except ImportError:
         raise InvalidSetting("--metrics-port needs prometheus-client: pip install 'auditledger[metrics]'") from None
-    host, port = shared.metrics
+    host, port = address
     # Its own connections: a worker's pool may be busy, or wait for a server that is away.
-    settings = replace(servers.settings, pool_max_size=2, connect_timeout=PATIENCE)
-    own = Servers(settings)
+    own = Servers(replace(settings, pool_max_size=2, connect_timeout=PATIENCE))
     registry = CollectorRegistry()
-    registry.register(_Collector(own, shared.names()))
+    registry.register(_Collector(own, ledgers))
     try:
         server = _MetricsServer(host, port, _Handler)
     except OSError as error:

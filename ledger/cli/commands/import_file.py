@@ -18,11 +18,11 @@ from uuid import UUID
 
 import msgspec
 
-from ledger.cli.cloudtrail import event_of
+from ledger.cli.commands.cloudtrail import event_of
+from ledger.cli.context import Interrupted
 from ledger.cli.duplicates import refuse_duplicates
 from ledger.cli.output import progress
-from ledger.cli.shared import Interrupted
-from ledger.cli.types import exact_float, exact_json, moment_of
+from ledger.cli.params import exact_float, exact_json, moment_of
 from ledger.client import Ledger
 from ledger.errors import IdempotencyConflict, InvalidEvent, LedgerError, UsageError
 from ledger.events import Appended, Event

@@ -6,8 +6,8 @@ import click
 
 from ledger.cli.app import Command
 from ledger.cli.connect import opened
+from ledger.cli.context import Shared, pass_shared
 from ledger.cli.output import counted, line, write_json
-from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.text import note, one_line
 
 

@@ -6,13 +6,13 @@ import click
 
 from ledger.bootstrap import open_ledger
 from ledger.cli.app import Command
+from ledger.cli.commands.erase import who_and_why
+from ledger.cli.commands.workers import find
 from ledger.cli.connect import opened, ready
-from ledger.cli.erase import who_and_why
+from ledger.cli.context import Shared, pass_shared
 from ledger.cli.output import counted, line, print_receipt, progress, write_json
-from ledger.cli.shared import Shared, pass_shared
+from ledger.cli.params import POSITION
 from ledger.cli.text import note, one_line
-from ledger.cli.types import POSITION
-from ledger.cli.work import find
 from ledger.projection.retries import take_back
 from ledger.store.drafts import prepare
 from ledger.store.own_actions import retrying, skipping

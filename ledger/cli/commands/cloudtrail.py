@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from ledger.cli.types import moment_of
+from ledger.cli.params import moment_of
 from ledger.events import Event
 from ledger.format.canonical import digest
 

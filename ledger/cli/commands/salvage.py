@@ -14,8 +14,8 @@ import msgspec
 
 from ledger.cli.app import PROGRAM, Command
 from ledger.cli.connect import settings_of
+from ledger.cli.context import Shared, pass_shared
 from ledger.cli.output import counted, line, raw_json, time_text, write_json
-from ledger.cli.shared import Shared, pass_shared
 from ledger.cli.text import note, plain
 from ledger.drivers.pools import Servers
 from ledger.errors import UsageError

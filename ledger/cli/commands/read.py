@@ -12,10 +12,10 @@ from ledger_projections import Activity, HistoryItem, State, activity, history, 
 
 from ledger.cli.app import Command
 from ledger.cli.connect import opened
+from ledger.cli.context import Shared, pass_shared
 from ledger.cli.output import cut, entry_table, line, raw_json, short_time, table, time_text, write_all, write_json
-from ledger.cli.shared import Shared, pass_shared
+from ledger.cli.params import AFTER, COUNT, POSITION, Moment, Resource
 from ledger.cli.text import note
-from ledger.cli.types import AFTER, COUNT, POSITION, Moment, Resource
 from ledger.client import Ledger
 from ledger.events import Entry
 from ledger.projection.base import reached
