@@ -9,12 +9,12 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from bench.servers import Servers, fsync_milliseconds
+from bench.servers import BenchServers, fsync_milliseconds
 
 _PACKAGES = ("auditledger", "psycopg", "redis", "hiredis", "msgspec", "blake3", "eventsourcing", "umadb")
 
 
-def machine(servers: Servers) -> dict[str, object]:
+def machine(servers: BenchServers) -> dict[str, object]:
     """Name and size of everything that the figures depend on."""
     return {
         "cpu": _cpu(),

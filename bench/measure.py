@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, TypeAlias, TypeVar
 
-from bench.servers import Servers
+from bench.servers import BenchServers
 
 T = TypeVar("T")
 Side: TypeAlias = Callable[[int], Callable[[], Any]]
@@ -112,7 +112,7 @@ class Bench:
     and counted. skipped: what was left out, and why. peers: whether to measure them where they are installed.
     """
 
-    servers: Servers
+    servers: BenchServers
     rounds: int
     sizes: Sizes
     is_short: bool = False

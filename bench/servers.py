@@ -30,7 +30,7 @@ class NotDurable(Exception):
 
 
 @dataclass(frozen=True)
-class Servers:
+class BenchServers:
     """home: where they and everything else of the run lives. postgres, valkey: what they are, for the report."""
 
     home: Path
@@ -61,7 +61,7 @@ class Servers:
 
 
 @contextmanager
-def started() -> Iterator[Servers]:
+def started() -> Iterator[BenchServers]:
     """Starts both, asserts that they are durable; stops and removes them at the end. Raises NotDurable."""
     home = Path(tempfile.mkdtemp(prefix="auditledger-bench-"))
     with ExitStack() as stack:
@@ -74,7 +74,7 @@ def started() -> Iterator[Servers]:
         pair = embedded.start(home / "servers")
         template = stack.enter_context(testing.database(pair.database_url))
         migrate(Settings(database_url=template))
-        yield Servers(
+        yield BenchServers(
             home,
             pair.database_url,
             pair.redis_url,

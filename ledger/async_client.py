@@ -16,7 +16,7 @@ from ledger.checkpoints.proof import Consistency, Proof
 from ledger.drivers import forks
 from ledger.drivers.callers import adrive_within
 from ledger.drivers.cursors import AsyncConnection
-from ledger.drivers.pools import AsyncServers
+from ledger.drivers.pools import AsyncConnector
 from ledger.effects import Plan
 from ledger.errors import LedgerError
 from ledger.events import Appended, Entry, Event, Receipt, Tail
@@ -56,7 +56,7 @@ class AsyncLedger:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._servers = AsyncServers(settings)
+        self._connector = AsyncConnector(settings)
         self._begin()
         forks.register(self)
 
@@ -99,7 +99,7 @@ class AsyncLedger:
         forks.process()
         if self._opened is not None:
             await self._opened[1].close()
-        await self._servers.close()
+        await self._connector.close()
 
     async def ref(self) -> LedgerRef:
         """The ledger's id and name in the database. Raises UnknownLedger, SchemaMismatch, Unavailable."""
@@ -107,7 +107,7 @@ class AsyncLedger:
 
     async def run(self, plan: Plan[T]) -> T:
         """Runs a plan (see effects.py), such as a view's query, on a pooled connection."""
-        return await self._servers.run(plan, patient=True)
+        return await self._connector.run(plan, patient=True)
 
     async def append(
         self, event: Event, *, connection: AsyncConnection | None = None, expect: Condition | None = None
@@ -153,12 +153,12 @@ class AsyncLedger:
     ) -> Receipt:
         """As Ledger.erase."""
         event = erasing(position, actor, reason, actor_type)
-        stood = await self._servers.run(mismatch(await self.ref(), event, mismatched))
+        stood = await self._connector.run(mismatch(await self.ref(), event, mismatched))
         return await self._record_own(erasing(position, actor, reason, actor_type, mismatched=stood))
 
     async def quarantine(self, position: int, actor: str, reason: str, *, actor_type: str = "user") -> Receipt:
         """As Ledger.quarantine."""
-        event = await self._servers.run(quarantine.describe(await self.ref(), position, actor, reason, actor_type))
+        event = await self._connector.run(quarantine.describe(await self.ref(), position, actor, reason, actor_type))
         return await self._record_own(event)
 
     async def hold(self, held: tuple[str, str] | int, actor: str, reason: str, *, actor_type: str = "user") -> Receipt:
@@ -182,19 +182,19 @@ class AsyncLedger:
     ) -> Receipt:
         """As Ledger.rebuild_tree."""
         ref = await self.ref()
-        stands = await self._servers.run(tree.stands(ref, checkpoints))
+        stands = await self._connector.run(tree.stands(ref, checkpoints))
         return await self._record_own(rebuilding_tree(ref.name, checkpoints, stands, actor, reason, actor_type))
 
     async def tail(self) -> Tail:
         """Position, hash and time of the newest entry."""
-        return await self._servers.run(ledgers.tail_of(await self.ref()))
+        return await self._connector.run(ledgers.tail_of(await self.ref()))
 
     async def read(self, after: int = 0, limit: int | None = None) -> AsyncIterator[Entry]:
         """The entries after position `after` in order, from Postgres, page by page."""
         ref = await self.ref()
         left = ledgers.FAR if limit is None else limit
         while left > 0:
-            page = await self._servers.run(ledgers.read(ref, after, min(left, ledgers.PAGE)))
+            page = await self._connector.run(ledgers.read(ref, after, min(left, ledgers.PAGE)))
             for entry in page:
                 yield entry
             if not page:
@@ -205,13 +205,13 @@ class AsyncLedger:
     async def follow(self, after: int | None = None, *, idle: float | None = None) -> AsyncIterator[Entry]:
         """As Ledger.follow."""
         ref = await self.ref()
-        reader = await self._servers.run(reader_after(ref, (await self.tail()).position if after is None else after))
+        reader = await self._connector.run(reader_after(ref, (await self.tail()).position if after is None else after))
         has_redis = self.settings.redis_url is not None
         quiet, streams = Quiet(idle), Streams(has_redis)
-        async with self._servers.own_redis() if has_redis else nullcontext(lambda: None) as redis_client:
+        async with self._connector.own_redis() if has_redis else nullcontext(lambda: None) as redis_client:
             while not quiet.over:
                 plan = followed(reader, streams, quiet.wait)
-                for entry in await self._servers.run(plan, redis_client()):
+                for entry in await self._connector.run(plan, redis_client()):
                     reader.tail = entry.tail
                     if isinstance(entry, Entry):
                         yield entry
@@ -231,7 +231,7 @@ class AsyncLedger:
     ) -> AsyncIterator[AsyncDelivery]:
         """As Ledger.subscribe; `await delivery.ack()`."""
         quiet = Quiet(idle)
-        async with self._servers.own_redis() as redis_client:
+        async with self._connector.own_redis() as redis_client:
             while True:
                 # Anew in a child of a fork: as another consumer, to whom other entries are delivered.
                 begun = forks.Begun("subscribe()")
@@ -239,42 +239,42 @@ class AsyncLedger:
                     await self.ref(), group, consumer,
                     after=after, batch_size=batch_size, actions=actions, claim_after=claim_after, max_tries=max_tries,
                 )  # fmt: skip
-                await self._servers.run(subscription.begin(), redis_client())
+                await self._connector.run(subscription.begin(), redis_client())
                 while not quiet.over and not begun.inherited:
-                    for claim in await self._servers.run(subscription.next_claims(quiet.wait), redis_client()):
-                        yield AsyncDelivery(claim, subscription, self._servers.run)
+                    for claim in await self._connector.run(subscription.next_claims(quiet.wait), redis_client()):
+                        yield AsyncDelivery(claim, subscription, self._connector.run)
                         if begun.inherited:  # the parent deals with those that are left
                             break
                         quiet.broken()
                 if not begun.inherited:
-                    await self._servers.run(subscription.save(), redis_client())
+                    await self._connector.run(subscription.save(), redis_client())
                     return
 
     async def groups(self) -> list[Group]:
         """As Ledger.groups."""
-        return await self._servers.run(groups.groups(await self.ref()))
+        return await self._connector.run(groups.groups(await self.ref()))
 
     async def delete_group(self, name: str) -> None:
         """As Ledger.delete_group."""
-        await self._servers.run(groups.delete_group(await self.ref(), name))
+        await self._connector.run(groups.delete_group(await self.ref(), name))
 
     async def reset_group(self, name: str, *, after: int) -> None:
         """As Ledger.reset_group."""
-        await self._servers.run(groups.reset_group(await self.ref(), name, after))
+        await self._connector.run(groups.reset_group(await self.ref(), name, after))
 
     async def dead_letters(self, group: str) -> list[DeadLetter]:
         """As Ledger.dead_letters."""
-        return await self._servers.run(parked.dead_letters(await self.ref(), group))
+        return await self._connector.run(parked.dead_letters(await self.ref(), group))
 
     async def redeliver(self, group: str, position: int) -> None:
         """As Ledger.redeliver."""
-        await self._servers.run(parked.redeliver(await self.ref(), group, position))
+        await self._connector.run(parked.redeliver(await self.ref(), group, position))
 
     async def wait_for(self, receipt: Receipt | int, projection: str, *, timeout: float = 10.0) -> None:
         """As Ledger.wait_for."""
         patience = Patience(receipt, projection, timeout)
         ref = await self.ref()
-        while patience.short_of(await self._servers.run(reached(ref, projection))):
+        while patience.short_of(await self._connector.run(reached(ref, projection))):
             await asyncio.sleep(POLL)
 
     async def verify(
@@ -301,11 +301,11 @@ class AsyncLedger:
 
     async def prove(self, entry: int | UUID, *, with_body: bool = False) -> Proof:
         """As Ledger.prove."""
-        return await self._servers.run(proving.prove(await self.ref(), entry, with_body))
+        return await self._connector.run(proving.prove(await self.ref(), entry, with_body))
 
     async def prove_between(self, old: int | bytes, new: int | bytes) -> Consistency:
         """As Ledger.prove_between."""
-        return await self._servers.run(proving.prove_between(await self.ref(), old, new))
+        return await self._connector.run(proving.prove_between(await self.ref(), old, new))
 
     async def checkpoint(
         self,
@@ -343,8 +343,8 @@ class AsyncLedger:
         if self._opened is None:
             async with self._opening:
                 if self._opened is None:
-                    ref = await self._servers.run(open_ledger(self.settings.name))
-                    writer = AsyncWriter(self._servers, Appender(ref, self.settings.lock_timeout))
+                    ref = await self._connector.run(open_ledger(self.settings.name))
+                    writer = AsyncWriter(self._connector, Appender(ref, self.settings.lock_timeout))
                     self._opened = ref, writer, Appender(ref)
         return self._opened
 

@@ -17,7 +17,7 @@ from ledger.checkpoints.proof import Consistency, Proof
 from ledger.drivers import forks
 from ledger.drivers.callers import drive_within
 from ledger.drivers.cursors import Connection
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.effects import Plan
 from ledger.events import Appended, Entry, Event, Receipt, Tail
 from ledger.format.findings import Report
@@ -54,7 +54,7 @@ class Ledger:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._servers = Servers(settings)
+        self._connector = Connector(settings)
         self._begin()
         forks.register(self)
 
@@ -97,7 +97,7 @@ class Ledger:
 
     def close(self) -> None:
         """Gives up the connections. Every receipt that was handed out is durable already."""
-        self._servers.close()
+        self._connector.close()
 
     @property
     def ref(self) -> LedgerRef:
@@ -106,7 +106,7 @@ class Ledger:
 
     def run(self, plan: Plan[T]) -> T:
         """Runs a plan (see effects.py), such as a view's query, on a pooled connection."""
-        return self._servers.run(plan, patient=True)
+        return self._connector.run(plan, patient=True)
 
     def append(self, event: Event, *, connection: Connection | None = None, expect: Condition | None = None) -> Receipt:
         """Records one event and returns its receipt once it is durable.
@@ -154,7 +154,7 @@ class Ledger:
         Raises ErasureRefused (no such entry, one of the ledger's own, erased already), UnderLegalHold, InvalidEvent.
         """
         event = erasing(position, actor, reason, actor_type)
-        stood = self._servers.run(mismatch(self.ref, event, mismatched))
+        stood = self._connector.run(mismatch(self.ref, event, mismatched))
         return self._record_own(erasing(position, actor, reason, actor_type, mismatched=stood))
 
     def quarantine(self, position: int, actor: str, reason: str, *, actor_type: str = "user") -> Receipt:
@@ -164,7 +164,7 @@ class Ledger:
         naming it, as `quarantined`. Nothing is changed. Saying it again gets the first receipt.
         Raises QuarantineRefused where the entry holds or is not there yet, InvalidEvent.
         """
-        event = self._servers.run(quarantine.describe(self.ref, position, actor, reason, actor_type))
+        event = self._connector.run(quarantine.describe(self.ref, position, actor, reason, actor_type))
         return self._record_own(event)
 
     def hold(self, held: tuple[str, str] | int, actor: str, reason: str, *, actor_type: str = "user") -> Receipt:
@@ -195,19 +195,19 @@ class Ledger:
         What signers' state files and witnesses remember still holds. Raises UsageError, InvalidEvent.
         """
         ref = self.ref
-        stands = self._servers.run(tree.stands(ref, checkpoints))
+        stands = self._connector.run(tree.stands(ref, checkpoints))
         return self._record_own(rebuilding_tree(ref.name, checkpoints, stands, actor, reason, actor_type))
 
     def tail(self) -> Tail:
         """Position, hash and time of the newest entry."""
-        return self._servers.run(ledgers.tail_of(self.ref))
+        return self._connector.run(ledgers.tail_of(self.ref))
 
     def read(self, after: int = 0, limit: int | None = None) -> Iterator[Entry]:
         """The entries after position `after` in order, from Postgres, page by page."""
         ref = self.ref
         left = ledgers.FAR if limit is None else limit
         while left > 0:
-            page = self._servers.run(ledgers.read(ref, after, min(left, ledgers.PAGE)))
+            page = self._connector.run(ledgers.read(ref, after, min(left, ledgers.PAGE)))
             yield from page
             if not page:
                 return
@@ -221,13 +221,13 @@ class Ledger:
         None goes on for ever.
         Raises ChainBroken, StreamDiverged, Unavailable.
         """
-        reader = self._servers.run(reader_after(self.ref, self.tail().position if after is None else after))
+        reader = self._connector.run(reader_after(self.ref, self.tail().position if after is None else after))
         has_redis = self.settings.redis_url is not None
         quiet, streams = Quiet(idle), Streams(has_redis)
-        with self._servers.own_redis() if has_redis else nullcontext(lambda: None) as redis_client:
+        with self._connector.own_redis() if has_redis else nullcontext(lambda: None) as redis_client:
             while not quiet.over:
                 plan = followed(reader, streams, quiet.wait)
-                for entry in self._servers.run(plan, redis_client()):
+                for entry in self._connector.run(plan, redis_client()):
                     reader.tail = entry.tail
                     if isinstance(entry, Entry):
                         yield entry
@@ -255,7 +255,7 @@ class Ledger:
         Raises UsageError, where `after` is beyond the ledger's end too; ChainBroken, Unavailable.
         """
         quiet = Quiet(idle)
-        with self._servers.own_redis() as redis_client:
+        with self._connector.own_redis() as redis_client:
             while True:
                 # Anew in a child of a fork: as another consumer, to whom other entries are delivered.
                 begun = forks.Begun("subscribe()")
@@ -263,36 +263,36 @@ class Ledger:
                     self.ref, group, consumer,
                     after=after, batch_size=batch_size, actions=actions, claim_after=claim_after, max_tries=max_tries,
                 )  # fmt: skip
-                self._servers.run(subscription.begin(), redis_client())
+                self._connector.run(subscription.begin(), redis_client())
                 while not quiet.over and not begun.inherited:
-                    for claim in self._servers.run(subscription.next_claims(quiet.wait), redis_client()):
-                        yield Delivery(claim, subscription, self._servers.run)
+                    for claim in self._connector.run(subscription.next_claims(quiet.wait), redis_client()):
+                        yield Delivery(claim, subscription, self._connector.run)
                         if begun.inherited:  # the parent deals with those that are left
                             break
                         quiet.broken()
                 if not begun.inherited:
-                    self._servers.run(subscription.save(), redis_client())
+                    self._connector.run(subscription.save(), redis_client())
                     return
 
     def groups(self) -> list[Group]:
         """The consumer groups of this ledger, and where they stand."""
-        return self._servers.run(groups.groups(self.ref))
+        return self._connector.run(groups.groups(self.ref))
 
     def delete_group(self, name: str) -> None:
         """Forgets a consumer group, its dead letters too. Raises UsageError where there is none of that name."""
-        self._servers.run(groups.delete_group(self.ref, name))
+        self._connector.run(groups.delete_group(self.ref, name))
 
     def reset_group(self, name: str, *, after: int) -> None:
         """Lets a consumer group go on after a position; what it had pending is forgotten. Raises UsageError."""
-        self._servers.run(groups.reset_group(self.ref, name, after))
+        self._connector.run(groups.reset_group(self.ref, name, after))
 
     def dead_letters(self, group: str) -> list[DeadLetter]:
         """What the consumer group was delivered too often, with the reason of the last `nack`."""
-        return self._servers.run(parked.dead_letters(self.ref, group))
+        return self._connector.run(parked.dead_letters(self.ref, group))
 
     def redeliver(self, group: str, position: int) -> None:
         """Delivers a dead letter again. Raises UsageError where it is none, or no longer in the stream."""
-        self._servers.run(parked.redeliver(self.ref, group, position))
+        self._connector.run(parked.redeliver(self.ref, group, position))
 
     def wait_for(self, receipt: Receipt | int, projection: str, *, timeout: float = 10.0) -> None:
         """Returns once the projection has reached the receipt (or position), for reading one's own writes.
@@ -300,7 +300,7 @@ class Ledger:
         timeout: in seconds. Raises WaitTimeout, UnknownProjection.
         """
         patience = Patience(receipt, projection, timeout)
-        while patience.short_of(self._servers.run(reached(self.ref, projection))):
+        while patience.short_of(self._connector.run(reached(self.ref, projection))):
             time.sleep(POLL)
 
     def verify(
@@ -337,14 +337,14 @@ class Ledger:
         with_body: it holds the body too. Raises UsageError where there is no such entry or body, or no checkpoint that
         has it yet; ProofRefused where the ledger is not what was signed.
         """
-        return self._servers.run(proving.prove(self.ref, entry, with_body))
+        return self._connector.run(proving.prove(self.ref, entry, with_body))
 
     def prove_between(self, old: int | bytes, new: int | bytes) -> Consistency:
         """Proves that a newer checkpoint continues an older one. Each is a size that is kept, or a signed note.
 
         Raises UsageError where none of that size is kept, NoteRefused, and ProofRefused where it does not.
         """
-        return self._servers.run(proving.prove_between(self.ref, old, new))
+        return self._connector.run(proving.prove_between(self.ref, old, new))
 
     def checkpoint(
         self,
@@ -366,7 +366,9 @@ class Ledger:
         """
         from ledger.checkpoints.signer import Checkpointer  # noqa: PLC0415
 
-        signer = Checkpointer(self._servers, keys, publish=publish, require=require, cosign=cosign, new_state=new_state)
+        signer = Checkpointer(
+            self._connector, keys, publish=publish, require=require, cosign=cosign, new_state=new_state
+        )
         return signer.checkpoint()
 
     def rotate_key(self, old: AnyKey, new: AnyKey, *, actor: str | None = None, actor_type: str = "user") -> Receipt:
@@ -392,7 +394,7 @@ class Ledger:
         if self._opened is None:
             with self._opening:
                 if self._opened is None:
-                    ref = self._servers.run(open_ledger(self.settings.name))
-                    writer = Writer(self._servers, Appender(ref, self.settings.lock_timeout))
+                    ref = self._connector.run(open_ledger(self.settings.name))
+                    writer = Writer(self._connector, Appender(ref, self.settings.lock_timeout))
                     self._opened = ref, writer, Appender(ref)
         return self._opened

@@ -15,7 +15,7 @@ from pathlib import Path
 from ledger_projections import ActorActivity, Timeline
 
 from ledger import AsyncLedger, Ledger
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.projection.rebuild import rebuild
 from ledger.projection.worker import Projector
 from ledger.settings import Settings
@@ -23,11 +23,11 @@ from ledger.stream.relay import Relay
 
 
 def relay() -> int:
-    return Relay(Servers(Settings.load())).publish()
+    return Relay(Connector(Settings.load())).publish()
 
 
 def project() -> int:
-    projector = Projector(Servers(Settings.load()), [Timeline(), ActorActivity()])
+    projector = Projector(Connector(Settings.load()), [Timeline(), ActorActivity()])
     projector.install()
     return projector.catch_up()
 

@@ -93,13 +93,13 @@ def _clean_environment() -> None:
 
 
 @pytest.fixture(scope="session")
-def servers(pytestconfig: pytest.Config) -> testing.Servers:
+def servers(pytestconfig: pytest.Config) -> testing.TestServers:
     """The run's Postgres (as superuser) and Redis. Shared with other workers: do not stop, restart or FLUSHALL them."""
     return testing.given() or testing.start_embedded(pytestconfig.stash[RUN] / "servers")
 
 
 @pytest.fixture(scope="session")
-def template(servers: testing.Servers) -> Iterator[str]:
+def template(servers: testing.TestServers) -> Iterator[str]:
     """The name of a migrated database to copy: quicker than migrating one for each test."""
     with testing.database(servers.database_url) as url:
         migrate(Settings(database_url=url))
@@ -107,21 +107,21 @@ def template(servers: testing.Servers) -> Iterator[str]:
 
 
 @pytest.fixture
-def database_url(servers: testing.Servers) -> Iterator[str]:
+def database_url(servers: testing.TestServers) -> Iterator[str]:
     """A fresh, EMPTY database."""
     with testing.database(servers.database_url) as url:
         yield url
 
 
 @pytest.fixture
-def migrated_url(servers: testing.Servers, template: str) -> Iterator[str]:
+def migrated_url(servers: testing.TestServers, template: str) -> Iterator[str]:
     """A fresh database with the schema and an empty ledger `main`."""
     with testing.database(servers.database_url, template=template) as url:
         yield url
 
 
 @pytest.fixture
-def redis_url(servers: testing.Servers, pytestconfig: pytest.Config) -> str:
+def redis_url(servers: testing.TestServers, pytestconfig: pytest.Config) -> str:
     """This worker's logical Redis database, flushed."""
     worker = getattr(pytestconfig, "workerinput", {}).get("workerid", "gw0")
     url = testing.redis_database(servers.redis_url, int(worker.removeprefix("gw")))

@@ -12,7 +12,7 @@ import time
 from uuid import UUID, uuid5
 
 from ledger import Event, Ledger, LedgerError, Receipt, Unavailable
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.projection.discover import find_projections
 from ledger.projection.worker import Projector
 from ledger.settings import Settings
@@ -57,11 +57,11 @@ def _all(ledger: Ledger, batch: list[Event]) -> list[Receipt]:
 
 
 def relay() -> None:
-    Relay(Servers(Settings.load())).run(threading.Event())
+    Relay(Connector(Settings.load())).run(threading.Event())
 
 
 def project() -> None:
-    projector = Projector(Servers(Settings.load()), find_projections())
+    projector = Projector(Connector(Settings.load()), find_projections())
     while True:
         try:
             projector.install()

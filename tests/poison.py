@@ -10,7 +10,7 @@ from typing import ClassVar
 import psycopg
 
 from ledger import Entry, Event, Ledger, Projection, Writes
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.projection.rebuild import rebuild
 from ledger.projection.retries import take_back
 from ledger.projection.worker import Projector
@@ -63,7 +63,7 @@ def standstill(admin: psycopg.Connection, name: str = "picky") -> tuple[int, int
 
 
 def retry(ledger: Ledger, projection: Projection, position: int) -> int:
-    servers = Servers(ledger.settings)
+    servers = Connector(ledger.settings)
     try:
         return take_back(servers, projection, ledger.ref, position, "user:1", "mended")
     finally:
@@ -79,7 +79,7 @@ def live_is_a_replay(ledger: Ledger, admin: psycopg.Connection, projection: Proj
 @contextmanager
 def working(ledger: Ledger, *projections: Projection, park_after: int | None = None) -> Iterator[Projector]:
     """A worker that runs in a thread."""
-    servers, stop = Servers(ledger.settings), threading.Event()
+    servers, stop = Connector(ledger.settings), threading.Event()
     running = Projector(servers, projections, park_after=park_after)
     running.install()
     thread = threading.Thread(target=running.run, args=(stop,))

@@ -26,7 +26,7 @@ SCHEMA = Path(__file__).parent.parent / "schema"
 CASES = [*OF_THE_SCHEMA, *VIEWS, *OUTSIDE]
 
 
-def test_the_snapshot_is_what_the_migrations_make(servers: testing.Servers) -> None:
+def test_the_snapshot_is_what_the_migrations_make(servers: testing.TestServers) -> None:
     """If this fails: run `make journal`."""
     text = made(SCHEMA, servers.database_url)
     assert (SCHEMA / catalog.FILE).read_text() == text
@@ -35,7 +35,7 @@ def test_the_snapshot_is_what_the_migrations_make(servers: testing.Servers) -> N
 
 
 @pytest.fixture(scope="module")
-def url(servers: testing.Servers, template: str) -> Iterator[str]:
+def url(servers: testing.TestServers, template: str) -> Iterator[str]:
     """With entries and read views; every test leaves it as it was."""
     with testing.database(servers.database_url, template=template) as url:
         fill(url)

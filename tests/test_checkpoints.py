@@ -30,7 +30,7 @@ from ledger import (
 from ledger.checkpoints.keys import create_key, read_key, state_beside
 from ledger.checkpoints.signer import Checkpointer
 from ledger.checkpoints.state import locked
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.drivers.run import drive
 from ledger.store import tree
 from ledger.store.ledgers import create_ledger
@@ -247,7 +247,7 @@ def test_a_body_removed_without_its_erasure(ledger: Ledger, signed: Path, forger
         fresh.checkpoint(signed)
 
 
-def test_an_old_backup_brought_back(ledger: Ledger, servers: testing.Servers, key: Path) -> None:
+def test_an_old_backup_brought_back(ledger: Ledger, servers: testing.TestServers, key: Path) -> None:
     """Of everything: entries, tail, tiles and checkpoints, as they were at 300 entries; and then gone on from."""
     ledger.append_many(events(300))
     ledger.checkpoint(key)
@@ -268,7 +268,9 @@ def test_an_old_backup_brought_back(ledger: Ledger, servers: testing.Servers, ke
             assert lively.checkpoint(key).size == 601
 
 
-def test_two_histories_shown_to_two_keys(ledger: Ledger, servers: testing.Servers, key: Path, tmp_path: Path) -> None:
+def test_two_histories_shown_to_two_keys(
+    ledger: Ledger, servers: testing.TestServers, key: Path, tmp_path: Path
+) -> None:
     """The second signer has never signed: it takes what the first one signed from the kept checkpoint."""
     other = tmp_path / "other.key"
     create_key(other, NAME)
@@ -444,7 +446,7 @@ def test_two_signers_at_once(
     stop = threading.Event()
 
     def sign(path: Path) -> list[bytes]:
-        servers = Servers(ledger.settings)
+        servers = Connector(ledger.settings)
         try:
             signer = Checkpointer(servers, [path])
             return [signer.checkpoint().note for _ in range(25)]
@@ -598,7 +600,7 @@ def test_again_and_again(ledger: Ledger, key: Path, caplog: pytest.LogCaptureFix
     is signed, which is logged once, noted for `status` and `doctor`, and waited for."""
     caplog.set_level("INFO", logger="ledger.checkpointing")
     place, other = Place(), Place()
-    servers = Servers(ledger.settings)
+    servers = Connector(ledger.settings)
     signer = Checkpointer(servers, [key], publish=[place, other], require=1)
     stop = threading.Event()
     errors: list[BaseException] = []

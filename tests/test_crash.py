@@ -15,7 +15,7 @@ import pytest
 
 from ledger import Entry, Ledger, Plan, Query
 from ledger.drivers.connections import create_redis_connection
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.format.canonical import body, envelope
 from ledger.migrate.migrate import migrate
 from ledger.projection.discover import find_projections
@@ -127,7 +127,7 @@ def check_everything(settings: Settings, parts: Parts) -> list[Entry]:
             assert [int(number) for number, _, _ in notes] == list(range(len(notes)))
             for _, position, hash_hex in notes:
                 assert by_position[int(position)].hash.hex() == hash_hex, f"a false receipt of {part}"
-        servers = Servers(settings)
+        servers = Connector(settings)
         Relay(servers).publish()
         check_stream(settings, entries)
         projector = Projector(servers, find_projections())
@@ -208,7 +208,7 @@ def test_a_relay_and_a_projector_beside_a_backup_of_the_database(
     from ledger.stream.relay import open_epoch
 
     with Ledger.open(database_url=settings.database_url, redis_url=settings.redis_url) as ledger:
-        servers = Servers(settings)
+        servers = Connector(settings)
         ledger.append_many(_said(range(5)))
         Relay(servers).publish()
         projector = Projector(servers, find_projections(["timeline"]))

@@ -47,7 +47,7 @@ def run(folder: Path, *arguments: object, **environment: str) -> subprocess.Comp
 
 @pytest.mark.parametrize("redis", [True, False], ids=["both servers", "Postgres alone"])
 def test_the_applications_test_suite(
-    folder: Path, servers: testing.Servers, ledger: Ledger, admin: psycopg.Connection, redis: bool
+    folder: Path, servers: testing.TestServers, ledger: Ledger, admin: psycopg.Connection, redis: bool
 ) -> None:
     before = admin.execute("select datname from pg_database where datname not like 'auditledger_%'").fetchall()
     environment = {"LEDGER_TEST_DATABASE_URL": servers.database_url}
@@ -69,7 +69,7 @@ def test_the_test_suite_on_embedded_servers(folder: Path, _own_pattern: Path) ->
     assert "3 passed" in done.stdout
 
 
-def test_the_fixtures_can_be_imported(folder: Path, servers: testing.Servers) -> None:
+def test_the_fixtures_can_be_imported(folder: Path, servers: testing.TestServers) -> None:
     text = (folder / "conftest.py").read_text()
     imported = "from ledger.testing import ledger, ledger_connection, ledger_database, ledger_recorder, ledger_servers"
     (folder / "conftest.py").write_text(text.replace('pytest_plugins = ["ledger.testing"]', imported))

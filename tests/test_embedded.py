@@ -68,11 +68,11 @@ def start_in_process(home: Path) -> tuple[str, str]:
     return servers.database_url, servers.redis_url
 
 
-def client(servers: embedded.Servers) -> redis.Redis:
+def client(servers: embedded.EmbeddedServers) -> redis.Redis:
     return redis.Redis.from_url(servers.redis_url, socket_timeout=5)
 
 
-def write(servers: embedded.Servers, word: str) -> None:
+def write(servers: embedded.EmbeddedServers, word: str) -> None:
     with psycopg.connect(servers.database_url) as connection:
         connection.execute("CREATE TABLE IF NOT EXISTS kept (word text)")
         connection.execute("INSERT INTO kept VALUES (%s)", [word])
@@ -80,7 +80,7 @@ def write(servers: embedded.Servers, word: str) -> None:
         valkey.xadd("kept", {"word": word})
 
 
-def has(servers: embedded.Servers, word: str) -> tuple[bool, bool]:
+def has(servers: embedded.EmbeddedServers, word: str) -> tuple[bool, bool]:
     """Is the word in Postgres, is it in Valkey?"""
     with psycopg.connect(servers.database_url) as connection:
         row = connection.execute("SELECT 1 FROM kept WHERE word = %s", [word]).fetchone()

@@ -18,7 +18,7 @@ from ledger_projections import ResourceState, Timeline, history, search, state
 
 from ledger import AsyncLedger, Entry, Event, Ledger, Projection, Writes
 from ledger.drivers.connections import create_redis_connection
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.export.bundle import export
 from ledger.export.bundle_check import verify_bundle
 from ledger.format.canonical import body
@@ -35,7 +35,7 @@ KEY = wire.key("main")
 
 @pytest.fixture
 def relay(ledger: Ledger) -> Iterator[Relay]:
-    servers = Servers(ledger.settings)
+    servers = Connector(ledger.settings)
     yield Relay(servers)
     servers.close()
 
@@ -164,7 +164,7 @@ def test_a_relay_that_dies_before_or_after_publishing_an_erasure(ledger: Ledger,
     ledger.append_many(events(3))
     relay.publish()
     ledger.erase(2, "user:dpo", "asked for")
-    Relay(Servers(ledger.settings)).publish()
+    Relay(Connector(ledger.settings)).publish()
     assert sorted(published(ledger)) == [1, 3, 4]
     assert relay.publish() == 0
 
@@ -461,7 +461,7 @@ def test_no_byte_is_left_where_an_erasure_reaches(own_servers: OwnServers, tmp_p
     """Searched for in the raw data: tables, views, the stream, exports; and on the disk, after what rewrites it."""
     settings = Settings(database_url=own_servers.database_url, redis_url=own_servers.redis_url)
     migrate(settings)
-    servers = Servers(settings)
+    servers = Connector(settings)
     with (
         Ledger(settings) as ledger,
         psycopg.connect(own_servers.database_url, autocommit=True) as admin,

@@ -19,7 +19,7 @@ from psycopg import sql
 
 from ledger import Ledger
 from ledger.checkpoints.keys import create_key
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.settings import Settings
 from ledger.stream.relay import Relay
 from tests.api import AsyncApi, SyncApi
@@ -52,7 +52,7 @@ def world(admin: psycopg.Connection, login: Logins, redis_url: str) -> Iterator[
     if admin.info.server_version >= 160000:  # thousands of logins, each with 4096 rounds of SHA-256 on either side
         admin.execute(sql.SQL("alter database {} set scram_iterations = 1").format(sql.Identifier(admin.info.dbname)))
     settings = Settings(database_url=login(attributes="superuser"), redis_url=redis_url)
-    with Ledger(settings) as ledger, closing(Servers(settings)) as servers:
+    with Ledger(settings) as ledger, closing(Connector(settings)) as servers:
         yield World(ledger, admin, Relay(servers))
 
 

@@ -16,7 +16,7 @@ import pytest
 from examples.failed_logins import FailedLogins
 from examples.subscriber import run
 from ledger import Event, Ledger
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.projection.discover import find_projections
 from ledger.projection.rebuild import rebuild
 from ledger.stream.relay import Relay
@@ -71,7 +71,7 @@ def test_subscriber(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
             )
         )
         ledger.append(Event("user:1", "invoice.paid", "invoice", f"inv_{number}"))
-    servers = Servers(ledger.settings)
+    servers = Connector(ledger.settings)
     Relay(servers).publish()
     servers.close()
     sent: list[EmailMessage] = []

@@ -13,7 +13,7 @@ import pytest
 from ledger_projections import Timeline
 
 from ledger import Ledger, create_redis_connection
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.errors import Unavailable
 from ledger.projection.worker import Projector
 from ledger.store.ledgers import create_ledger
@@ -40,7 +40,7 @@ ENDS: dict[str, list[tuple[object, ...]]] = {
 def spoiled(ledger: Ledger) -> Iterator[Ledger]:
     """Ten published entries."""
     ledger.append_many(events(10))
-    servers = Servers(ledger.settings)
+    servers = Connector(ledger.settings)
     Relay(servers).publish()
     servers.close()
     yield ledger
@@ -110,7 +110,7 @@ FOREIGN: dict[str, list[tuple[object, ...]]] = {
 @pytest.mark.parametrize("how", FOREIGN)
 def test_a_foreign_key_holds_up_its_ledger_alone(ledger: Ledger, how: str, caplog: pytest.LogCaptureFixture) -> None:
     """The relay publishes the others, waits for this one, says why, and goes on by itself."""
-    servers = Servers(ledger.settings)
+    servers = Connector(ledger.settings)
     servers.run(create_ledger("second"))
     second = Ledger(replace(ledger.settings, name="second"))
     ledger.append_many(events(3))
@@ -226,7 +226,7 @@ def test_whatever_redis_answers_views_and_followers_go_on(ledger: Ledger, what: 
     ledger.append_many(events(5))
     with answering(ANSWERS[what]) as url:
         settings = replace(ledger.settings, redis_url=url, connect_timeout=2.0)
-        servers = Servers(settings)
+        servers = Connector(settings)
         with Ledger(settings) as strange:
             following = strange.follow(after=0)
             assert [next(following).position for _ in range(5)] == [1, 2, 3, 4, 5]

@@ -154,7 +154,7 @@ def test_nothing_of_a_child_reaches_the_parents_sessions(
 
     in_child(child, hidden=hidden)
     assert backends(admin) == before
-    with ledger._servers._borrowed(None) as connection:
+    with ledger._connector._borrowed(None) as connection:
         assert connection().info.backend_pid in before
     assert true_of(ledger, receipts + appended(ledger, 2)) == 4
 
@@ -301,7 +301,7 @@ def test_read_goes_on_in_parent_and_child(ledger: Ledger) -> None:
 def test_what_is_live_goes_on_in_parent_and_child(ledger: Ledger, hidden: bool) -> None:
     """Each with connections of its own; in a consumer group the child is another consumer."""
     appended(ledger, 4)
-    Relay(ledger._servers).publish()
+    Relay(ledger._connector).publish()
     following, deliveries = (
         ledger.follow(after=0, idle=5.0),
         ledger.subscribe("mailer", after=0, batch_size=2, idle=5.0),
@@ -316,7 +316,7 @@ def test_what_is_live_goes_on_in_parent_and_child(ledger: Ledger, hidden: bool) 
     assert in_child(lambda: next(ledger.subscribe("other", after=0)).entry.position, hidden=hidden) == 1
     assert next(following).position == 4
     ledger.append(event())
-    Relay(ledger._servers).publish()
+    Relay(ledger._connector).publish()
     assert (next(following).position, next(deliveries).entry.position) == (5, 5)
 
 
@@ -328,7 +328,7 @@ def acknowledged(deliveries: Iterator[Delivery]) -> int:
 
 def test_a_delivery_can_be_acknowledged_in_a_child(ledger: Ledger) -> None:
     appended(ledger, 2)
-    Relay(ledger._servers).publish()
+    Relay(ledger._connector).publish()
     delivery = next(ledger.subscribe("mailer", after=0, idle=5.0, consumer="one"))
     in_child(delivery.ack)
     claimed = [each.entry.position for each in ledger.subscribe("mailer", after=0, idle=0.5, claim_after=0.01)]
@@ -361,7 +361,7 @@ def test_append_many_goes_on_in_the_parent_alone(ledger: Ledger) -> None:
     assert count == len(checked(ledger)) == 4000
 
 
-def test_a_child_that_leaves_the_block_of_its_parents_servers(servers: testing.Servers) -> None:
+def test_a_child_that_leaves_the_block_of_its_parents_servers(servers: testing.TestServers) -> None:
     with testing.database(servers.database_url) as url:
 
         def child() -> None:
@@ -484,7 +484,7 @@ def test_async_ledger(ledger: Ledger, hidden: bool, in_loop: bool) -> None:
 
 def test_async_iterators_go_on_in_parent_and_child(ledger: Ledger) -> None:
     appended(ledger, 5)
-    Relay(ledger._servers).publish()
+    Relay(ledger._connector).publish()
     mine = AsyncLedger(ledger.settings)
 
     async def first(iterator: AsyncIterator[Any]) -> Any:

@@ -20,7 +20,7 @@ import pytest
 
 from ledger import Ledger
 from ledger.checkpoints.keys import create_key, state_beside
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.migrate.journal import load
 from ledger.migrate.migrate import migrate
 from ledger.projection.discover import find_projections
@@ -116,7 +116,7 @@ def taken_over(popen: subprocess.Popen[str], how: str, command: Callable[[], Ran
 
 def check_all(ledger: Ledger) -> None:
     """Stream and views once they have caught up: each entry once, in order; views as a fresh replay makes them."""
-    servers = Servers(ledger.settings)
+    servers = Connector(ledger.settings)
     Relay(servers).publish()
     check_stream(ledger.settings, checked(ledger))
     projector = Projector(servers, find_projections())

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from ledger import AsyncLedger, Event, Ledger
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.errors import UsageError
 from ledger.settings import Settings
 from ledger.stream.relay import Relay
@@ -74,7 +74,7 @@ def both(request: pytest.FixtureRequest, ledger: Ledger) -> Iterator[Both]:
 
 
 def published(ledger: Ledger) -> None:
-    servers = Servers(ledger.settings)
+    servers = Connector(ledger.settings)
     Relay(servers).publish()
     servers.close()
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ledger import Ledger
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.ops.metrics import serve_metrics
 from ledger.tlog import http_server
 from ledger.tlog.witness_protocol import PATH
@@ -44,7 +44,7 @@ def served(
         return
     pytest.importorskip("prometheus_client")
     ledger: Ledger = request.getfixturevalue("ledger")
-    servers = Servers(ledger.settings)
+    servers = Connector(ledger.settings)
     try:
         with caplog.at_level(logging.INFO, "ledger.metrics"), serve_metrics(servers.settings, ("127.0.0.1", 0), None):
             found = re.search(r"Metrics at http://(.*):(\d+)/", caplog.text)

@@ -31,7 +31,7 @@ Notes = dict[int, bytes]
 
 
 @pytest.fixture(scope="module")
-def url(servers: testing.Servers, template: str) -> Iterator[str]:
+def url(servers: testing.TestServers, template: str) -> Iterator[str]:
     """A ledger of 620 entries, of which 600 are signed."""
     with testing.database(servers.database_url, template=template) as url:
         yield url

@@ -13,7 +13,7 @@ from ledger_projections import ActorActivity, Timeline
 from ledger import Ledger
 from ledger.checkpoints import grow
 from ledger.checkpoints.keys import create_key, read_key
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.drivers.run import drive
 from ledger.errors import UsageError
 from ledger.store.ledgers import create_ledger
@@ -57,7 +57,7 @@ def works(ledger: Ledger, key: Path, tmp_path: Path | None = None) -> None:
     ledger.append_many(events(3, 10))
     with psycopg.connect(ledger.settings.database_url or "") as connection:
         ledger.append(event(2), connection=connection)
-    servers = Servers(ledger.settings)
+    servers = Connector(ledger.settings)
     try:
         relay = Relay(servers)
         relay.tend()

@@ -10,7 +10,7 @@ import pytest
 
 from ledger import Ledger
 from ledger.drivers.connections import create_redis_connection
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.effects import Effect, Plan
 from ledger.stream.consumer_group import Subscription
 from ledger.stream.delivery import Claim
@@ -26,8 +26,8 @@ class Died(Exception):
 
 
 @pytest.fixture
-def own(ledger: Ledger) -> Iterator[Servers]:
-    opened = Servers(ledger.settings)
+def own(ledger: Ledger) -> Iterator[Connector]:
+    opened = Connector(ledger.settings)
     yield opened
     opened.close()
 
@@ -54,7 +54,7 @@ def consumer(ledger: Ledger, name: str, max_tries: int = 50) -> Subscription:
     )
 
 
-def die(own: Servers, one: Subscription, after: int) -> bool:
+def die(own: Connector, one: Subscription, after: int) -> bool:
     """False where it had done all there was to do before that."""
     try:
         own.run(dying(one.next_claims(0.1), after))
@@ -63,7 +63,7 @@ def die(own: Servers, one: Subscription, after: int) -> bool:
     return False
 
 
-def received(own: Servers, one: Subscription) -> list[tuple[int, bool]]:
+def received(own: Connector, one: Subscription) -> list[tuple[int, bool]]:
     """What is still handed out: position, and whether its body was erased. All is acknowledged."""
     found = []
     end = time.monotonic() + 0.5
@@ -74,7 +74,7 @@ def received(own: Servers, one: Subscription) -> list[tuple[int, bool]]:
     return found
 
 
-def group(ledger: Ledger, own: Servers, *erased: int) -> None:
+def group(ledger: Ledger, own: Connector, *erased: int) -> None:
     """Six entries in the stream, with holes where these were erased, and a group that has read none."""
     own.run(consumer(ledger, "first").next_claims(0.01))
     ledger.append_many(events(6))
@@ -85,7 +85,7 @@ def group(ledger: Ledger, own: Servers, *erased: int) -> None:
 
 
 @pytest.mark.parametrize("after", range(6))
-def test_holes_before_what_was_read_and_not_acknowledged(ledger: Ledger, own: Servers, after: int) -> None:
+def test_holes_before_what_was_read_and_not_acknowledged(ledger: Ledger, own: Connector, after: int) -> None:
     """The reply with the entries around them came, and what was asked about them did not; or none of it came."""
     group(ledger, own, 1, 3, 4)
     die(own, consumer(ledger, "one"), after)
@@ -96,7 +96,7 @@ def test_holes_before_what_was_read_and_not_acknowledged(ledger: Ledger, own: Se
 
 
 @pytest.mark.parametrize("after", range(8))
-def test_erased_while_it_is_held_and_then_lost_again(ledger: Ledger, own: Servers, after: int) -> None:
+def test_erased_while_it_is_held_and_then_lost_again(ledger: Ledger, own: Connector, after: int) -> None:
     """Entry 2 was handed out, then erased; and whoever takes that over dies as well."""
     group(ledger, own)
     assert die(own, consumer(ledger, "one"), 1)
@@ -109,7 +109,7 @@ def test_erased_while_it_is_held_and_then_lost_again(ledger: Ledger, own: Server
     assert {position for position, _ in found} == set(range(1, 8))
 
 
-def test_a_hole_that_comes_again_counts_as_the_entry_behind_it(ledger: Ledger, own: Servers) -> None:
+def test_a_hole_that_comes_again_counts_as_the_entry_behind_it(ledger: Ledger, own: Connector) -> None:
     """Who takes tries for the first must not see what was seen before. Found by the simulation, seed 1449400."""
     group(ledger, own, 3, 4)
     assert [claim.tries for claim in own.run(consumer(ledger, "one").next_claims(0.1))] == [1] * 8
@@ -119,7 +119,7 @@ def test_a_hole_that_comes_again_counts_as_the_entry_behind_it(ledger: Ledger, o
     assert {3, 4} <= {claim.entry.position for claim in again}
 
 
-def test_progress_is_not_noted_beyond_a_hole_that_nobody_was_handed(ledger: Ledger, own: Servers) -> None:
+def test_progress_is_not_noted_beyond_a_hole_that_nobody_was_handed(ledger: Ledger, own: Connector) -> None:
     group(ledger, own, 1, 3, 4)
     one = consumer(ledger, "one")
     claims = own.run(one.next_claims(0.1))
@@ -134,7 +134,7 @@ def test_progress_is_not_noted_beyond_a_hole_that_nobody_was_handed(ledger: Ledg
     assert {position for position, _ in found} >= set(range(4, 10))
 
 
-def test_an_erased_entry_that_nobody_acknowledges_is_parked(ledger: Ledger, own: Servers) -> None:
+def test_an_erased_entry_that_nobody_acknowledges_is_parked(ledger: Ledger, own: Connector) -> None:
     """As any other: it does not come for ever."""
     group(ledger, own)
     assert die(own, consumer(ledger, "one"), 1)
@@ -158,7 +158,7 @@ def test_an_erased_entry_that_nobody_acknowledges_is_parked(ledger: Ledger, own:
         assert not client.exists("ledger:{main}:tries:mailer")
 
 
-def test_progress_of_a_group_that_redis_has_forgotten(ledger: Ledger, own: Servers) -> None:
+def test_progress_of_a_group_that_redis_has_forgotten(ledger: Ledger, own: Connector) -> None:
     """There is none to note; a consumer that ends just then ends quietly."""
     group(ledger, own)
     one = consumer(ledger, "one")

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from ledger import Event, Ledger, Projection
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.errors import InvalidSetting
 from ledger.projection.discover import find_projections
 from ledger.projection.rebuild import rebuild
@@ -183,7 +183,7 @@ def test_methods_that_cannot_be_called_are_refused_with_the_class() -> None:
 )
 def test_a_projection_that_cannot_be_built(ledger: Ledger, fields: dict[str, Any], said: str) -> None:
     made = type("Wrong", (Fine,), fields)()
-    servers = Servers(ledger.settings)
+    servers = Connector(ledger.settings)
     try:
         with pytest.raises(InvalidSetting, match=said):
             Projector(servers, [made]).install()

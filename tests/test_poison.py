@@ -13,7 +13,7 @@ from ledger_projections import ActorActivity, Timeline
 
 from ledger import Entry, Event, Ledger, ProjectionFailed
 from ledger.drivers.connections import create_redis_connection
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.projection import base as plans
 from ledger.projection.rebuild import rebuild
 from ledger.settings import Settings
@@ -174,7 +174,7 @@ def test_a_stream_is_trimmed_past_a_projection_that_stands_still(stuck: Ledger, 
     object.__setattr__(settings, "stream_keep", 20)
     stuck.append_many(some_events(990))
     project(stuck, [Timeline()])
-    servers = Servers(settings)
+    servers = Connector(settings)
     relay = Relay(servers)
     relay.publish()
     relay.tend()

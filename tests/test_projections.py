@@ -10,7 +10,7 @@ import pytest
 from ledger_projections import ActorActivity, Timeline
 
 from ledger import Entry, Event, Ledger, Projection, ProjectionFailed, UnknownProjection, Writes
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.errors import ChainBroken
 from ledger.format.chain import check_continues
 from ledger.projection import base as plans
@@ -44,7 +44,7 @@ class Count(Projection):
 def test_rebuilt_as_it_was_live(ledger: Ledger, admin: psycopg.Connection, view: type[Projection]) -> None:
     """Row for row, whatever batches came live."""
     ledger.append_many(some_events(1500))
-    projection, servers = view(), Servers(ledger.settings)
+    projection, servers = view(), Connector(ledger.settings)
     servers.run(plans.install(projection, [ledger.ref]))
     tail = BEGINNING
     for batch in cut(list(ledger.read()), (1, 3, 1000)):
@@ -68,7 +68,7 @@ def test_rebuilt_as_it_was_live(ledger: Ledger, admin: psycopg.Connection, view:
 
 def test_from_the_stream_as_from_postgres(ledger: Ledger, admin: psycopg.Connection) -> None:
     ledger.append_many(some_events(300))
-    servers = Servers(ledger.settings)
+    servers = Connector(ledger.settings)
     Relay(servers).publish()
     servers.close()
     project(ledger)

@@ -35,7 +35,7 @@ Notes = dict[int, bytes]
 
 
 @pytest.fixture(scope="module")
-def pattern(servers: testing.Servers, template: str) -> Iterator[tuple[str, Notes]]:
+def pattern(servers: testing.TestServers, template: str) -> Iterator[tuple[str, Notes]]:
     with testing.database(servers.database_url, template=template) as url:
         with Ledger.open(database_url=url) as ledger, psycopg.connect(url, autocommit=True) as connection:
             notes = {0: checkpoint(connection)}
@@ -66,7 +66,7 @@ def cli(pattern: tuple[str, Notes]) -> Cli:
 
 
 @pytest.fixture
-def superuser(servers: testing.Servers, pattern: tuple[str, Notes]) -> Iterator[Superuser]:
+def superuser(servers: testing.TestServers, pattern: tuple[str, Notes]) -> Iterator[Superuser]:
     """Of a copy."""
     with (
         testing.database(servers.database_url, template=pattern[0].rpartition("/")[2]) as url,
@@ -76,7 +76,7 @@ def superuser(servers: testing.Servers, pattern: tuple[str, Notes]) -> Iterator[
 
 
 @pytest.fixture
-def forged(superuser: Superuser, servers: testing.Servers) -> Iterator[Ledger]:
+def forged(superuser: Superuser, servers: testing.TestServers) -> Iterator[Ledger]:
     """The ledger that the superuser is at."""
     url = f"{servers.database_url.rpartition('/')[0]}/{superuser.connection.info.dbname}"
     with Ledger.open(database_url=url) as ledger:

@@ -14,7 +14,6 @@ import redis
 
 from ledger.drivers.connections import create_redis_connection
 from ledger.drivers.run import Redis
-from ledger.testing import Servers
 from tests.proxy import Proxy
 
 
@@ -39,7 +38,7 @@ def test_it_forwards_everything(proxy: Proxy, client: Redis) -> None:
     assert not proxy.counts
 
 
-def test_postgres_by_way_of_it(servers: Servers) -> None:
+def test_postgres_by_way_of_it(servers: TestServers) -> None:
     with Proxy.to(servers.database_url) as proxy, psycopg.connect(proxy.url(servers.database_url)) as connection:
         assert connection.execute("select sum(n) from generate_series(1, 100000) n").fetchall() == [(5000050000,)]
         proxy.cut()

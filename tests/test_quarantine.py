@@ -17,7 +17,7 @@ from ledger import AsyncLedger, ChainBroken, ErasureRefused, Event, Ledger, Quar
 from ledger.checkpoints.keys import create_key
 from ledger.checkpoints.signer import Checkpointer
 from ledger.drivers.connections import create_redis_connection
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.drivers.run import drive
 from ledger.errors import LedgerError
 from ledger.events import Tail
@@ -141,8 +141,8 @@ def viewed(admin: psycopg.Connection, ledger_id: int = 1) -> list[int]:
 
 
 @contextmanager
-def workers(ledger: Ledger) -> Iterator[tuple[Servers, Relay]]:
-    servers = Servers(ledger.settings)
+def workers(ledger: Ledger) -> Iterator[tuple[Connector, Relay]]:
+    servers = Connector(ledger.settings)
     try:
         yield servers, Relay(servers)
     finally:
@@ -266,7 +266,7 @@ def test_run_goes_on_by_itself_after_the_quarantine(ledger: Ledger, login: Login
 
 def kept(ledger: Ledger) -> int | None:
     """The size of the newest checkpoint."""
-    newest = ledger._servers.run(newest_kept(ledger.ref))
+    newest = ledger._connector.run(newest_kept(ledger.ref))
     return None if newest is None else newest.size
 
 
@@ -408,7 +408,7 @@ def test_a_sound_entry_and_none_at_all_are_refused(ledger: Ledger) -> None:
 def test_a_forged_record_hides_no_sound_entry(ledger: Ledger, admin: psycopg.Connection) -> None:
     """Somebody with the right to record it, and no scruples: workers hand the entry on."""
     ledger.append_many(events(LAST, 1))
-    [record] = ledger._servers.run(_stands(ledger.ref, 3, 3))
+    [record] = ledger._connector.run(_stands(ledger.ref, 3, 3))
     metadata = {"found": ["hash_mismatch"], "hash": record.hash.hex(), "reason": "x", **digests([record])._asdict()}
     forged = Event("user:evil", QUARANTINED, "ledger.entry", "3", metadata=metadata)
     ledger._record_own(forged)

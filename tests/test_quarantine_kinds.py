@@ -13,7 +13,7 @@ import pytest
 from ledger import ChainBroken, Ledger, LedgerError
 from ledger.checkpoints.keys import create_key
 from ledger.checkpoints.signer import Checkpointer
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.export.bundle import export
 from ledger.export.bundle_check import verify_bundle
 from ledger.format.canonical import body_bytes, digest, envelope_from, timestamp, uuid_text
@@ -49,7 +49,7 @@ PLACES = {
 
 @contextmanager
 def signing(ledger: Ledger, key: Path) -> Iterator[Checkpointer]:
-    servers = Servers(ledger.settings)
+    servers = Connector(ledger.settings)
     try:
         yield Checkpointer(servers, [key], new_state=True)
     finally:

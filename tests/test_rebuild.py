@@ -13,7 +13,7 @@ from ledger_projections import ActorActivity, ResourceState, Timeline, search
 
 from ledger import Ledger
 from ledger.drivers.connections import connect
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.drivers.run import drive
 from ledger.errors import ConnectionLost, InvalidSetting
 from ledger.projection.rebuild import rebuild
@@ -65,7 +65,7 @@ def test_swapped_under_load_without_a_reader_noticing(ledger: Ledger, admin: psy
     ledger.append_many(some_events(2000))
     project(ledger)
     stop = threading.Event()
-    watch, servers = Watch(ledger, stop), Servers(ledger.settings)
+    watch, servers = Watch(ledger, stop), Connector(ledger.settings)
     running = Projector(servers, [view() for view in BUILT_IN])
 
     def append() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ledger import Ledger
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.stream.relay import Relay, open_epoch, standings, where_to_go_on
 from tests.support import events
 
@@ -11,7 +11,7 @@ from tests.support import events
 def test_a_relay_that_looked_at_the_ledger_before_another_published_more(ledger: Ledger) -> None:
     """It took the faster relay's entries for those of a database that was set back."""
     ledger.append_many(events(3))
-    servers = Servers(ledger.settings)
+    servers = Connector(ledger.settings)
     [standing] = servers.run(standings(None))
     ledger.append_many(events(3, 3))
     Relay(servers).publish()
@@ -25,7 +25,7 @@ def test_a_relay_that_looked_at_the_ledger_before_another_published_more(ledger:
 
 def test_a_relay_that_looked_at_the_ledger_before_another_filled_a_new_epoch(ledger: Ledger) -> None:
     ledger.append_many(events(6))
-    servers = Servers(ledger.settings)
+    servers = Connector(ledger.settings)
     [standing] = servers.run(standings(None))
     servers.run(open_epoch(ledger.ref))
     Relay(servers).publish()

@@ -10,7 +10,7 @@ import pytest
 from ledger_projections import activity, history, search, state
 
 from ledger import Event, Ledger, Unchanged
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.drivers.run import drive
 from ledger.errors import ConditionFailed, IdempotencyConflict, UnknownLedger, UsageError
 from ledger.export.bundle_check import verify_bundle
@@ -54,7 +54,7 @@ def test_the_whole_way_of_an_entry(ledger: Ledger, admin: psycopg.Connection, lo
     writing = Ledger.open(database_url=login("ledger_writer"))
     reading = Ledger.open(database_url=login("ledger_reader", ledgers=["main"]), redis_url=redis_url)
     erasing = Ledger.open(database_url=login("ledger_eraser"))
-    working = Servers(Settings(database_url=login("ledger_projector"), redis_url=redis_url))
+    working = Connector(Settings(database_url=login("ledger_projector"), redis_url=redis_url))
     with writing, reading, erasing:
         writing.append_many(some_events(25))
         relay, projector = Relay(working), Projector(working, find_projections())
@@ -123,7 +123,7 @@ def test_a_writer_alone_appends_in_every_way(ledger: Ledger, login: Logins) -> N
 def test_an_admin_creates_ledgers_opens_epochs_and_grants(ledger: Ledger, login: Logins) -> None:
     cli = Cli("--database-url", login("ledger_admin"))
     assert cli.well("create", "second", "--json").json == {"ledger": "second", "created": True}
-    servers = Servers(Settings(database_url=login("ledger_admin")))
+    servers = Connector(Settings(database_url=login("ledger_admin")))
     assert servers.run(open_epoch(ledger.ref)) == 2
     servers.close()
     url = login()

@@ -30,7 +30,7 @@ Broken = list[tuple[int | None, str]]
 
 
 @pytest.fixture(scope="module")
-def pattern(servers: testing.Servers, template: str) -> Iterator[str]:
+def pattern(servers: testing.TestServers, template: str) -> Iterator[str]:
     """The name of a database with the ledger that every case copies."""
     with testing.database(servers.database_url, template=template) as url:
         with Ledger.open(database_url=url) as ledger, psycopg.connect(url, autocommit=True) as connection:
@@ -47,13 +47,13 @@ def pattern(servers: testing.Servers, template: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def forger(servers: testing.Servers, pattern: str) -> Iterator[Forger]:
+def forger(servers: testing.TestServers, pattern: str) -> Iterator[Forger]:
     with testing.database(servers.database_url, template=pattern) as url, Forger(url) as forger:
         yield forger
 
 
 @pytest.fixture(scope="module")
-def _shared(servers: testing.Servers, pattern: str) -> Iterator[Forger]:
+def _shared(servers: testing.TestServers, pattern: str) -> Iterator[Forger]:
     with testing.database(servers.database_url, template=pattern) as url, Forger(url) as forger:
         yield forger
 

@@ -191,7 +191,7 @@ class World(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def world(servers: testing.Servers, template: str) -> Iterator[World]:
+def world(servers: testing.TestServers, template: str) -> Iterator[World]:
     with (
         testing.database(servers.database_url, template=template) as strict_url,
         testing.database(servers.database_url, template=template) as lax_url,

@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 from ledger import Ledger, create_redis_connection, testing
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.effects import Effect, Plan, Wait
 from ledger.errors import StreamDiverged
 from ledger.stream import wire
@@ -34,7 +34,7 @@ KEY = wire.key("main")
 class Backup:
     """A copy of the ledger's database, to be put back in its place."""
 
-    def __init__(self, ledger: Ledger, servers: testing.Servers) -> None:
+    def __init__(self, ledger: Ledger, servers: testing.TestServers) -> None:
         self.live = (ledger.settings.database_url or "").rpartition("/")[2]
         self.copy = f"{self.live}_backup"
         self.admin = psycopg.connect(servers.database_url, autocommit=True)
@@ -56,7 +56,7 @@ class Backup:
 
 @contextmanager
 def relay_of(ledger: Ledger) -> Iterator[Relay]:
-    servers = Servers(ledger.settings)
+    servers = Connector(ledger.settings)
     try:
         yield Relay(servers)
     finally:
@@ -64,7 +64,7 @@ def relay_of(ledger: Ledger) -> Iterator[Relay]:
 
 
 @contextmanager
-def backup_of(ledger: Ledger, servers: testing.Servers) -> Iterator[Backup]:
+def backup_of(ledger: Ledger, servers: testing.TestServers) -> Iterator[Backup]:
     backup = Backup(ledger, servers)
     try:
         yield backup
@@ -86,7 +86,7 @@ def noted(ledger: Ledger, group: str = "mailer") -> int:
     return int(position)
 
 
-def test_views_take_nothing_from_a_stream_that_is_ahead(ledger: Ledger, servers: testing.Servers) -> None:
+def test_views_take_nothing_from_a_stream_that_is_ahead(ledger: Ledger, servers: testing.TestServers) -> None:
     """The projector runs all the while, as it does over a failover, with nobody there to stop it."""
     ledger.append_many(some_events(50))
     project(ledger)
@@ -119,7 +119,7 @@ def test_views_take_nothing_from_a_stream_that_is_ahead(ledger: Ledger, servers:
 
 @pytest.mark.parametrize("more", [10, 40])
 def test_a_projector_that_has_seen_what_was_lost_goes_on_with_its_views(
-    ledger: Ledger, servers: testing.Servers, more: int
+    ledger: Ledger, servers: testing.TestServers, more: int
 ) -> None:
     """They were set back with the ledger: only what the projector itself remembers is ahead."""
     ledger.append_many(some_events(50))
@@ -142,7 +142,7 @@ def test_a_projector_that_has_seen_what_was_lost_goes_on_with_its_views(
             thread.join()
 
 
-def test_a_group_keeps_no_progress_beyond_its_ledger(ledger: Ledger, servers: testing.Servers) -> None:
+def test_a_group_keeps_no_progress_beyond_its_ledger(ledger: Ledger, servers: testing.TestServers) -> None:
     ledger.append_many(events(10))
     with relay_of(ledger) as relay:
         relay.publish()
@@ -169,7 +169,7 @@ def test_a_group_keeps_no_progress_beyond_its_ledger(ledger: Ledger, servers: te
 
 
 def test_a_group_that_left_entries_unacknowledged_gets_them_in_the_new_epoch(
-    ledger: Ledger, servers: testing.Servers
+    ledger: Ledger, servers: testing.TestServers
 ) -> None:
     ledger.append_many(events(10))
     with relay_of(ledger) as relay:
@@ -231,7 +231,9 @@ def test_a_reader_of_a_stream_that_lies_waits_between_its_looks(ledger: Ledger, 
 # ------------------------------------------------------------------------------------------------------------- salvage
 
 
-def test_what_only_the_stream_has_is_recorded_again(ledger: Ledger, servers: testing.Servers, tmp_path: Path) -> None:
+def test_what_only_the_stream_has_is_recorded_again(
+    ledger: Ledger, servers: testing.TestServers, tmp_path: Path
+) -> None:
     cli = cli_of(ledger)
     file = tmp_path / "lost entries.jsonl"
     ledger.append_many(some_events(30))
@@ -288,7 +290,7 @@ def test_what_only_the_stream_has_is_recorded_again(ledger: Ledger, servers: tes
     assert ledger.verify().ok
 
 
-def test_a_stream_without_anything_in_common(ledger: Ledger, servers: testing.Servers, tmp_path: Path) -> None:
+def test_a_stream_without_anything_in_common(ledger: Ledger, servers: testing.TestServers, tmp_path: Path) -> None:
     """More is lost than it holds; what is no entry in it is counted, and no more."""
     with backup_of(ledger, servers) as backup, relay_of(ledger) as relay:
         ledger.append_many(events(1200))

@@ -12,7 +12,7 @@ import pytest
 from ledger_projections import Timeline
 
 from ledger import Entry, InvalidEvent, Ledger, Plan, ProjectionFailed, SkipRefused, TailBusy
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.drivers.run import drive
 from ledger.projection import base as plans
 from ledger.projection import failures
@@ -328,7 +328,7 @@ def test_what_was_skipped_meanwhile_is_no_trouble(stuck: Ledger, admin: psycopg.
 
 def test_with_once_each_call_is_a_try(ledger: Ledger, admin: psycopg.Connection) -> None:
     ledger.append_many([POISON, *some_events(4)])
-    servers = Servers(ledger.settings)
+    servers = Connector(ledger.settings)
     for tries in (1, 2):
         running = Projector(servers, [Picky(poisoned)], park_after=3)
         running.install()
@@ -347,7 +347,7 @@ def test_entries_of_the_ledgers_own_are_never_parked(ledger: Ledger, admin: psyc
     ledger.append_many(events(2))
     ledger.hold(1, "user:1", "a lawsuit")
     bad = Picky(lambda entry: ValueError() if entry.action.startswith("ledger.") else None)
-    servers = Servers(ledger.settings)
+    servers = Connector(ledger.settings)
     for _ in range(3):
         running = Projector(servers, [bad], park_after=1)
         running.install()
@@ -362,7 +362,7 @@ def test_a_projection_that_fails_at_everything_is_not_emptied_by_policy(
 ) -> None:
     """After ten in a row it is taken for what is broken."""
     ledger.append_many(events(50))
-    servers = Servers(ledger.settings)
+    servers = Connector(ledger.settings)
     running = Projector(servers, [Picky(lambda entry: ValueError())], park_after=1)
     running.install()
     running.catch_up()
@@ -386,7 +386,7 @@ def test_what_lies_not_in_the_entry_is_no_reason_to_park_it(
 ) -> None:
     ledger.append_many(events(3))
     parked = isinstance(error, Odd)
-    servers = Servers(ledger.settings)
+    servers = Connector(ledger.settings)
     running = Projector(servers, [Picky(lambda entry: error if entry.position == 2 else None)], park_after=1)
     running.install()
     running.catch_up()

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from ledger import Ledger, TailBusy, create_redis_connection
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.migrate.migrate import migrate
 from ledger.settings import Settings
 from ledger.stream.relay import Relay
@@ -198,7 +198,7 @@ def test_nothing_seems_to_be_ahead_of_the_ledger_while_it_grows(ledger: Ledger) 
     stop = threading.Event()
 
     def grow() -> None:
-        with closing(Servers(settings)) as servers:
+        with closing(Connector(settings)) as servers:
             relay = Relay(servers)
             while not stop.is_set():
                 ledger.append(event(0))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ledger import Event, Ledger
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.projection.discover import find_projections
 from ledger.stream.relay import Relay
 from tests.test_cli_main import AUDITLEDGER, cli_of, run
@@ -34,7 +34,7 @@ def hostile(ledger: Ledger) -> Ledger:
     except Exception:  # the format refuses controls in keys
         actor = NAME
     ledger.append(Event(actor, "thing.made", "thing", actor, before={}, after=said, metadata=said))
-    servers = Servers(ledger.settings)
+    servers = Connector(ledger.settings)
     Relay(servers).publish()
     servers.close()
     project(ledger, find_projections())

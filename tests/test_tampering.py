@@ -106,7 +106,7 @@ def said(report: Report, *, protections: bool = False) -> Said:
 
 
 @pytest.fixture(scope="module")
-def pattern(servers: testing.Servers, template: str) -> Iterator[str]:
+def pattern(servers: testing.TestServers, template: str) -> Iterator[str]:
     """The name of a database with the ledger that every case copies."""
     with testing.database(servers.database_url, template=template) as url:
         with Ledger.open(database_url=url) as ledger:
@@ -123,13 +123,13 @@ def pattern(servers: testing.Servers, template: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def forger(servers: testing.Servers, pattern: str) -> Iterator[Forger]:
+def forger(servers: testing.TestServers, pattern: str) -> Iterator[Forger]:
     with testing.database(servers.database_url, template=pattern) as url, Forger(url) as forger:
         yield forger
 
 
 @pytest.fixture(scope="module")
-def healthy(servers: testing.Servers, pattern: str) -> Iterator[Forger]:
+def healthy(servers: testing.TestServers, pattern: str) -> Iterator[Forger]:
     """One for all tests that leave it as it was."""
     with testing.database(servers.database_url, template=pattern) as url, Forger(url) as forger:
         forger.done()

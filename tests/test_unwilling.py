@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from ledger import Event, Ledger, create_redis_connection
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.errors import Unavailable
 from ledger.migrate.migrate import migrate
 from ledger.settings import Settings
@@ -48,7 +48,7 @@ def test_a_redis_that_takes_no_writes_is_waited_for(
 ) -> None:
     begin, end, message = REFUSALS[how]
     ledger.append_many(events(5))
-    servers = Servers(settings)
+    servers = Connector(settings)
     relay = Relay(servers)
     relay.publish()
     stop = threading.Event()

@@ -28,7 +28,7 @@ Notes = dict[int, bytes]
 
 
 @pytest.fixture(scope="module")
-def pattern(servers: testing.Servers, template: str) -> Iterator[tuple[str, Notes]]:
+def pattern(servers: testing.TestServers, template: str) -> Iterator[tuple[str, Notes]]:
     """The name of a database with that ledger, and its checkpoints."""
     with testing.database(servers.database_url, template=template) as url:
         notes: Notes = {}
@@ -47,7 +47,7 @@ def notes(pattern: tuple[str, Notes]) -> Notes:
 
 
 @pytest.fixture
-def url(servers: testing.Servers, pattern: tuple[str, Notes]) -> Iterator[str]:
+def url(servers: testing.TestServers, pattern: tuple[str, Notes]) -> Iterator[str]:
     with testing.database(servers.database_url, template=pattern[0]) as url:
         yield url
 
@@ -64,7 +64,7 @@ def superuser(connection: psycopg.Connection) -> Superuser:
 
 
 @pytest.fixture(scope="module")
-def sound(servers: testing.Servers, pattern: tuple[str, Notes]) -> Iterator[str]:
+def sound(servers: testing.TestServers, pattern: tuple[str, Notes]) -> Iterator[str]:
     """One for all tests that leave it as it was."""
     with testing.database(servers.database_url, template=pattern[0]) as url:
         yield url
@@ -174,7 +174,7 @@ def test_one_who_cuts_the_tail(url: str, superuser: Superuser, notes: Notes, mon
 
 @pytest.mark.parametrize("way", ("pg_dump", "copy"))
 def test_one_who_restores_a_backup(
-    ledger: Ledger, servers: testing.Servers, database_url: str, monkeypatch: pytest.MonkeyPatch, way: str
+    ledger: Ledger, servers: testing.TestServers, database_url: str, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     """Everything as it was at 600 entries, tiles and checkpoints included; then it grows past what it was."""
     live = ledger.settings.database_url or ""

@@ -26,7 +26,7 @@ from ledger import (
 )
 from ledger.checkpoints.keys import Key, create_key, read_key
 from ledger.checkpoints.signer import Checkpointer
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.store import tree
 from ledger.store.ledgers import LedgerRef
 from ledger.store.tree import Kept
@@ -116,7 +116,7 @@ def test_too_few_are_asked_for_again(
 
 
 def test_two_histories(
-    ledger: Ledger, servers: testing.Servers, key: Path, log: Verifier, witnesses: list[Witness], tmp_path: Path
+    ledger: Ledger, servers: testing.TestServers, key: Path, log: Verifier, witnesses: list[Witness], tmp_path: Path
 ) -> None:
     """The owner, with the key, a superuser and no scruple: one database is shown to some, a copy of it to the others.
 
@@ -153,7 +153,7 @@ def test_two_histories(
 
 
 def test_an_old_backup_with_a_new_state(
-    ledger: Ledger, servers: testing.Servers, key: Path, witnesses: list[Witness], tmp_path: Path
+    ledger: Ledger, servers: testing.TestServers, key: Path, witnesses: list[Witness], tmp_path: Path
 ) -> None:
     """Database, state and all brought back to what they were: only the witnesses remember."""
     ledger.append_many(events(10))
@@ -240,7 +240,7 @@ def test_run_asks_again_for_what_is_missing(
     late = Witness(f"http://127.0.0.1:{port}", key_of(signer))
     ledger.append(event())
     stop = Event()
-    servers = Servers(ledger.settings)
+    servers = Connector(ledger.settings)
     checkpointer = Checkpointer(servers, [key], cosign=Witnesses([*witnesses, late], 2))
     thread = Thread(target=checkpointer.run, args=(stop, 0.05))
     thread.start()

@@ -13,7 +13,7 @@ import psycopg
 from ledger_projections import ActorActivity, ResourceHistory, ResourceState, Timeline
 
 from ledger import Entry, Event, Ledger, Projection
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.drivers.run import Transaction
 from ledger.projection.worker import Projector
 
@@ -79,7 +79,7 @@ def apply(projection: Projection, ledger_id: int, entries: Sequence[Entry], tx: 
 @contextmanager
 def projector(ledger: Ledger, projections: Iterable[Projection] | None = None) -> Iterator[Projector]:
     """A projector of the given projections, else of all built in; installed."""
-    servers = Servers(ledger.settings)
+    servers = Connector(ledger.settings)
     running = Projector(servers, [each() for each in BUILT_IN] if projections is None else list(projections))
     try:
         running.install()

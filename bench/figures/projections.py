@@ -13,7 +13,7 @@ from bench import check, entries, limits
 from bench.measure import OURS, Bench, at_least, chunks
 from bench.servers import database_url
 from ledger import Ledger
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.projection.discover import find_projections
 from ledger.projection.rebuild import rebuild
 from ledger.projection.worker import Projector
@@ -32,7 +32,7 @@ def live(bench: Bench) -> None:
     with ExitStack() as stack:
         settings = stack.enter_context(bench.servers.database())
         ledger = stack.enter_context(Ledger(settings))
-        servers = stack.enter_context(closing(Servers(settings)))
+        servers = stack.enter_context(closing(Connector(settings)))
         relay = Relay(servers)
         projector = stack.enter_context(closing(Projector(servers, find_projections(BUILT_IN))))
         projector.install()
@@ -71,7 +71,7 @@ def replay(bench: Bench) -> None:
         settings = stack.enter_context(bench.servers.database())
         with Ledger(settings) as ledger:
             ledger.append_many(entries.events(length))
-        servers = stack.enter_context(closing(Servers(settings)))
+        servers = stack.enter_context(closing(Connector(settings)))
         with closing(Projector(servers, [Timeline()])) as projector:
             projector.install()
         rebuild(settings, Timeline())

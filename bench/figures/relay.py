@@ -9,7 +9,7 @@ from typing import Any
 from bench import check, entries, limits
 from bench.measure import OURS, Bench, at_least
 from ledger import Ledger, create_redis_connection
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.stream.relay import Relay
 from ledger.stream.wire import key
 
@@ -24,7 +24,7 @@ def relay(bench: Bench) -> None:
         with Ledger(settings) as ledger:
             ledger.append_many(entries.events(length))
             name = key(ledger.ref.name)
-        servers = stack.enter_context(closing(Servers(settings)))
+        servers = stack.enter_context(closing(Connector(settings)))
         client = stack.enter_context(create_redis_connection(bench.servers.redis_url))
         Relay(servers).publish()
         ready = limits.stream_entries(client, name)

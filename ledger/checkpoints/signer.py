@@ -19,7 +19,7 @@ from ledger.checkpoints import grow
 from ledger.checkpoints.keys import AnyKey, Guarded, key_of, origin_of, verifier_of
 from ledger.checkpoints.publishers import AnyPublisher, Once, Publisher, check_require, publish, publisher_of
 from ledger.checkpoints.state import State, create_state, locked
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.errors import (
     ChainBroken,
     CosignaturesMissing,
@@ -74,7 +74,7 @@ class Checkpointer:
 
     def __init__(
         self,
-        servers: Servers,
+        connector: Connector,
         keys: Sequence[AnyKey],
         *,
         name: str | None = None,
@@ -83,25 +83,25 @@ class Checkpointer:
         cosign: Cosign | None = None,
         new_state: bool = False,
     ) -> None:
-        self._servers = servers
-        self.name = servers.settings.name if name is None else name
+        self._connector = connector
+        self.name = connector.settings.name if name is None else name
         found = [key_of(key) for key in keys]
         self.origin = origin_of(found, self.name)
         self._signers: list[Signer] = [Guarded(key.signer) for key in found]
         self._verifiers = [verifier_of(key.signer) for key in found]
         self._states = [key.state for key in found]
-        self._publishers: list[Publisher] = [publisher_of(each, servers.run, self.name) for each in publish]
+        self._publishers: list[Publisher] = [publisher_of(each, connector.run, self.name) for each in publish]
         self._require = check_require(self._publishers, require)
         self._cosign = cosign
         self._new_state = new_state
         self._ref: LedgerRef | None = None
-        self._stops = Stops(servers, "sign")
+        self._stops = Stops(connector, "sign")
         self._may_be_noted = True  # by a process of before
 
     @property
     def ref(self) -> LedgerRef:
         if self._ref is None:
-            self._ref = self._servers.run(find_ledger(self.name))
+            self._ref = self._connector.run(find_ledger(self.name))
         return self._ref
 
     def checkpoint(self, progress: Progress | None = None) -> Checkpointed:
@@ -148,7 +148,7 @@ class Checkpointer:
 
     def _note(self, problem: str | None) -> None:
         with suppress(LedgerError):  # a role that may not, or a database that is away
-            self._servers.run(refusal(self.ref, self.origin, problem))
+            self._connector.run(refusal(self.ref, self.origin, problem))
             self._may_be_noted = problem is not None
 
     def _step(self, before: Checkpointed | None) -> Checkpointed:
@@ -169,25 +169,25 @@ class Checkpointer:
         if self._new_state:
             for path in self._states:
                 create_state(path, self.origin)
-        with locked(self._states, self.origin, self._servers.settings.lock_timeout) as states:
-            kept = self._servers.run(tree.newest_of(ref, self.origin, _LOOKED_AT))
+        with locked(self._states, self.origin, self._connector.settings.lock_timeout) as states:
+            kept = self._connector.run(tree.newest_of(ref, self.origin, _LOOKED_AT))
             trusted = [state.head for state in states] + self._trusted(kept)
-            head = self._servers.run(grow.extend(ref, trusted, progress))
+            head = self._connector.run(grow.extend(ref, trusted, progress))
             checkpoint = Checkpoint(self.origin, head.size, head.root)
-            there = self._servers.run(tree.kept_at(ref, head.size, self.origin))
+            there = self._connector.run(tree.kept_at(ref, head.size, self.origin))
             missing = self._missing(checkpoint, there)
             self._advance(states, head)
             if there is not None and not missing:
                 return checkpoint, there.note
             note = sign(checkpoint.text, missing)
-        return checkpoint, self._servers.run(tree.keep(ref, head, note))
+        return checkpoint, self._connector.run(tree.keep(ref, head, note))
 
     def _finish(self, checkpoint: Checkpoint, note: bytes) -> Checkpointed:
         unwitnessed: list[tuple[str, str]] = []
         if self._cosign is not None:
             cosigned = self._cosign(note, lambda old: self._prove(old, checkpoint.size))
             head = Head(checkpoint.size, checkpoint.root, None)
-            note = self._servers.run(tree.keep(self.ref, head, cosigned.note))
+            note = self._connector.run(tree.keep(self.ref, head, cosigned.note))
             self._demand(cosigned, note, checkpoint)
             unwitnessed = list(cosigned.failed)
         done, failed = publish(note, self._publishers, self._require)
@@ -198,7 +198,7 @@ class Checkpointer:
         try:
             cosigned.demand(note)
         except WitnessRefused as error:
-            newest = self._servers.run(tree.newest_kept(self.ref))
+            newest = self._connector.run(tree.newest_kept(self.ref))
             if error.ahead is None or newest is None or newest.size < error.ahead:
                 raise
             raise CosignaturesMissing(
@@ -210,7 +210,7 @@ class Checkpointer:
             state.advance(head, self._prove(state.head.size, head.size) if state.head.size <= head.size else ())
 
     def _prove(self, old: int, new: int) -> list[bytes]:
-        return self._servers.run(tree.consistency_proof(self.ref, old, new))
+        return self._connector.run(tree.consistency_proof(self.ref, old, new))
 
     def _trusted(self, kept: Sequence[Kept]) -> list[Head]:
         """What the database keeps is believed as far as our own keys signed it: the newest of these."""
@@ -246,9 +246,11 @@ def checkpoint(
     new_state: bool = False,
 ) -> Checkpointed:
     """One checkpoint of the ledger `settings.name`, on connections of its own. See Checkpointer."""
-    servers = Servers(settings)
+    connector = Connector(settings)
     try:
-        checkpointer = Checkpointer(servers, keys, publish=publish, require=require, cosign=cosign, new_state=new_state)
+        checkpointer = Checkpointer(
+            connector, keys, publish=publish, require=require, cosign=cosign, new_state=new_state
+        )
         return checkpointer.checkpoint()
     finally:
-        servers.close()
+        connector.close()

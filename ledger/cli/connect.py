@@ -12,7 +12,7 @@ from ledger import embedded
 from ledger.cli.context import Shared
 from ledger.cli.text import note
 from ledger.client import Ledger
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.effects import Command, Plan
 from ledger.errors import InvalidSetting
 from ledger.migrate import journal, migrate
@@ -38,9 +38,9 @@ def settings_of(shared: Shared, *, redis: bool = False, migrated: bool = True) -
 
 def start_embedded(home: Path, settings: Settings, *, migrated: bool = True) -> Settings:
     """The settings with the servers of `home`, which are started if need be. migrated: bring the schema up to date."""
-    servers = embedded.start(home)
+    connector = embedded.start(home)
     settings = replace(
-        settings, home=home, database_url=servers.database_url, redis_url=servers.redis_url, embedded=True
+        settings, home=home, database_url=connector.database_url, redis_url=connector.redis_url, embedded=True
     )
     if migrated:
         migrate.migrate(settings)
@@ -56,20 +56,20 @@ def opened(shared: Shared) -> Iterator[Ledger]:
 
 
 @contextmanager
-def ready(shared: Shared, *, redis: bool) -> Iterator[Servers]:
+def ready(shared: Shared, *, redis: bool) -> Iterator[Connector]:
     """The servers, known to answer and to have the schema, and the ledger that was named. redis: it is needed too.
 
     A worker waits for a server that goes away later; one that was never there is a mistake to be told at once.
     """
-    servers = Servers(settings_of(shared, redis=redis))
+    connector = Connector(settings_of(shared, redis=redis))
     try:
-        servers.run(migrate.check_schema(journal.load()))
-        servers.run(standings(shared.names()))
+        connector.run(migrate.check_schema(journal.load()))
+        connector.run(standings(shared.names()))
         if redis:
-            servers.run(_ping())
-        yield servers
+            connector.run(_ping())
+        yield connector
     finally:
-        servers.close()
+        connector.close()
 
 
 def _ping() -> Plan[Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ledger.cli.context import Shared
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 
 if TYPE_CHECKING:
     from ledger.checkpoints.signer import Checkpointer
@@ -71,7 +71,7 @@ def cosign_option(witnesses: Sequence[str], quorum: int | None) -> Witnesses | N
 
 def checkpointers(
     shared: Shared,
-    servers: Servers,
+    connector: Connector,
     keys: Sequence[Path],
     publish: Sequence[str],
     require: int | None,
@@ -84,13 +84,13 @@ def checkpointers(
 
     named = shared.names()
     found: dict[str, list[Key]] = {}
-    for path in keys or [key_file(shared, servers.settings.name)]:
+    for path in keys or [key_file(shared, connector.settings.name)]:
         key = key_of(path)
-        ledger = servers.settings.name if named else key.signer.name.rpartition("/")[2]
+        ledger = connector.settings.name if named else key.signer.name.rpartition("/")[2]
         found.setdefault(ledger, []).append(key)
     return [
         Checkpointer(
-            servers,
+            connector,
             several,
             name=ledger,
             publish=publish,

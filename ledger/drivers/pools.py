@@ -74,7 +74,7 @@ def _is_dead(connection: AnsweringConnection | AsyncAnsweringConnection, lost: f
     return bool(poll.poll(0))
 
 
-class Servers:
+class Connector:
     """The servers of one Ledger: a lazily opened pool of Postgres connections and a shared Redis client."""
 
     def __init__(self, settings: Settings) -> None:
@@ -217,8 +217,8 @@ class Servers:
             self._redis.close()
 
 
-class AsyncServers:
-    """`Servers` for asyncio."""
+class AsyncConnector:
+    """`Connector` for asyncio."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -249,13 +249,13 @@ class AsyncServers:
         return redis_for_plans(create_async_redis_connection, self.settings)
 
     async def run(self, plan: Plan[T], redis_client: AsyncRedis | None = None, *, patient: bool = False) -> T:
-        """`Servers.run`, awaited."""
+        """`Connector.run`, awaited."""
         self._loop = self._loop or asyncio.get_running_loop()
         async with self._borrowed(None if patient else self.settings.patience) as connection:
             return await adrive(plan, connection, redis_client or self.redis)
 
     async def run_anew(self, plan: Plan[T]) -> T:
-        """`Servers.run_anew`, awaited."""
+        """`Connector.run_anew`, awaited."""
         forks.process()
         connection = await aconnect(self.settings)
         connection.patience = self.settings.patience
@@ -336,7 +336,7 @@ class AsyncServers:
 
     @asynccontextmanager
     async def own_redis(self) -> AsyncIterator[Callable[[], AsyncRedis]]:
-        """`Servers.own_redis` for asyncio."""
+        """`Connector.own_redis` for asyncio."""
         clients: dict[forks.Process, AsyncRedis] = {}
 
         def client() -> AsyncRedis:

@@ -28,18 +28,18 @@ from ledger.embedded.valkey import Valkey
 from ledger.errors import InvalidSetting
 from ledger.files import open_private, write_private
 
-__all__ = ["Servers", "running", "start", "stop"]
+__all__ = ["EmbeddedServers", "running", "start", "stop"]
 
 
 @dataclass(frozen=True, slots=True)
-class Servers:
+class EmbeddedServers:
     """Where both servers answer. The URLs hold passwords, so they are kept out of the repr."""
 
     database_url: str = field(repr=False)
     redis_url: str = field(repr=False)
 
 
-def start(home: Path) -> Servers:
+def start(home: Path) -> EmbeddedServers:
     """Start whichever of the two is not running, wait until both answer (up to 60 s each), and say where.
 
     Several processes or threads may call it at once: one starts, the others wait and get the same URLs. Raises
@@ -56,7 +56,7 @@ def start(home: Path) -> Servers:
             return _urls(*(server.start(keyring) for server in _servers(home)))
 
 
-def running(home: Path) -> Servers | None:
+def running(home: Path) -> EmbeddedServers | None:
     """Where both servers answer, or None if either does not. Starts and changes nothing.
 
     Raises InvalidSetting if `home` cannot be read.
@@ -97,8 +97,8 @@ def _servers(home: Path) -> tuple[Server, Server]:
     return Postgres(home), Valkey(home)
 
 
-def _urls(postgres: Access, valkey: Access) -> Servers:
-    return Servers(
+def _urls(postgres: Access, valkey: Access) -> EmbeddedServers:
+    return EmbeddedServers(
         database_url=f"postgresql://ledger:{postgres.password}@127.0.0.1:{postgres.port}/ledger",
         redis_url=f"redis://:{valkey.password}@127.0.0.1:{valkey.port}/0",
     )

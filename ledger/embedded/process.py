@@ -32,7 +32,7 @@ PASSING = (
 """What a server may say in its log when it fails to start though another try can succeed."""
 
 _children: set[int] = set()
-"""Servers that this process started and has not reaped."""
+"""EmbeddedServers that this process started and has not reaped."""
 
 
 class Server(ABC):

@@ -10,7 +10,7 @@ import time
 from collections.abc import Collection, Iterator
 from typing import Literal, NamedTuple, TypeAlias
 
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.effects import Command, Plan, Query, Row
 from ledger.errors import IntegrityError, LedgerError, SchemaMismatch, Unavailable
 from ledger.migrate.journal import load
@@ -57,21 +57,21 @@ class Diagnosis(NamedTuple):
         return any(check.level == "danger" for check in self.checks)
 
 
-def examine(servers: Servers, names: Collection[str] | None) -> Diagnosis:
+def examine(connector: Connector, names: Collection[str] | None) -> Diagnosis:
     """Both servers and all ledgers, or those named. Raises UnknownLedger."""
     checks: list[Check] = []
     overview: Overview | None = None
-    postgres = _ask(servers, checks, "postgres")
+    postgres = _ask(connector, checks, "postgres")
     if postgres == OK:
         try:
-            schema = _schema(servers)
+            schema = _schema(connector)
         except Unavailable as error:
             postgres = str(error)
         else:
             checks.append(schema)
-            checks += servers.run(_replication())
-            overview = look(servers, names) if schema.level == "ok" else None
-    redis = NOT_SET if servers.settings.redis_url is None else _ask(servers, checks, "redis")
+            checks += connector.run(_replication())
+            overview = look(connector, names) if schema.level == "ok" else None
+    redis = NOT_SET if connector.settings.redis_url is None else _ask(connector, checks, "redis")
     if overview is not None:
         checks += _protections(overview)
         for ledger in overview.ledgers:
@@ -83,16 +83,16 @@ def examine(servers: Servers, names: Collection[str] | None) -> Diagnosis:
     return Diagnosis(postgres, redis, tuple(checks))
 
 
-def _ask(servers: Servers, checks: list[Check], which: Literal["postgres", "redis"]) -> str:
+def _ask(connector: Connector, checks: list[Check], which: Literal["postgres", "redis"]) -> str:
     """Adds what a server says of itself; `ok`, or why it is away."""
     try:
         if which == "postgres":
-            checks += servers.run(_postgres())
-            checks.append(servers.run(_clock()))
+            checks += connector.run(_postgres())
+            checks.append(connector.run(_clock()))
             return OK
-        client = servers.new_redis(PATIENCE)
+        client = connector.new_redis(PATIENCE)
         try:
-            checks += servers.run(_redis(), client)
+            checks += connector.run(_redis(), client)
         finally:
             client.close()
         return OK
@@ -187,11 +187,11 @@ def _replication() -> Plan[list[Check]]:
     return checks or [Check("replication", "ok", "no logical replication of the ledger's tables")]
 
 
-def _schema(servers: Servers) -> Check:
+def _schema(connector: Connector) -> Check:
     migrations = load()
     newest = migrations[-1].file
     try:
-        newer = servers.run(check_schema(migrations))
+        newer = connector.run(check_schema(migrations))
     except (SchemaMismatch, IntegrityError) as error:
         return Check("schema", "danger", str(error), "nothing else of the ledger could be looked at until that is done")
     if newer:

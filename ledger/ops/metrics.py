@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.errors import InvalidSetting, LedgerError
 from ledger.ops.status import STUCK, look
 from ledger.ops.status_types import NOT_SET, OK, LedgerState, Overview
@@ -43,7 +43,7 @@ def serve_metrics(settings: Settings, address: tuple[str, int] | None, ledgers: 
         raise InvalidSetting("--metrics-port needs prometheus-client: pip install 'auditledger[metrics]'") from None
     host, port = address
     # Its own connections: a worker's pool may be busy, or wait for a server that is away.
-    own = Servers(replace(settings, pool_max_size=2, connect_timeout=PATIENCE))
+    own = Connector(replace(settings, pool_max_size=2, connect_timeout=PATIENCE))
     registry = CollectorRegistry()
     registry.register(_Collector(own, ledgers))
     try:
@@ -84,8 +84,8 @@ class _Handler(WSGIRequestHandler):
 class _Collector:
     """Asked for all metrics on each scrape; a server that is away leaves out what it alone knows."""
 
-    def __init__(self, servers: Servers, names: list[str] | None) -> None:
-        self._servers = servers
+    def __init__(self, connector: Connector, names: list[str] | None) -> None:
+        self._connector = connector
         self._names = names
         self._turn = threading.Lock()
         self._found: list[Metric] = []
@@ -117,7 +117,7 @@ class _Collector:
                 family.add_metric(values, count)
             yield family
         try:
-            yield from _gauges(look(self._servers, self._names))
+            yield from _gauges(look(self._connector, self._names))
         except LedgerError as error:
             log.warning("%s", error)
 

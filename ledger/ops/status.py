@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.drivers.run import Redis
 from ledger.effects import Command, Plan, Query, Refused, Row, SqlScript, Wait
 from ledger.errors import LedgerError, StreamUnusable, Unavailable
@@ -52,26 +52,26 @@ SECOND_LOOK = 0.5
 _DENIED = "42501"
 
 
-def look(servers: Servers, names: Collection[str] | None) -> Overview:
+def look(connector: Connector, names: Collection[str] | None) -> Overview:
     """At all ledgers, or at those named. Raises UnknownLedger, SchemaMismatch, MigrationTampered."""
     postgres, found, unprotected = OK, list[LedgerState](), None
     hidden: list[str] = []
     try:
-        newer = servers.run(check_schema(load()))
-        found = servers.run(_ledgers(names, hidden))
-        unprotected = servers.run(_allowed(_unprotected(newer), "protections", hidden))
+        newer = connector.run(check_schema(load()))
+        found = connector.run(_ledgers(names, hidden))
+        unprotected = connector.run(_allowed(_unprotected(newer), "protections", hidden))
     except Unavailable as error:
         postgres = str(error)
     redis = NOT_SET
-    if servers.settings.redis_url is not None:
-        client = servers.new_redis(PATIENCE)
+    if connector.settings.redis_url is not None:
+        client = connector.new_redis(PATIENCE)
         try:
-            redis, found = _with_streams(servers, client, found, names, postgres)
+            redis, found = _with_streams(connector, client, found, names, postgres)
         finally:
             client.close()
     if postgres == OK:
         try:
-            found = servers.run(_with_stopped(found, hidden))
+            found = connector.run(_with_stopped(found, hidden))
         except Unavailable as error:
             postgres = str(error)
     return Overview(postgres, redis, tuple(found), unprotected, tuple(hidden))
@@ -223,18 +223,18 @@ def _allowed(plan: Plan[T], what: str, hidden: list[str]) -> Plan[T | None]:
 
 
 def _with_streams(
-    servers: Servers, client: Redis, found: list[LedgerState], names: Collection[str] | None, postgres: str
+    connector: Connector, client: Redis, found: list[LedgerState], names: Collection[str] | None, postgres: str
 ) -> tuple[str, list[LedgerState]]:
     """How Redis is, and the ledgers with their streams. Where Postgres is away, those that Redis knows."""
     redis = OK
     states: dict[str, StreamState] = {}
     try:
         if not found and postgres != OK:
-            found = [LedgerState(name) for name in sorted(names or servers.run(_stream_names(), client))]
+            found = [LedgerState(name) for name in sorted(names or connector.run(_stream_names(), client))]
         for index, ledger in enumerate(found):
             try:
-                states[ledger.name] = servers.run(wire.state(ledger.name), client)
-                found[index] = servers.run(_with_parked(ledger), client)
+                states[ledger.name] = connector.run(wire.state(ledger.name), client)
+                found[index] = connector.run(_with_parked(ledger), client)
             except StreamUnusable as error:
                 found[index] = ledger._replace(unusable=str(error))
     except LedgerError as error:
@@ -244,7 +244,7 @@ def _with_streams(
             place = _from_redis(states[ledger.name])
             if ledger.ledger_id is not None:
                 with suppress(LedgerError):  # Postgres went away meanwhile, or does not show it
-                    place = servers.run(_compared(ledger, states[ledger.name]))
+                    place = connector.run(_compared(ledger, states[ledger.name]))
             found[index] = ledger._replace(stream=place)
     return redis, found
 

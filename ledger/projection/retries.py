@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.effects import Plan
 from ledger.errors import ProjectionFailed, SkipRefused
 from ledger.events import Entry
@@ -49,8 +49,8 @@ class Standstills:
     are, nor is any while trouble.ROW skipped ones stand before it.
     """
 
-    def __init__(self, servers: Servers, park_after: int | None) -> None:
-        self._servers = servers
+    def __init__(self, connector: Connector, park_after: int | None) -> None:
+        self._connector = connector
         self._park_after = park_after
         self._still: dict[tuple[int, str], _Still] = {}
 
@@ -78,7 +78,7 @@ class Standstills:
 
     def failed(self, ledger: LedgerRef, projection: Projection, error: ProjectionFailed, entry: Entry) -> None:
         """Notes an entry that could not be applied, for `status`; skips it where that is the policy."""
-        noted = self._servers.run(failures.note(ledger.ledger_id, error, projection.version))
+        noted = self._connector.run(failures.note(ledger.ledger_id, error, projection.version))
         if noted is None:
             return  # another worker has applied it meanwhile
         before = self._still.get((ledger.ledger_id, error.name))
@@ -90,7 +90,7 @@ class Standstills:
 
     def failed_to_rebuild(self, ledger: LedgerRef, projection: Projection, error: ProjectionFailed) -> None:
         """Notes why a new version is not in place. It is not tried again before a restart: that may take hours."""
-        self._servers.run(failures.note(ledger.ledger_id, error, projection.version))
+        self._connector.run(failures.note(ledger.ledger_id, error, projection.version))
         self._stand(ledger, _Still(error, 1, None))
 
     def _stand(self, ledger: LedgerRef, still: _Still) -> None:
@@ -112,9 +112,9 @@ class Standstills:
     def _park(self, ledger: LedgerRef, error: ProjectionFailed, tries: int) -> None:
         """Skips the entry on the record."""
         event = skipping(error.name, error.position, ACTOR, f"failed {tries} times: {error.error}", ACTOR_TYPE)
-        appender = Appender(ledger, self._servers.settings.lock_timeout)
+        appender = Appender(ledger, self._connector.settings.lock_timeout)
         try:
-            self._servers.run(record_own(appender, prepare(event, ledger.name, own=True)))
+            self._connector.run(record_own(appender, prepare(event, ledger.name, own=True)))
         except SkipRefused as refused:  # another worker was faster; then the checkpoint says so
             log.warning("%s", refused)
             return
@@ -125,7 +125,7 @@ class Standstills:
 
 
 def take_back(
-    servers: Servers,
+    connector: Connector,
     projection: Projection,
     ledger: LedgerRef,
     position: int,
@@ -142,15 +142,15 @@ def take_back(
     """
     event = retrying(projection.name, position, actor, reason, actor_type)
     draft = prepare(event, ledger.name, own=True)
-    skipped = dict(servers.run(_skips(ledger, projection.name)))
+    skipped = dict(connector.run(_skips(ledger, projection.name)))
     if position not in skipped.get(projection.name, []):
         raise SkipRefused(f"entry {position} is not skipped by projection {projection.name!r}: nothing was recorded")
 
     def record() -> Plan[Any]:
-        appender = Appender(ledger, servers.settings.lock_timeout)
+        appender = Appender(ledger, connector.settings.lock_timeout)
         return record_own(appender, draft, SWAP_PATIENCE, begun=True)
 
-    return rebuild(servers.settings, projection, progress, retry=Retry(ledger.ledger_id, position, record))
+    return rebuild(connector.settings, projection, progress, retry=Retry(ledger.ledger_id, position, record))
 
 
 def _skips(ledger: LedgerRef, name: str) -> Plan[list[Any]]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.drivers.run import Redis
 from ledger.errors import ChainBroken, LedgerError, ProjectionFailed, StreamDiverged, Unavailable, UsageError
 from ledger.events import Entry, Seen, Tail
@@ -55,19 +55,19 @@ class Projector:
 
     def __init__(
         self,
-        servers: Servers,
+        connector: Connector,
         projections: Sequence[Projection],
         names: Collection[str] | None = None,
         *,
         park_after: int | None = None,
     ) -> None:
-        self._servers = servers
+        self._connector = connector
         self._names = names
-        self._standstills = Standstills(servers, park_after)
-        self._stops = Stops(servers, "project")
+        self._standstills = Standstills(connector, park_after)
+        self._stops = Stops(connector, "project")
         self._projections = [check_projection(each) for each in projections]
         self._redis: Redis | None = None
-        self._streams = Streams(servers.settings.redis_url is not None)
+        self._streams = Streams(connector.settings.redis_url is not None)
         self._believed = True  # the stream, until it is found to be ahead of a database that was set back
         self._front: dict[int, Lane] = {}
         self._behind: list[Lane] = []
@@ -87,14 +87,14 @@ class Projector:
 
     def install(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Creates the tables of new projections, and rebuilds those whose version has changed."""
-        self._servers.run(clear_rebuilds())
-        ledgers = [standing.ledger for standing in self._servers.run(standings(None))]
+        self._connector.run(clear_rebuilds())
+        ledgers = [standing.ledger for standing in self._connector.run(standings(None))]
         for projection in self._projections:
-            found = self._servers.run(checkpoints(projection.name))
+            found = self._connector.run(checkpoints(projection.name))
             if any(checkpoint.version != projection.version for checkpoint in found.values()):
                 log.warning("projection %r has a new version: rebuilding its view", projection.name)
                 try:
-                    rebuild(self._servers.settings, projection, progress)
+                    rebuild(self._connector.settings, projection, progress)
                 except ProjectionFailed as error:
                     [ledger] = [each for each in ledgers if each.name == error.ledger]
                     self._standstills.failed_to_rebuild(ledger, projection, error)
@@ -109,7 +109,7 @@ class Projector:
         """Where tables are there without checkpoints, or the reverse, that projection is left out."""
         errors: dict[str, LedgerError] = {}
         try:
-            self._servers.run(install(projection, ledgers))
+            self._connector.run(install(projection, ledgers))
         except (Unavailable, UsageError):
             raise
         except LedgerError as error:
@@ -146,7 +146,9 @@ class Projector:
         """
         count = 0
         self._refresh()
-        goals = {standing.ledger.ledger_id: standing.position for standing in self._servers.run(standings(self._names))}
+        goals = {
+            standing.ledger.ledger_id: standing.position for standing in self._connector.run(standings(self._names))
+        }
         while any(
             lane.reader.tail.position < goals.get(lane.reader.ledger.ledger_id, 0)
             for lane in (*self._front.values(), *self._behind)
@@ -167,15 +169,15 @@ class Projector:
 
     def _refresh(self) -> None:
         """Places a reader where projections stand; new ledgers get their checkpoints."""
-        found = self._servers.run(standings(self._names))
+        found = self._connector.run(standings(self._names))
         ledgers = [standing.ledger for standing in found]
         stands: dict[int, list[tuple[Checkpoint, Projection]]] = {ledger.ledger_id: [] for ledger in ledgers}
         for projection in self._projections:
-            known = self._servers.run(checkpoints(projection.name))
+            known = self._connector.run(checkpoints(projection.name))
             is_current = all(checkpoint.version == projection.version for checkpoint in known.values())
             if is_current and any(ledger.ledger_id not in known for ledger in ledgers):
                 self._install(projection, ledgers)
-                known = self._servers.run(checkpoints(projection.name))
+                known = self._connector.run(checkpoints(projection.name))
             for ledger in ledgers:
                 if ledger.ledger_id in known:
                     stands[ledger.ledger_id].append((known[ledger.ledger_id], projection))
@@ -214,7 +216,7 @@ class Projector:
 
         ahead = beyond(found)
         if ahead:
-            ahead = beyond(self._servers.run(standings(self._names)))
+            ahead = beyond(self._connector.run(standings(self._names)))
         errors: dict[str, LedgerError] = {}
         for standing, each in ahead:
             stands[standing.ledger.ledger_id].remove(each)
@@ -238,14 +240,14 @@ class Projector:
             time.sleep(wait or 0)
             return 0
         if self._streams.there and self._redis is None:
-            self._redis = self._servers.new_redis()
+            self._redis = self._connector.new_redis()
         readers = [lane.reader for lane in self._front.values()]
         streams = self._streams if self._believed else NO_STREAMS
         wait = None if self._behind else wait
-        found = self._servers.run(next_entries(readers, streams, wait=wait), self._redis)
+        found = self._connector.run(next_entries(readers, streams, wait=wait), self._redis)
         work = [(self._front[ledger_id], entries) for ledger_id, entries in found.items()]
         for lane in self._behind:  # they read what is long out of the stream
-            found = self._servers.run(next_entries([lane.reader], NO_STREAMS, wait=None))
+            found = self._connector.run(next_entries([lane.reader], NO_STREAMS, wait=None))
             work += [(lane, entries) for entries in found.values()]
         for lane in (*self._front.values(), *self._behind):
             if lane.reader.stopped is not None:
@@ -301,7 +303,7 @@ class Projector:
         def alone(projection: Projection) -> int | ProjectionFailed:
             plan = advance_exactly(reader.ledger, projection, reader.tail, entries, epoch=reader.epoch, applied=applied)
             try:
-                return len(self._servers.run(plan))
+                return len(self._connector.run(plan))
             except ProjectionFailed as error:
                 return error
 
@@ -311,7 +313,7 @@ class Projector:
             plan = advance(reader.ledger, lane.projections, reader.tail, entries, epoch=reader.epoch, applied=applied)
             try:
                 # Fewer, where a rebuild was swapped in meanwhile, with checkpoints of its own.
-                return len(entries), len(self._servers.run(plan)) == len(lane.projections)
+                return len(entries), len(self._connector.run(plan)) == len(lane.projections)
             except ProjectionFailed:  # each for itself, to see which
                 outcomes = [alone(projection) for projection in lane.projections]
         else:

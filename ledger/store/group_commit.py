@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Any, TypeAlias
 
-from ledger.drivers.pools import AsyncServers, Servers
+from ledger.drivers.pools import AsyncConnector, Connector
 from ledger.effects import Plan
 from ledger.errors import ConnectionLost, LedgerError, OutcomeUnknown, TailBusy, Unavailable
 from ledger.format.canonical import Draft
@@ -158,8 +158,8 @@ def _unknown(turn: list[_Slot], error: Exception) -> OutcomeUnknown:
 class Writer:
     """The appends of all threads of one Ledger."""
 
-    def __init__(self, servers: Servers, appender: Appender) -> None:
-        self._servers = servers
+    def __init__(self, connector: Connector, appender: Appender) -> None:
+        self._connector = connector
         self._turns = _Turns(appender)
         self._mutex = threading.Lock()  # held for moments only, over `waiting`, `leads` and `_led`
         self._led = False
@@ -247,7 +247,7 @@ class Writer:
         try:
             try:
                 with self._turns.span(turn):
-                    outcomes = self._servers.run(plan(False))
+                    outcomes = self._connector.run(plan(False))
             except ConnectionLost as lost:
                 outcomes = self._settle(turn, plan, lost)
             _share_out(turn, outcomes)
@@ -275,7 +275,7 @@ class Writer:
         end = time.monotonic() + SETTLING
         while True:
             try:
-                return self._servers.run_anew(plan(True))
+                return self._connector.run_anew(plan(True))
             except ConnectionLost as error:
                 if time.monotonic() > end:
                     raise _unknown(turn, error) from lost
@@ -289,8 +289,8 @@ class AsyncWriter:
     A task of its own writes, so that a cancelled caller harms no other.
     """
 
-    def __init__(self, servers: AsyncServers, appender: Appender) -> None:
-        self._servers = servers
+    def __init__(self, connector: AsyncConnector, appender: Appender) -> None:
+        self._connector = connector
         self._turns = _Turns(appender)
         self._task: asyncio.Task[None] | None = None
 
@@ -344,7 +344,7 @@ class AsyncWriter:
         try:
             try:
                 with self._turns.span(turn):
-                    outcomes = await self._servers.run(plan(False))
+                    outcomes = await self._connector.run(plan(False))
             except ConnectionLost as lost:
                 outcomes = await self._settle(turn, plan, lost)
             _share_out(turn, outcomes)
@@ -367,7 +367,7 @@ class AsyncWriter:
         end = time.monotonic() + SETTLING
         while True:
             try:
-                return await self._servers.run_anew(plan(True))
+                return await self._connector.run_anew(plan(True))
             except ConnectionLost as error:
                 if time.monotonic() > end:
                     raise _unknown(turn, error) from lost

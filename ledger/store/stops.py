@@ -11,7 +11,7 @@ from collections.abc import Hashable
 from contextlib import suppress
 from typing import NamedTuple
 
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.effects import Plan, Query
 from ledger.errors import LedgerError
 from ledger.store.ledgers import LedgerRef
@@ -35,8 +35,8 @@ class _Stop(NamedTuple):
 class Stops:
     """Of one worker. job: its name in the metrics. What is stopped goes by any key that the worker chooses."""
 
-    def __init__(self, servers: Servers, job: str) -> None:
-        self._servers = servers
+    def __init__(self, connector: Connector, job: str) -> None:
+        self._connector = connector
         self._job = job
         self._stops: dict[Hashable, _Stop] = {}
 
@@ -77,7 +77,7 @@ class Stops:
             log.error("ledger %r: %s", ledger.name, error, extra={"position": position})
         if position is not None:  # each time: others may have noted so many that this one is gone
             with suppress(LedgerError):  # a role that may not, or a database that is away: the log has it
-                self._servers.run(_suspect(ledger, position))
+                self._connector.run(_suspect(ledger, position))
 
     def passed(self, key: Hashable, ledger: LedgerRef) -> None:
         """It has come past that, if it had stopped."""

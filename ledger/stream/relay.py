@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.effects import Command, Plan, Query, Refused
 from ledger.errors import ChainBroken, LedgerError, StreamDiverged, StreamUnusable, Unavailable
 from ledger.events import GENESIS
@@ -51,12 +51,12 @@ class Relay:
     names: of the ledgers to publish, None for all. keep: how many of the newest entries a stream holds.
     """
 
-    def __init__(self, servers: Servers, names: Collection[str] | None = None) -> None:
-        self._servers = servers
+    def __init__(self, connector: Connector, names: Collection[str] | None = None) -> None:
+        self._connector = connector
         self._names = names
-        self._keep = servers.settings.stream_keep
+        self._keep = connector.settings.stream_keep
         self._published: dict[int, StreamId] = {}
-        self._stops = Stops(servers, "relay")
+        self._stops = Stops(connector, "relay")
         self._runs = False
 
     @property
@@ -131,7 +131,7 @@ class Relay:
         self._published.clear()
         for standing in self._due():
             try:
-                self._servers.run(_trim(standing, self._keep))
+                self._connector.run(_trim(standing, self._keep))
             except StreamUnusable as error:
                 self._unusable(standing.ledger, error)
                 errors.append(error)
@@ -139,7 +139,7 @@ class Relay:
 
     def _due(self) -> list[Standing]:
         """The ledgers' ends, but for those that are not tried again yet."""
-        found = self._servers.run(standings(self._names))
+        found = self._connector.run(standings(self._names))
         return [standing for standing in found if not self._stops.waits(standing.ledger.ledger_id)]
 
     def _unusable(self, ledger: LedgerRef, error: LedgerError) -> None:
@@ -149,9 +149,9 @@ class Relay:
     def _catch_up(self, standing: Standing, progress: Callable[[int], None] | None) -> int:
         ledger, epoch = standing.ledger, standing.epoch
         published = 0
-        at = self._servers.run(where_to_go_on(standing, self._keep))
+        at = self._connector.run(where_to_go_on(standing, self._keep))
         if NOTHING.epoch < at.last.epoch < epoch:
-            self._servers.run(_carry_groups_over(standing))
+            self._connector.run(_carry_groups_over(standing))
         ahead: Future[list[Wire]] | None = None
         with ThreadPoolExecutor(1) as executor:  # reads the next batch while Redis takes this one
             while at.next <= standing.position:
@@ -161,7 +161,7 @@ class Relay:
                 then = GoOn(wanted, wanted.position + 1, bytes.fromhex(entries[-1].hash))
                 ahead = executor.submit(self._read, standing, then, _like(entries)) if more else None
                 with span("ledger.publish", name=ledger.name, last=wanted.position, entries=len(entries)):
-                    last = self._servers.run(wire.publish(ledger.name, at.last, epoch, entries))
+                    last = self._connector.run(wire.publish(ledger.name, at.last, epoch, entries))
                 if last == wanted:
                     COUNTERS.add(PUBLISHED, ledger.name, count=len(entries))
                     at = then
@@ -170,12 +170,12 @@ class Relay:
                         progress(len(entries))
                 else:  # another relay was faster, or the stream was lost: look again
                     ahead = None
-                    at = self._servers.run(where_to_go_on(standing, self._keep))
+                    at = self._connector.run(where_to_go_on(standing, self._keep))
         self._published[ledger.ledger_id] = StreamId(epoch, standing.position)
         return published
 
     def _read(self, standing: Standing, at: GoOn, most: int = BATCH) -> list[Wire]:
-        return self._servers.run(_wire(standing.ledger, at, min(standing.position, at.next + most - 1)))
+        return self._connector.run(_wire(standing.ledger, at, min(standing.position, at.next + most - 1)))
 
 
 class GoOn(NamedTuple):

@@ -65,7 +65,7 @@ REDIS_DATABASES = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Servers:
+class TestServers:
     """Where both servers answer. The URLs may hold passwords, so they are kept out of the repr."""
 
     database_url: str = field(repr=False)
@@ -73,7 +73,7 @@ class Servers:
 
 
 @contextmanager
-def servers(home: Path | None = None) -> Iterator[Servers]:
+def servers(home: Path | None = None) -> Iterator[TestServers]:
     """Both servers, for as long as the block runs; see above for which.
 
     home: the embedded pair's folder, which stays; by default a temporary one, which is removed.
@@ -96,12 +96,12 @@ def servers(home: Path | None = None) -> Iterator[Servers]:
                     shutil.rmtree(folder, ignore_errors=True)
 
 
-def given() -> Servers | None:
+def given() -> TestServers | None:
     """The servers that the environment names. Raises InvalidSetting where it names one of the two."""
     urls = [os.environ.get(f"LEDGER_TEST_{which}_URL") or "" for which in ("DATABASE", "REDIS")]
     if any(urls) and not all(urls):
         raise InvalidSetting("set both LEDGER_TEST_DATABASE_URL and LEDGER_TEST_REDIS_URL, or neither")
-    return Servers(*urls) if all(urls) else None
+    return TestServers(*urls) if all(urls) else None
 
 
 def wants_docker() -> bool:
@@ -113,23 +113,23 @@ def wants_docker() -> bool:
 
 
 @contextmanager
-def docker() -> Iterator[Servers]:
+def docker() -> Iterator[TestServers]:
     """Containers of both servers through testcontainers, removed at the end."""
     from testcontainers.community.postgres import PostgresContainer  # noqa: PLC0415 - only where it is asked for
     from testcontainers.community.redis import RedisContainer  # noqa: PLC0415
 
     with PostgresContainer("postgres:17", driver=None) as postgres, RedisContainer("redis:7") as redis:
-        pair = Servers(
+        pair = TestServers(
             database_url=postgres.get_connection_url(),
             redis_url=f"redis://{redis.get_container_host_ip()}:{redis.get_exposed_port(redis.port)}/0",
         )
         yield pair
 
 
-def start_embedded(home: Path) -> Servers:
+def start_embedded(home: Path) -> TestServers:
     """The embedded pair in `home`. Whoever calls it stops it."""
     pair = embedded.start(home)
-    return Servers(pair.database_url, pair.redis_url)
+    return TestServers(pair.database_url, pair.redis_url)
 
 
 @contextmanager

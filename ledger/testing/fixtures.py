@@ -23,7 +23,7 @@ import pytest
 
 from ledger import testing
 from ledger.client import Ledger
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.migrate.migrate import migrate
 from ledger.settings import Settings
 from ledger.store.ledgers import create_ledger
@@ -37,18 +37,18 @@ def ledger_recorder() -> Recorder:
 
 
 @pytest.fixture(scope="session")
-def ledger_servers() -> Iterator[testing.Servers]:
+def ledger_servers() -> Iterator[testing.TestServers]:
     """The run's Postgres, as a superuser, and Redis; its URL is empty where only LEDGER_TEST_DATABASE_URL is set."""
     database_url = os.environ.get("LEDGER_TEST_DATABASE_URL")
     if database_url and not os.environ.get("LEDGER_TEST_REDIS_URL"):
-        yield testing.Servers(database_url, "")
+        yield testing.TestServers(database_url, "")
     else:
         with testing.servers() as pair:
             yield pair
 
 
 @pytest.fixture(scope="session")
-def ledger_database(ledger_servers: testing.Servers) -> Iterator[str]:
+def ledger_database(ledger_servers: testing.TestServers) -> Iterator[str]:
     """The URL of a database with the schema, made for this run and dropped at its end."""
     with testing.database(ledger_servers.database_url) as url:
         migrate(Settings(database_url=url))
@@ -56,12 +56,12 @@ def ledger_database(ledger_servers: testing.Servers) -> Iterator[str]:
 
 
 @pytest.fixture
-def ledger(ledger_servers: testing.Servers, ledger_database: str) -> Iterator[Ledger]:
+def ledger(ledger_servers: testing.TestServers, ledger_database: str) -> Iterator[Ledger]:
     """An empty ledger of the test's own."""
     settings = Settings(
         database_url=ledger_database, redis_url=ledger_servers.redis_url or None, name=f"test-{secrets.token_hex(6)}"
     )
-    servers = Servers(settings)
+    servers = Connector(settings)
     try:
         servers.run(create_ledger(settings.name))
     finally:

@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.migrate.migrate import migrate
 from ledger.store.ledgers import create_ledger
 from tests.crashing.jobs import Job, Tell, World, again
@@ -64,7 +64,7 @@ class Create(Job):
         world.ledger.append(self.event(0))
 
     def run(self, tell: Tell) -> None:
-        with closing(Servers(self.settings)) as servers:
+        with closing(Connector(self.settings)) as servers:
             again(lambda: servers.run(create_ledger(self._ledger)))
 
     def check(self, world: World, told: Sequence[tuple[Any, ...]]) -> None:

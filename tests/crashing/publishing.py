@@ -10,7 +10,7 @@ from typing import Any
 
 from ledger import Entry, Ledger
 from ledger.drivers.connections import create_redis_connection
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.errors import Unavailable, UsageError
 from ledger.format.canonical import body, envelope
 from ledger.settings import Settings
@@ -53,7 +53,7 @@ class Publish(Job):
 
     def run(self, tell: Tell) -> None:
         relay.BATCH = BATCH
-        with closing(Servers(self.settings)) as servers:
+        with closing(Connector(self.settings)) as servers:
             running = Relay(servers)
             again(running.publish)
             again(running.tend)
@@ -76,7 +76,7 @@ class HandOutAgain(Job):
             redis.hset(wire.group_keys("main", self.name).parked, str(self.parked), "5")
 
     def run(self, tell: Tell) -> None:
-        with closing(Servers(self.settings)) as servers, suppress(UsageError):  # it is not parked any more
+        with closing(Connector(self.settings)) as servers, suppress(UsageError):  # it is not parked any more
             again(lambda: servers.run(redeliver(MAIN, self.name, self.parked)))
 
     def look(self, world: World) -> None:
@@ -103,7 +103,7 @@ class NewEpoch(Job):
 
     def run(self, tell: Tell) -> None:
         relay.BATCH = BATCH
-        with closing(Servers(self.settings)) as servers:
+        with closing(Connector(self.settings)) as servers:
             again(lambda: servers.run(open_epoch(MAIN)))
             running = Relay(servers)
             again(running.publish)

@@ -12,7 +12,7 @@ import psycopg
 from ledger_projections import Timeline
 
 from ledger import Entry, Ledger, Projection, Writes
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.errors import SkipRefused
 from ledger.format.rules import RETRIED, SKIPPED
 from ledger.projection import rebuild as replay
@@ -72,7 +72,7 @@ class Project(Job):
         # One view after the other, in the same order always.
         vars(worker).update(ThreadPoolExecutor=lambda _: ThreadPoolExecutor(1))
         views = [each() for each in BUILT_IN]
-        with closing(Servers(self.settings)) as servers, closing(Projector(servers, views)) as running:
+        with closing(Connector(self.settings)) as servers, closing(Projector(servers, views)) as running:
             again(running.catch_up)
             assert not running.failed
 
@@ -104,7 +104,7 @@ class Install(Job):
             project(world.ledger)
 
     def run(self, tell: Tell) -> None:
-        with closing(Servers(self.settings)) as servers, closing(Projector(servers, [Count()])) as running:
+        with closing(Connector(self.settings)) as servers, closing(Projector(servers, [Count()])) as running:
             again(running.install)
             again(running.catch_up)
 
@@ -143,7 +143,7 @@ class Skip(Job):
 
     def run(self, tell: Tell) -> None:
         replay.BATCH = ledgers.STEP = 100_000  # the ledger grows with every run, and no effect may be added by that
-        with Ledger(self.settings) as ledger, closing(Servers(self.settings)) as servers:
+        with Ledger(self.settings) as ledger, closing(Connector(self.settings)) as servers:
             with closing(Projector(servers, [Choosy(self.poison)])) as running:
                 again(running.catch_up)
             with suppress(SkipRefused):  # it was taken back already

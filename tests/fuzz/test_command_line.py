@@ -70,7 +70,7 @@ LEFT_OUT = re.compile(r"--(workers|follow|home|database-url|redis-url|metrics-po
 
 
 @pytest.fixture(scope="module")
-def ledger(servers: testing.Servers, template: str, pytestconfig: pytest.Config) -> Iterator[Ledger]:
+def ledger(servers: testing.TestServers, template: str, pytestconfig: pytest.Config) -> Iterator[Ledger]:
     worker = getattr(pytestconfig, "workerinput", {}).get("workerid", "gw0")
     redis_url = testing.redis_database(servers.redis_url, int(worker.removeprefix("gw")))
     with (

@@ -58,7 +58,7 @@ FORMATS = st.sampled_from(sorted(FILES))
 
 
 @pytest.fixture(scope="module")
-def ledger(servers: testing.Servers, template: str) -> Iterator[Ledger]:
+def ledger(servers: testing.TestServers, template: str) -> Iterator[Ledger]:
     with (
         testing.database(servers.database_url, template=template) as url,
         Ledger.open(database_url=url) as opened,

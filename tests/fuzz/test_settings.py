@@ -17,7 +17,7 @@ from ledger.drivers.connections import (
     create_async_redis_connection,
     create_redis_connection,
 )
-from ledger.drivers.pools import AsyncServers, Servers
+from ledger.drivers.pools import AsyncConnector, Connector
 from ledger.effects import Command, Plan
 from ledger.errors import InvalidSetting, Unavailable
 from ledger.settings import Settings
@@ -109,7 +109,7 @@ def test_a_redis_that_cannot_be_had(url: str) -> None:
 
 
 def _ping(url: str) -> None:
-    servers = Servers(Settings.load(redis_url=url, environment={}))
+    servers = Connector(Settings.load(redis_url=url, environment={}))
     try:
         servers.run(_pong())
     finally:
@@ -117,7 +117,7 @@ def _ping(url: str) -> None:
 
 
 async def _aping(url: str) -> None:
-    servers = AsyncServers(Settings.load(redis_url=url, environment={}))
+    servers = AsyncConnector(Settings.load(redis_url=url, environment={}))
     try:
         await servers.run(_pong())
     finally:

@@ -35,7 +35,7 @@ def wire(envelope: bytes, body: bytes, hashed: bytes | None = None) -> Fields:
 
 
 @pytest.fixture(scope="module")
-def ledger(servers: testing.Servers, template: str, pytestconfig: pytest.Config) -> Iterator[Ledger]:
+def ledger(servers: testing.TestServers, template: str, pytestconfig: pytest.Config) -> Iterator[Ledger]:
     """Five entries, published; the second is erased."""
     worker = getattr(pytestconfig, "workerinput", {}).get("workerid", "gw0")
     redis_url = testing.redis_database(servers.redis_url, int(worker.removeprefix("gw")))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ledger import Ledger
 from ledger.checkpoints.keys import create_key
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.migrate.migrate import migrate
 from ledger.projection.discover import find_projections
 from ledger.projection.worker import Projector
@@ -36,7 +36,7 @@ def prepare(world: World, folder: Path) -> None:
     with world.database() as connection:
         connection.execute(ORDERS)
     prepare_victim(world)
-    servers = Servers(world.direct)
+    servers = Connector(world.direct)
     Projector(servers, find_projections()).install()
     servers.close()
     with Ledger(world.direct) as ledger:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ledger import Ledger, Receipt
 from ledger.checkpoints.signer import Checkpointer
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.errors import ChainBroken, HoldRefused, InvalidSetting, ProjectionFailed, UnderLegalHold
 from ledger.format.rules import OWN_ACTIONS
 from ledger.projection.discover import find_projections
@@ -95,7 +95,7 @@ def _rebuild(life: Life) -> None:
 def sign(life: Life, key: Path, folder: Path) -> None:
     """Signs again and again; notes each checkpoint once it is out."""
     notes = Notes(life.folder / "signed" / folder.name)
-    servers = Servers(life.settings)
+    servers = Connector(life.settings)
     signer = Checkpointer(servers, [key], publish=[folder, "redis"], require=1)
     while not life.stop.wait(life.chance.uniform(0.1, 1)):
         made = life.settle(signer.checkpoint)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.projection.discover import find_projections
 from ledger.projection.worker import Projector
 from ledger.stream.relay import Relay
@@ -10,13 +10,13 @@ from tests.simulation.life import Life
 
 
 def relay(life: Life) -> None:
-    servers = Servers(life.settings)
+    servers = Connector(life.settings)
     Relay(servers).run(life.stop)
     servers.close()
 
 
 def project(life: Life) -> None:
-    servers = Servers(life.settings)
+    servers = Connector(life.settings)
     projector = Projector(servers, find_projections())
     life.settle(projector.install)
     projector.run(life.stop)

@@ -28,7 +28,7 @@ from ledger.cli.context import HOME, Shared, pass_shared
 from ledger.cli.output import entry_line, line, write_json
 from ledger.client import Ledger
 from ledger.drivers.connections import connect
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.drivers.run import Connection, drive
 from ledger.effects import Plan, Query, Row, SqlScript
 from ledger.errors import LedgerError, RecordRefused
@@ -194,15 +194,15 @@ class _Story:
 
     def _publish(self, settings: Settings) -> None:
         self._heading("Publish to the stream, project into views", "auditledger run")
-        servers = Servers(settings)
+        connector = Connector(settings)
         try:
-            published = Relay(servers).publish()
-            projector = Projector(servers, find_projections())
+            published = Relay(connector).publish()
+            projector = Projector(connector, find_projections())
             projector.install()
             projected = projector.catch_up()
             projector.close()
         finally:
-            servers.close()
+            connector.close()
         self._say(f"{published} entries published in order; {projected} of them in the four built-in views.")
 
     def _ask(self, ledger: Ledger) -> None:

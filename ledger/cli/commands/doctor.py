@@ -11,7 +11,7 @@ from ledger.cli.commands.status import print_away, server_text
 from ledger.cli.connect import settings_of
 from ledger.cli.context import Shared, pass_shared
 from ledger.cli.output import line, write_json
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.ops.doctor import Check, Diagnosis, examine
 
 
@@ -23,11 +23,11 @@ def doctor_command(shared: Shared) -> int:
     Exits 1 if there is a risk to integrity or durability, 3 where Postgres or Redis is unreachable, 0 for all else:
     warnings too.
     """
-    servers = Servers(settings_of(shared, migrated=False))
+    connector = Connector(settings_of(shared, migrated=False))
     try:
-        found = examine(servers, shared.names())
+        found = examine(connector, shared.names())
     finally:
-        servers.close()
+        connector.close()
     if shared.json:
         write_json(
             {

@@ -13,7 +13,7 @@ from ledger.cli.connect import settings_of
 from ledger.cli.context import Shared, pass_shared
 from ledger.cli.output import line, write_json
 from ledger.cli.params import Kind
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.effects import Plan
 from ledger.migrate import roles
 from ledger.migrate.journal import load
@@ -109,9 +109,9 @@ def _named(shared: Shared, ledgers: tuple[str, ...]) -> list[str]:
 
 
 def _run(shared: Shared, plan: Callable[[], Plan[None]]) -> None:
-    servers = Servers(settings_of(shared))
+    connector = Connector(settings_of(shared))
     try:
-        servers.run(check_schema(load()))
-        servers.run(plan())
+        connector.run(check_schema(load()))
+        connector.run(plan())
     finally:
-        servers.close()
+        connector.close()

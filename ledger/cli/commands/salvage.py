@@ -17,7 +17,7 @@ from ledger.cli.connect import settings_of
 from ledger.cli.context import Shared, pass_shared
 from ledger.cli.output import counted, line, raw_json, time_text, write_json
 from ledger.cli.text import note, plain
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.errors import UsageError
 from ledger.events import Entry
 from ledger.files import open_private
@@ -38,13 +38,13 @@ def salvage_command(shared: Shared, file: Path) -> None:
     After a failover or a restored backup, when the relay says that the stream diverged. Prints the commands that record
     it again: as new entries, with their old ids. Look at them first: whoever may write to Redis could have made them.
     """
-    servers = Servers(settings_of(shared, redis=True))
+    connector = Connector(settings_of(shared, redis=True))
     try:
-        ledger = servers.run(find_ledger(servers.settings.name))
-        found = servers.run(lost(ledger))
-        commands = [] if found is None else _salvage(servers, ledger, found, file)
+        ledger = connector.run(find_ledger(connector.settings.name))
+        found = connector.run(lost(ledger))
+        commands = [] if found is None else _salvage(connector, ledger, found, file)
     finally:
-        servers.close()
+        connector.close()
     if found is None:
         note(f"The stream of ledger {ledger.name} holds nothing that the database has not")
     if shared.json:
@@ -55,12 +55,12 @@ def salvage_command(shared: Shared, file: Path) -> None:
             line(command)
 
 
-def _salvage(servers: Servers, ledger: LedgerRef, found: Lost, file: Path) -> list[str]:
+def _salvage(connector: Connector, ledger: LedgerRef, found: Lost, file: Path) -> list[str]:
     """Writes the file; the commands with which all of it is recorded again."""
     said, own, unusable = 0, list[str](), 0
     here = f"{PROGRAM} --ledger {ledger.name}"
     with _created(file) as output:
-        for entry in _entries(servers, ledger, found):
+        for entry in _entries(connector, ledger, found):
             if entry is None:
                 unusable += 1
             elif entry.action.startswith("ledger."):
@@ -78,10 +78,10 @@ def _salvage(servers: Servers, ledger: LedgerRef, found: Lost, file: Path) -> li
     return [*([f"{here} import {shlex.quote(str(file))}"] if said else []), *own]
 
 
-def _entries(servers: Servers, ledger: LedgerRef, found: Lost) -> Iterator[Entry | None]:
+def _entries(connector: Connector, ledger: LedgerRef, found: Lost) -> Iterator[Entry | None]:
     at = found.after
     while at < found.last:
-        at, entries = servers.run(entries_of(ledger, at))
+        at, entries = connector.run(entries_of(ledger, at))
         if not entries:
             return
         yield from entries

@@ -10,7 +10,7 @@ from ledger.cli.connect import settings_of, start_embedded
 from ledger.cli.context import Shared, pass_shared
 from ledger.cli.output import line, write_json
 from ledger.cli.text import note
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.migrate.journal import load
 from ledger.migrate.migrate import check_schema, migrate
 from ledger.settings import Settings, check_ledger_name
@@ -65,12 +65,12 @@ def migrate_command(shared: Shared, dry_run: bool) -> None:
 def create_command(shared: Shared, name: str) -> None:
     """Create a further ledger in the database."""
     check_ledger_name(name)
-    servers = Servers(settings_of(shared))
+    connector = Connector(settings_of(shared))
     try:
-        servers.run(check_schema(load()))
-        created = servers.run(create_ledger(name))
+        connector.run(check_schema(load()))
+        created = connector.run(create_ledger(name))
     finally:
-        servers.close()
+        connector.close()
     if shared.json:
         write_json({"ledger": name, "created": created})
     elif created:

@@ -17,7 +17,7 @@ from ledger.cli.context import Shared, pass_shared
 from ledger.cli.options import FILE, cosign_option, key_file, signing_options
 from ledger.cli.output import counted, line, print_receipt, progress, write_json, write_note
 from ledger.cli.text import note
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.errors import InvalidSetting
 from ledger.tlog.note import is_name
 
@@ -71,10 +71,10 @@ def checkpoint_command(
     """
     cosign = cosign_option(witnesses, quorum)
     settings = settings_of(shared, redis=REDIS in publish)
-    servers = Servers(settings)
+    connector = Connector(settings)
     try:
         checkpointer = Checkpointer(
-            servers,
+            connector,
             keys or [key_file(shared, settings.name)],
             publish=publish,
             require=require,
@@ -84,7 +84,7 @@ def checkpoint_command(
         with progress("Checking what is new") as advance:
             made = checkpointer.checkpoint(advance)
     finally:
-        servers.close()
+        connector.close()
     if shared.json:
         write_json({
             "ledger": made.ledger, "origin": made.origin, "size": made.size, "root": made.root.hex(),

@@ -11,7 +11,7 @@ from ledger.cli.connect import settings_of
 from ledger.cli.context import Shared, pass_shared
 from ledger.cli.output import counted, line, seconds_text, short_time, time_text, write_json
 from ledger.cli.text import one_line, redacted
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.ops.status import look
 from ledger.ops.status_types import (
     NOT_SET,
@@ -39,11 +39,11 @@ def status_command(shared: Shared) -> int:
     signer refuses to sign, who holds a tail for long, and what is unprotected. Where Postgres or Redis is unreachable
     it says so, shows what the other knows, and exits 3.
     """
-    servers = Servers(settings_of(shared))
+    connector = Connector(settings_of(shared))
     try:
-        found = look(servers, shared.names())
+        found = look(connector, shared.names())
     finally:
-        servers.close()
+        connector.close()
     if shared.json:
         write_json(_object(found))
     else:

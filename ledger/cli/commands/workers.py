@@ -24,7 +24,7 @@ from ledger.cli.options import checkpointers, metrics_port, signing_options
 from ledger.cli.output import counted, counting, line, progress, write_json
 from ledger.cli.params import Span
 from ledger.cli.text import note
-from ledger.drivers.pools import Servers
+from ledger.drivers.pools import Connector
 from ledger.errors import IntegrityError, LedgerError
 from ledger.ops.metrics import serve_metrics
 from ledger.projection.base import Projection, checkpoints
@@ -66,14 +66,14 @@ def relay_command(shared: Shared, once: bool, new_epoch: bool) -> None:
     """
     with (
         working(once) as stop,
-        ready(shared, redis=True) as servers,
-        serve_metrics(servers.settings, shared.metrics, shared.names()),
+        ready(shared, redis=True) as connector,
+        serve_metrics(connector.settings, shared.metrics, shared.names()),
     ):
         if new_epoch:
-            _open_epoch(shared, servers)
-        relay = _relay(shared, servers, stop)
+            _open_epoch(shared, connector)
+        relay = _relay(shared, connector, stop)
         if once:
-            _report(shared, published=_publish(shared, servers, relay))
+            _report(shared, published=_publish(shared, connector, relay))
             _raise_first(relay.stopped)
         else:
             _announce("Relaying", shared)
@@ -94,12 +94,12 @@ def project_command(shared: Shared, names: tuple[str, ...], once: bool, park_aft
     projections = find(names)
     with (
         working(once) as stop,
-        ready(shared, redis=False) as servers,
-        serve_metrics(servers.settings, shared.metrics, shared.names()),
-        _projector(shared, servers, projections, stop, once, park_after) as projector,
+        ready(shared, redis=False) as connector,
+        serve_metrics(connector.settings, shared.metrics, shared.names()),
+        _projector(shared, connector, projections, stop, once, park_after) as projector,
     ):
         if once:
-            _report(shared, projected=_project(shared, servers, projections, projector, stop))
+            _report(shared, projected=_project(shared, connector, projections, projector, stop))
         else:
             _announce("Projecting", shared)
             projector.run(stop)
@@ -138,15 +138,15 @@ def run_command(
     projections = find(names)
     with (
         working(once) as stop,
-        ready(shared, redis=True) as servers,
-        serve_metrics(servers.settings, shared.metrics, shared.names()),
-        _projector(shared, servers, projections, stop, once, park_after) as projector,
+        ready(shared, redis=True) as connector,
+        serve_metrics(connector.settings, shared.metrics, shared.names()),
+        _projector(shared, connector, projections, stop, once, park_after) as projector,
     ):
-        relay = _relay(shared, servers, stop)
-        signers = [] if every is None else checkpointers(shared, servers, keys, publish, require, witnesses, quorum)
+        relay = _relay(shared, connector, stop)
+        signers = [] if every is None else checkpointers(shared, connector, keys, publish, require, witnesses, quorum)
         if once:
-            published = _publish(shared, servers, relay)
-            projected = _project(shared, servers, projections, projector, stop)
+            published = _publish(shared, connector, relay)
+            projected = _project(shared, connector, projections, projector, stop)
             stopped = relay.stopped
             for signer in signers:
                 try:
@@ -171,8 +171,8 @@ def replay_command(shared: Shared, names: tuple[str, ...], every: bool) -> None:
     if bool(names) == every:
         raise click.UsageError("name the projections to replay, or give --all", click.get_current_context())
     projections = find(names)
-    with ready(shared, redis=False) as servers:
-        settings = servers.settings
+    with ready(shared, redis=False) as connector:
+        settings = connector.settings
     for projection in projections:
         with progress(f"Replaying {projection.name}") as advance:
             count = rebuild(settings, projection, advance)
@@ -192,7 +192,7 @@ def find(names: tuple[str, ...]) -> list[Projection]:
     return find_projections(list(names) or None)
 
 
-def _relay(shared: Shared, servers: Servers, stop: threading.Event) -> Relay:
+def _relay(shared: Shared, connector: Connector, stop: threading.Event) -> Relay:
     """A relay that notices a stop between two batches, however much there is to catch up with."""
 
     class Stoppable(Relay):
@@ -205,20 +205,20 @@ def _relay(shared: Shared, servers: Servers, stop: threading.Event) -> Relay:
 
             return super()._catch_up(standing, step)
 
-    return Stoppable(servers, shared.names())
+    return Stoppable(connector, shared.names())
 
 
 @contextmanager
 def _projector(
     shared: Shared,
-    servers: Servers,
+    connector: Connector,
     projections: list[Projection],
     stop: threading.Event,
     once: bool,
     park_after: int | None,
 ) -> Iterator[Projector]:
     """A projector with its tables there. once: at its end the first projection that failed is raised."""
-    projector = Projector(servers, projections, shared.names(), park_after=park_after)
+    projector = Projector(connector, projections, shared.names(), park_after=park_after)
     try:
         with progress("Rebuilding") as advance:
 
@@ -241,21 +241,21 @@ def _raise_first(errors: Sequence[LedgerError]) -> None:
         raise errors[0]
 
 
-def _publish(shared: Shared, servers: Servers, relay: Relay) -> int:
+def _publish(shared: Shared, connector: Connector, relay: Relay) -> int:
     to_do = 0
-    for standing in servers.run(standings(shared.names())):
-        last = servers.run(wire.state(standing.ledger.name)).last
+    for standing in connector.run(standings(shared.names())):
+        last = connector.run(wire.state(standing.ledger.name)).last
         to_do += standing.position - (last.position if last.epoch == standing.epoch else 0)
     with counting("Publishing", to_do) as step:
         return relay.publish(step)
 
 
 def _project(
-    shared: Shared, servers: Servers, projections: list[Projection], projector: Projector, stop: threading.Event
+    shared: Shared, connector: Connector, projections: list[Projection], projector: Projector, stop: threading.Event
 ) -> int:
     to_do = 0
-    found = [servers.run(checkpoints(projection.name)) for projection in projections]
-    for ledger, _, end in servers.run(standings(shared.names())):
+    found = [connector.run(checkpoints(projection.name)) for projection in projections]
+    for ledger, _, end in connector.run(standings(shared.names())):
         to_do += end - min((each[ledger.ledger_id].position for each in found if ledger.ledger_id in each), default=0)
     with counting("Projecting", to_do) as advance:
 
@@ -267,11 +267,11 @@ def _project(
         return projector.catch_up(step)
 
 
-def _open_epoch(shared: Shared, servers: Servers) -> None:
-    found = servers.run(standings(shared.names()))
+def _open_epoch(shared: Shared, connector: Connector) -> None:
+    found = connector.run(standings(shared.names()))
     if len(found) != 1:
         raise click.UsageError("say which ledger: auditledger --ledger NAME relay --new-epoch")
-    epoch = servers.run(open_epoch(found[0].ledger))
+    epoch = connector.run(open_epoch(found[0].ledger))
     note(f"Ledger {found[0].ledger.name}: opened epoch {epoch}; its stream is filled anew")
 
 
