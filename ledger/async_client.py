@@ -22,7 +22,7 @@ from ledger.errors import LedgerError
 from ledger.events import Appended, Entry, Event, Receipt, Tail
 from ledger.format.canonical import Draft
 from ledger.format.findings import Report
-from ledger.projection.base import Patience, reached
+from ledger.projection.base import ProjectionWait, reached
 from ledger.settings import Settings
 from ledger.store import ledgers, quarantine, tree
 from ledger.store.appender import Appender, Condition
@@ -38,7 +38,7 @@ from ledger.stream.consumer_group import BATCH, Subscription
 from ledger.stream.dead_letters import DeadLetter
 from ledger.stream.delivery import AsyncDelivery
 from ledger.stream.groups import Group
-from ledger.stream.reader import POLL, Quiet, Streams, followed, reader_after
+from ledger.stream.reader import POLL, IdleTimer, Streams, followed, reader_after
 from ledger.verify.checkpoints import Trust, numbered
 from ledger.verify.database import verify
 
@@ -207,15 +207,15 @@ class AsyncLedger:
         ref = await self.ref()
         reader = await self._connector.run(reader_after(ref, (await self.tail()).position if after is None else after))
         has_redis = self.settings.redis_url is not None
-        quiet, streams = Quiet(idle), Streams(has_redis)
+        idle_timer, streams = IdleTimer(idle), Streams(has_redis)
         async with self._connector.own_redis() if has_redis else nullcontext(lambda: None) as redis_client:
-            while not quiet.over:
-                plan = followed(reader, streams, quiet.wait)
+            while not idle_timer.over:
+                plan = followed(reader, streams, idle_timer.wait)
                 for entry in await self._connector.run(plan, redis_client()):
                     reader.tail = entry.tail
                     if isinstance(entry, Entry):
                         yield entry
-                    quiet.broken()
+                    idle_timer.reset()
 
     async def subscribe(
         self,
@@ -230,7 +230,7 @@ class AsyncLedger:
         idle: float | None = None,
     ) -> AsyncIterator[AsyncDelivery]:
         """As Ledger.subscribe; `await delivery.ack()`."""
-        quiet = Quiet(idle)
+        idle_timer = IdleTimer(idle)
         async with self._connector.own_redis() as redis_client:
             while True:
                 # Anew in a child of a fork: as another consumer, to whom other entries are delivered.
@@ -240,12 +240,12 @@ class AsyncLedger:
                     after=after, batch_size=batch_size, actions=actions, claim_after=claim_after, max_tries=max_tries,
                 )  # fmt: skip
                 await self._connector.run(subscription.begin(), redis_client())
-                while not quiet.over and not begun.inherited:
-                    for claim in await self._connector.run(subscription.next_claims(quiet.wait), redis_client()):
+                while not idle_timer.over and not begun.inherited:
+                    for claim in await self._connector.run(subscription.next_pending(idle_timer.wait), redis_client()):
                         yield AsyncDelivery(claim, subscription, self._connector.run)
                         if begun.inherited:  # the parent deals with those that are left
                             break
-                        quiet.broken()
+                        idle_timer.reset()
                 if not begun.inherited:
                     await self._connector.run(subscription.save(), redis_client())
                     return
@@ -272,9 +272,9 @@ class AsyncLedger:
 
     async def wait_for(self, receipt: Receipt | int, projection: str, *, timeout: float = 10.0) -> None:
         """As Ledger.wait_for."""
-        patience = Patience(receipt, projection, timeout)
+        wait = ProjectionWait(receipt, projection, timeout)
         ref = await self.ref()
-        while patience.short_of(await self._connector.run(reached(ref, projection))):
+        while wait.behind(await self._connector.run(reached(ref, projection))):
             await asyncio.sleep(POLL)
 
     async def verify(

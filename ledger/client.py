@@ -21,7 +21,7 @@ from ledger.drivers.pools import Connector
 from ledger.effects import Plan
 from ledger.events import Appended, Entry, Event, Receipt, Tail
 from ledger.format.findings import Report
-from ledger.projection.base import Patience, reached
+from ledger.projection.base import ProjectionWait, reached
 from ledger.settings import Settings
 from ledger.store import ledgers, quarantine, tree
 from ledger.store.appender import Appender, Condition
@@ -36,7 +36,7 @@ from ledger.stream.consumer_group import BATCH, Subscription
 from ledger.stream.dead_letters import DeadLetter
 from ledger.stream.delivery import Delivery
 from ledger.stream.groups import Group
-from ledger.stream.reader import POLL, Quiet, Streams, followed, reader_after
+from ledger.stream.reader import POLL, IdleTimer, Streams, followed, reader_after
 from ledger.verify.checkpoints import Trust, numbered
 from ledger.verify.database import verify
 
@@ -223,15 +223,15 @@ class Ledger:
         """
         reader = self._connector.run(reader_after(self.ref, self.tail().position if after is None else after))
         has_redis = self.settings.redis_url is not None
-        quiet, streams = Quiet(idle), Streams(has_redis)
+        idle_timer, streams = IdleTimer(idle), Streams(has_redis)
         with self._connector.own_redis() if has_redis else nullcontext(lambda: None) as redis_client:
-            while not quiet.over:
-                plan = followed(reader, streams, quiet.wait)
+            while not idle_timer.over:
+                plan = followed(reader, streams, idle_timer.wait)
                 for entry in self._connector.run(plan, redis_client()):
                     reader.tail = entry.tail
                     if isinstance(entry, Entry):
                         yield entry
-                    quiet.broken()
+                    idle_timer.reset()
 
     def subscribe(
         self,
@@ -254,7 +254,7 @@ class Ledger:
         entries are acknowledged and not delivered. idle: as in follow.
         Raises UsageError, where `after` is beyond the ledger's end too; ChainBroken, Unavailable.
         """
-        quiet = Quiet(idle)
+        idle_timer = IdleTimer(idle)
         with self._connector.own_redis() as redis_client:
             while True:
                 # Anew in a child of a fork: as another consumer, to whom other entries are delivered.
@@ -264,12 +264,12 @@ class Ledger:
                     after=after, batch_size=batch_size, actions=actions, claim_after=claim_after, max_tries=max_tries,
                 )  # fmt: skip
                 self._connector.run(subscription.begin(), redis_client())
-                while not quiet.over and not begun.inherited:
-                    for claim in self._connector.run(subscription.next_claims(quiet.wait), redis_client()):
+                while not idle_timer.over and not begun.inherited:
+                    for claim in self._connector.run(subscription.next_pending(idle_timer.wait), redis_client()):
                         yield Delivery(claim, subscription, self._connector.run)
                         if begun.inherited:  # the parent deals with those that are left
                             break
-                        quiet.broken()
+                        idle_timer.reset()
                 if not begun.inherited:
                     self._connector.run(subscription.save(), redis_client())
                     return
@@ -299,8 +299,8 @@ class Ledger:
 
         timeout: in seconds. Raises WaitTimeout, UnknownProjection.
         """
-        patience = Patience(receipt, projection, timeout)
-        while patience.short_of(self._connector.run(reached(self.ref, projection))):
+        wait = ProjectionWait(receipt, projection, timeout)
+        while wait.behind(self._connector.run(reached(self.ref, projection))):
             time.sleep(POLL)
 
     def verify(

@@ -12,7 +12,7 @@ import psycopg
 from ledger import Entry, Event, Ledger, Projection, Writes
 from ledger.drivers.pools import Connector
 from ledger.projection.rebuild import rebuild
-from ledger.projection.retries import take_back
+from ledger.projection.retries import unskip
 from ledger.projection.worker import Projector
 from tests.views import rows
 
@@ -65,7 +65,7 @@ def standstill(admin: psycopg.Connection, name: str = "picky") -> tuple[int, int
 def retry(ledger: Ledger, projection: Projection, position: int) -> int:
     servers = Connector(ledger.settings)
     try:
-        return take_back(servers, projection, ledger.ref, position, "user:1", "mended")
+        return unskip(servers, projection, ledger.ref, position, "user:1", "mended")
     finally:
         servers.close()
 
@@ -77,10 +77,10 @@ def live_is_a_replay(ledger: Ledger, admin: psycopg.Connection, projection: Proj
 
 
 @contextmanager
-def working(ledger: Ledger, *projections: Projection, park_after: int | None = None) -> Iterator[Projector]:
+def working(ledger: Ledger, *projections: Projection, skip_after: int | None = None) -> Iterator[Projector]:
     """A worker that runs in a thread."""
     servers, stop = Connector(ledger.settings), threading.Event()
-    running = Projector(servers, projections, park_after=park_after)
+    running = Projector(servers, projections, skip_after=skip_after)
     running.install()
     thread = threading.Thread(target=running.run, args=(stop,))
     thread.start()

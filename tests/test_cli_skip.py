@@ -1,4 +1,4 @@
-"""skip, retry, project --park-after: what they record and print, and their exit codes."""
+"""skip, retry, project --skip-after: what they record and print, and their exit codes."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_skip_and_retry(cli: Cli, ledger: Ledger, admin: psycopg.Connection, tmp
 
 def test_parked_by_policy(cli: Cli, ledger: Ledger, admin: psycopg.Connection) -> None:
     assert view(cli)["standstill"]["tries"] == 1
-    ran = cli.well("project", "my_views:Counting", "--once", "--park-after", "2", "--json")
+    ran = cli.well("project", "my_views:Counting", "--once", "--skip-after", "2", "--json")
     assert "leaves out entry 3 of ledger 'main' after 2 tries" in ran.err and "s3cret" not in ran.err
     assert counted(admin) == [1, 2, 4, 5, 6]
     assert checked(ledger)[-1].actor == "system:projector"
@@ -97,7 +97,7 @@ def test_parked_by_policy(cli: Cli, ledger: Ledger, admin: psycopg.Connection) -
         (("skip", "counting", "3", "--actor", "user:ops"), "Missing option '--reason'"),
         (("retry", "my_views:Counting", "3", *WHO), "entry 3 is not skipped by projection 'counting'"),
         (("retry", "counting", "3", *WHO), "there is no projection 'counting'"),
-        (("project", "--once", "--park-after", "0"), "0 is not in the range"),
+        (("project", "--once", "--skip-after", "0"), "0 is not in the range"),
     ],
 )
 def test_wrong_use(cli: Cli, ledger: Ledger, arguments: tuple[str, ...], text: str) -> None:

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from ledger import Ledger, create_redis_connection
-from ledger.projection.base import checkpoints
+from ledger.projection.base import view_positions
 from tests.support import events
 from tests.test_cli_main import Cli, cli_of, ended, process
 
@@ -135,7 +135,7 @@ def test_sigterm_ends_run_soon_and_well(cli: Cli, ledger: Ledger) -> None:
 
 def wait_until_built(ledger: Ledger) -> None:
     end = time.monotonic() + 30
-    while ledger.ref.ledger_id not in ledger.run(checkpoints("timeline")):
+    while ledger.ref.ledger_id not in ledger.run(view_positions("timeline")):
         assert time.monotonic() < end
         time.sleep(0.05)
 

@@ -244,7 +244,7 @@ def test_a_relay_and_a_projector_beside_a_backup_of_the_database(
             list(ledger.follow(after=9, idle=0))
         servers.run(open_epoch(ledger.ref))
         Relay(servers).publish()
-        Relay(servers).tend()
+        Relay(servers).trim()
         with create_redis_connection(str(settings.redis_url)) as client:
             ids = [id_.decode() for id_, _ in client.xrange(wire.key("main"))]
         assert ids == [f"2-{position}" for position in range(1, 8)]

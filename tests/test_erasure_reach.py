@@ -83,7 +83,7 @@ def test_a_body_read_before_the_erasure_and_published_after_it(ledger: Ledger, r
         wire.Wire(entry.position, b"{}", body(entry) or b"", entry.hash.hex()) for entry in ledger.read()
     ]
     ledger.erase(2, "user:dpo", "asked for")
-    ledger.run(wire.publish("main", wire.NOTHING, 1, [first, second, third]))
+    ledger.run(wire.publish("main", wire.NO_ID, 1, [first, second, third]))
     assert published(ledger)[2] == second.body
     relay.publish()
     assert sorted(published(ledger)) == [1, 3, 4]
@@ -94,7 +94,7 @@ def test_what_claims_to_erase_and_does_not(ledger: Ledger) -> None:
     with redis(ledger) as client:
         client.delete(KEY)
     wires = [wire.Wire(n, b"{}", b"body", "00", erases) for n, erases in ((1, ""), (2, ""), (3, "9"), (4, "1"))]
-    ledger.run(wire.publish("main", wire.NOTHING, 1, wires))
+    ledger.run(wire.publish("main", wire.NO_ID, 1, wires))
     assert sorted(published(ledger)) == [2, 3, 4]
 
 
@@ -105,12 +105,12 @@ def test_a_lost_stream_is_filled_again_without_the_body(ledger: Ledger, relay: R
     relay.publish()
     with redis(ledger) as client:
         client.delete(KEY)
-    relay.tend()
+    relay.trim()
     relay.publish()
     bodies = published(ledger)
     assert (sorted(bodies), bodies[2]) == ([1, 2, 3, 4], b"")
     ledger.run(open_epoch(ledger.ref))
-    relay.tend()
+    relay.trim()
     relay.publish()
     assert published(ledger)[2] == b""
 
@@ -154,7 +154,7 @@ def test_an_epoch_that_is_over_goes_though_the_new_one_has_nothing(ledger: Ledge
         client.delete(KEY)
         client.xadd(KEY, {b"envelope": b"{}", b"body": b"of a database that was restored", b"hash": b""}, id="1-900")
     ledger.run(open_epoch(ledger.ref))
-    relay.tend()
+    relay.trim()
     assert everything_in(ledger) == []
     assert relay.publish() == 250
 
@@ -496,7 +496,7 @@ def test_no_byte_is_left_where_an_erasure_reaches(own_servers: OwnServers, tmp_p
         admin.execute("vacuum full")
         admin.execute("checkpoint")
         client.delete(KEY)
-        relay.tend()
+        relay.trim()
         relay.publish()
         for secret in SECRETS:
             assert files_with(data, secret) == []

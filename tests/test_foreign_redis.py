@@ -233,7 +233,7 @@ def test_whatever_redis_answers_views_and_followers_go_on(ledger: Ledger, what: 
             projector = Projector(servers, [Timeline()])
             projector.install()
             assert projector.catch_up() == 5
-            for attempt in (Relay(servers).publish, Relay(servers).tend, strange.groups):
+            for attempt in (Relay(servers).publish, Relay(servers).trim, strange.groups):
                 try:
                     attempt()
                 except Unavailable as error:

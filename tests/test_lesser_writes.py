@@ -60,7 +60,7 @@ def works(ledger: Ledger, key: Path, tmp_path: Path | None = None) -> None:
     servers = Connector(ledger.settings)
     try:
         relay = Relay(servers)
-        relay.tend()
+        relay.trim()
         relay.publish()
     finally:
         servers.close()

@@ -13,7 +13,7 @@ from ledger.drivers.connections import create_redis_connection
 from ledger.drivers.pools import Connector
 from ledger.effects import Effect, Plan
 from ledger.stream.consumer_group import Subscription
-from ledger.stream.delivery import Claim
+from ledger.stream.delivery import PendingEntry
 from ledger.stream.relay import Relay
 from ledger.stream.wire import key
 from tests.support import events
@@ -32,17 +32,17 @@ def own(ledger: Ledger) -> Iterator[Connector]:
     opened.close()
 
 
-def dying(plan: Plan[list[Claim]], after: int) -> Plan[list[Claim]]:
+def dying(plan: Plan[list[PendingEntry]], after: int) -> Plan[list[PendingEntry]]:
     """The plan, up to what its effect number `after` has done: nobody hears of that."""
 
-    def run() -> Generator[Effect, Any, list[Claim]]:
+    def run() -> Generator[Effect, Any, list[PendingEntry]]:
         effect = next(plan)
         try:
             for _ in range(after):
                 effect = plan.send((yield effect))
             yield effect
         except StopIteration as stop:
-            return cast(list[Claim], stop.value)
+            return cast(list[PendingEntry], stop.value)
         raise Died
 
     return run()
@@ -57,7 +57,7 @@ def consumer(ledger: Ledger, name: str, max_tries: int = 50) -> Subscription:
 def die(own: Connector, one: Subscription, after: int) -> bool:
     """False where it had done all there was to do before that."""
     try:
-        own.run(dying(one.next_claims(0.1), after))
+        own.run(dying(one.next_pending(0.1), after))
     except Died:
         return True
     return False
@@ -68,7 +68,7 @@ def received(own: Connector, one: Subscription) -> list[tuple[int, bool]]:
     found = []
     end = time.monotonic() + 0.5
     while time.monotonic() < end:
-        for claim in own.run(one.next_claims(0.05)):
+        for claim in own.run(one.next_pending(0.05)):
             found.append((claim.entry.position, claim.entry.erased))
             own.run(one.acknowledge(claim))
     return found
@@ -76,7 +76,7 @@ def received(own: Connector, one: Subscription) -> list[tuple[int, bool]]:
 
 def group(ledger: Ledger, own: Connector, *erased: int) -> None:
     """Six entries in the stream, with holes where these were erased, and a group that has read none."""
-    own.run(consumer(ledger, "first").next_claims(0.01))
+    own.run(consumer(ledger, "first").next_pending(0.01))
     ledger.append_many(events(6))
     Relay(own).publish()
     for position in erased:
@@ -112,9 +112,9 @@ def test_erased_while_it_is_held_and_then_lost_again(ledger: Ledger, own: Connec
 def test_a_hole_that_comes_again_counts_as_the_entry_behind_it(ledger: Ledger, own: Connector) -> None:
     """Who takes tries for the first must not see what was seen before. Found by the simulation, seed 1449400."""
     group(ledger, own, 3, 4)
-    assert [claim.tries for claim in own.run(consumer(ledger, "one").next_claims(0.1))] == [1] * 8
+    assert [claim.tries for claim in own.run(consumer(ledger, "one").next_pending(0.1))] == [1] * 8
     time.sleep(2 * CLAIM_AFTER)
-    again = own.run(consumer(ledger, "two").next_claims(0.1))
+    again = own.run(consumer(ledger, "two").next_pending(0.1))
     assert [(claim.entry.position, claim.tries) for claim in again] == [(each.entry.position, 2) for each in again]
     assert {3, 4} <= {claim.entry.position for claim in again}
 
@@ -122,7 +122,7 @@ def test_a_hole_that_comes_again_counts_as_the_entry_behind_it(ledger: Ledger, o
 def test_progress_is_not_noted_beyond_a_hole_that_nobody_was_handed(ledger: Ledger, own: Connector) -> None:
     group(ledger, own, 1, 3, 4)
     one = consumer(ledger, "one")
-    claims = own.run(one.next_claims(0.1))
+    claims = own.run(one.next_pending(0.1))
     assert [claim.entry.position for claim in claims] == list(range(1, 10))
     for claim in claims[:3]:  # 1, 2 and 3; 4 is a hole before 5, which is pending
         own.run(one.acknowledge(claim))
@@ -146,7 +146,7 @@ def test_an_erased_entry_that_nobody_acknowledges_is_parked(ledger: Ledger, own:
     handed_out = []
     for _ in range(12):
         time.sleep(CLAIM_AFTER)
-        for claim in own.run(two.next_claims(0.01)):
+        for claim in own.run(two.next_pending(0.01)):
             if claim.entry.position == 2:
                 handed_out.append(claim.tries)
             else:
@@ -162,7 +162,7 @@ def test_progress_of_a_group_that_redis_has_forgotten(ledger: Ledger, own: Conne
     """There is none to note; a consumer that ends just then ends quietly."""
     group(ledger, own)
     one = consumer(ledger, "one")
-    assert len(own.run(one.next_claims(0.1))) == 6
+    assert len(own.run(one.next_pending(0.1))) == 6
     with create_redis_connection(str(ledger.settings.redis_url)) as client:
         client.delete(key("main"))
     own.run(one.save())

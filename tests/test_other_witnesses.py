@@ -21,7 +21,7 @@ import pytest
 
 from ledger.errors import WitnessRefused
 from ledger.tlog.checkpoint import open_checkpoint
-from ledger.tlog.witness_client import Outcome, Witness, cosigned, demand, gather
+from ledger.tlog.witness_client import Witness, WitnessOutcome, cosigned, demand, gather
 from tests.logs import Log
 from tests.witnesses import forked, serving
 
@@ -77,7 +77,7 @@ def their_witness(folder: Path) -> Iterator[Witness]:
             serve.terminate()
 
 
-def ask(witness: Witness, log: Log, size: int) -> Outcome:
+def ask(witness: Witness, log: Log, size: int) -> WitnessOutcome:
     (outcome,) = gather(log.note(size, 0), [witness], lambda old: log.consistency(old, size))
     return outcome
 

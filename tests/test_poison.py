@@ -177,7 +177,7 @@ def test_a_stream_is_trimmed_past_a_projection_that_stands_still(stuck: Ledger, 
     servers = Connector(settings)
     relay = Relay(servers)
     relay.publish()
-    relay.tend()
+    relay.trim()
     servers.close()
     with create_redis_connection(redis_url) as redis:
         assert redis.xlen("ledger:{main}:entries") < 500

@@ -16,7 +16,7 @@ from ledger.format.chain import check_continues
 from ledger.projection import base as plans
 from ledger.projection.apply import advance
 from ledger.projection.rebuild import rebuild
-from ledger.stream.reader import BEGINNING
+from ledger.stream.reader import EMPTY_TAIL
 from ledger.stream.relay import Relay
 from tests.support import race
 from tests.views import BUILT_IN, cut, leftovers, project, projector, rows, some_events
@@ -46,7 +46,7 @@ def test_rebuilt_as_it_was_live(ledger: Ledger, admin: psycopg.Connection, view:
     ledger.append_many(some_events(1500))
     projection, servers = view(), Connector(ledger.settings)
     servers.run(plans.install(projection, [ledger.ref]))
-    tail = BEGINNING
+    tail = EMPTY_TAIL
     for batch in cut(list(ledger.read()), (1, 3, 1000)):
         at = servers.run(advance(ledger.ref, [projection], tail, batch, epoch=1))[projection.name]
         tail = check_continues(tail, batch)

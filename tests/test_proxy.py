@@ -14,6 +14,7 @@ import redis
 
 from ledger.drivers.connections import create_redis_connection
 from ledger.drivers.run import Redis
+from ledger.testing import TestServers
 from tests.proxy import Proxy
 
 

@@ -321,7 +321,7 @@ def test_the_newest_of_the_stream(ledger: Ledger, admin: psycopg.Connection) -> 
         relay.publish()
         Superuser(admin).run(BY_OWNER["hash"])
         ledger.append_many(events(2, BAD + 1))
-        relay.tend()
+        relay.trim()
         relay.publish()
         assert streamed(ledger, "main") == list(range(1, BAD + 3)) and not relay.stopped
     assert cli_of(ledger).well("status", "--json").json["ledgers"][0]["stream"]["diverged"] is False

@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 
 from ledger import ConditionFailed, Event, IdempotencyConflict, Ledger, LedgerError, Unchanged
-from ledger.format.chain import Link
+from ledger.format.chain import ChainedDraft
 from ledger.testing.recorder import AsyncRecorder, Recorder
 from tests.support import checked, event, events
 
@@ -76,7 +76,7 @@ def test_events_are_as_they_were_said() -> None:
 def test_receipts_are_chained() -> None:
     recorder = Recorder()
     first, second = recorder.append(event(1)), recorder.append(event(2))
-    links: list[Link] = list(recorder._links.values())
+    links: list[ChainedDraft] = list(recorder._links.values())
     assert [link.hash for link in links] == [first.hash, second.hash]
     assert links[1].prev == first.hash
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ledger import Ledger
 from ledger.drivers.pools import Connector
-from ledger.stream.relay import Relay, open_epoch, standings, where_to_go_on
+from ledger.store.ledgers import ledger_ends
+from ledger.stream.relay import Relay, open_epoch, where_to_go_on
 from tests.support import events
 
 
@@ -12,12 +13,12 @@ def test_a_relay_that_looked_at_the_ledger_before_another_published_more(ledger:
     """It took the faster relay's entries for those of a database that was set back."""
     ledger.append_many(events(3))
     servers = Connector(ledger.settings)
-    [standing] = servers.run(standings(None))
+    [ledger_end] = servers.run(ledger_ends(None))
     ledger.append_many(events(3, 3))
     Relay(servers).publish()
-    assert servers.run(where_to_go_on(standing, 1000)).next > standing.position
+    assert servers.run(where_to_go_on(ledger_end, 1000)).next > ledger_end.position
     slow = Relay(servers)
-    assert slow._catch_up(standing, None) == 0
+    assert slow._catch_up(ledger_end, None) == 0
     ledger.append_many(events(1, 6))
     assert slow.publish() == 1
     servers.close()
@@ -26,8 +27,8 @@ def test_a_relay_that_looked_at_the_ledger_before_another_published_more(ledger:
 def test_a_relay_that_looked_at_the_ledger_before_another_filled_a_new_epoch(ledger: Ledger) -> None:
     ledger.append_many(events(6))
     servers = Connector(ledger.settings)
-    [standing] = servers.run(standings(None))
+    [ledger_end] = servers.run(ledger_ends(None))
     servers.run(open_epoch(ledger.ref))
     Relay(servers).publish()
-    assert Relay(servers)._catch_up(standing, None) == 0
+    assert Relay(servers)._catch_up(ledger_end, None) == 0
     servers.close()

@@ -60,7 +60,7 @@ def test_the_whole_way_of_an_entry(ledger: Ledger, admin: psycopg.Connection, lo
         relay, projector = Relay(working), Projector(working, find_projections())
         projector.install()
         assert relay.publish() == 25
-        relay.tend()
+        relay.trim()
         assert projector.catch_up() == 25 and not projector.failed
         assert [entry.position for entry in reading.follow(0, idle=0.2)] == list(range(1, 26))
         assert len(reading.run(search(reading.ref, text="curl"))[0]) == 25

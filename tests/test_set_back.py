@@ -160,7 +160,7 @@ def test_a_group_keeps_no_progress_beyond_its_ledger(ledger: Ledger, servers: te
         assert noted(ledger) == 10
         ledger.run(open_epoch(ledger.ref))
         relay.publish()
-        relay.tend()
+        relay.trim()
         assert handed_out(ledger) == list(range(11, 19)), "all that is new, and nothing again"
         assert noted(ledger) == 18
         ledger.append(event(9))
@@ -185,7 +185,7 @@ def test_a_group_that_left_entries_unacknowledged_gets_them_in_the_new_epoch(
             backup.restore()
         ledger.run(open_epoch(ledger.ref))
         relay.publish()
-        relay.tend()
+        relay.trim()
         assert handed_out(ledger) == list(range(5, 11))
         assert list(ledger.subscribe("mailer", after=0, claim_after=0.01, idle=0.4)) == [], (
             "claims of the epoch that is over"
@@ -250,7 +250,7 @@ def test_what_only_the_stream_has_is_recorded_again(
         ran = cli.well("salvage", str(file))
         assert ran.out == "" and "holds nothing" in ran.err and not file.exists()
         backup.restore()
-        relay.tend()
+        relay.trim()
         with pytest.raises(StreamDiverged, match=r"salvage FILE' .* relay --new-epoch'"):
             relay.publish()
         ran = cli.well("salvage", str(file))

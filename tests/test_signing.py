@@ -11,7 +11,7 @@ import pytest
 from ledger import InvalidSetting, Key, SigningRefused, Unavailable
 from ledger.checkpoints.keys import create_key, hand_over, key_of, origin_of, read_key, rotating, state_beside
 from ledger.checkpoints.state import create_state, locked
-from ledger.store.tree import NOTHING, Head
+from ledger.store.tree import EMPTY_HEAD, Head
 from ledger.tlog.merkle import EMPTY_ROOT
 from ledger.tlog.note import FileSigner, Verifier
 from tests.logs import Log
@@ -44,7 +44,7 @@ def test_a_key_is_its_owners_alone(path: Path) -> None:
     key = read_key(path)
     assert key.name == NAME
     assert key_of(path).state == key_of(str(path)).state == state_beside(path)
-    assert state_of(path) == NOTHING
+    assert state_of(path) == EMPTY_HEAD
     assert key.vkey != create_key(path.with_name("other"), NAME).vkey
     assert repr(key) == f"FileSigner({key.vkey!r})"
 
@@ -128,11 +128,11 @@ def test_keys_that_do_not_sign_together(tmp_path: Path) -> None:
 def test_a_state_goes_on_from_what_was_signed(path: Path) -> None:
     log = Log(1000)
     sizes = [0, 0, 1, 255, 256, 256, 900, 1000]
-    old = NOTHING
+    old = EMPTY_HEAD
     for size in sizes:
         with locked([state_beside(path)], NAME, 1.0) as [state]:
             assert state.head == old
-            head = head_of(log, size) if size else NOTHING
+            head = head_of(log, size) if size else EMPTY_HEAD
             state.advance(head, log.consistency(old.size, size))
             old = head
         assert state_of(path) == old
@@ -147,7 +147,7 @@ def test_a_state_refuses_what_is_no_extension(path: Path) -> None:
     before = state_beside(path).read_bytes()
     for head, proof, kind in (
         (head_of(log, 499), [], "truncated"),
-        (NOTHING, [], "truncated"),
+        (EMPTY_HEAD, [], "truncated"),
         (head_of(fork, 500), [], "rewritten"),
         (head_of(fork, 800), fork.consistency(500, 800), "rewritten"),
         (head_of(log, 800), fork.consistency(500, 800), "rewritten"),
@@ -180,7 +180,7 @@ def test_a_state_that_is_missing_or_damaged_is_refused(path: Path) -> None:
     with pytest.raises(InvalidSetting, match="--new-state"), locked([file], NAME, 1.0):
         pass
     create_state(file, NAME)
-    assert state_of(path) == NOTHING
+    assert state_of(path) == EMPTY_HEAD
 
 
 def test_one_signer_at_a_time(path: Path) -> None:

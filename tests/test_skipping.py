@@ -23,7 +23,7 @@ from ledger.store.appender import Appender
 from ledger.store.drafts import prepare
 from ledger.store.ledgers import read
 from ledger.store.own_actions import record_own, retrying
-from ledger.stream.reader import BEGINNING
+from ledger.stream.reader import EMPTY_TAIL
 from tests.api import Api
 from tests.poison import POISON, Picky, live_is_a_replay, poisoned, positions, retry, standstill, working
 from tests.support import checked, event, events, eventually
@@ -272,7 +272,7 @@ def test_a_crash_while_it_is_put_in_place(stuck: Ledger, admin: psycopg.Connecti
 
         run(begin_rebuild(Picky(), [stuck.ref]))
         entries = run(read(stuck.ref, 0))
-        run(advance_exactly(stuck.ref, Picky(), BEGINNING, entries, epoch=1, building=True, retry=again))
+        run(advance_exactly(stuck.ref, Picky(), EMPTY_TAIL, entries, epoch=1, building=True, retry=again))
         run(cut_short(swap(Picky(), [stuck.ref], again)))
         connection.close()
     [(retried,)] = admin.execute("select retried from ledger.skips").fetchall()
@@ -291,7 +291,7 @@ def test_a_crash_while_it_is_put_in_place(stuck: Ledger, admin: psycopg.Connecti
 def test_parked_after_so_many_tries(ledger: Ledger, admin: psycopg.Connection) -> None:
     ledger.append_many([*some_events(5), POISON, *some_events(4)])
     picky = Picky(poisoned)
-    with working(ledger, picky, Timeline(), park_after=3) as running:
+    with working(ledger, picky, Timeline(), skip_after=3) as running:
         ledger.wait_for(10, "picky", timeout=60)
         eventually(lambda: not running.failed)
         ledger.wait_for(11, "picky", timeout=30)
@@ -310,7 +310,7 @@ def test_parked_once_the_tail_can_be_had(ledger: Ledger, admin: psycopg.Connecti
     settings = replace(ledger.settings, lock_timeout=0.2)
     with Ledger(settings) as impatient, psycopg.connect(settings.database_url or "") as holder:
         holder.execute("select from ledger.tails for update")
-        with working(impatient, Picky(poisoned), park_after=1):
+        with working(impatient, Picky(poisoned), skip_after=1):
             eventually(lambda: standstill(admin)[1] == 1)
             time.sleep(1)
             holder.rollback()
@@ -330,13 +330,13 @@ def test_with_once_each_call_is_a_try(ledger: Ledger, admin: psycopg.Connection)
     ledger.append_many([POISON, *some_events(4)])
     servers = Connector(ledger.settings)
     for tries in (1, 2):
-        running = Projector(servers, [Picky(poisoned)], park_after=3)
+        running = Projector(servers, [Picky(poisoned)], skip_after=3)
         running.install()
         running.catch_up()
         assert standstill(admin)[3] == tries and running.failed
     running.catch_up()  # not the time to try again
     assert standstill(admin)[3] == 2
-    running = Projector(servers, [Picky(poisoned)], park_after=3)
+    running = Projector(servers, [Picky(poisoned)], skip_after=3)
     running.catch_up()
     assert not running.failed and positions(admin) == [2, 3, 4, 5, 6]
     servers.close()
@@ -349,7 +349,7 @@ def test_entries_of_the_ledgers_own_are_never_parked(ledger: Ledger, admin: psyc
     bad = Picky(lambda entry: ValueError() if entry.action.startswith("ledger.") else None)
     servers = Connector(ledger.settings)
     for _ in range(3):
-        running = Projector(servers, [bad], park_after=1)
+        running = Projector(servers, [bad], skip_after=1)
         running.install()
         running.catch_up()
     servers.close()
@@ -363,7 +363,7 @@ def test_a_projection_that_fails_at_everything_is_not_emptied_by_policy(
     """After ten in a row it is taken for what is broken."""
     ledger.append_many(events(50))
     servers = Connector(ledger.settings)
-    running = Projector(servers, [Picky(lambda entry: ValueError())], park_after=1)
+    running = Projector(servers, [Picky(lambda entry: ValueError())], skip_after=1)
     running.install()
     running.catch_up()
     assert [failed.position for failed in running.failed] == [11]
@@ -387,7 +387,7 @@ def test_what_lies_not_in_the_entry_is_no_reason_to_park_it(
     ledger.append_many(events(3))
     parked = isinstance(error, Odd)
     servers = Connector(ledger.settings)
-    running = Projector(servers, [Picky(lambda entry: error if entry.position == 2 else None)], park_after=1)
+    running = Projector(servers, [Picky(lambda entry: error if entry.position == 2 else None)], skip_after=1)
     running.install()
     running.catch_up()
     servers.close()

@@ -17,7 +17,7 @@ from ledger.errors import ChainBroken, ProofRefused, SigningRefused
 from ledger.format.canonical import envelope
 from ledger.store import tree
 from ledger.store.ledgers import BEGIN, LedgerRef
-from ledger.store.tree import NOTHING, Head
+from ledger.store.tree import EMPTY_HEAD, Head
 from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.merkle import check_consistency, check_inclusion, leaf_hash
 from ledger.tlog.note import FileSigner, sign
@@ -73,7 +73,7 @@ def check_tree(ledger: Ledger, connection: psycopg.Connection, head: Head) -> No
 
 @pytest.mark.parametrize("steps", [[0], [1], [255], [256], [257], [100, 156, 1, 0, 600], [8192 + 300]])
 def test_tiles_are_those_of_a_naive_tree(ledger: Ledger, admin: psycopg.Connection, steps: list[int]) -> None:
-    head = NOTHING
+    head = EMPTY_HEAD
     for step in steps:
         ledger.append_many(events(step))
         head = extend(admin, head)

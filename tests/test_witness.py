@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from ledger.errors import CosignaturesMissing, InvalidSetting, ProofRefused, WitnessRefused
 from ledger.tlog.checkpoint import open_checkpoint
 from ledger.tlog.note import FileSigner, Signature, cosign, parse_note
-from ledger.tlog.witness_client import Outcome, Witness, cosigned, demand, gather
+from ledger.tlog.witness_client import Witness, WitnessOutcome, cosigned, demand, gather
 from ledger.tlog.witness_protocol import SIZE_TYPE, Answer, Request
 from tests.logs import Log
 from tests.witnesses import KEY, TEXT, answering, forked, key_of, serving
@@ -32,7 +32,7 @@ VKEY = key_of(KEY).vkey
 OTHER = FileSigner("witness.example/w2", b"another key".ljust(32))
 
 
-def ask(witness: Witness, log: Log = LOG, timeout: float = 5, **sizes: int) -> Outcome:
+def ask(witness: Witness, log: Log = LOG, timeout: float = 5, **sizes: int) -> WitnessOutcome:
     """What one witness makes of the log's newest checkpoint."""
     size = log.tree.size
     (outcome,) = gather(log.note(witnesses=0), [witness], lambda old: log.consistency(old, size), timeout=timeout)

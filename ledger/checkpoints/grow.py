@@ -18,7 +18,7 @@ from ledger.store import ledgers
 from ledger.store.ledgers import BEGIN, LedgerRef
 from ledger.store.quarantine import passed
 from ledger.store.stored_rows import source_of
-from ledger.store.tree import CHANGED, NOTHING, SQL, Head, nodes, root_at, size, tile_rows
+from ledger.store.tree import CHANGED, EMPTY_HEAD, SQL, Head, nodes, root_at, size, tile_rows
 from ledger.tlog import tiles
 from ledger.tlog.merkle import HASH_SIZE, Node, leaf_hash
 from ledger.tlog.tiles import Tile, edge_root, edge_tiles
@@ -42,7 +42,7 @@ def extend(
     tail = yield from ledgers.tail_of(ledger)
     stored = yield from size(ledger)
     yield from _check_entries(ledger, tail, stored, trusted)
-    base = max((head for head in trusted if head.hash is not None and head.size <= stored), default=NOTHING)
+    base = max((head for head in trusted if head.hash is not None and head.size <= stored), default=EMPTY_HEAD)
     edge = yield from _edge(ledger, base)
     head = yield from _extend(ledger, base, edge, tail, stored, progress)
     for each in trusted:

@@ -21,7 +21,7 @@ from ledger.drivers import forks
 from ledger.errors import InvalidSetting, ProofRefused, SigningRefused, Unavailable, UsageError
 from ledger.files import write_private
 from ledger.format.decode import Hash
-from ledger.store.tree import NOTHING, Head
+from ledger.store.tree import EMPTY_HEAD, Head
 from ledger.tlog.merkle import MAX_SIZE, check_consistency
 
 LONGEST = 4096
@@ -71,7 +71,7 @@ class State:
 def create_state(path: Path, origin: str) -> None:
     """A state of having signed nothing, where there is none."""
     if not path.exists():
-        _write_state(path, origin, NOTHING)
+        _write_state(path, origin, EMPTY_HEAD)
 
 
 @contextmanager
@@ -122,7 +122,7 @@ def _read_state(path: Path, origin: str) -> Head:
         with path.open("rb") as file:
             stored = msgspec.json.decode(file.read(LONGEST), type=_Stored)
         head = Head(stored.size, bytes.fromhex(stored.root), bytes.fromhex(stored.hash))
-        whole = head.size > 0 or head == NOTHING
+        whole = head.size > 0 or head == EMPTY_HEAD
     except (OSError, ValueError):
         whole = False
     if not whole:

@@ -17,7 +17,7 @@ from ledger.effects import Command, Plan
 from ledger.errors import InvalidSetting
 from ledger.migrate import journal, migrate
 from ledger.settings import Settings
-from ledger.stream.relay import standings
+from ledger.store.ledgers import ledger_ends
 
 
 def settings_of(shared: Shared, *, redis: bool = False, migrated: bool = True) -> Settings:
@@ -64,7 +64,7 @@ def ready(shared: Shared, *, redis: bool) -> Iterator[Connector]:
     connector = Connector(settings_of(shared, redis=redis))
     try:
         connector.run(migrate.check_schema(journal.load()))
-        connector.run(standings(shared.names()))
+        connector.run(ledger_ends(shared.names()))
         if redis:
             connector.run(_ping())
         yield connector

@@ -12,7 +12,7 @@ from ledger.events import Entry, Receipt, Tail
 from ledger.format.canonical import Draft, body, digest, envelope, envelope_of, timestamp
 
 
-class Link(msgspec.Struct, frozen=True, gc=False):
+class ChainedDraft(msgspec.Struct, frozen=True, gc=False):
     """A draft in its place. Hashes: 32 bytes."""
 
     draft: Draft
@@ -27,7 +27,7 @@ class Link(msgspec.Struct, frozen=True, gc=False):
         return Receipt(self.draft.id, self.position, self.hash, self.recorded_at)
 
 
-def extend(tail: Tail, drafts: Iterable[Draft], now: datetime) -> Iterator[Link]:
+def extend(tail: Tail, drafts: Iterable[Draft], now: datetime) -> Iterator[ChainedDraft]:
     """The drafts as the entries after `tail`, one by one.
 
     now: aware, UTC. recorded_at never runs back, whatever the clock does (format.md, "Envelope").
@@ -38,7 +38,7 @@ def extend(tail: Tail, drafts: Iterable[Draft], now: datetime) -> Iterator[Link]
     for draft in drafts:
         position += 1
         entry_hash = digest(envelope_of(draft, position, prev, stamp))
-        yield Link(draft, position, prev, entry_hash, recorded_at)
+        yield ChainedDraft(draft, position, prev, entry_hash, recorded_at)
         prev = entry_hash
 
 

@@ -37,7 +37,7 @@ from ledger.store.ledgers import SQL as STORE
 from ledger.store.ledgers import LedgerRef, unknown_ledger
 from ledger.store.stored_rows import SQL as SCAN
 from ledger.stream import wire
-from ledger.stream.wire import NOTHING, StreamId, StreamState
+from ledger.stream.wire import NO_ID, StreamId, StreamState
 from ledger.verify import protections
 
 T = TypeVar("T")
@@ -278,7 +278,7 @@ def _compared(ledger: LedgerState, state: StreamState) -> Plan[StreamPlace]:
     epoch, end = ledger.epoch or 1, ledger.position or 0
     if state.last > StreamId(epoch, end):  # what was published since the tail was read is no divergence
         [(_, epoch, end)] = yield Query(STORE["tails"], ([ledger_id],))
-    diverged: bool | None = state.last != NOTHING and state.last > StreamId(epoch, end)
+    diverged: bool | None = state.last != NO_ID and state.last > StreamId(epoch, end)
     if state.newest is not None and state.last.epoch == epoch and not diverged:
         ref = LedgerRef(ledger_id, ledger.name)
         hash_ = wire.raw_hash(state.newest_hash)

@@ -13,7 +13,7 @@ from ledger.errors import ChainBroken, ProjectionFailed, StreamDiverged, Unavail
 from ledger.events import Entry, Quarantined, Seen, Tail
 from ledger.format.findings import erased_by
 from ledger.projection import failures
-from ledger.projection.base import LIVE_SCHEMA, SQL, Checkpoint, Projection, Retry, Writes, building_schema, lock_work
+from ledger.projection.base import LIVE_SCHEMA, SQL, Projection, Retry, ViewPosition, Writes, building_schema, lock_work
 from ledger.store.ledgers import BEGIN, COMMIT, LOCK_TIMEOUT, LedgerRef
 from ledger.store.quarantine import holds, if_chained
 from ledger.store.stuck_sessions import end_silent_sessions
@@ -34,7 +34,7 @@ def advance(
     building: bool = False,
     retry: Retry | None = None,
     applied: Callable[[str, int], None] | None = None,
-) -> Plan[dict[str, Checkpoint]]:
+) -> Plan[dict[str, ViewPosition]]:
     """Applies the entries, which continue `start`, to several projections of one ledger in one transaction.
 
     Each takes from them what it has not seen; one that is elsewhere (another worker was faster) is left alone. Skipped
@@ -68,16 +68,16 @@ def advance(
     if not there[0][0] and not isinstance(last, Quarantined):  # which is of Postgres, never of a stream
         yield Rollback()
         raise StreamDiverged(f"entry {last.position} of the stream of ledger {ledger.name!r} is not the ledger's")
-    held = {row[0]: Checkpoint(*row) for row in rows}
+    held = {row[0]: ViewPosition(*row) for row in rows}
     skips = skipped_by(ledger, skipped, retry)
     moves, moved_by = [], {}
     for projection in projections:
-        checkpoint = held.get(projection.name)
-        if checkpoint is not None and checkpoint.version == projection.version:
-            moved = yield from apply_unseen(ledger, projection, checkpoint, start, entries, epoch, skips)
-            if moved != checkpoint:
+        view_position = held.get(projection.name)
+        if view_position is not None and view_position.version == projection.version:
+            moved = yield from apply_unseen(ledger, projection, view_position, start, entries, epoch, skips)
+            if moved != view_position:
                 held[projection.name] = moved
-                moved_by[projection.name] = moved.position - checkpoint.position
+                moved_by[projection.name] = moved.position - view_position.position
                 moves.append(move(ledger.ledger_id, moved, building))
     try:
         yield Pipeline((*moves, COMMIT)) if moves else COMMIT
@@ -107,7 +107,7 @@ def advance_exactly(
     building: bool = False,
     retry: Retry | None = None,
     applied: Callable[[str, int], None] | None = None,
-) -> Plan[dict[str, Checkpoint]]:
+) -> Plan[dict[str, ViewPosition]]:
     """`advance` of one projection; where it fails, in halves, up to the very entry that it cannot apply.
 
     Raises ProjectionFailed at that entry, with everything before it applied.
@@ -133,16 +133,16 @@ def skipped_by(ledger: LedgerRef, rows: Iterable[Row], retry: Retry | None) -> d
 def apply_unseen(
     ledger: LedgerRef,
     projection: Projection,
-    checkpoint: Checkpoint,
+    view_position: ViewPosition,
     start: Tail,
     entries: Sequence[Seen],
     epoch: int,
     skips: Mapping[str, frozenset[int]],
-) -> Plan[Checkpoint]:
+) -> Plan[ViewPosition]:
     """Lets the projection write what it has not seen; the checkpoint that belongs to it then."""
-    fresh = _unseen(checkpoint, start, entries)
+    fresh = _unseen(view_position, start, entries)
     if not fresh:
-        return checkpoint
+        return view_position
     skipped = skips.get(projection.name, frozenset())
     kept = [entry for entry in fresh if isinstance(entry, Entry) and entry.position not in skipped]
     if kept:
@@ -150,10 +150,10 @@ def apply_unseen(
         if error is not None:
             raise failures.failure(projection.name, ledger.name, kept[0].position, error, type(projection))
     last = fresh[-1]
-    return checkpoint._replace(epoch=epoch, position=last.position, hash=last.hash, recorded_at=last.recorded_at)
+    return view_position._replace(epoch=epoch, position=last.position, hash=last.hash, recorded_at=last.recorded_at)
 
 
-def move(ledger_id: int, to: Checkpoint, building: bool) -> Query:
+def move(ledger_id: int, to: ViewPosition, building: bool) -> Query:
     """The statement that moves a checkpoint."""
     params = (to.epoch, to.position, to.hash, to.recorded_at, ledger_id, to.name, building)
     return Query(SQL["move_checkpoint"], params)
@@ -203,15 +203,15 @@ def _about(ledger: LedgerRef, entry: Entry, last: int, tx: Writes) -> Iterator[E
         after = rows[-1][0]
 
 
-def _unseen(checkpoint: Checkpoint, start: Tail, entries: Sequence[Seen]) -> Sequence[Seen]:
-    seen = checkpoint.position - start.position
+def _unseen(view_position: ViewPosition, start: Tail, entries: Sequence[Seen]) -> Sequence[Seen]:
+    seen = view_position.position - start.position
     if not 0 <= seen < len(entries):
         return ()
     before = start if seen == 0 else entries[seen - 1].tail
-    if before.hash != checkpoint.hash:
+    if before.hash != view_position.hash:
         raise ChainBroken(
-            checkpoint.position,
-            f"projection {checkpoint.name!r} was built over another entry than the ledger's: look into it, "
-            f"then 'auditledger replay {checkpoint.name}'",
+            view_position.position,
+            f"projection {view_position.name!r} was built over another entry than the ledger's: look into it, "
+            f"then 'auditledger replay {view_position.name}'",
         )
     return entries[seen:]

@@ -114,7 +114,7 @@ def check_projection(projection: object) -> Projection:
     return projection
 
 
-class Checkpoint(NamedTuple):
+class ViewPosition(NamedTuple):
     """How far a projection has come: the tail of what it has seen, and the stream's epoch at that time.
 
     failed_position: of the entry that it could not apply, where it stands still.
@@ -155,7 +155,7 @@ def install(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[None]:
     )
     if not (yield Query(SQL["known"], (projection.name,))):
         yield from create_tables(projection, LIVE_SCHEMA)
-    yield from add_checkpoints(projection, ledgers, building=False)
+    yield from add_view_positions(projection, ledgers, building=False)
     yield COMMIT
 
 
@@ -175,15 +175,15 @@ def clear_rebuilds() -> Plan[None]:
     yield Query(SQL["clear_rebuilds"])
 
 
-def checkpoints(name: str, building: bool = False) -> Plan[dict[int, Checkpoint]]:
+def view_positions(name: str, building: bool = False) -> Plan[dict[int, ViewPosition]]:
     """The checkpoints of a projection by ledger_id."""
     rows = yield Query(SQL["checkpoints"], (name, building))
-    return {row[0]: Checkpoint(*row[1:]) for row in rows}
+    return {row[0]: ViewPosition(*row[1:]) for row in rows}
 
 
 def reached(ledger: LedgerRef, name: str) -> Plan[int]:
     """The position that the live projection has reached. Raises UnknownProjection."""
-    found = yield from checkpoints(name)
+    found = yield from view_positions(name)
     if ledger.ledger_id not in found:
         raise UnknownProjection(f"there is no projection {name!r} yet: build it with 'auditledger project {name}'")
     return found[ledger.ledger_id].position
@@ -212,13 +212,13 @@ def create_tables(projection: Projection, schema: str) -> Plan[None]:
     yield Query(SQL["protect"], (schema, list(projection.tables)))
 
 
-def add_checkpoints(projection: Projection, ledgers: Sequence[LedgerRef], building: bool) -> Plan[None]:
+def add_view_positions(projection: Projection, ledgers: Sequence[LedgerRef], building: bool) -> Plan[None]:
     """At the beginning, for every ledger that has none."""
     ids = [ledger.ledger_id for ledger in ledgers]
     yield Query(SQL["add_checkpoints"], (projection.name, building, projection.version, ids))
 
 
-class Patience:
+class ProjectionWait:
     """Until when to wait for a projection."""
 
     def __init__(self, receipt: Receipt | int, projection: str, timeout: float) -> None:
@@ -227,7 +227,7 @@ class Patience:
         self._timeout = timeout
         self._end = time.monotonic() + timeout
 
-    def short_of(self, reached: int) -> bool:
+    def behind(self, reached: int) -> bool:
         """Is there still to wait? Raises WaitTimeout when the time is over."""
         if reached >= self._position:
             return False

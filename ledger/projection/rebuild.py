@@ -18,12 +18,12 @@ from ledger.projection.base import (
     SQL,
     Projection,
     Retry,
-    add_checkpoints,
+    add_view_positions,
     building_schema,
     check_projection,
-    checkpoints,
     create_tables,
     lock_work,
+    view_positions,
 )
 from ledger.settings import Settings
 from ledger.store.ledgers import BEGIN, COMMIT, LET_REBUILD, LOCK_TIMEOUT, PAGE, LedgerRef, all_ledgers, read, tail_of
@@ -100,7 +100,7 @@ class _Rebuild:
 
     def _catch_up(self, ledger: LedgerRef) -> int:
         """Replays up to the ledger's end as it is now. Returns how many entries that took."""
-        built = self._drive(checkpoints(self._projection.name, building=True)).get(ledger.ledger_id)
+        built = self._drive(view_positions(self._projection.name, building=True)).get(ledger.ledger_id)
         if built is None:
             return 0  # created a moment ago: the swap replays it
         tail, goal = built.tail, self._drive(tail_of(ledger)).position
@@ -162,7 +162,7 @@ def begin_rebuild(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[
             ) from refused
     yield Pipeline((Query(SQL["as_projector"]), Query(SQL["set_path"], (schema,))))
     yield from create_tables(projection, schema)
-    yield from add_checkpoints(projection, ledgers, building=True)
+    yield from add_view_positions(projection, ledgers, building=True)
     yield COMMIT
 
 
@@ -182,9 +182,9 @@ def swap(projection: Projection, ledgers: Sequence[LedgerRef], retry: Retry | No
             Query(SQL["set_path"], (schema,)),
         )
     )
-    live = yield from checkpoints(projection.name)
-    yield from add_checkpoints(projection, ledgers, building=True)
-    built = yield from checkpoints(projection.name, building=True)
+    live = yield from view_positions(projection.name)
+    yield from add_view_positions(projection, ledgers, building=True)
+    built = yield from view_positions(projection.name, building=True)
     for ledger in ledgers:
         at = built[ledger.ledger_id]
         goal = live[ledger.ledger_id].position if ledger.ledger_id in live else 0

@@ -16,7 +16,7 @@ from ledger.errors import ProjectionFailed, SkipRefused
 from ledger.events import Entry
 from ledger.format.rules import OWN_ACTIONS
 from ledger.projection import failures
-from ledger.projection.base import Checkpoint, Projection, Retry
+from ledger.projection.base import Projection, Retry, ViewPosition
 from ledger.projection.rebuild import rebuild
 from ledger.store.appender import Appender
 from ledger.store.drafts import prepare
@@ -30,11 +30,11 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds before an entry is tried again: after the first try, and at most."""
 ACTOR, ACTOR_TYPE = "system:projector", "system"
 """Who skips an entry by policy."""
-SWAP_PATIENCE = 1.0
+SWAP_TAIL_TIMEOUT = 1.0
 """Seconds to wait for the tail while readers wait for a view that is put in place."""
 
 
-class _Still(NamedTuple):
+class _Blocked(NamedTuple):
     """error: why. attempts: of this worker, in vain. due: when it tries again, on the monotonic clock; None: never."""
 
     error: ProjectionFailed
@@ -42,38 +42,38 @@ class _Still(NamedTuple):
     due: float | None
 
 
-class Standstills:
+class BlockedProjections:
     """What stands still in one worker. Others may stand still, go on or skip the same meanwhile: checkpoints say so.
 
-    park_after: after so many tries an entry is skipped, on the record; None for never. The ledger's own entries never
+    skip_after: after so many tries an entry is skipped, on the record; None for never. The ledger's own entries never
     are, nor is any while trouble.ROW skipped ones stand before it.
     """
 
-    def __init__(self, connector: Connector, park_after: int | None) -> None:
+    def __init__(self, connector: Connector, skip_after: int | None) -> None:
         self._connector = connector
-        self._park_after = park_after
-        self._still: dict[tuple[int, str], _Still] = {}
+        self._skip_after = skip_after
+        self._blocked: dict[tuple[int, str], _Blocked] = {}
 
     @property
     def errors(self) -> list[ProjectionFailed]:
-        return [still.error for still in self._still.values()]
+        return [blocked.error for blocked in self._blocked.values()]
 
-    def goes(self, ledger: LedgerRef, checkpoint: Checkpoint, projection: Projection) -> bool:
+    def goes(self, ledger: LedgerRef, view_position: ViewPosition, projection: Projection) -> bool:
         """Does the projection go on, or is it time to try again? A view of another version is left as it is."""
-        if checkpoint.version != projection.version:
+        if view_position.version != projection.version:
             return False
-        still = self._still.get((ledger.ledger_id, projection.name))
-        if still is None:
+        blocked = self._blocked.get((ledger.ledger_id, projection.name))
+        if blocked is None:
             return True
-        if checkpoint.failed_position != still.error.position:  # skipped, or another worker was luckier
+        if view_position.failed_position != blocked.error.position:  # skipped, or another worker was luckier
             self.moved(ledger, projection.name)
             return True
-        return still.due is not None and still.due <= time.monotonic()
+        return blocked.due is not None and blocked.due <= time.monotonic()
 
     def moved(self, ledger: LedgerRef, name: str) -> None:
         """The projection has come past what it stood still at, if it did."""
-        still = self._still.pop((ledger.ledger_id, name), None)
-        if still is not None:
+        blocked = self._blocked.pop((ledger.ledger_id, name), None)
+        if blocked is not None:
             log.info("projection %r goes on in ledger %r", name, ledger.name)
 
     def failed(self, ledger: LedgerRef, projection: Projection, error: ProjectionFailed, entry: Entry) -> None:
@@ -81,35 +81,35 @@ class Standstills:
         noted = self._connector.run(failures.note(ledger.ledger_id, error, projection.version))
         if noted is None:
             return  # another worker has applied it meanwhile
-        before = self._still.get((ledger.ledger_id, error.name))
+        before = self._blocked.get((ledger.ledger_id, error.name))
         attempts = before.attempts + 1 if before is not None and before.error.position == error.position else 1
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempts - 1))
-        self._stand(ledger, _Still(error, attempts, time.monotonic() + pause))
-        if self._is_to_be_parked(error, noted, entry):
-            self._park(ledger, error, noted.tries)
+        self._stand(ledger, _Blocked(error, attempts, time.monotonic() + pause))
+        if self._is_to_be_skipped(error, noted, entry):
+            self._skip(ledger, error, noted.tries)
 
     def failed_to_rebuild(self, ledger: LedgerRef, projection: Projection, error: ProjectionFailed) -> None:
         """Notes why a new version is not in place. It is not tried again before a restart: that may take hours."""
         self._connector.run(failures.note(ledger.ledger_id, error, projection.version))
-        self._stand(ledger, _Still(error, 1, None))
+        self._stand(ledger, _Blocked(error, 1, None))
 
-    def _stand(self, ledger: LedgerRef, still: _Still) -> None:
+    def _stand(self, ledger: LedgerRef, blocked: _Blocked) -> None:
         """Counts and logs it, once a change, not once a try."""
-        error = still.error
+        error = blocked.error
         COUNTERS.add(FAILURES, "project", type(error).__name__, error.name)
-        before = self._still.get((ledger.ledger_id, error.name))
-        self._still[ledger.ledger_id, error.name] = still
+        before = self._blocked.get((ledger.ledger_id, error.name))
+        self._blocked[ledger.ledger_id, error.name] = blocked
         if before is None or (before.error.position, before.error.error) != (error.position, error.error):
             what = (error.name, error.position, ledger.name, error.error)
             said = {"projection": error.name, "position": error.position}
             log.error("projection %r stands still at entry %d of ledger %r: %s", *what, extra=said)
 
-    def _is_to_be_parked(self, error: ProjectionFailed, noted: failures.Noted, entry: Entry) -> bool:
-        if self._park_after is None or noted.tries < self._park_after or not error.from_entry:
+    def _is_to_be_skipped(self, error: ProjectionFailed, noted: failures.Noted, entry: Entry) -> bool:
+        if self._skip_after is None or noted.tries < self._skip_after or not error.from_entry:
             return False
         return noted.row < failures.ROW and not entry.action.startswith(OWN_ACTIONS)
 
-    def _park(self, ledger: LedgerRef, error: ProjectionFailed, tries: int) -> None:
+    def _skip(self, ledger: LedgerRef, error: ProjectionFailed, tries: int) -> None:
         """Skips the entry on the record."""
         event = skipping(error.name, error.position, ACTOR, f"failed {tries} times: {error.error}", ACTOR_TYPE)
         appender = Appender(ledger, self._connector.settings.lock_timeout)
@@ -118,13 +118,13 @@ class Standstills:
         except SkipRefused as refused:  # another worker was faster; then the checkpoint says so
             log.warning("%s", refused)
             return
-        del self._still[ledger.ledger_id, error.name]
+        del self._blocked[ledger.ledger_id, error.name]
         what = (error.name, error.position, ledger.name, tries)
         said = {"projection": error.name, "position": error.position}
         log.warning("projection %r leaves out entry %d of ledger %r after %d tries", *what, extra=said)
 
 
-def take_back(
+def unskip(
     connector: Connector,
     projection: Projection,
     ledger: LedgerRef,
@@ -148,7 +148,7 @@ def take_back(
 
     def record() -> Plan[Any]:
         appender = Appender(ledger, connector.settings.lock_timeout)
-        return record_own(appender, draft, SWAP_PATIENCE, begun=True)
+        return record_own(appender, draft, SWAP_TAIL_TIMEOUT, begun=True)
 
     return rebuild(connector.settings, projection, progress, retry=Retry(ledger.ledger_id, position, record))
 

@@ -14,13 +14,12 @@ from ledger.drivers.run import Redis
 from ledger.errors import ChainBroken, LedgerError, ProjectionFailed, StreamDiverged, Unavailable, UsageError
 from ledger.events import Entry, Seen, Tail
 from ledger.projection.apply import advance, advance_exactly
-from ledger.projection.base import Checkpoint, Projection, check_projection, checkpoints, clear_rebuilds, install
+from ledger.projection.base import Projection, ViewPosition, check_projection, clear_rebuilds, install, view_positions
 from ledger.projection.rebuild import rebuild
-from ledger.projection.retries import Standstills
-from ledger.store.ledgers import PAGE, LedgerRef
+from ledger.projection.retries import BlockedProjections
+from ledger.store.ledgers import PAGE, LedgerEnd, LedgerRef, ledger_ends
 from ledger.store.stops import Stops
 from ledger.stream.reader import NO_STREAMS, Reader, Streams, next_entries, set_back
-from ledger.stream.relay import Standing, standings
 from ledger.telemetry import COUNTERS, FAILURES, PROJECTED, span
 
 log = logging.getLogger("ledger.projector")
@@ -50,7 +49,7 @@ class Projector:
 
     names: of the ledgers, None for all. A projection that fails in a ledger stands still there, before the entry that
     it could not apply, and is tried again after pauses that grow; the others go on. So it is with an entry that does
-    not hold, before which all stop that have not passed it yet. park_after: as in Standstills.
+    not hold, before which all stop that have not passed it yet. skip_after: as in BlockedProjections.
     """
 
     def __init__(
@@ -59,11 +58,11 @@ class Projector:
         projections: Sequence[Projection],
         names: Collection[str] | None = None,
         *,
-        park_after: int | None = None,
+        skip_after: int | None = None,
     ) -> None:
         self._connector = connector
         self._names = names
-        self._standstills = Standstills(connector, park_after)
+        self._blocked = BlockedProjections(connector, skip_after)
         self._stops = Stops(connector, "project")
         self._projections = [check_projection(each) for each in projections]
         self._redis: Redis | None = None
@@ -78,7 +77,7 @@ class Projector:
     @property
     def failed(self) -> list[ProjectionFailed]:
         """Of each projection that stands still, why."""
-        return self._standstills.errors
+        return self._blocked.errors
 
     @property
     def stopped(self) -> list[LedgerError]:
@@ -88,16 +87,16 @@ class Projector:
     def install(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Creates the tables of new projections, and rebuilds those whose version has changed."""
         self._connector.run(clear_rebuilds())
-        ledgers = [standing.ledger for standing in self._connector.run(standings(None))]
+        ledgers = [ledger_end.ledger for ledger_end in self._connector.run(ledger_ends(None))]
         for projection in self._projections:
-            found = self._connector.run(checkpoints(projection.name))
-            if any(checkpoint.version != projection.version for checkpoint in found.values()):
+            found = self._connector.run(view_positions(projection.name))
+            if any(view_position.version != projection.version for view_position in found.values()):
                 log.warning("projection %r has a new version: rebuilding its view", projection.name)
                 try:
                     rebuild(self._connector.settings, projection, progress)
                 except ProjectionFailed as error:
                     [ledger] = [each for each in ledgers if each.name == error.ledger]
-                    self._standstills.failed_to_rebuild(ledger, projection, error)
+                    self._blocked.failed_to_rebuild(ledger, projection, error)
                     continue
                 except ChainBroken as error:
                     ledger = next((each for each in ledgers if each.name == error.ledger), ledgers[0])
@@ -147,7 +146,8 @@ class Projector:
         count = 0
         self._refresh()
         goals = {
-            standing.ledger.ledger_id: standing.position for standing in self._connector.run(standings(self._names))
+            ledger_end.ledger.ledger_id: ledger_end.position
+            for ledger_end in self._connector.run(ledger_ends(self._names))
         }
         while any(
             lane.reader.tail.position < goals.get(lane.reader.ledger.ledger_id, 0)
@@ -169,25 +169,25 @@ class Projector:
 
     def _refresh(self) -> None:
         """Places a reader where projections stand; new ledgers get their checkpoints."""
-        found = self._connector.run(standings(self._names))
-        ledgers = [standing.ledger for standing in found]
-        stands: dict[int, list[tuple[Checkpoint, Projection]]] = {ledger.ledger_id: [] for ledger in ledgers}
+        found = self._connector.run(ledger_ends(self._names))
+        ledgers = [ledger_end.ledger for ledger_end in found]
+        stands: dict[int, list[tuple[ViewPosition, Projection]]] = {ledger.ledger_id: [] for ledger in ledgers}
         for projection in self._projections:
-            known = self._connector.run(checkpoints(projection.name))
-            is_current = all(checkpoint.version == projection.version for checkpoint in known.values())
+            known = self._connector.run(view_positions(projection.name))
+            is_current = all(view_position.version == projection.version for view_position in known.values())
             if is_current and any(ledger.ledger_id not in known for ledger in ledgers):
                 self._install(projection, ledgers)
-                known = self._connector.run(checkpoints(projection.name))
+                known = self._connector.run(view_positions(projection.name))
             for ledger in ledgers:
                 if ledger.ledger_id in known:
                     stands[ledger.ledger_id].append((known[ledger.ledger_id], projection))
         self._leave_out_ahead(found, stands)
         self._believed = True
         self._front, self._behind = {}, []
-        for standing in found:
-            ledger = standing.ledger
-            going = [each for each in stands[ledger.ledger_id] if self._standstills.goes(ledger, *each)]
-            lanes = [lane for lane in _lanes(standing, going) if not self._stops.waits(_place(lane))]
+        for ledger_end in found:
+            ledger = ledger_end.ledger
+            going = [each for each in stands[ledger.ledger_id] if self._blocked.goes(ledger, *each)]
+            lanes = [lane for lane in _lanes(ledger_end, going) if not self._stops.waits(_place(lane))]
             if lanes:
                 *behind, self._front[ledger.ledger_id] = lanes
                 self._behind += behind
@@ -202,26 +202,26 @@ class Projector:
         return [lane.reader.tail for lane in (*self._front.values(), *self._behind)]
 
     def _leave_out_ahead(
-        self, found: Sequence[Standing], stands: dict[int, list[tuple[Checkpoint, Projection]]]
+        self, found: Sequence[LedgerEnd], stands: dict[int, list[tuple[ViewPosition, Projection]]]
     ) -> None:
         """Leaves out views that have seen more than there is. Ledgers may have grown since `found`."""
 
-        def beyond(found: Sequence[Standing]) -> list[tuple[Standing, tuple[Checkpoint, Projection]]]:
+        def beyond(found: Sequence[LedgerEnd]) -> list[tuple[LedgerEnd, tuple[ViewPosition, Projection]]]:
             return [
-                (standing, each)
-                for standing in found
-                for each in stands.get(standing.ledger.ledger_id, ())
-                if each[0].position > standing.position
+                (ledger_end, each)
+                for ledger_end in found
+                for each in stands.get(ledger_end.ledger.ledger_id, ())
+                if each[0].position > ledger_end.position
             ]
 
         ahead = beyond(found)
         if ahead:
-            ahead = beyond(self._connector.run(standings(self._names)))
+            ahead = beyond(self._connector.run(ledger_ends(self._names)))
         errors: dict[str, LedgerError] = {}
-        for standing, each in ahead:
-            stands[standing.ledger.ledger_id].remove(each)
-            error = set_back(standing.ledger, each[0].position, standing.position)
-            errors[f"{standing.ledger.name} {each[1].name}"] = error
+        for ledger_end, each in ahead:
+            stands[ledger_end.ledger.ledger_id].remove(each)
+            error = set_back(ledger_end.ledger, each[0].position, ledger_end.position)
+            errors[f"{ledger_end.ledger.name} {each[1].name}"] = error
         self._ahead = self._said(self._ahead, errors)
 
     def _said(self, before: dict[str, LedgerError], now: dict[str, LedgerError]) -> dict[str, LedgerError]:
@@ -298,7 +298,7 @@ class Projector:
 
         def applied(name: str, count: int) -> None:
             COUNTERS.add(PROJECTED, reader.ledger.name, name, count=count)
-            self._standstills.moved(reader.ledger, name)
+            self._blocked.moved(reader.ledger, name)
 
         def alone(projection: Projection) -> int | ProjectionFailed:
             plan = advance_exactly(reader.ledger, projection, reader.tail, entries, epoch=reader.epoch, applied=applied)
@@ -326,20 +326,20 @@ class Projector:
                 done[-1] = outcome.position - reader.tail.position - 1
                 entry = entries[done[-1]]
                 if isinstance(entry, Entry):  # what is quarantined is given to none
-                    self._standstills.failed(reader.ledger, projection, outcome, entry)
+                    self._blocked.failed(reader.ledger, projection, outcome, entry)
         return max(done), all(outcome == 1 for outcome in outcomes)
 
 
-def _lanes(standing: Standing, stands: Sequence[tuple[Checkpoint, Projection]]) -> list[Lane]:
+def _lanes(ledger_end: LedgerEnd, stands: Sequence[tuple[ViewPosition, Projection]]) -> list[Lane]:
     """Projections that stand near each other read together, from where the slowest stands; in order.
 
     One that is far behind, because it is new or stood still, reads by itself and holds up no other.
     """
     lanes: list[Lane] = []
-    for checkpoint, projection in sorted(stands, key=lambda each: each[0].position):
-        if not lanes or checkpoint.position - lanes[-1].reader.tail.position > PAGE:
-            epoch = checkpoint.epoch if checkpoint.position else standing.epoch
-            lanes.append(Lane(Reader(standing.ledger, checkpoint.tail, epoch), []))
+    for view_position, projection in sorted(stands, key=lambda each: each[0].position):
+        if not lanes or view_position.position - lanes[-1].reader.tail.position > PAGE:
+            epoch = view_position.epoch if view_position.position else ledger_end.epoch
+            lanes.append(Lane(Reader(ledger_end.ledger, view_position.tail, epoch), []))
         lanes[-1].projections.append(projection)
     return lanes
 

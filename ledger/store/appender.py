@@ -14,7 +14,7 @@ from ledger.errors import ConditionFailed, ConnectionLost, OutcomeUnknown, TailB
 from ledger.events import Entry, Event, Tail, Unchanged
 from ledger.format import chain
 from ledger.format.canonical import Draft
-from ledger.format.chain import Link
+from ledger.format.chain import ChainedDraft
 from ledger.store.copy_rows import copy_data, insert_params, row_params
 from ledger.store.idempotency import Outcome, Recorded, Repeat, bodies, difference, resolved, sift
 from ledger.store.ledgers import BEGIN, COMMIT, LOCK_TIMEOUT, SQL, LedgerRef, only
@@ -130,7 +130,7 @@ class Appender:
 
     def _append_quickly(self, tail: Tail, drafts: Sequence[Draft]) -> Plan[list[Outcome]]:
         self._tail = None
-        links: list[Link] = []
+        links: list[ChainedDraft] = []
         noted = _noting(chain.extend(tail, drafts, self._now()), links)
         _confirm(links, (yield _write(self.ledger, drafts, noted, alone=self._milliseconds)))
         self._recorded(links, tail)
@@ -161,7 +161,7 @@ class Appender:
             _check(expect, tail, results[-1] if results else [])
             links = list(chain.extend(tail, fresh, self._now()))
             yield from self._write(fresh, links, commit=own)
-            recorded: dict[UUID, Link | Repeat] = {link.draft.id: link for link in links}
+            recorded: dict[UUID, ChainedDraft | Repeat] = {link.draft.id: link for link in links}
             self._recorded(links, tail)
         else:
             recorded = {}
@@ -205,7 +205,7 @@ class Appender:
         self._learn_clock(now)
         return Tail(position, hash_, recorded_at), results[1:]
 
-    def _write(self, drafts: Sequence[Draft], links: list[Link], commit: bool = False) -> Plan[None]:
+    def _write(self, drafts: Sequence[Draft], links: list[ChainedDraft], commit: bool = False) -> Plan[None]:
         """Records entries made for the locked tail, in the open transaction. commit: and ends that."""
         write = _write(self.ledger, drafts, links)
         if isinstance(write, Query):
@@ -264,7 +264,7 @@ class Appender:
             f"({self.lock_timeout:g} s): nothing was recorded, appending again is safe; {do}"
         )
 
-    def _recorded(self, links: list[Link], before: Tail) -> None:
+    def _recorded(self, links: list[ChainedDraft], before: Tail) -> None:
         self._tail = Tail(links[-1].position, links[-1].hash, links[-1].recorded_at) if links else before
 
     # recorded_at follows the database's clock: its distance from our monotonic clock, which no one sets back.
@@ -324,14 +324,14 @@ def _compare(
     return repeats
 
 
-def _noting(links: Iterable[Link], notes: list[Link]) -> Iterator[Link]:
+def _noting(links: Iterable[ChainedDraft], notes: list[ChainedDraft]) -> Iterator[ChainedDraft]:
     for link in links:
         notes.append(link)
         yield link
 
 
 def _write(
-    ledger: LedgerRef, drafts: Sequence[Draft], links: Iterable[Link], alone: str | None = None
+    ledger: LedgerRef, drafts: Sequence[Draft], links: Iterable[ChainedDraft], alone: str | None = None
 ) -> Query | CopyIn:
     """Brings what `_confirm` takes. alone: in a transaction of its own, which waits so many milliseconds for a lock."""
     if len(drafts) == 1:
@@ -345,7 +345,7 @@ def _write(
     return CopyIn(copy, copy_data(ledger.ledger_id, links))
 
 
-def _confirm(links: Sequence[Link], rows: Sequence[Row]) -> None:
+def _confirm(links: Sequence[ChainedDraft], rows: Sequence[Row]) -> None:
     """Compares what Postgres says that it recorded with what it was given: no receipt is made of anything else.
 
     rows: of an INSERT the entry; of a COPY, which the tail follows within its transaction, position and hash of that.
@@ -359,7 +359,7 @@ def _confirm(links: Sequence[Link], rows: Sequence[Row]) -> None:
         raise _unconfirmed(links, rows)
 
 
-def _unconfirmed(links: Sequence[Link], rows: Sequence[Row]) -> OutcomeUnknown:
+def _unconfirmed(links: Sequence[ChainedDraft], rows: Sequence[Row]) -> OutcomeUnknown:
     last = links[-1]
     return OutcomeUnknown(
         f"entry {last.draft.id} was to be recorded at position {last.position} with hash {last.hash.hex()[:16]}…, and "

@@ -10,7 +10,7 @@ from ledger.drivers import forks
 from ledger.errors import InvalidEvent, LedgerError
 from ledger.events import Appended, Event, Receipt
 from ledger.format.canonical import Draft
-from ledger.format.chain import Link
+from ledger.format.chain import ChainedDraft
 from ledger.store.drafts import prepare
 from ledger.store.idempotency import Outcome, Repeat
 
@@ -87,12 +87,12 @@ class Gathering:
         return taken
 
     def add(self, outcomes: list[Outcome]) -> None:
-        last: Link | Repeat | None = None
+        last: ChainedDraft | Repeat | None = None
         for outcome in outcomes:
             if isinstance(outcome, LedgerError):
                 self.fail(outcome)
                 break
-            self._count += isinstance(outcome, Link)
+            self._count += isinstance(outcome, ChainedDraft)
             last = outcome
         if last is not None:
             self._last = last.receipt

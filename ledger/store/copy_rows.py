@@ -8,10 +8,10 @@ from functools import lru_cache
 from typing import Any
 
 from ledger.format.canonical import microseconds
-from ledger.format.chain import Link
+from ledger.format.chain import ChainedDraft
 
 
-def insert_params(ledger_id: int, link: Link) -> tuple[Any, ...]:
+def insert_params(ledger_id: int, link: ChainedDraft) -> tuple[Any, ...]:
     """The parameters of ledgers.sql's `insert`, in its order."""
     draft = link.draft
     event = draft.event
@@ -36,7 +36,7 @@ def insert_params(ledger_id: int, link: Link) -> tuple[Any, ...]:
     )
 
 
-def row_params(ledger_id: int, link: Link) -> tuple[Any, ...]:
+def row_params(ledger_id: int, link: ChainedDraft) -> tuple[Any, ...]:
     """The columns of `ledger.audit_logs` in the table's own order, for a parameter of its row type."""
     said = insert_params(ledger_id, link)
     return (ledger_id, link.position, said[0], link.recorded_at, *said[1:12], link.prev, link.hash)
@@ -54,7 +54,7 @@ _CHUNK = 32 * 1024
 """Bytes that are handed on at a time: Postgres works on them while the next are made."""
 
 
-def copy_data(ledger_id: int, links: Iterable[Link]) -> Iterator[bytes]:
+def copy_data(ledger_id: int, links: Iterable[ChainedDraft]) -> Iterator[bytes]:
     """The data of ledgers.sql's `copy`, piece by piece, made while it is asked for."""
     parts = [_SIGNATURE]
     size = 0

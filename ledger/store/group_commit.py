@@ -108,7 +108,7 @@ class _Turns:
             def make(settle: bool, patience: float) -> Plan[list[Outcome]]:
                 return self.appender.append(drafts, settle=settle, patience=patience)
 
-        return lambda settle: make(settle, max(self._left(turn[0]), self._some))  # the tail may be free by now
+        return lambda settle: make(settle, max(self._left(turn[0]), self._negligible))  # the tail may be free by now
 
     def give_up(self, turn: list[_Slot], error: TailBusy) -> None:
         """After a turn that could not have the tail: leaves in it those that have waited for as long as they may.
@@ -118,12 +118,12 @@ class _Turns:
         """
         self.waiting.extendleft([slot for slot in reversed(turn[1:]) if not slot.left])
         del turn[1:]
-        while self.waiting and self._left(self.waiting[0]) <= self._some:
+        while self.waiting and self._left(self.waiting[0]) <= self._negligible:
             self._move(turn)
         _fail(turn, error)
 
     @property
-    def _some(self) -> float:
+    def _negligible(self) -> float:
         """Seconds that are as good as none."""
         return (1 - NEARLY) * self.appender.lock_timeout
 

@@ -14,7 +14,7 @@ from uuid import UUID
 from ledger.errors import IdempotencyConflict
 from ledger.events import Receipt
 from ledger.format.canonical import Draft
-from ledger.format.chain import Link
+from ledger.format.chain import ChainedDraft
 
 _SAID = ("actor", "action", "resource_type", "resource_id", "actor_type")
 _TEXTS = ("before", "after", "metadata")
@@ -26,7 +26,7 @@ class Repeat(NamedTuple):
     receipt: Receipt
 
 
-Outcome: TypeAlias = Link | Repeat | IdempotencyConflict
+Outcome: TypeAlias = ChainedDraft | Repeat | IdempotencyConflict
 """Recorded now, recorded before, or refused; the first two have a receipt."""
 
 
@@ -50,7 +50,7 @@ class Recorded(NamedTuple):
         return Receipt(self.id, self.position, self.hash, self.recorded_at)
 
 
-def twins(one: Draft, other: Draft) -> bool:
+def same_content(one: Draft, other: Draft) -> bool:
     """Do two drafts of one id say the same? By their JSON texts: Python takes 1, 1.0 and True for equal."""
     return all(getattr(one.event, name) == getattr(other.event, name) for name in (*_SAID, "occurred_at")) and all(
         getattr(one, name) == getattr(other, name) for name in _TEXTS
@@ -95,7 +95,7 @@ def sift(
                 "nothing was recorded for this event; an id stands for one event only"
             )
         elif twin is not None:
-            if twins(draft, twin):
+            if same_content(draft, twin):
                 outcomes.append(draft.id)
                 continue
             conflict = IdempotencyConflict(f"id {draft.id} stands for two different events of one batch")
@@ -109,11 +109,11 @@ def sift(
     return list(fresh.values()), outcomes
 
 
-def resolved(outcome: Outcome | UUID, recorded: dict[UUID, Link | Repeat]) -> Outcome:
+def resolved(outcome: Outcome | UUID, recorded: dict[UUID, ChainedDraft | Repeat]) -> Outcome:
     """The outcome for an id of this batch: recorded now the first time, a repeat after that."""
     if not isinstance(outcome, UUID):
         return outcome
     found = recorded[outcome]
-    if isinstance(found, Link):
+    if isinstance(found, ChainedDraft):
         recorded[outcome] = Repeat(found.receipt)
     return found

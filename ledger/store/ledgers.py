@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from typing import NamedTuple
 
@@ -99,3 +99,23 @@ def only(rows: list[Row], ledger: LedgerRef) -> Row:
     if not rows:
         raise UnknownLedger(f"ledger {ledger.name!r} has no tail in this database")
     return rows[0]
+
+
+class LedgerEnd(NamedTuple):
+    """A ledger's end in Postgres."""
+
+    ledger: LedgerRef
+    epoch: int
+    position: int
+
+
+def ledger_ends(names: Collection[str] | None) -> Plan[list[LedgerEnd]]:
+    """The ends of all ledgers, or of those named. Raises UnknownLedger."""
+    rows = yield Query(SQL["all_tails"])
+    found = [LedgerEnd(LedgerRef(ledger_id, name), epoch, position) for ledger_id, name, epoch, position in rows]
+    if names is None:
+        return found
+    missing = set(names) - {ledger_end.ledger.name for ledger_end in found}
+    if missing:
+        raise unknown_ledger(min(missing), (ledger_end.ledger.name for ledger_end in found))
+    return [ledger_end for ledger_end in found if ledger_end.ledger.name in names]

@@ -35,7 +35,7 @@ class Head(NamedTuple):
     hash: bytes | None
 
 
-NOTHING = Head(0, EMPTY_ROOT, GENESIS)
+EMPTY_HEAD = Head(0, EMPTY_ROOT, GENESIS)
 """Every ledger continues it."""
 
 

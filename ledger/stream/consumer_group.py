@@ -29,7 +29,7 @@ from ledger.statements import lua
 from ledger.store import quarantine
 from ledger.store.ledgers import SQL, LedgerRef, read
 from ledger.stream import wire
-from ledger.stream.delivery import Claim
+from ledger.stream.delivery import PendingEntry
 from ledger.stream.groups import check_group, groups_of
 from ledger.stream.progress import Progress
 from ledger.stream.wire import StreamId
@@ -118,12 +118,12 @@ class Subscription:
             if not refused.away:
                 raise
 
-    def next_claims(self, wait: float) -> Plan[list[Claim]]:
+    def next_pending(self, wait: float) -> Plan[list[PendingEntry]]:
         """Entries to deal with; none after `wait` seconds without any, or while Redis is away."""
         try:
             try:
-                while claims := (yield from self._next_claims(wait)):
-                    wanted = yield from self._matching(claims)
+                while pendings := (yield from self._next_pending(wait)):
+                    wanted = yield from self._matching(pendings)
                     if wanted:
                         return wanted
                 return []
@@ -138,53 +138,55 @@ class Subscription:
             yield Wait(AWAY)
         return []
 
-    def acknowledge(self, claim: Claim) -> Plan[None]:
+    def acknowledge(self, pending: PendingEntry) -> Plan[None]:
         """It is dealt with."""
-        if claim.leased:
-            yield from self._pass(claim.id)
+        if pending.leased:
+            yield from self._pass(pending.id)
         else:
-            yield Command(("XACK", self._key, self._group, str(claim.id)))
-        if claim.tries > 1:
-            yield Command(("ZREM", self._keys.due, str(claim.id)))
-            yield Command(("HDEL", self._keys.reasons, claim.id.position))
+            yield Command(("XACK", self._key, self._group, str(pending.id)))
+        if pending.tries > 1:
+            yield Command(("ZREM", self._keys.due, str(pending.id)))
+            yield Command(("HDEL", self._keys.reasons, pending.id.position))
 
-    def extend(self, claim: Claim, seconds: float) -> Plan[None]:
+    def extend(self, pending: PendingEntry, seconds: float) -> Plan[None]:
         """Keeps it from being delivered again for so many seconds from now."""
-        yield from self._due_in(claim, seconds)
+        yield from self._due_in(pending, seconds)
 
-    def refuse(self, claim: Claim, reason: str, delay: float) -> Plan[None]:
+    def refuse(self, pending: PendingEntry, reason: str, delay: float) -> Plan[None]:
         """Has it delivered again after `delay` seconds; a dead letter where that was the last attempt."""
         if not isinstance(reason, str):
             raise UsageError(f"the reason of a nack must be a string, not {type(reason).__name__}")
-        yield Command(("HSET", self._keys.reasons, claim.id.position, reason[:LONGEST_REASON].encode(errors="replace")))
-        if claim.tries >= self._max_tries:
-            yield from self._bury(claim.id, claim.tries, leased=claim.leased)
+        yield Command(
+            ("HSET", self._keys.reasons, pending.id.position, reason[:LONGEST_REASON].encode(errors="replace"))
+        )
+        if pending.tries >= self._max_tries:
+            yield from self._bury(pending.id, pending.tries, leased=pending.leased)
         else:
-            yield from self._due_in(claim, delay)
+            yield from self._due_in(pending, delay)
             self._next_claim = min(self._next_claim, time.monotonic() + delay)
 
-    def _due_in(self, claim: Claim, seconds: float) -> Plan[None]:
+    def _due_in(self, pending: PendingEntry, seconds: float) -> Plan[None]:
         if not 0 <= seconds <= 365 * 86_400:
             raise UsageError(f"0 seconds to a year, not {seconds}")
-        if claim.leased:
+        if pending.leased:
             yield Command(("PEXPIRE", self._keys.lease, max(1, round(seconds * 1000))))
             return
         reply = yield Command(("TIME",))
         with foreseen("TIME"):
             due = int(reply[0]) * 1000 + int(reply[1]) // 1000 + round(seconds * 1000)
-        yield Command(("ZADD", self._keys.due, due, str(claim.id)))
+        yield Command(("ZADD", self._keys.due, due, str(pending.id)))
 
-    def _matching(self, claims: Sequence[Claim]) -> Plan[list[Claim]]:
+    def _matching(self, pendings: Sequence[PendingEntry]) -> Plan[list[PendingEntry]]:
         """The claims whose actions are wanted; the others are acknowledged."""
-        wanted = [claim for claim in claims if self._wanted is None or self._wanted(claim.entry.action)]
-        if len(wanted) < len(claims):
-            others = [claim for claim in claims if claim not in wanted]
-            plain = [str(claim.id) for claim in others if not claim.leased]
+        wanted = [pending for pending in pendings if self._wanted is None or self._wanted(pending.entry.action)]
+        if len(wanted) < len(pendings):
+            others = [pending for pending in pendings if pending not in wanted]
+            plain = [str(pending.id) for pending in others if not pending.leased]
             if plain:
                 yield Command(("XACK", self._key, self._group, *plain))
-            for claim in others:
-                if claim.leased:
-                    yield from self._pass(claim.id)
+            for pending in others:
+                if pending.leased:
+                    yield from self._pass(pending.id)
         return wanted
 
     def _pass(self, id_: StreamId) -> Plan[None]:
@@ -218,15 +220,15 @@ class Subscription:
             if not refused.away:
                 raise
 
-    def _next_claims(self, wait: float) -> Plan[list[Claim]]:
+    def _next_pending(self, wait: float) -> Plan[list[PendingEntry]]:
         now = time.monotonic()
         if now > self._next_save:
             yield from self.save()
             self._next_save = now + SAVE_EVERY
         if now > self._next_claim:
-            claims = yield from self._take_over(self._batch)
-            if claims:
-                return claims
+            pendings = yield from self._take_over(self._batch)
+            if pendings:
+                return pendings
             self._next_claim = now + min(self._claim_after / 2, LOOK_EVERY)
         # An entry from beyond the stream's end has others behind it, for which nobody needs to wait.
         block = () if self._is_beyond else ("BLOCK", wire.milliseconds(wait))
@@ -235,18 +237,18 @@ class Subscription:
         with foreseen("XREADGROUP"):
             rows: list[_Row] = [(StreamId.parse(id_), fields, 1) for id_, fields in reply[0][1]] if reply else []
         if not rows:
-            claims = yield from self._beyond_the_stream()
-            self._is_beyond = bool(claims)
-            return claims
+            pendings = yield from self._beyond_the_stream()
+            self._is_beyond = bool(pendings)
+            return pendings
         self._is_beyond = False
         rows = yield from self._known(rows)
         if not rows:
             yield Wait(AWAY)
             return []
         rows += yield from self._passed_over([id_ for id_, _, _ in rows])
-        return (yield from self._claims(rows))
+        return (yield from self._pending_of(rows))
 
-    def _beyond_the_stream(self) -> Plan[list[Claim]]:
+    def _beyond_the_stream(self) -> Plan[list[PendingEntry]]:
         """What Postgres has next, where the stream has no more: its end was deleted, or nobody has published it yet."""
         end = yield from wire.end_of(self._ledger)
         if not (yield from self._progress.is_followed(end)):
@@ -266,7 +268,7 @@ class Subscription:
         if entry is None:
             yield from self._pass(id_)
             return []
-        return [Claim(id_, entry, tries, leased=True)]
+        return [PendingEntry(id_, entry, tries, leased=True)]
 
     def _passed_over(self, ids: Sequence[StreamId]) -> Plan[list[_Row]]:
         """Entries deleted from the stream that stand before these, which were handed out together, or between them.
@@ -278,7 +280,7 @@ class Subscription:
             before = (yield from self._id_before(ids[0])) or StreamId(ids[0].epoch, 0)
         return (yield from self._holes((*pair, 1) for pair in pairwise((before, *ids))))
 
-    def _take_over(self, count: int) -> Plan[list[Claim]]:
+    def _take_over(self, count: int) -> Plan[list[PendingEntry]]:
         """What others, or this consumer before a crash, left unacknowledged for too long, with the holes before it."""
         idle = round(self._claim_after * 1000)
         keys = (self._key, self._keys.tries, self._keys.due)
@@ -304,7 +306,7 @@ class Subscription:
                 pairs.append((before or StreamId(id_.epoch, 0), id_, tries))
         claimed = {id_ for id_, _, _ in kept}
         kept += [hole for hole in (yield from self._holes(pairs)) if hole[0] not in claimed]
-        return (yield from self._claims(kept))
+        return (yield from self._pending_of(kept))
 
     def _holes(self, pairs: Iterable[tuple[StreamId, StreamId, int]]) -> Plan[list[_Row]]:
         """Entries deleted from the stream between two that followed one another in it when they were looked at.
@@ -322,14 +324,14 @@ class Subscription:
             for position in range(max(first.position, done) + 1, last.position)
         ]
 
-    def _claims(self, rows: Sequence[_Row]) -> Plan[list[Claim]]:
+    def _pending_of(self, rows: Sequence[_Row]) -> Plan[list[PendingEntry]]:
         """The rows' entries, in order, which are the ledger's whatever Redis says.
 
         Those that are quarantined are acknowledged, and handed out to nobody. Before one that does not hold it ends.
         """
         if not rows:
             return []
-        claims: list[Claim] = []
+        pendings: list[PendingEntry] = []
         positions = [stream_id.position for stream_id, _, _ in rows]
         hashes = dict((yield Query(SQL["hashes"], (self._ledger.ledger_id, positions))))
         for stream_id, fields, tries in sorted(rows, key=itemgetter(0)):
@@ -338,14 +340,14 @@ class Subscription:
                 try:
                     entry = yield from self._stored(stream_id.position)
                 except ChainBroken:
-                    if claims:  # first what is before it
-                        return claims
+                    if pendings:  # first what is before it
+                        return pendings
                     raise
             if entry is None:
                 yield Command(("XACK", self._key, self._group, str(stream_id)))
                 continue
-            claims.append(Claim(stream_id, entry, tries))
-        return claims
+            pendings.append(PendingEntry(stream_id, entry, tries))
+        return pendings
 
     def _stored(self, position: int) -> Plan[Entry | None]:
         """An entry that was erased, trimmed or false in Redis: Postgres is the truth. None where it is quarantined."""

@@ -10,7 +10,7 @@ from ledger.events import Entry
 from ledger.stream.wire import StreamId
 
 
-class Claim(NamedTuple):
+class PendingEntry(NamedTuple):
     """An entry that a consumer holds until it is acknowledged. tries: as in Delivery.
 
     leased: it came from Postgres, and is held by a lease instead of the group's list of pending entries.
@@ -25,18 +25,18 @@ class Claim(NamedTuple):
 class Holder(Protocol):
     """The consumer that holds a claim; plans."""
 
-    def acknowledge(self, claim: Claim) -> Plan[None]: ...
-    def extend(self, claim: Claim, seconds: float) -> Plan[None]: ...
-    def refuse(self, claim: Claim, reason: str, delay: float) -> Plan[None]: ...
+    def acknowledge(self, pending: PendingEntry) -> Plan[None]: ...
+    def extend(self, pending: PendingEntry, seconds: float) -> Plan[None]: ...
+    def refuse(self, pending: PendingEntry, reason: str, delay: float) -> Plan[None]: ...
 
 
 class Delivery:
     """An entry to deal with: do, then `ack()`. tries: delivery attempts, this one included."""
 
-    def __init__(self, claim: Claim, holder: Holder, run: Callable[[Plan[None]], None]) -> None:
-        self.entry = claim.entry
-        self.tries = claim.tries
-        self._claim, self._holder, self._run = claim, holder, run
+    def __init__(self, pending: PendingEntry, holder: Holder, run: Callable[[Plan[None]], None]) -> None:
+        self.entry = pending.entry
+        self.tries = pending.tries
+        self._claim, self._holder, self._run = pending, holder, run
 
     def ack(self) -> None:
         """It is dealt with, and is not delivered to this group again."""
@@ -57,10 +57,10 @@ class Delivery:
 class AsyncDelivery:
     """`Delivery` for asyncio."""
 
-    def __init__(self, claim: Claim, holder: Holder, run: Callable[[Plan[None]], Awaitable[Any]]) -> None:
-        self.entry = claim.entry
-        self.tries = claim.tries
-        self._claim, self._holder, self._run = claim, holder, run
+    def __init__(self, pending: PendingEntry, holder: Holder, run: Callable[[Plan[None]], Awaitable[Any]]) -> None:
+        self.entry = pending.entry
+        self.tries = pending.tries
+        self._claim, self._holder, self._run = pending, holder, run
 
     async def ack(self) -> None:
         """As Delivery.ack."""

@@ -67,7 +67,7 @@ class Progress:
                 first_id = StreamId.parse(first)
                 done = first_id._replace(position=first_id.position - 1)
             else:
-                done = groups[self._group].delivered if self._group in groups else wire.NOTHING
+                done = groups[self._group].delivered if self._group in groups else wire.NO_ID
         newest = yield Command(("XREVRANGE", self._key, str(done), "-", "COUNT", 1))
         with foreseen("XREVRANGE"):
             entry = wire.parse(newest[0][1]) if newest else None

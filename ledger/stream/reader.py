@@ -30,7 +30,7 @@ LOOK = 0.5
 """Seconds without anything new after which Postgres is asked, though the streams of others bring some: the end of a
 stream may be gone.
 """
-BEGINNING = Tail(0, GENESIS, datetime.min.replace(tzinfo=UTC))
+EMPTY_TAIL = Tail(0, GENESIS, datetime.min.replace(tzinfo=UTC))
 
 
 @dataclass(slots=True)
@@ -74,10 +74,10 @@ def reader_after(ledger: LedgerRef, position: int) -> Plan[Reader]:
     """A reader that continues after the entry at `position` (0: from the beginning). Raises StreamDiverged."""
     epoch, end = yield from wire.end_of(ledger)
     if position == 0:
-        return Reader(ledger, BEGINNING, epoch)
+        return Reader(ledger, EMPTY_TAIL, epoch)
     entries = yield from read(ledger, position - 1, 1, last=position)
     if position <= end and not any(map(quarantine.holds, entries)):
-        passed = yield from quarantine.passed(ledger, position, BEGINNING.recorded_at)
+        passed = yield from quarantine.passed(ledger, position, EMPTY_TAIL.recorded_at)
         if passed is not None:
             return Reader(ledger, passed.tail, epoch)
     if not entries:
@@ -190,14 +190,14 @@ def set_back(ledger: LedgerRef, seen: int, end: int) -> StreamDiverged:
     )
 
 
-class Quiet:
+class IdleTimer:
     """Has it been quiet for too long? idle: seconds, None for never."""
 
     def __init__(self, idle: float | None) -> None:
         self._idle = idle
         self._since = time.monotonic()
 
-    def broken(self) -> None:
+    def reset(self) -> None:
         self._since = time.monotonic()
 
     @property

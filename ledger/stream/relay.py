@@ -17,32 +17,24 @@ from ledger.format.canonical import digest
 from ledger.format.findings import Link, erased_by
 from ledger.format.stored_row import Record
 from ledger.store import quarantine
-from ledger.store.ledgers import SQL, LedgerRef, unknown_ledger
+from ledger.store.ledgers import SQL, LedgerEnd, LedgerRef, ledger_ends
 from ledger.store.stops import Stops
 from ledger.store.stored_rows import Source, records
 from ledger.stream import wire
-from ledger.stream.wire import NOTHING, StreamId, Wire
+from ledger.stream.wire import NO_ID, StreamId, Wire
 from ledger.telemetry import COUNTERS, FAILURES, PUBLISHED, span
 
 log = logging.getLogger("ledger.relay")
 
 BATCH, BATCH_BYTES = 500, 4 * 1024 * 1024
 """Entries in one script, and about how many bytes, whichever comes first."""
-POLL = 0.005
-"""Seconds between looks at the tails while there was something new; grows to IDLE while there is not."""
-IDLE = 0.02
-TEND = 1.0
+POLL_SECONDS = 0.005
+"""Seconds between looks at the tails while there was something new; grows to IDLE_SECONDS while there is not."""
+IDLE_SECONDS = 0.02
+TRIM_SECONDS = 1.0
 """Seconds between looks at the streams themselves: was one lost, is one too long?"""
-RETRY = 1.0
+RETRY_SECONDS = 1.0
 """Seconds before a server that was away is tried again."""
-
-
-class Standing(NamedTuple):
-    """A ledger's end in Postgres."""
-
-    ledger: LedgerRef
-    epoch: int
-    position: int
 
 
 class Relay:
@@ -69,19 +61,19 @@ class Relay:
 
         A ledger waits whose stream diverged or cannot be used, or whose next entry does not hold; the others go on.
         """
-        pause, tended = POLL, 0.0
+        pause, tended = POLL_SECONDS, 0.0
         self._runs = True
         while not stop.is_set():
             try:
-                if time.monotonic() - tended > TEND:
-                    self._tend_each()
+                if time.monotonic() - tended > TRIM_SECONDS:
+                    self._trim_each()
                     tended = time.monotonic()
-                pause = POLL if self._publish_each(None) else min(IDLE, pause * 2)
+                pause = POLL_SECONDS if self._publish_each(None) else min(IDLE_SECONDS, pause * 2)
             except Unavailable as error:
                 log.warning("%s; trying again", error)
                 COUNTERS.add(FAILURES, "relay", type(error).__name__, "")
                 self._published.clear()
-                pause = RETRY
+                pause = RETRY_SECONDS
             stop.wait(pause)
 
     def publish(self, progress: Callable[[int], None] | None = None) -> int:
@@ -95,13 +87,13 @@ class Relay:
         self._raise_unusable()
         return published
 
-    def tend(self) -> None:
+    def trim(self) -> None:
         """Forgets what it believed of the streams, so that a lost one is noticed and filled again; trims long ones.
 
         Raises StreamUnusable once the others are done; Unavailable.
         """
         self._stops.look_again()
-        for error in self._tend_each():
+        for error in self._trim_each():
             raise error
 
     def _raise_unusable(self) -> None:
@@ -111,13 +103,13 @@ class Relay:
 
     def _publish_each(self, progress: Callable[[int], None] | None) -> int:
         published = 0
-        for standing in self._due():
-            ledger = standing.ledger
+        for ledger_end in self._due():
+            ledger = ledger_end.ledger
             done = self._published.get(ledger.ledger_id)
-            if done is not None and done >= StreamId(standing.epoch, standing.position):
+            if done is not None and done >= StreamId(ledger_end.epoch, ledger_end.position):
                 continue
             try:
-                published += self._catch_up(standing, progress)
+                published += self._catch_up(ledger_end, progress)
             except ChainBroken as error:
                 self._stops.stopped(ledger.ledger_id, ledger, error, position=error.position)
             except (StreamDiverged, StreamUnusable) as error:
@@ -126,40 +118,40 @@ class Relay:
                 self._stops.passed(ledger.ledger_id, ledger)
         return published
 
-    def _tend_each(self) -> list[StreamUnusable]:
+    def _trim_each(self) -> list[StreamUnusable]:
         errors = []
         self._published.clear()
-        for standing in self._due():
+        for ledger_end in self._due():
             try:
-                self._connector.run(_trim(standing, self._keep))
+                self._connector.run(_trim(ledger_end, self._keep))
             except StreamUnusable as error:
-                self._unusable(standing.ledger, error)
+                self._unusable(ledger_end.ledger, error)
                 errors.append(error)
         return errors
 
-    def _due(self) -> list[Standing]:
+    def _due(self) -> list[LedgerEnd]:
         """The ledgers' ends, but for those that are not tried again yet."""
-        found = self._connector.run(standings(self._names))
-        return [standing for standing in found if not self._stops.waits(standing.ledger.ledger_id)]
+        found = self._connector.run(ledger_ends(self._names))
+        return [ledger_end for ledger_end in found if not self._stops.waits(ledger_end.ledger.ledger_id)]
 
     def _unusable(self, ledger: LedgerRef, error: LedgerError) -> None:
         self._published.pop(ledger.ledger_id, None)
-        self._stops.stopped(ledger.ledger_id, ledger, error, pause=RETRY, quiet=not self._runs)
+        self._stops.stopped(ledger.ledger_id, ledger, error, pause=RETRY_SECONDS, quiet=not self._runs)
 
-    def _catch_up(self, standing: Standing, progress: Callable[[int], None] | None) -> int:
-        ledger, epoch = standing.ledger, standing.epoch
+    def _catch_up(self, ledger_end: LedgerEnd, progress: Callable[[int], None] | None) -> int:
+        ledger, epoch = ledger_end.ledger, ledger_end.epoch
         published = 0
-        at = self._connector.run(where_to_go_on(standing, self._keep))
-        if NOTHING.epoch < at.last.epoch < epoch:
-            self._connector.run(_carry_groups_over(standing))
+        at = self._connector.run(where_to_go_on(ledger_end, self._keep))
+        if NO_ID.epoch < at.last.epoch < epoch:
+            self._connector.run(_carry_groups_over(ledger_end))
         ahead: Future[list[Wire]] | None = None
         with ThreadPoolExecutor(1) as executor:  # reads the next batch while Redis takes this one
-            while at.next <= standing.position:
-                entries = ahead.result() if ahead else self._read(standing, at)
+            while at.next <= ledger_end.position:
+                entries = ahead.result() if ahead else self._read(ledger_end, at)
                 wanted = StreamId(epoch, entries[-1].position)
-                more = wanted.position < standing.position
+                more = wanted.position < ledger_end.position
                 then = GoOn(wanted, wanted.position + 1, bytes.fromhex(entries[-1].hash))
-                ahead = executor.submit(self._read, standing, then, _like(entries)) if more else None
+                ahead = executor.submit(self._read, ledger_end, then, _like(entries)) if more else None
                 with span("ledger.publish", name=ledger.name, last=wanted.position, entries=len(entries)):
                     last = self._connector.run(wire.publish(ledger.name, at.last, epoch, entries))
                 if last == wanted:
@@ -170,12 +162,12 @@ class Relay:
                         progress(len(entries))
                 else:  # another relay was faster, or the stream was lost: look again
                     ahead = None
-                    at = self._connector.run(where_to_go_on(standing, self._keep))
-        self._published[ledger.ledger_id] = StreamId(epoch, standing.position)
+                    at = self._connector.run(where_to_go_on(ledger_end, self._keep))
+        self._published[ledger.ledger_id] = StreamId(epoch, ledger_end.position)
         return published
 
-    def _read(self, standing: Standing, at: GoOn, most: int = BATCH) -> list[Wire]:
-        return self._connector.run(_wire(standing.ledger, at, min(standing.position, at.next + most - 1)))
+    def _read(self, ledger_end: LedgerEnd, at: GoOn, most: int = BATCH) -> list[Wire]:
+        return self._connector.run(_wire(ledger_end.ledger, at, min(ledger_end.position, at.next + most - 1)))
 
 
 class GoOn(NamedTuple):
@@ -189,33 +181,21 @@ class GoOn(NamedTuple):
     hash: bytes | None = None
 
 
-def standings(names: Collection[str] | None) -> Plan[list[Standing]]:
-    """The ends of all ledgers, or of those named. Raises UnknownLedger."""
-    rows = yield Query(SQL["all_tails"])
-    found = [Standing(LedgerRef(ledger_id, name), epoch, position) for ledger_id, name, epoch, position in rows]
-    if names is None:
-        return found
-    missing = set(names) - {standing.ledger.name for standing in found}
-    if missing:
-        raise unknown_ledger(min(missing), (standing.ledger.name for standing in found))
-    return [standing for standing in found if standing.ledger.name in names]
-
-
-def where_to_go_on(standing: Standing, keep: int) -> Plan[GoOn]:
+def where_to_go_on(ledger_end: LedgerEnd, keep: int) -> Plan[GoOn]:
     """Compares the stream with its ledger. Raises StreamDiverged where it holds what the ledger does not.
 
     Behind `standing` where another relay was faster: of what that knows nothing is left to publish.
     """
-    ledger = standing.ledger
+    ledger = ledger_end.ledger
     state = yield from wire.state(ledger.name)
-    if state.last == NOTHING or state.last.epoch < standing.epoch:
-        return GoOn(state.last, (yield from _floor(standing, keep)))
-    if state.last > StreamId(standing.epoch, standing.position):
+    if state.last == NO_ID or state.last.epoch < ledger_end.epoch:
+        return GoOn(state.last, (yield from _floor(ledger_end, keep)))
+    if state.last > StreamId(ledger_end.epoch, ledger_end.position):
         # The ledger was asked before the stream: another relay may have published what came in between.
         end = yield from wire.end_of(ledger)
         if state.last > end:
             raise _diverged(ledger, f"the stream stands at {state.last}, the ledger at {end}")
-        return GoOn(state.last, standing.position + 1)
+        return GoOn(state.last, ledger_end.position + 1)
     known = None
     if state.newest is not None:
         hash_ = wire.raw_hash(state.newest_hash)
@@ -231,9 +211,9 @@ def open_epoch(ledger: LedgerRef) -> Plan[int]:
     return int(epoch)
 
 
-def _carry_groups_over(standing: Standing) -> Plan[None]:
+def _carry_groups_over(ledger_end: LedgerEnd) -> Plan[None]:
     """Lets consumer groups go on in a new epoch where Postgres says that they are: they would get all of it again."""
-    ledger, epoch, end = standing
+    ledger, epoch, end = ledger_end
     for group, position in (yield Query(SQL["subscriptions"], (ledger.ledger_id,))):
         at = StreamId(epoch, min(position, end))
         try:
@@ -309,17 +289,17 @@ def _diverged(ledger: LedgerRef, what: str) -> StreamDiverged:
     )
 
 
-def _floor(standing: Standing, keep: int) -> Plan[int]:
+def _floor(ledger_end: LedgerEnd, keep: int) -> Plan[int]:
     """The first position that a stream must hold: the newest `keep`, and whatever a reader has not seen."""
-    [(slowest,)] = yield Query(SQL["slowest_reader"], (standing.ledger.ledger_id, standing.ledger.ledger_id))
-    newest_kept = standing.position - keep
+    [(slowest,)] = yield Query(SQL["slowest_reader"], (ledger_end.ledger.ledger_id, ledger_end.ledger.ledger_id))
+    newest_kept = ledger_end.position - keep
     return max(0, newest_kept if slowest is None else min(newest_kept, slowest)) + 1
 
 
-def _trim(standing: Standing, keep: int) -> Plan[None]:
-    floor = yield from _floor(standing, keep)
-    state = yield from wire.state(standing.ledger.name)
-    if state.first is not None and state.first < StreamId(standing.epoch, floor):
+def _trim(ledger_end: LedgerEnd, keep: int) -> Plan[None]:
+    floor = yield from _floor(ledger_end, keep)
+    state = yield from wire.state(ledger_end.ledger.name)
+    if state.first is not None and state.first < StreamId(ledger_end.epoch, floor):
         # Of an epoch that is over nothing may stay: its entries may never have been the ledger's.
-        over = state.first.epoch < standing.epoch
-        yield from wire.trim(standing.ledger.name, StreamId(standing.epoch, floor), exactly=over)
+        over = state.first.epoch < ledger_end.epoch
+        yield from wire.trim(ledger_end.ledger.name, StreamId(ledger_end.epoch, floor), exactly=over)

@@ -37,7 +37,7 @@ class StreamId(NamedTuple):
         return cls(int(epoch), int(position))
 
 
-NOTHING = StreamId(0, 0)
+NO_ID = StreamId(0, 0)
 """The last id of a stream that is empty or lost."""
 
 

@@ -23,12 +23,12 @@ from ledger.errors import ConditionFailed, IdempotencyConflict
 from ledger.events import GENESIS, Appended, Event, Receipt, Tail, Unchanged
 from ledger.format import chain
 from ledger.format.canonical import Draft
-from ledger.format.chain import Link
+from ledger.format.chain import ChainedDraft
 from ledger.settings import check_ledger_name
 from ledger.store.appender import Condition
 from ledger.store.batches import Gathering, receipt_of
 from ledger.store.drafts import prepare
-from ledger.store.idempotency import Outcome, Repeat, twins
+from ledger.store.idempotency import Outcome, Repeat, same_content
 
 
 class Recorder:
@@ -37,7 +37,7 @@ class Recorder:
     def __init__(self, name: str = "main") -> None:
         self.name = check_ledger_name(name)
         self.events: list[Event] = []
-        self._links: dict[UUID, Link] = {}
+        self._links: dict[UUID, ChainedDraft] = {}
         self._tail = Tail(0, GENESIS, datetime.min.replace(tzinfo=UTC))
         self._lock = threading.Lock()
 
@@ -114,7 +114,7 @@ def _is_repeat(draft: Draft, first: Draft) -> bool:
     """Does it say what the first one said? An occurred_at that was not given is not compared."""
     if draft.event.occurred_at is None:
         first = msgspec.structs.replace(first, event=msgspec.structs.replace(first.event, occurred_at=None))
-    return twins(draft, first)
+    return same_content(draft, first)
 
 
 def _as_read(draft: Draft) -> Event:

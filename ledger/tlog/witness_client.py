@@ -72,7 +72,7 @@ class Witness(msgspec.Struct, frozen=True):
         return f"{self.url}+{self.verifier.vkey}"
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class WitnessOutcome(msgspec.Struct, frozen=True):
     """What came of asking a witness.
 
     kind: `cosigned`; `behind`: it stands at `size` and wants the proof from there; `ahead`: it cosigned a larger
@@ -88,7 +88,7 @@ class Outcome(msgspec.Struct, frozen=True):
     size: int | None = None
 
 
-def judge(witness: Witness, note: Note, old: int, answer: Answer, now: float, skew: float = MAX_SKEW) -> Outcome:
+def judge(witness: Witness, note: Note, old: int, answer: Answer, now: float, skew: float = MAX_SKEW) -> WitnessOutcome:
     """What an answer to the request for `note` from the size `old` means. now: seconds since 1970 UTC.
 
     tlog-witness, "add-checkpoint". A same-size checkpoint with another root is a 422 in its version 1.1 and was a 409
@@ -99,13 +99,15 @@ def judge(witness: Witness, note: Note, old: int, answer: Answer, now: float, sk
 
     def outcome(
         kind: Literal["behind", "ahead", "forked", "refused", "false", "away"], detail: str, at: int | None = None
-    ) -> Outcome:
-        return Outcome(witness, kind, f"{witness.verifier.name} {detail}", size=at)
+    ) -> WitnessOutcome:
+        return WitnessOutcome(witness, kind, f"{witness.verifier.name} {detail}", size=at)
 
     match answer.status:
         case 200:
             try:
-                return Outcome(witness, "cosigned", cosignature=_cosignature(witness, note, answer.body, now, skew))
+                return WitnessOutcome(
+                    witness, "cosigned", cosignature=_cosignature(witness, note, answer.body, now, skew)
+                )
             except NoteRefused as error:
                 return outcome("false", f"answered with what does not hold: {error}")
         case 409 if (at := _size(answer)) is not None and at != old:
@@ -136,7 +138,7 @@ def gather(
     sizes: Mapping[str, int] | None = None,
     timeout: float = TIMEOUT,
     skew: float = MAX_SKEW,
-) -> list[Outcome]:
+) -> list[WitnessOutcome]:
     """Asks all witnesses at once to cosign a signed checkpoint; what came of it, in their order.
 
     proof: called in this thread, with sizes up to the checkpoint's. sizes: what the witnesses (by vkey) are believed to
@@ -147,14 +149,14 @@ def gather(
     size = Checkpoint.parse(parsed.text).size
     places = list(dict.fromkeys(witnesses))
     olds = {witness: min((sizes or {}).get(witness.verifier.vkey, 0), size) for witness in places}
-    outcomes: dict[Witness, Outcome] = {}
+    outcomes: dict[Witness, WitnessOutcome] = {}
     for _ in range(_ROUNDS):
         asked = [witness for witness in places if witness not in outcomes or outcomes[witness].kind == "behind"]
         proofs = {old: tuple(proof(old)) if 0 < old < size else () for old in {olds[witness] for witness in asked}}
         calls = [_Call(each.url, Request(olds[each], proofs[olds[each]], note).encode(), timeout) for each in asked]
         for witness, answer in zip(asked, _answers(calls, timeout), strict=True):
             if isinstance(answer, str):
-                outcomes[witness] = Outcome(witness, "away", f"{witness.verifier.name} {answer}")
+                outcomes[witness] = WitnessOutcome(witness, "away", f"{witness.verifier.name} {answer}")
                 continue
             outcomes[witness] = outcome = judge(witness, parsed, olds[witness], answer, time.time(), skew)
             if outcome.size is not None and outcome.kind == "behind":
@@ -162,7 +164,7 @@ def gather(
     return [outcomes[witness] for witness in places]
 
 
-def cosigned(note: bytes, outcomes: Iterable[Outcome]) -> bytes:
+def cosigned(note: bytes, outcomes: Iterable[WitnessOutcome]) -> bytes:
     """The note with the cosignatures that came, each in the place of an older one of the same key."""
     parsed = parse_note(note)
     new = {(each.name, each.key_id): each for outcome in outcomes if (each := outcome.cosignature) is not None}
@@ -170,7 +172,7 @@ def cosigned(note: bytes, outcomes: Iterable[Outcome]) -> bytes:
     return Note(parsed.text, (*kept, *new.values())).encode()
 
 
-def demand(note: bytes, witnesses: Sequence[Witness], quorum: int, outcomes: Sequence[Outcome] = ()) -> None:
+def demand(note: bytes, witnesses: Sequence[Witness], quorum: int, outcomes: Sequence[WitnessOutcome] = ()) -> None:
     """Checks that at least `quorum` different keys of the witnesses stand under the note.
 
     outcomes: of this round. A witness that says in it that it knows another history of the log does not count, whatever

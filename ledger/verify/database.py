@@ -30,7 +30,7 @@ from ledger.verify import entries, own_lookups, protections
 from ledger.verify import tree as treecheck
 from ledger.verify.checkpoints import Claim, Trust, given_claims
 from ledger.verify.entries import Span
-from ledger.verify.tree import Base, Job, Standing, TreeCheck
+from ledger.verify.tree import Base, Job, KeptTree, TreeCheck
 from ledger.verify.tree_rebuild import Grown
 
 Progress: TypeAlias = Callable[[int, int], None]
@@ -51,7 +51,7 @@ class _Seen(NamedTuple):
     first: int
     tail: Link | None
     newest: Link | None
-    kept: Standing | None
+    kept: KeptTree | None
     base: Base | None
     snapshot: str | None
     notes: tuple[str, ...]
@@ -152,9 +152,9 @@ def _begin(
         raise InvalidSetting(f"ledger {name!r} ends at position {last}: there is nothing to verify from {first} on")
     kept = base = None
     if first == 1:
-        kept = yield from treecheck.standing(ledger)
+        kept = yield from treecheck.kept_tree(ledger)
         if kept is None and claims:
-            kept = Standing(0, {})
+            kept = KeptTree(0, {})
         if incremental:
             base = yield from treecheck.proven_base(source, claims)
             first = 1 if base is None else base.size + 1

@@ -35,7 +35,7 @@ _MOST = 100
 """Rebuilds that are named."""
 
 
-class Standing(NamedTuple):
+class KeptTree(NamedTuple):
     """The tree that a ledger keeps.
 
     leaves: how many its tiles are of. levels: how many tiles there are of each, with the first and last index.
@@ -72,16 +72,16 @@ class Job(NamedTuple):
 # --------------------------------------------------------------------------------------------------- before the entries
 
 
-def standing(ledger: LedgerRef) -> Plan[Standing | None]:
+def kept_tree(ledger: LedgerRef) -> Plan[KeptTree | None]:
     """What the ledger keeps of its tree; None where there are neither tiles nor checkpoints."""
     rows = yield Query(SQL["levels"], (ledger.ledger_id,))
     levels = {level: (count, first, last) for level, count, first, last in rows}
     if not levels:
         [(kept,)] = yield Query(SQL["has_kept"], (ledger.ledger_id,))
-        return Standing(0, {}) if kept else None
+        return KeptTree(0, {}) if kept else None
     rows = yield Query(SQL["last_leaves"], (ledger.ledger_id,))
     leaves = rows[0][0] * FULL + (rows[0][1] or 0) // HASH_SIZE if rows else 0
-    return Standing(max(leaves, 0), levels)
+    return KeptTree(max(leaves, 0), levels)
 
 
 def rebuilds(source: Source) -> Plan[tuple[str, ...]]:
@@ -159,7 +159,7 @@ class TreeCheck:
     def __init__(
         self,
         ledger: LedgerRef,
-        kept: Standing,
+        kept: KeptTree,
         newest: int,
         claims: Sequence[Claim],
         keys: Sequence[Verifier],

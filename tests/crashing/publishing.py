@@ -56,7 +56,7 @@ class Publish(Job):
         with closing(Connector(self.settings)) as servers:
             running = Relay(servers)
             again(running.publish)
-            again(running.tend)
+            again(running.trim)
 
     def check(self, world: World, told: Sequence[tuple[Any, ...]]) -> None:
         check_stream(self.settings, checked(world.ledger))
@@ -107,7 +107,7 @@ class NewEpoch(Job):
             again(lambda: servers.run(open_epoch(MAIN)))
             running = Relay(servers)
             again(running.publish)
-            again(running.tend)
+            again(running.trim)
 
     def check(self, world: World, told: Sequence[tuple[Any, ...]]) -> None:
         [(epoch,)] = world.admin.execute("select epoch from ledger.tails").fetchall()

@@ -18,7 +18,7 @@ from ledger.format.rules import RETRIED, SKIPPED
 from ledger.projection import rebuild as replay
 from ledger.projection import worker
 from ledger.projection.rebuild import rebuild
-from ledger.projection.retries import take_back
+from ledger.projection.retries import unskip
 from ledger.projection.worker import Projector
 from ledger.store import ledgers
 from tests.checkpoints import MAIN
@@ -149,7 +149,7 @@ class Skip(Job):
             with suppress(SkipRefused):  # it was taken back already
                 tell("skipped", again(lambda: ledger.skip("choosy", self.poison, "officer", "a mistake")))
             with suppress(SkipRefused):
-                again(lambda: take_back(servers, Choosy(), MAIN, self.poison, "officer", "mended"))
+                again(lambda: unskip(servers, Choosy(), MAIN, self.poison, "officer", "mended"))
 
     def look(self, world: World) -> None:
         """What is skipped is on the record and left out, and what was taken back is neither."""

@@ -13,7 +13,7 @@ from threading import enumerate as enumerate_threads
 import pytest
 from hypothesis import example, given
 
-from ledger.tlog.witness_client import Outcome, Witness, gather
+from ledger.tlog.witness_client import Witness, WitnessOutcome, gather
 from ledger.tlog.witness_server import MAX_BODY
 from tests.fuzz import seeds
 from tests.fuzz.mutations import mutated
@@ -113,7 +113,7 @@ def saying(answers: list[Iterable[bytes]]) -> Iterator[tuple[Witness, list[int]]
             thread.join()
 
 
-def outcome_of(witness: Witness, timeout: float = 20) -> Outcome:
+def outcome_of(witness: Witness, timeout: float = 20) -> WitnessOutcome:
     [outcome] = gather(seeds.log().note(4, 0), [witness], lambda old: seeds.log().consistency(old, 4), timeout=timeout)
     return outcome
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ledger import Ledger
-from ledger.projection.base import checkpoints
+from ledger.projection.base import view_positions
 from ledger.projection.discover import find_projections
+from ledger.store.ledgers import ledger_ends
 from ledger.stream import wire
-from ledger.stream.relay import standings
 from tests.simulation import hostile
 from tests.simulation.check import whole_ledger
 from tests.simulation.deployment import Key, crew, others, prepare, writers
@@ -178,7 +178,7 @@ def _behind(stage: Stage, ledger: Ledger, tail: int) -> list[str]:
     if not last.endswith(f"-{tail}"):
         behind.append(f"stream at {last}")
     for projection in find_projections():
-        at = ledger.run(checkpoints(projection.name))[ledger.ref.ledger_id].position
+        at = ledger.run(view_positions(projection.name))[ledger.ref.ledger_id].position
         if at < tail:
             behind.append(f"{projection.name} at {at}")
     back = restores(stage.folder)
@@ -195,13 +195,13 @@ def _behind(stage: Stage, ledger: Ledger, tail: int) -> list[str]:
 
 
 def _behind_victim(stage: Stage, ledger: Ledger) -> list[str]:
-    [standing] = ledger.run(standings([hostile.VICTIM]))
+    [ledger_end] = ledger.run(ledger_ends([hostile.VICTIM]))
     last = last_of_stream(stage.world, hostile.VICTIM)
-    behind = [] if last.position == standing.position else [f"{hostile.VICTIM}: stream at {last}"]
+    behind = [] if last.position == ledger_end.position else [f"{hostile.VICTIM}: stream at {last}"]
     for projection in find_projections():
-        at = ledger.run(checkpoints(projection.name))[standing.ledger.ledger_id].position
-        if at < standing.position:
-            behind.append(f"{hostile.VICTIM}: {projection.name} at {at} of {standing.position}")
+        at = ledger.run(view_positions(projection.name))[ledger_end.ledger.ledger_id].position
+        if at < ledger_end.position:
+            behind.append(f"{hostile.VICTIM}: {projection.name} at {at} of {ledger_end.position}")
     return behind
 
 

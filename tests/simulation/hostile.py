@@ -21,8 +21,8 @@ from ledger.format import chain
 from ledger.migrate.roles import grant
 from ledger.store.copy_rows import insert_params
 from ledger.store.drafts import prepare
-from ledger.store.ledgers import SQL, create_ledger
-from ledger.stream.relay import open_epoch, standings
+from ledger.store.ledgers import SQL, create_ledger, ledger_ends
+from ledger.stream.relay import open_epoch
 from ledger.stream.wire import StreamId
 from tests.simulation.notes import Notes, lines
 from tests.simulation.violation import Violation
@@ -156,10 +156,10 @@ def open_epochs(world: World, last_of_stream: Callable[[], StreamId]) -> None:
     with _victim(world) as victim:
         victim.append(Event("simulation", "victim.restored"))
         while True:
-            [standing] = victim.run(standings([VICTIM]))
-            if last_of_stream() <= StreamId(standing.epoch, standing.position - 1):
+            [ledger_end] = victim.run(ledger_ends([VICTIM]))
+            if last_of_stream() <= StreamId(ledger_end.epoch, ledger_end.position - 1):
                 return
-            victim.run(open_epoch(standing.ledger))
+            victim.run(open_epoch(ledger_end.ledger))
 
 
 def harm(world: World, folder: Path) -> Iterator[Violation]:

@@ -16,7 +16,7 @@ from ledger.errors import SigningRefused
 from ledger.projection.discover import find_projections
 from ledger.projection.rebuild import rebuild
 from ledger.stream.relay import open_epoch
-from ledger.stream.wire import NOTHING, StreamId
+from ledger.stream.wire import NO_ID, StreamId
 from ledger.stream.wire import key as key_of_stream
 from tests.simulation import hostile
 from tests.simulation.check import MARK
@@ -94,5 +94,5 @@ def _end(ledger: Ledger) -> Plan[list[Row]]:
 def last_of_stream(world: World, name: str = "main") -> StreamId:
     with world.redis() as client:
         if not client.exists(key_of_stream(name)):
-            return NOTHING
+            return NO_ID
         return StreamId.parse(client.xinfo_stream(key_of_stream(name))["last-generated-id"])

@@ -13,7 +13,7 @@ from ledger.cli.context import Shared, pass_shared
 from ledger.cli.output import counted, line, print_receipt, progress, write_json
 from ledger.cli.params import POSITION
 from ledger.cli.text import note, one_line
-from ledger.projection.retries import take_back
+from ledger.projection.retries import unskip
 from ledger.store.drafts import prepare
 from ledger.store.own_actions import retrying, skipping
 from ledger.stream.dead_letters import dead_letters, redeliver
@@ -53,7 +53,7 @@ def retry_command(shared: Shared, name: str, position: int, actor: str, reason: 
     prepare(retrying(projection.name, position, actor, reason, actor_type), "main", own=True)
     with ready(shared, redis=False) as servers, progress(f"Replaying {projection.name}") as advance:
         ledger = servers.run(open_ledger(servers.settings.name))
-        count = take_back(servers, projection, ledger, position, actor, reason, actor_type=actor_type, progress=advance)
+        count = unskip(servers, projection, ledger, position, actor, reason, actor_type=actor_type, progress=advance)
     if shared.json:
         write_json({"projection": projection.name, "position": position, "entries": count})
     else:

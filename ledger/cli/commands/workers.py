@@ -27,12 +27,13 @@ from ledger.cli.text import note
 from ledger.drivers.pools import Connector
 from ledger.errors import IntegrityError, LedgerError
 from ledger.ops.metrics import serve_metrics
-from ledger.projection.base import Projection, checkpoints
+from ledger.projection.base import Projection, view_positions
 from ledger.projection.discover import find_projections
 from ledger.projection.rebuild import rebuild
 from ledger.projection.worker import Projector
+from ledger.store.ledgers import LedgerEnd, ledger_ends
 from ledger.stream import wire
-from ledger.stream.relay import Relay, Standing, open_epoch, standings
+from ledger.stream.relay import Relay, open_epoch
 
 GRACE = 2.0
 """Seconds that the batch in hand is given after a stop was asked for; a server that hangs must not hold us up."""
@@ -44,8 +45,8 @@ def _once(command: Callable[..., Any]) -> Callable[..., Any]:
     return once(metrics_port(log_format(command)))
 
 
-_park_after = click.option(
-    "--park-after", type=click.IntRange(1), metavar="N",
+_skip_after = click.option(
+    "--skip-after", type=click.IntRange(1), metavar="N",
     help="Skip an entry that a projection failed at N times, on the record; else it stands still there.",
 )  # fmt: skip
 
@@ -83,9 +84,9 @@ def relay_command(shared: Shared, once: bool, new_epoch: bool) -> None:
 @click.command("project", cls=Command)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @_once
-@_park_after
+@_skip_after
 @pass_shared
-def project_command(shared: Shared, names: tuple[str, ...], once: bool, park_after: int | None) -> None:
+def project_command(shared: Shared, names: tuple[str, ...], once: bool, skip_after: int | None) -> None:
     """Keep projections up to date: those named, else all that are installed.
 
     A projection of your own goes by module:Class. Works without Redis, from Postgres alone. One that cannot apply an
@@ -96,7 +97,7 @@ def project_command(shared: Shared, names: tuple[str, ...], once: bool, park_aft
         working(once) as stop,
         ready(shared, redis=False) as connector,
         serve_metrics(connector.settings, shared.metrics, shared.names()),
-        _projector(shared, connector, projections, stop, once, park_after) as projector,
+        _projector(shared, connector, projections, stop, once, skip_after) as projector,
     ):
         if once:
             _report(shared, projected=_project(shared, connector, projections, projector, stop))
@@ -108,7 +109,7 @@ def project_command(shared: Shared, names: tuple[str, ...], once: bool, park_aft
 @click.command("run", cls=Command)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @_once
-@_park_after
+@_skip_after
 @click.option("--checkpoint-every", "every", type=Span(), metavar="SPAN", help="Sign checkpoints too: 60s, 5m, 1h.")
 @signing_options
 @pass_shared
@@ -116,7 +117,7 @@ def run_command(
     shared: Shared,
     names: tuple[str, ...],
     once: bool,
-    park_after: int | None,
+    skip_after: int | None,
     every: float | None,
     keys: tuple[Path, ...],
     publish: tuple[str, ...],
@@ -140,7 +141,7 @@ def run_command(
         working(once) as stop,
         ready(shared, redis=True) as connector,
         serve_metrics(connector.settings, shared.metrics, shared.names()),
-        _projector(shared, connector, projections, stop, once, park_after) as projector,
+        _projector(shared, connector, projections, stop, once, skip_after) as projector,
     ):
         relay = _relay(shared, connector, stop)
         signers = [] if every is None else checkpointers(shared, connector, keys, publish, require, witnesses, quorum)
@@ -196,14 +197,14 @@ def _relay(shared: Shared, connector: Connector, stop: threading.Event) -> Relay
     """A relay that notices a stop between two batches, however much there is to catch up with."""
 
     class Stoppable(Relay):
-        def _catch_up(self, standing: Standing, progress: Callable[[int], None] | None) -> int:
+        def _catch_up(self, ledger_end: LedgerEnd, progress: Callable[[int], None] | None) -> int:
             def step(count: int) -> None:
                 if progress is not None:
                     progress(count)
                 if stop.is_set():
                     raise _Stopped
 
-            return super()._catch_up(standing, step)
+            return super()._catch_up(ledger_end, step)
 
     return Stoppable(connector, shared.names())
 
@@ -215,10 +216,10 @@ def _projector(
     projections: list[Projection],
     stop: threading.Event,
     once: bool,
-    park_after: int | None,
+    skip_after: int | None,
 ) -> Iterator[Projector]:
     """A projector with its tables there. once: at its end the first projection that failed is raised."""
-    projector = Projector(connector, projections, shared.names(), park_after=park_after)
+    projector = Projector(connector, projections, shared.names(), skip_after=skip_after)
     try:
         with progress("Rebuilding") as advance:
 
@@ -243,9 +244,9 @@ def _raise_first(errors: Sequence[LedgerError]) -> None:
 
 def _publish(shared: Shared, connector: Connector, relay: Relay) -> int:
     to_do = 0
-    for standing in connector.run(standings(shared.names())):
-        last = connector.run(wire.state(standing.ledger.name)).last
-        to_do += standing.position - (last.position if last.epoch == standing.epoch else 0)
+    for ledger_end in connector.run(ledger_ends(shared.names())):
+        last = connector.run(wire.state(ledger_end.ledger.name)).last
+        to_do += ledger_end.position - (last.position if last.epoch == ledger_end.epoch else 0)
     with counting("Publishing", to_do) as step:
         return relay.publish(step)
 
@@ -254,8 +255,8 @@ def _project(
     shared: Shared, connector: Connector, projections: list[Projection], projector: Projector, stop: threading.Event
 ) -> int:
     to_do = 0
-    found = [connector.run(checkpoints(projection.name)) for projection in projections]
-    for ledger, _, end in connector.run(standings(shared.names())):
+    found = [connector.run(view_positions(projection.name)) for projection in projections]
+    for ledger, _, end in connector.run(ledger_ends(shared.names())):
         to_do += end - min((each[ledger.ledger_id].position for each in found if ledger.ledger_id in each), default=0)
     with counting("Projecting", to_do) as advance:
 
@@ -268,7 +269,7 @@ def _project(
 
 
 def _open_epoch(shared: Shared, connector: Connector) -> None:
-    found = connector.run(standings(shared.names()))
+    found = connector.run(ledger_ends(shared.names()))
     if len(found) != 1:
         raise click.UsageError("say which ledger: auditledger --ledger NAME relay --new-epoch")
     epoch = connector.run(open_epoch(found[0].ledger))
