@@ -107,7 +107,7 @@ class AsyncLedger:
 
     async def run(self, plan: Plan[T]) -> T:
         """Runs a plan (see effects.py), such as a view's query, on a pooled connection."""
-        return await self._connector.run(plan, patient=True)
+        return await self._connector.run(plan, unlimited=True)
 
     async def append(
         self, event: Event, *, connection: AsyncConnection | None = None, expect: Condition | None = None

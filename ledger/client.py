@@ -106,7 +106,7 @@ class Ledger:
 
     def run(self, plan: Plan[T]) -> T:
         """Runs a plan (see effects.py), such as a view's query, on a pooled connection."""
-        return self._connector.run(plan, patient=True)
+        return self._connector.run(plan, unlimited=True)
 
     def append(self, event: Event, *, connection: Connection | None = None, expect: Condition | None = None) -> Receipt:
         """Records one event and returns its receipt once it is durable.

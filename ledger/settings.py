@@ -38,7 +38,7 @@ class Settings:
     stream_keep: int = 1_000_000
 
     @property
-    def patience(self) -> float:
+    def silence_timeout(self) -> float:
         """How long Postgres may be silent: it waits for a lock, and then has to do what it was asked for."""
         return self.lock_timeout + self.answer_timeout
 

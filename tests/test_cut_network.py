@@ -120,15 +120,15 @@ def test_a_backend_that_hangs(own_servers: OwnServers, record_property: Note) ->
         assert numbers(checked(ledger)) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("patient", [False, True])
-def test_a_query_of_the_callers_own(ledger: Ledger, postgres: Proxy, patient: bool, record_property: Note) -> None:
+@pytest.mark.parametrize("unlimited", [False, True])
+def test_a_query_of_the_callers_own(ledger: Ledger, postgres: Proxy, unlimited: bool, record_property: Note) -> None:
     """It may take any time, so only the kernel can end it, once nothing is acknowledged any more."""
     settings = fast(through(ledger.settings, postgres=postgres))
     with Ledger(settings) as far, ThreadPoolExecutor(1) as executor:
         assert far.run(_asking("select 1")) == [(1,)]
         assert far.run(_asking("select 1 from pg_sleep(4)")) == [(1,)]  # longer than lock and answer may take
-        under_way = executor.submit(far.run, _asking("select pg_sleep(60)" if patient else "select 1"))
-        if patient:
+        under_way = executor.submit(far.run, _asking("select pg_sleep(60)" if unlimited else "select 1"))
+        if unlimited:
             time.sleep(1)  # it is acknowledged: the kernel has to ask whether the other side is still there
             postgres.unplug()
         else:

@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 RELEASED = ("48ccab2",)
 """Commits of code that is in use, the oldest first. Each must work with the newest schema until that says `needs`."""
 FILES = [migration.file for migration in load()]
-PATIENCE = 60
+TIMEOUT_SECONDS = 60
 
 MORE = """
 create table ledger.more (ledger_id int primary key);
@@ -201,7 +201,7 @@ def positions(process: subprocess.Popen[str], until: int) -> Iterator[tuple[int,
     assert process.stdout is not None
     position = 0
     while position < until:
-        assert select.select([process.stdout], [], [], PATIENCE)[0], "the older client hangs"
+        assert select.select([process.stdout], [], [], TIMEOUT_SECONDS)[0], "the older client hangs"
         line = process.stdout.readline()
         assert line, "the older client ended"
         position, hash_ = int(line.split()[0]), line.split()[1]
@@ -211,7 +211,7 @@ def positions(process: subprocess.Popen[str], until: int) -> Iterator[tuple[int,
 def test_released_code_appends_while_the_schema_moves_on(released: Path, database_url: str) -> None:
     """Its process is never stopped; the newest client appends beside it. Nothing is lost, nothing is unsound."""
     with running(released, MIGRATE, database_url) as process:
-        assert process.wait(PATIENCE) == 0
+        assert process.wait(TIMEOUT_SECONDS) == 0
     with running(released, OLDER_CLIENT, database_url) as process:
         said = list(positions(process, until=1))
         migrate(Settings(database_url=database_url))
@@ -221,7 +221,7 @@ def test_released_code_appends_while_the_schema_moves_on(released: Path, databas
             said += positions(process, until=last.position + 20)
             process.stdin.close()  # type: ignore[union-attr]
             said += [(int(line.split()[0]), line.split()[1]) for line in process.stdout or ()]
-            assert process.wait(PATIENCE) == 0
+            assert process.wait(TIMEOUT_SECONDS) == 0
             recorded = {entry.position: entry for entry in checked(ledger)}
             assert all(recorded[position].hash.hex() == hash_ for position, hash_ in said)
             assert all(recorded[receipt.position].hash == receipt.hash for receipt in [*own, last])

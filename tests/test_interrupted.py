@@ -14,7 +14,7 @@ from ledger import Ledger
 from ledger.events import Receipt
 from tests.support import checked, event, events, receipt_of
 
-PATIENCE = 20.0
+TIMEOUT_SECONDS = 20.0
 INTERRUPTED = ("_take_turn", "_lead", "_end", "_commit", "take", "_move", "give_up")
 """Functions of writer.py."""
 CHECKED = ("CALL", "CALL_KW", "CALL_FUNCTION_EX", "JUMP_BACKWARD", "RESUME")
@@ -70,11 +70,11 @@ def test_nobody_waits_for_a_thread_that_was_interrupted(ledger: Ledger, many: bo
         for caller in callers:
             caller.start()
         for caller in callers:
-            caller.join(PATIENCE)
+            caller.join(TIMEOUT_SECONDS)
             assert not caller.is_alive(), f"interrupted at moment {moment}, another thread waits for ever"
         last = Caller(ledger)
         last.start()
-        last.join(PATIENCE)
+        last.join(TIMEOUT_SECONDS)
         assert last.receipt is not None, f"interrupted at moment {moment}: {last.error or 'the next waits for ever'}"
         receipts += [each.receipt for each in (*callers, last) if each.receipt is not None]
         interrupted = callers[0].interrupted

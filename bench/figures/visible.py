@@ -22,7 +22,7 @@ RATE = 500
 """Appends a second, sent on time whatever became of those before."""
 _LOOK = 0.002
 """Seconds between looks at the view: by so much at most a latency comes out too long."""
-_PATIENCE = 30.0
+_TIMEOUT_SECONDS = 30.0
 _NEWEST = "select coalesce(max(position), 0) from ledger_views.timeline where ledger_id = 1"
 
 
@@ -58,7 +58,7 @@ def _running(settings: Settings) -> Iterator[None]:
     """`auditledger run`, until the views are there; stopped as a service manager would."""
     process = subprocess.Popen(command("run"), env=environment(settings), stderr=subprocess.PIPE, text=True)
     try:
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _TIMEOUT_SECONDS
         with psycopg.connect(database_url(settings), autocommit=True) as connection:
             while connection.execute("select to_regclass('ledger_views.timeline')").fetchone() == (None,):
                 if process.poll() is not None or time.monotonic() > deadline:
@@ -67,7 +67,7 @@ def _running(settings: Settings) -> Iterator[None]:
         yield
     finally:
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=_PATIENCE)
+        _, errors = process.communicate(timeout=_TIMEOUT_SECONDS)
     if process.returncode != 0:
         raise check.CheckFailed(f"visible: auditledger run ended with {process.returncode}: {errors[-500:]}")
 
@@ -94,7 +94,7 @@ async def _round(settings: Settings, count: int, before: int) -> list[float]:
             await asyncio.sleep(max(0.0, began + number / RATE - time.perf_counter()))
             tasks.append(asyncio.create_task(append(number)))
         await asyncio.gather(*tasks)
-        await asyncio.wait_for(looking, _PATIENCE)
+        await asyncio.wait_for(looking, _TIMEOUT_SECONDS)
     return _latencies(called, seen)
 
 

@@ -104,7 +104,7 @@ async def aconnect(settings: Settings) -> AsyncAnsweringConnection:
 
 def configure(settings: Settings, connection: AnsweringConnection) -> None:
     """Finds out what a new connection speaks to. Raises psycopg.Error, InvalidSetting."""
-    connection.patience = _connect_timeout(settings)
+    connection.answer_timeout = _connect_timeout(settings)
     try:
         row = Cursor(connection).execute(SQL["look"], prepare=False).fetchone()
     except psycopg.OperationalError as error:
@@ -115,12 +115,12 @@ def configure(settings: Settings, connection: AnsweringConnection) -> None:
                 Cursor(connection).execute(statement, prepare=False)
         except psycopg.Error as error:
             raise _no_transactions(error) from None
-    connection.patience = None
+    connection.answer_timeout = None
 
 
 async def aconfigure(settings: Settings, connection: AsyncAnsweringConnection) -> None:
     """`configure`, awaited."""
-    connection.patience = _connect_timeout(settings)
+    connection.answer_timeout = _connect_timeout(settings)
     try:
         row = await (await AsyncCursor(connection).execute(SQL["look"], prepare=False)).fetchone()
     except psycopg.OperationalError as error:
@@ -131,7 +131,7 @@ async def aconfigure(settings: Settings, connection: AsyncAnsweringConnection) -
                 await AsyncCursor(connection).execute(statement, prepare=False)
         except psycopg.Error as error:
             raise _no_transactions(error) from None
-    connection.patience = None
+    connection.answer_timeout = None
 
 
 def _learn(settings: Settings, connection: AnsweringConnection | AsyncAnsweringConnection, row: Row | None) -> bool:

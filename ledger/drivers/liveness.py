@@ -24,7 +24,7 @@ T = TypeVar("T")
 class _Answering:
     """A child of a fork cannot use it (forks.py).
 
-    patience: seconds of silence after which it is closed and an OperationalError raised; None waits for ever.
+    answer_timeout: seconds of silence after which it is closed and an OperationalError raised; None waits for ever.
 
     well: when it was known to work last, by the monotonic clock.
     direct: its session is the server's own, none that a pooler lends. settings: statements that go with each begin.
@@ -33,7 +33,7 @@ class _Answering:
     finds all this out.
     """
 
-    patience: float | None = None
+    answer_timeout: float | None = None
     direct = False
     settings: tuple[Query, ...] = ()
     differs = False
@@ -65,11 +65,11 @@ class _Answering:
 
 
 class AnsweringConnection(_Answering, psycopg.Connection[Any]):
-    """A connection that loses its patience."""
+    """A connection that is closed when Postgres does not answer in time."""
 
     def wait(self, gen: PQGen[T], *args: Any, **options: Any) -> T:
-        if self.patience is not None:
-            gen = _answered(self, gen, self.patience)
+        if self.answer_timeout is not None:
+            gen = _answered(self, gen, self.answer_timeout)
         return super().wait(gen, *args, **options)
 
 
@@ -77,12 +77,14 @@ class AsyncAnsweringConnection(_Answering, psycopg.AsyncConnection[Any]):
     """`AnsweringConnection` for asyncio."""
 
     async def wait(self, gen: PQGen[T], *args: Any, **options: Any) -> T:
-        if self.patience is not None:
-            gen = _answered(self, gen, self.patience)
+        if self.answer_timeout is not None:
+            gen = _answered(self, gen, self.answer_timeout)
         return await super().wait(gen, *args, **options)
 
 
-def _answered(connection: AnsweringConnection | AsyncAnsweringConnection, gen: PQGen[T], patience: float) -> PQGen[T]:
+def _answered(
+    connection: AnsweringConnection | AsyncAnsweringConnection, gen: PQGen[T], answer_timeout: float
+) -> PQGen[T]:
     """The conversation `gen`, broken off once nothing could be sent or received for so many seconds."""
     silent_since = None
     try:
@@ -93,9 +95,9 @@ def _answered(connection: AnsweringConnection | AsyncAnsweringConnection, gen: P
                 silent_since = None
             elif silent_since is None:  # the end of a turn
                 silent_since = time.monotonic()
-            elif time.monotonic() - silent_since > patience:
+            elif time.monotonic() - silent_since > answer_timeout:
                 connection.pgconn.finish()
-                raise psycopg.OperationalError(f"no answer for {patience:g} s")
+                raise psycopg.OperationalError(f"no answer for {answer_timeout:g} s")
             wanted = gen.send(ready)
     except StopIteration as stop:
         result: T = stop.value

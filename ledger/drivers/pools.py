@@ -100,44 +100,46 @@ class Connector:
             self._redis = self.new_redis()
         return self._redis
 
-    def new_redis(self, patience: float | None = None) -> Redis:
+    def new_redis(self, redis_timeout: float | None = None) -> Redis:
         """A client of one's own, for plans that block. Raises InvalidSetting where no Redis is set.
 
-        patience: seconds in which Redis must connect and answer, for those who must not hang with it.
+        redis_timeout: seconds in which Redis must connect and answer, for those who must not hang with it.
         """
-        if patience is None:
+        if redis_timeout is None:
             return redis_for_plans(create_redis_connection, self.settings)
-        return redis_for_plans(create_redis_connection, self.settings, connect_timeout=patience, read_timeout=patience)
+        return redis_for_plans(
+            create_redis_connection, self.settings, connect_timeout=redis_timeout, read_timeout=redis_timeout
+        )
 
-    def run(self, plan: Plan[T], redis_client: Redis | None = None, *, patient: bool = False) -> T:
+    def run(self, plan: Plan[T], redis_client: Redis | None = None, *, unlimited: bool = False) -> T:
         """Drives a plan; a pooled connection is taken when the plan first needs one, and given back at its end.
 
-        A server that stays silent for longer than `settings.patience` ends it with ConnectionLost. patient: wait for
-        as long as it takes, for the caller's own statements, each with the settings of a transaction of ours.
+        A server that stays silent for longer than `settings.silence_timeout` ends it with ConnectionLost. unlimited:
+        wait for as long as it takes, for the caller's own statements, each with the settings of a transaction of ours.
         """
-        with self._borrowed(None if patient else self.settings.patience) as connection:
+        with self._borrowed(None if unlimited else self.settings.silence_timeout) as connection:
             return drive(plan, connection, redis_client or self.redis)
 
     def run_anew(self, plan: Plan[T]) -> T:
         """Drives a plan on a connection of its own, as long as the pool's may all be dying. Postgres alone."""
         forks.process()
         connection = connect(self.settings)
-        connection.patience = self.settings.patience
+        connection.answer_timeout = self.settings.silence_timeout
         try:
             return drive(plan, lambda: connection)
         finally:
             connection.close()
 
     @contextmanager
-    def _borrowed(self, patience: float | None) -> Iterator[Callable[[], Connection]]:
+    def _borrowed(self, answer_timeout: float | None) -> Iterator[Callable[[], Connection]]:
         taken: list[AnsweringConnection] = []
         here = forks.process()
 
         def connection() -> Connection:
             if not taken:
                 taken.append(self._get())
-                taken[0].patience = patience
-                taken[0].wraps = taken[0].differs or patience is None
+                taken[0].answer_timeout = answer_timeout
+                taken[0].wraps = taken[0].differs or answer_timeout is None
             return taken[0]
 
         try:
@@ -248,17 +250,17 @@ class AsyncConnector:
         """A client of one's own, for plans that block. Raises InvalidSetting where no Redis is set."""
         return redis_for_plans(create_async_redis_connection, self.settings)
 
-    async def run(self, plan: Plan[T], redis_client: AsyncRedis | None = None, *, patient: bool = False) -> T:
+    async def run(self, plan: Plan[T], redis_client: AsyncRedis | None = None, *, unlimited: bool = False) -> T:
         """`Connector.run`, awaited."""
         self._loop = self._loop or asyncio.get_running_loop()
-        async with self._borrowed(None if patient else self.settings.patience) as connection:
+        async with self._borrowed(None if unlimited else self.settings.silence_timeout) as connection:
             return await adrive(plan, connection, redis_client or self.redis)
 
     async def run_anew(self, plan: Plan[T]) -> T:
         """`Connector.run_anew`, awaited."""
         forks.process()
         connection = await aconnect(self.settings)
-        connection.patience = self.settings.patience
+        connection.answer_timeout = self.settings.silence_timeout
 
         async def made() -> AsyncConnection:
             return connection
@@ -269,15 +271,15 @@ class AsyncConnector:
             await connection.close()
 
     @asynccontextmanager
-    async def _borrowed(self, patience: float | None) -> AsyncIterator[Callable[[], Awaitable[AsyncConnection]]]:
+    async def _borrowed(self, answer_timeout: float | None) -> AsyncIterator[Callable[[], Awaitable[AsyncConnection]]]:
         taken: list[AsyncAnsweringConnection] = []
         here = forks.process()
 
         async def connection() -> AsyncConnection:
             if not taken:
                 taken.append(await self._get())
-                taken[0].patience = patience
-                taken[0].wraps = taken[0].differs or patience is None
+                taken[0].answer_timeout = answer_timeout
+                taken[0].wraps = taken[0].differs or answer_timeout is None
             return taken[0]
 
         try:

@@ -46,7 +46,7 @@ def migrate(settings: Settings, *, dry_run: bool = False, folder: Path | None = 
             return [migration.file for migration in pending]
         with closing(connect(settings)) as holder:
             drive(_wait_for_turn(), lambda: holder)
-            with kept(holder, connection, settings.patience) as locked:
+            with kept(holder, connection, settings.silence_timeout) as locked:
                 return drive(_bring_up(migrations, locked), lambda: connection)
 
 

@@ -15,7 +15,7 @@ from ledger.effects import Command, Plan, Query, Row
 from ledger.errors import IntegrityError, LedgerError, SchemaMismatch, Unavailable
 from ledger.migrate.journal import load
 from ledger.migrate.migrate import check_schema
-from ledger.ops.status import PATIENCE, look
+from ledger.ops.status import REDIS_TIMEOUT, look
 from ledger.ops.status_types import NOT_SET, OK, Holder, Lag, LedgerState, Overview
 from ledger.statements import sql
 
@@ -90,7 +90,7 @@ def _ask(connector: Connector, checks: list[Check], which: Literal["postgres", "
             checks += connector.run(_postgres())
             checks.append(connector.run(_clock()))
             return OK
-        client = connector.new_redis(PATIENCE)
+        client = connector.new_redis(REDIS_TIMEOUT)
         try:
             checks += connector.run(_redis(), client)
         finally:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ledger.metrics")
 
-PATIENCE = 2.0
+CONNECT_TIMEOUT = 2.0
 """Seconds in which a connection must be there: Prometheus waits for ten by default."""
 
 
@@ -43,7 +43,7 @@ def serve_metrics(settings: Settings, address: tuple[str, int] | None, ledgers: 
         raise InvalidSetting("--metrics-port needs prometheus-client: pip install 'auditledger[metrics]'") from None
     host, port = address
     # Its own connections: a worker's pool may be busy, or wait for a server that is away.
-    own = Connector(replace(settings, pool_max_size=2, connect_timeout=PATIENCE))
+    own = Connector(replace(settings, pool_max_size=2, connect_timeout=CONNECT_TIMEOUT))
     registry = CollectorRegistry()
     registry.register(_Collector(own, ledgers))
     try:

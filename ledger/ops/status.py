@@ -43,7 +43,7 @@ from ledger.verify import protections
 T = TypeVar("T")
 SQL = sql(__file__)
 
-PATIENCE = 3.0
+REDIS_TIMEOUT = 3.0
 """Seconds in which Redis must answer."""
 STUCK = 1.0
 """Seconds from which on a transaction that holds a tail is named; appends hold it for milliseconds."""
@@ -64,7 +64,7 @@ def look(connector: Connector, names: Collection[str] | None) -> Overview:
         postgres = str(error)
     redis = NOT_SET
     if connector.settings.redis_url is not None:
-        client = connector.new_redis(PATIENCE)
+        client = connector.new_redis(REDIS_TIMEOUT)
         try:
             redis, found = _with_streams(connector, client, found, names, postgres)
         finally:

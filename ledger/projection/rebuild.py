@@ -53,10 +53,10 @@ def rebuild(
     """
     check_projection(projection)
     with closing(connect(settings)) as holder, closing(connect(settings)) as connection:
-        holder.patience = settings.patience
+        holder.answer_timeout = settings.silence_timeout
         if not drive(take(lock_of(projection)), lambda: holder):
             raise InvalidSetting(f"another rebuild of {projection.name!r} is running: wait for it to end")
-        with kept(holder, connection, settings.patience) as locked:
+        with kept(holder, connection, settings.silence_timeout) as locked:
             try:
                 return _Rebuild(connection, locked, projection, progress or (lambda done, to_do: None), retry).run()
             except (ChainBroken, ProjectionFailed, SkipRefused, TailBusy):

@@ -47,19 +47,19 @@ class Appender:
         self._contended_until = 0.0
 
     def append(
-        self, drafts: Sequence[Draft], *, settle: bool = False, stop: bool = False, patience: float = math.inf
+        self, drafts: Sequence[Draft], *, settle: bool = False, stop: bool = False, tail_timeout: float = math.inf
     ) -> Plan[list[Outcome]]:
         """Records the drafts in a transaction of its own; an outcome for each, in order. Raises TailBusy.
 
         A draft whose id is there already gets the first receipt, or an IdempotencyConflict where its content differs.
         stop: record nothing after the first conflict; outcomes end with it.
         settle: an earlier try may have recorded some: look all ids up.
-        patience: seconds to wait for the tail, where some of lock_timeout is over already.
+        tail_timeout: seconds to wait for the tail, where some of lock_timeout is over already.
         """
         began = time.monotonic()
-        deadline = began + min(patience, self.lock_timeout)
+        deadline = began + min(tail_timeout, self.lock_timeout)
         # How long the quick way waits is the connection's to say.
-        in_time = patience > NEARLY * self.lock_timeout or patience == math.inf
+        in_time = tail_timeout > NEARLY * self.lock_timeout or tail_timeout == math.inf
         if self._tail is not None and not settle and in_time and began > self._contended_until:
             try:
                 return (yield from self._append_quickly(self._tail, drafts))
@@ -76,10 +76,10 @@ class Appender:
         return (yield from self._append_locked(drafts, None, deadline, settle=settle, stop=stop))
 
     def append_if(
-        self, draft: Draft, expect: Condition | None, *, settle: bool = False, patience: float = math.inf
+        self, draft: Draft, expect: Condition | None, *, settle: bool = False, tail_timeout: float = math.inf
     ) -> Plan[list[Outcome]]:
         """Records one draft in a transaction of its own if the condition holds. Raises ConditionFailed, TailBusy."""
-        deadline = time.monotonic() + min(patience, self.lock_timeout)
+        deadline = time.monotonic() + min(tail_timeout, self.lock_timeout)
         return (yield from self._append_locked([draft], expect, deadline, settle=settle))
 
     def append_within(self, drafts: Sequence[Draft], expect: Condition | None = None) -> Plan[list[Outcome]]:
@@ -107,14 +107,14 @@ class Appender:
         return [link]
 
     def append_own(
-        self, draft: Draft, function: str, patience: float = math.inf, *, begun: bool = False
+        self, draft: Draft, function: str, tail_timeout: float = math.inf, *, begun: bool = False
     ) -> Plan[Entry]:
         """Records one of the ledger's own entries through a function of the database, in a transaction of its own.
 
-        function: the statement that calls it. patience: as in append. begun: in the open transaction, and commits that.
-        Returns the entry that says so: the draft's, or an earlier one where there was nothing left to do.
+        function: the statement that calls it. tail_timeout: as in append. begun: in the open transaction, and commits
+        that. Returns the entry that says so: the draft's, or an earlier one where there was nothing left to do.
         """
-        deadline = time.monotonic() + min(patience, self.lock_timeout)
+        deadline = time.monotonic() + min(tail_timeout, self.lock_timeout)
         tail, _ = yield from self._locked(not begun, [], deadline)
         [link] = chain.extend(tail, [draft], self._now())
         rows = yield from self._send(Query(function, row_params(self.ledger.ledger_id, link)))

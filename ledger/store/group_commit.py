@@ -29,7 +29,7 @@ SETTLING = 2.0
 
 
 MakePlan: TypeAlias = Callable[[bool, float], Plan[list[Outcome]]]
-"""Makes a turn's plan from `settle` and `patience` (Appender.append)."""
+"""Makes a turn's plan from `settle` and `tail_timeout` (Appender.append)."""
 
 
 class _Slot:
@@ -71,18 +71,22 @@ class _Turns:
             return _Slot([draft], None)
         return _Slot(
             [draft],
-            lambda settle, patience: self.appender.append_if(draft, expect, settle=settle, patience=patience),
+            lambda settle, tail_timeout: self.appender.append_if(
+                draft, expect, settle=settle, tail_timeout=tail_timeout
+            ),
         )
 
     def batch(self, drafts: Sequence[Draft]) -> _Slot:
         return _Slot(
             drafts,
-            lambda settle, patience: self.appender.append(drafts, settle=settle, stop=True, patience=patience),
+            lambda settle, tail_timeout: self.appender.append(
+                drafts, settle=settle, stop=True, tail_timeout=tail_timeout
+            ),
         )
 
     def own(self, draft: Draft) -> _Slot:
         # Recorded by a first try, whose outcome got lost, it is found done already.
-        return _Slot([draft], lambda settle, patience: record_own(self.appender, draft, patience))
+        return _Slot([draft], lambda settle, tail_timeout: record_own(self.appender, draft, tail_timeout))
 
     def take(self, turn: list[_Slot]) -> None:
         """Moves into an empty turn the first in line, and with it all who can share its commit."""
@@ -105,8 +109,8 @@ class _Turns:
         if make is None:
             drafts = [each for slot in turn for each in slot.drafts]
 
-            def make(settle: bool, patience: float) -> Plan[list[Outcome]]:
-                return self.appender.append(drafts, settle=settle, patience=patience)
+            def make(settle: bool, tail_timeout: float) -> Plan[list[Outcome]]:
+                return self.appender.append(drafts, settle=settle, tail_timeout=tail_timeout)
 
         return lambda settle: make(settle, max(self._left(turn[0]), self._negligible))  # the tail may be free by now
 

@@ -41,15 +41,17 @@ def take(lock: Query) -> Plan[bool]:
 
 
 @contextmanager
-def kept(connection: AnsweringConnection, worker: AnsweringConnection, patience: float) -> Iterator[Callable[[], None]]:
+def kept(
+    connection: AnsweringConnection, worker: AnsweringConnection, answer_timeout: float
+) -> Iterator[Callable[[], None]]:
     """Keeps what `take` took on this connection. Gives a function that raises ConnectionLost where it is lost.
 
     What a lock is for must be sound without it: whoever lost it may find out late.
     worker: the connection on which the work is done meanwhile. Raises Unavailable where a pooler has no session for it
-    within `patience` seconds: both would wait for each other.
+    within `answer_timeout` seconds: both would wait for each other.
     """
     if not worker.direct:
-        _answers(worker, patience)
+        _answers(worker, answer_timeout)
     over = threading.Event()
 
     def check() -> None:
@@ -71,16 +73,16 @@ def kept(connection: AnsweringConnection, worker: AnsweringConnection, patience:
         thread.join()
 
 
-def _answers(worker: AnsweringConnection, patience: float) -> None:
-    before, worker.patience = worker.patience, patience
+def _answers(worker: AnsweringConnection, answer_timeout: float) -> None:
+    before, worker.answer_timeout = worker.answer_timeout, answer_timeout
     try:
         drive(_still_there(), lambda: worker)
     except ConnectionLost as error:
         raise Unavailable(
-            f"the pooler before Postgres had no second connection within {patience:g} s, and this needs two at once: "
-            "nothing was done. Raise its pool's size (PgBouncer: default_pool_size), or give Postgres' own URL"
+            f"the pooler before Postgres had no second connection within {answer_timeout:g} s, and this needs two at "
+            "once: nothing was done. Raise its pool's size (PgBouncer: default_pool_size), or give Postgres' own URL"
         ) from error
-    worker.patience = before
+    worker.answer_timeout = before
 
 
 def _still_there() -> Plan[None]:

@@ -143,12 +143,12 @@ def rebuilding_tree(
 
 
 def record_own(
-    appender: Appender, draft: Draft, patience: float = math.inf, *, begun: bool = False
+    appender: Appender, draft: Draft, tail_timeout: float = math.inf, *, begun: bool = False
 ) -> Plan[list[Outcome]]:
     """Does what one of the ledger's own events says and records it, in one transaction; its one outcome.
 
     What was done before, by the same actor for the same reason, gets its first receipt.
-    patience: as in Appender.append. begun: in the transaction that is open, which it commits.
+    tail_timeout: as in Appender.append. begun: in the transaction that is open, which it commits.
     Raises ErasureRefused, UnderLegalHold, HoldRefused, SkipRefused.
     """
     try:
@@ -156,7 +156,7 @@ def record_own(
             yield from _lock_projection(appender, draft)
             begun = True
         function = SQL["record_own"].format(_FUNCTIONS[draft.event.action])
-        entry = yield from appender.append_own(draft, function, patience, begun=begun)
+        entry = yield from appender.append_own(draft, function, tail_timeout, begun=begun)
     except Refused as refused:
         error = _refusal(draft.event.action, refused)
         if error is None:

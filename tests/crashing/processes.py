@@ -16,7 +16,7 @@ from tests.crashing.effects import Effects, Fault, Seen
 from tests.crashing.jobs import Job
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 60
+TIMEOUT_SECONDS = 60
 """Seconds after which a job that hangs is killed."""
 
 
@@ -104,7 +104,7 @@ def _work(answers: Any) -> None:
     try:
         while True:
             job, fault = pickle.load(sys.stdin.buffer)  # noqa: S301
-            signal.alarm(PATIENCE)
+            signal.alarm(TIMEOUT_SECONDS)
             effects.begin(job.folder, fault)
             try:
                 job.run(lambda *what: say("told", what))

@@ -63,13 +63,13 @@ class Crew:
         os.kill(process.pid, signal.SIGSTOP if paused else signal.SIGCONT)
         return True
 
-    def end(self, names: list[str], patience: float) -> list[str]:
+    def end(self, names: list[str], timeout: float) -> list[str]:
         """SIGTERM, and waits. Those who did not end by themselves in time; they are killed."""
         for name in names:
             process = self._processes.get(name)
             if process is not None and process.is_alive():
                 process.terminate()
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         late = []
         for name in names:
             process = self._processes.get(name)
@@ -82,10 +82,10 @@ class Crew:
                 self.kill(name)
         return late
 
-    def wait(self, name: str, patience: float) -> int | None:
+    def wait(self, name: str, timeout: float) -> int | None:
         """The exit code of one that should end by itself; None if it does not."""
         process = self._processes[name]
-        process.join(patience)
+        process.join(timeout)
         return process.exitcode
 
     def forget(self, name: str) -> None:
