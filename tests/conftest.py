@@ -26,13 +26,13 @@ from ledger.drivers.connections import create_redis_connection
 from ledger.errors import InvalidSetting
 from ledger.migrate.migrate import migrate
 from ledger.settings import Settings
-from tests.api import Api, AsyncApi, Opener, SyncApi
-from tests.clusters import Cluster, Clusters, clusters_folder
-from tests.poison import POISON, Picky, poisoned
-from tests.procedures import Perform
-from tests.roles import Logins, logins
-from tests.support import OwnServers, copy_home
-from tests.views import projector, some_events
+from tests.support.api import Api, AsyncApi, Opener, SyncApi
+from tests.support.clusters import Cluster, Clusters, clusters_folder
+from tests.support.failing_projection import POISON, Picky, poisoned
+from tests.support.helpers import OwnServers, copy_home
+from tests.support.logins import Logins, logins
+from tests.support.procedures import Perform
+from tests.support.views import projector, some_events
 
 # A slow or busy machine is no fault of what is tested. All else stays as it is, in CI or not.
 hypothesis.settings.register_profile("any machine", hypothesis.settings(), deadline=None)
@@ -217,7 +217,7 @@ def _clusters() -> Iterator[Clusters]:
 
 @pytest.fixture
 def clusters(_clusters: Clusters) -> Iterator[Clusters]:
-    """Makes Postgres servers of the test's own, with all of Postgres' tools: see tests/clusters.py."""
+    """Makes Postgres servers of the test's own, with all of Postgres' tools: see tests/support/clusters.py."""
     yield _clusters
     _clusters.end()
 

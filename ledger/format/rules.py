@@ -5,8 +5,8 @@
 - `canonical` makes no entry that breaks one, from the same limits.
 - `verify`, on a database or a bundle, names each entry that breaks one: kind `rule_broken`, with the rule's name.
 
-tests/test_rules.py holds the four against each other. Rules about several entries (nothing is erased while a legal hold
-is on it) are in `ownentries`.
+tests/integration/store/test_rules.py holds the four against each other. Rules about several entries (nothing is erased
+while a legal hold is on it) are in `ownentries`.
 
 A text `null` in a column is the same to every hash as NULL, so no rule tells them apart.
 """

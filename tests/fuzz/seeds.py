@@ -10,7 +10,7 @@ from ledger.format import canonical
 from ledger.tlog.cosigner import new_cosigner
 from ledger.tlog.note import FileSigner, Verifier, parse_note, sign
 from ledger.tlog.witness_protocol import Request
-from tests.logs import Log
+from tests.support.logs import Log
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 SIZES = (0, 1, 4, 7, 11)

@@ -26,7 +26,7 @@ from ledger.tlog.tiles import Tile, decode_bundle, edge_root, encode_bundle
 from ledger.tlog.witness_client import Witness, judge
 from ledger.tlog.witness_protocol import SIZE_TYPE, Answer, Request
 from tests.fuzz import seeds
-from tests.logs import TIME
+from tests.support.logs import TIME
 
 
 class Target(NamedTuple):

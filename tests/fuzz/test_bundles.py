@@ -24,8 +24,8 @@ from tests.fuzz import seeds
 from tests.fuzz.json_texts import DEEP, strained
 from tests.fuzz.mutations import mutated
 from tests.fuzz.profile import bounded, fuzz
-from tests.logs import Log
-from tests.test_cli_main import Ran, run
+from tests.integration.cli.test_main import Ran, run
+from tests.support.logs import Log
 
 
 def write(folder: Path, log: Log, bodies: list[bytes], note: bytes | None) -> None:

@@ -21,8 +21,8 @@ from tests.fuzz.foreign import record
 from tests.fuzz.json_texts import values
 from tests.fuzz.mutations import NUMBERS, texts
 from tests.fuzz.profile import bounded, fuzz
-from tests.support import checked, event, events
-from tests.test_cli_main import Cli, Ran, cli_of, run
+from tests.integration.cli.test_main import Cli, Ran, cli_of, run
+from tests.support.helpers import checked, event, events
 
 ID = "01930000-0000-7000-8000-000000000001"
 WHO = ["--actor", "user:42", "--reason", "asked for", "--actor-type", "user"]

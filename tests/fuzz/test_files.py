@@ -22,7 +22,7 @@ from ledger.tlog.cosigner import Cosigner
 from tests.fuzz import seeds
 from tests.fuzz.mutations import WORDS, mutated
 from tests.fuzz.profile import bounded, fuzz
-from tests.witnesses import KEY, request
+from tests.support.witnesses import KEY, request
 
 ORIGIN = "log.example/audit/main"
 HEAD = Head(7, b"\x07" * 32, b"\x08" * 32)

@@ -23,8 +23,8 @@ from ledger.format.canonical import draft
 from tests.fuzz.json_texts import DEEP, strained
 from tests.fuzz.mutations import mutated, texts
 from tests.fuzz.profile import bounded, fuzz
-from tests.support import checked
-from tests.test_cli_main import AUDITLEDGER, Cli, cli_of
+from tests.integration.cli.test_main import AUDITLEDGER, Cli, cli_of
+from tests.support.helpers import checked
 
 EVENTS = [
     b'{"actor":"user:42","action":"invoice.updated","resource_type":"invoice","resource_id":"inv_7","before":'

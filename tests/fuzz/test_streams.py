@@ -24,8 +24,8 @@ from tests.fuzz.json_texts import DEEP, strained
 from tests.fuzz.mutations import mutated
 from tests.fuzz.profile import bounded, fuzz
 from tests.fuzz.targets import check_bodies
-from tests.support import erase, event, events, receipt_of
-from tests.test_cli_main import Cli, cli_of
+from tests.integration.cli.test_main import Cli, cli_of
+from tests.support.helpers import erase, event, events, receipt_of
 
 Fields = dict[bytes, bytes]
 

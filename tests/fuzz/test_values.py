@@ -23,7 +23,7 @@ from ledger.events import GENESIS
 from ledger.format.canonical import body_bytes, draft, envelope_of
 from ledger.format.decode import parse_body, parse_envelope
 from tests.fuzz.profile import bounded, fuzz
-from tests.support import checked
+from tests.support.helpers import checked
 
 
 class Said(str):

@@ -18,7 +18,7 @@ from ledger.tlog.witness_server import MAX_BODY
 from tests.fuzz import seeds
 from tests.fuzz.mutations import mutated
 from tests.fuzz.profile import fuzz
-from tests.witnesses import KEY, key_of, post, request, serving
+from tests.support.witnesses import KEY, key_of, post, request, serving
 
 HEAD = b"POST /add-checkpoint HTTP/1.1\r\nHost: witness\r\n"
 

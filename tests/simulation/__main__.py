@@ -19,7 +19,7 @@ from tests.simulation import guard
 from tests.simulation.episode import Played, play
 from tests.simulation.report import Report
 from tests.simulation.schedule import EPISODES, schedule
-from tests.support import copy_home
+from tests.support.helpers import copy_home
 
 FRESH = 1_000_000
 """Fresh seeds are drawn from here on, so that they cannot be taken for those that were asked for."""

@@ -8,12 +8,12 @@ from functools import partial
 
 from ledger import Plan, Query
 from ledger.errors import Unavailable
-from tests.api import AsyncApi, SyncApi
 from tests.simulation.forks import fork_when_told
 from tests.simulation.life import Life
 from tests.simulation.notes import Notes
 from tests.simulation.voices import KINDS, Voice
-from tests.support import race
+from tests.support.api import AsyncApi, SyncApi
+from tests.support.helpers import race
 
 COLOURS: dict[str, type[SyncApi] | type[AsyncApi]] = {"threads": SyncApi, "tasks": AsyncApi}
 

@@ -23,7 +23,7 @@ from tests.simulation.views import stream_equals_store, views_equal_replay
 from tests.simulation.violation import Violation
 from tests.simulation.voices import COUNTER, id_of, keyed_id_of
 from tests.simulation.world import World
-from tests.support import checked
+from tests.support.helpers import checked
 
 
 class Books(NamedTuple):

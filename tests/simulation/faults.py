@@ -22,11 +22,11 @@ import redis
 
 from ledger.embedded.process import Server
 from ledger.stream import wire
-from tests.proxy import Proxy
 from tests.simulation import hostile
 from tests.simulation.crew import Crew
 from tests.simulation.notes import Notes, all_lines
 from tests.simulation.world import World
+from tests.support.proxy import Proxy
 
 
 class Stage:

@@ -7,10 +7,10 @@ import signal
 import sys
 import traceback
 
-from tests.api import AsyncApi, SyncApi
 from tests.simulation.life import Life
 from tests.simulation.notes import Notes
 from tests.simulation.voices import Voice, batch, single
+from tests.support.api import AsyncApi, SyncApi
 
 SECONDS = 120
 """After so long a child that has not ended is killed, and its parent fails."""

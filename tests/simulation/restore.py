@@ -24,7 +24,7 @@ from tests.simulation.deployment import Key
 from tests.simulation.faults import Stage
 from tests.simulation.notes import Notes, lines
 from tests.simulation.world import World
-from tests.support import eventually
+from tests.support.helpers import eventually
 
 
 def set_back(stage: Stage, backup: Path, key: Key) -> Key:

@@ -12,10 +12,10 @@ from psycopg import errors
 
 from ledger import Receipt
 from ledger.errors import Unavailable
-from tests.api import Api, Connected
 from tests.simulation.appenders import COLOURS
 from tests.simulation.life import SETTLE, Life
 from tests.simulation.voices import Voice
+from tests.support.api import Api, Connected
 
 ORDERS = "create table if not exists orders (part text, number int, primary key (part, number))"
 ORDER = "order"

@@ -1,7 +1,8 @@
 """The voices that append, each event again and again until its receipt has come. A voice is one of these kinds:
 
 single, keyed (idempotency key), batch (append_many), expecting (a tail position), counting (nothing about the resource
-since). transactions.py has the callers' own transactions. All are said once and live in both colours (tests/api.py).
+since). transactions.py has the callers' own transactions. All are said once and live in both colours
+(tests/support/api.py).
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from ledger import Event, Receipt
 from ledger.errors import ConditionFailed
 from ledger.events import Unchanged
 from ledger.format.canonical import entry_id_for
-from tests.api import Api
-from tests.parts import NAMESPACE, said
 from tests.simulation.life import Life
 from tests.simulation.notes import Notes
+from tests.support.api import Api
+from tests.support.parts import NAMESPACE, said
 
 COUNTER = ("counter", "c")
 """The resource that the counting voices take turns to change."""

@@ -24,9 +24,9 @@ from ledger.embedded.process import Server
 from ledger.embedded.valkey import Valkey
 from ledger.errors import Unavailable
 from ledger.settings import Settings
-from tests.pgbouncer import PgBouncer, installed, pgbouncer
-from tests.proxy import Proxy
 from tests.simulation.disk import FILLER, Disk
+from tests.support.pgbouncer import PgBouncer, installed, pgbouncer
+from tests.support.proxy import Proxy
 
 POSTGRES_MEGABYTES, VALKEY_MEGABYTES = 400, 64
 SMALL = """

@@ -1,0 +1,1 @@
+"""What README, docs/, examples and the package promise, run as they stand."""

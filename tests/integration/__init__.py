@@ -1,0 +1,1 @@
+"""Tests on real servers, one folder for each room of the package."""

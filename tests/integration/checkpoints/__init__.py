@@ -1,0 +1,1 @@
+"""Tests of ledger/checkpoints/ on real servers."""

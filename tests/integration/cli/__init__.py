@@ -1,0 +1,1 @@
+"""Tests of ledger/cli/ on real servers."""

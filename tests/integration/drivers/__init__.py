@@ -1,0 +1,1 @@
+"""Tests of ledger/drivers/ on real servers."""

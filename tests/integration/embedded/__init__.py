@@ -1,0 +1,1 @@
+"""Tests of ledger/embedded/ on real servers."""

@@ -1,0 +1,1 @@
+"""Tests of ledger/export/ on real servers."""

@@ -1,0 +1,1 @@
+"""Tests of ledger/migrate/ on real servers."""

@@ -1,0 +1,1 @@
+"""Tests of ledger/ops/ on real servers."""

@@ -1,0 +1,1 @@
+"""Tests of ledger/projection/ on real servers."""

@@ -1,0 +1,1 @@
+"""Tests of ledger/store/ on real servers."""

@@ -1,0 +1,1 @@
+"""Tests of ledger/stream/ on real servers."""

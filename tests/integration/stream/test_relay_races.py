@@ -1,0 +1,34 @@
+"""Relays beside one another: what one believes of the ledger may be older than what another has published since."""
+
+from __future__ import annotations
+
+from ledger import Ledger
+from ledger.drivers.pools import Connector
+from ledger.store.ledgers import ledger_ends
+from ledger.stream.relay import Relay, open_epoch, where_to_go_on
+from tests.support.helpers import events
+
+
+def test_a_relay_that_looked_at_the_ledger_before_another_published_more(ledger: Ledger) -> None:
+    """It took the faster relay's entries for those of a database that was set back."""
+    ledger.append_many(events(3))
+    servers = Connector(ledger.settings)
+    [ledger_end] = servers.run(ledger_ends(None))
+    ledger.append_many(events(3, 3))
+    Relay(servers).publish()
+    assert servers.run(where_to_go_on(ledger_end, 1000)).next > ledger_end.position
+    slow = Relay(servers)
+    assert slow._catch_up(ledger_end, None) == 0
+    ledger.append_many(events(1, 6))
+    assert slow.publish() == 1
+    servers.close()
+
+
+def test_a_relay_that_looked_at_the_ledger_before_another_filled_a_new_epoch(ledger: Ledger) -> None:
+    ledger.append_many(events(6))
+    servers = Connector(ledger.settings)
+    [ledger_end] = servers.run(ledger_ends(None))
+    servers.run(open_epoch(ledger.ref))
+    Relay(servers).publish()
+    assert Relay(servers)._catch_up(ledger_end, None) == 0
+    servers.close()

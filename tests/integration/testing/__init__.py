@@ -1,0 +1,1 @@
+"""Tests of ledger/testing/ on real servers."""

@@ -1,0 +1,1 @@
+"""Tests of ledger/verify/ on real servers."""

@@ -1,0 +1,1 @@
+"""Verifiers and witnesses of other authors, on our logs."""
