@@ -68,6 +68,8 @@ REDIS_DATABASES = 16
 class TestServers:
     """Where both servers answer. The URLs may hold passwords, so they are kept out of the repr."""
 
+    __test__ = False  # pytest takes classes called Test… for tests
+
     database_url: str = field(repr=False)
     redis_url: str = field(repr=False)
 

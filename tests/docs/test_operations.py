@@ -23,15 +23,14 @@ from ledger.migrate.journal import schema_folder
 from ledger.migrate.migrate import migrate
 from ledger.ops import doctor
 from ledger.settings import Settings
-from tests.docs import test_recovery
-from tests.integration.cli.test_main import AUDITLEDGER, Cli, cli_of
-from tests.integration.cli.test_skip import OWN
-from tests.integration.ops.test_telemetry import worker
+from tests.support.cli import AUDITLEDGER, Cli, cli_of
 from tests.support.clusters import Cluster, Clusters
 from tests.support.helpers import OwnServers, checked, event, events, eventually, handed_out, numbers
 from tests.support.procedures import DOCUMENT, ROOT, Perform, appender, blocks, main_of, performed, performs, promised
+from tests.support.projections import OWN
 from tests.support.signed_checkpoints import Superuser
 from tests.support.views import some_events
+from tests.support.worker import worker
 from tools import catalog
 
 # ---------------------------------------------------------------------------------------------------------- the tables
@@ -69,8 +68,7 @@ def test_every_check_of_doctor_is_explained() -> None:
 
 
 def test_every_command_of_the_page_is_performed_by_a_test() -> None:
-    assert test_recovery  # its tests perform some
-    assert {block.heading for block in blocks() if block.language == "sh"} == set(performed)
+    assert {block.heading for block in blocks() if block.language == "sh"} == performed()
     assert {block.language for block in blocks()} == {"sh", "yaml"}
 
 

@@ -15,13 +15,13 @@ from ledger.effects import Begin, Plan, Query
 from ledger.migrate.migrate import migrate
 from ledger.settings import Settings
 from ledger.tlog.note import Verifier
-from tests.integration.cli.test_main import Cli
-from tests.integration.ops.test_telemetry import worker
+from tests.support.cli import Cli
 from tests.support.clusters import Cluster, Clusters
 from tests.support.helpers import OwnServers, checked, event, events, eventually, handed_out, numbers
 from tests.support.procedures import Perform, appender, main_of, performs, promised
 from tests.support.views import rows, some_events
 from tests.support.witnesses import serving
+from tests.support.worker import worker
 
 
 def both(first: Cluster, second: Cluster) -> str:

@@ -16,7 +16,6 @@ import pytest
 from ledger import Entry, Ledger, Plan, Query
 from ledger.drivers.connections import create_redis_connection
 from ledger.drivers.pools import Connector
-from ledger.format.canonical import body, envelope
 from ledger.migrate.migrate import migrate
 from ledger.projection.discover import find_projections
 from ledger.projection.rebuild import rebuild
@@ -25,6 +24,7 @@ from ledger.settings import Settings
 from ledger.stream import wire
 from ledger.stream.relay import Relay
 from tests.support.helpers import OwnServers, checked
+from tests.support.outcome import check_stream
 
 ROOT = Path(__file__).parents[2]
 VIEWS = ("timeline", "resource_state", "resource_history", "actor_activity")
@@ -81,13 +81,6 @@ class Parts:
 
 
 @pytest.fixture
-def settings(own_servers: OwnServers) -> Settings:
-    settings = Settings(database_url=own_servers.database_url, redis_url=own_servers.redis_url)
-    migrate(settings)
-    return settings
-
-
-@pytest.fixture
 def parts(settings: Settings, tmp_path: Path) -> Iterator[Parts]:
     notes = tmp_path / "notes"
     notes.mkdir()
@@ -138,18 +131,6 @@ def check_everything(settings: Settings, parts: Parts) -> list[Entry]:
         check_views(ledger, settings)
         servers.close()
     return entries
-
-
-def check_stream(settings: Settings, entries: list[Entry]) -> None:
-    with create_redis_connection(str(settings.redis_url)) as client:
-        rows = client.xrange(wire.key("main"))
-    assert [(id_.decode(), fields) for id_, fields in rows] == [
-        (
-            f"1-{entry.position}",
-            {b"envelope": envelope(entry), b"body": body(entry), b"hash": entry.hash.hex().encode()},
-        )
-        for entry in entries
-    ]
 
 
 def check_views(ledger: Ledger, settings: Settings) -> None:
@@ -262,3 +243,10 @@ def _said(numbers: range):  # type: ignore[no-untyped-def]
     from tests.support.parts import said
 
     return [said("x", number) for number in numbers]
+
+
+@pytest.fixture
+def settings(own_servers: OwnServers) -> Settings:
+    settings = Settings(database_url=own_servers.database_url, redis_url=own_servers.redis_url)
+    migrate(settings)
+    return settings

@@ -28,13 +28,12 @@ from ledger.migrate.migrate import SQL, migrate
 from ledger.settings import Settings
 from ledger.store.ledgers import BEGIN
 from ledger.store.locks import take
-from tests.faults.test_lost_connections import LOCK
-from tests.faults.test_parallel_workers import projected, published, seconds_until
-from tests.faults.test_paused_processes import LIMIT, Note, check_all
-from tests.integration.cli.test_main import ended, process
 from tests.support.api import Api, Opener
-from tests.support.helpers import OwnServers, checked, event, events, numbers
+from tests.support.cli import ended, process
+from tests.support.helpers import LOCK, OwnServers, checked, event, events, numbers
+from tests.support.outcome import LIMIT, Note, check_all
 from tests.support.proxy import Proxy
+from tests.support.worker import projected, published, seconds_until
 
 
 def fast(settings: Settings) -> Settings:

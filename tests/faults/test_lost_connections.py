@@ -20,13 +20,12 @@ from ledger.migrate.migrate import migrate
 from ledger.settings import Settings
 from ledger.store import drafts
 from tests.support.api import Api, Opener, SyncApi
-from tests.support.helpers import OwnServers, checked, event, events, numbers, race, receipt_of
+from tests.support.helpers import LOCK, OwnServers, checked, event, events, numbers, race, receipt_of
 
 TERMINATE = (
     "select pg_terminate_backend(pid) from pg_stat_activity"
     " where datname = current_database() and application_name = 'auditledger'"
 )
-LOCK = "select from ledger.tails where ledger_id = 1 for update"
 
 
 def waiting_for_a_lock(admin: psycopg.Connection) -> None:

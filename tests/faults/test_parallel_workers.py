@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -18,19 +17,17 @@ import pytest
 
 from ledger import Ledger
 from ledger.checkpoints.keys import create_key, read_key, state_beside
-from ledger.drivers.connections import create_redis_connection
 from ledger.migrate.journal import load
 from ledger.store import tree
-from ledger.stream.wire import key as stream_key
 from ledger.tlog.merkle import check_consistency
-from tests.faults.test_paused_processes import LIMIT, NAME, ROOT, Note, check_all
-from tests.integration.cli.test_main import AUDITLEDGER, Cli, cli_of, ended, process
+from tests.support.cli import AUDITLEDGER, Cli, cli_of, ended, process
 from tests.support.helpers import checked, event, events
+from tests.support.outcome import NAME, ROOT, Note, check_all
 from tests.support.signed_checkpoints import MAIN
 from tests.support.views import leftovers, project, rows, some_events
+from tests.support.worker import VIEWS, projected, published, seconds_until
 
 BACKLOG = 3000
-VIEWS = ["timeline", "resource_state", "resource_history", "actor_activity"]
 
 
 class Pair:
@@ -81,26 +78,6 @@ def pair(ledger: Ledger, tmp_path: Path) -> Iterator[Callable[..., Pair]]:
     yield start
     for each in made:
         each.stop()
-
-
-def seconds_until(done: Callable[[], bool]) -> float:
-    began = time.monotonic()
-    while not done():
-        assert time.monotonic() - began < LIMIT
-        time.sleep(0.01)
-    return round(time.monotonic() - began, 2)
-
-
-def published(ledger: Ledger) -> int:
-    with create_redis_connection(ledger.settings.redis_url or "") as client:
-        last = client.xrevrange(stream_key("main"), count=1)
-    return int(last[0][0].split(b"-")[1]) if last else 0
-
-
-def projected(admin: psycopg.Connection) -> int:
-    """Up to where the slowest view has come."""
-    [(position, count)] = admin.execute("select min(position), count(*) from ledger.projections").fetchall()
-    return int(position) if count == len(VIEWS) else 0
 
 
 def take_over(pair: Pair, ledger: Ledger, reached: Callable[[], int], note: Note, how: str = "killed") -> None:

@@ -20,29 +20,19 @@ import pytest
 
 from ledger import Ledger
 from ledger.checkpoints.keys import create_key, state_beside
-from ledger.drivers.pools import Connector
 from ledger.migrate.journal import load
 from ledger.migrate.migrate import migrate
-from ledger.projection.discover import find_projections
-from ledger.projection.worker import Projector
 from ledger.settings import Settings
 from ledger.store import tree
-from ledger.stream.relay import Relay
 from ledger.tlog.note import parse_note
-from tests.faults.test_crash import check_stream
-from tests.integration.cli.test_main import Cli, Ran, cli_of
+from tests.support.cli import Cli, Ran, cli_of
 from tests.support.helpers import checked, events
+from tests.support.outcome import LIMIT, NAME, ROOT, Note, check_all, check_stream
 from tests.support.pausing import COPY, PIPELINE, SIGNING
 from tests.support.signed_checkpoints import MAIN
 from tests.support.views import leftovers, project, rows, some_events
 
-ROOT = Path(__file__).parents[2]
-LIMIT = 45
-"""Seconds in which another must have taken over, on however slow a machine."""
 QUICK = "options=-c%20idle_in_transaction_session_timeout%3D2s%20-c%20idle_session_timeout%3D2s"
-NAME = "log.example/main"
-
-Note = Callable[[str, object], None]
 
 
 @contextmanager
@@ -112,21 +102,6 @@ def taken_over(popen: subprocess.Popen[str], how: str, command: Callable[[], Ran
         last = woken(popen)
         assert last.code in (0, 2, 3), last
     return ran
-
-
-def check_all(ledger: Ledger) -> None:
-    """Stream and views once they have caught up: each entry once, in order; views as a fresh replay makes them."""
-    servers = Connector(ledger.settings)
-    Relay(servers).publish()
-    check_stream(ledger.settings, checked(ledger))
-    projector = Projector(servers, find_projections())
-    projector.install()
-    projector.catch_up()
-    assert not projector.failed
-    projector.close()
-    servers.close()
-    report = ledger.verify()
-    assert report.ok, report.findings
 
 
 def test_a_relay(ledger: Ledger, cli: Cli, how: str, record_property: Note) -> None:

@@ -24,7 +24,7 @@ from ledger.errors import StreamDiverged
 from ledger.stream import wire
 from ledger.stream.reader import Streams, next_entries, reader_after
 from ledger.stream.relay import Relay, open_epoch
-from tests.integration.cli.test_main import cli_of
+from tests.support.cli import cli_of
 from tests.support.helpers import checked, event, events, eventually, handed_out, numbers, receipt_of
 from tests.support.views import project, projector, rows, some_events
 

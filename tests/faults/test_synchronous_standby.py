@@ -13,7 +13,7 @@ import pytest
 from ledger import Ledger
 from ledger.migrate.migrate import migrate
 from ledger.settings import Settings
-from tests.integration.cli.test_main import Cli
+from tests.support.cli import Cli
 from tests.support.helpers import OwnServers, checked, event, eventually
 
 STUCK = "select pid from pg_stat_activity where wait_event = 'SyncRep' and application_name = 'auditledger'"

@@ -24,7 +24,7 @@ from tests.fuzz import seeds
 from tests.fuzz.json_texts import DEEP, strained
 from tests.fuzz.mutations import mutated
 from tests.fuzz.profile import bounded, fuzz
-from tests.integration.cli.test_main import Ran, run
+from tests.support.cli import Ran, run
 from tests.support.logs import Log
 
 

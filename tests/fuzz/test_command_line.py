@@ -21,7 +21,7 @@ from tests.fuzz.foreign import record
 from tests.fuzz.json_texts import values
 from tests.fuzz.mutations import NUMBERS, texts
 from tests.fuzz.profile import bounded, fuzz
-from tests.integration.cli.test_main import Cli, Ran, cli_of, run
+from tests.support.cli import Cli, Ran, cli_of, run
 from tests.support.helpers import checked, event, events
 
 ID = "01930000-0000-7000-8000-000000000001"

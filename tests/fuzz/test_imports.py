@@ -23,7 +23,7 @@ from ledger.format.canonical import draft
 from tests.fuzz.json_texts import DEEP, strained
 from tests.fuzz.mutations import mutated, texts
 from tests.fuzz.profile import bounded, fuzz
-from tests.integration.cli.test_main import AUDITLEDGER, Cli, cli_of
+from tests.support.cli import AUDITLEDGER, Cli, cli_of
 from tests.support.helpers import checked
 
 EVENTS = [

@@ -23,7 +23,7 @@ from ledger.errors import InvalidSetting, Unavailable
 from ledger.settings import Settings
 from tests.fuzz.mutations import NUMBERS, texts
 from tests.fuzz.profile import bounded, fuzz
-from tests.integration.cli.test_main import run
+from tests.support.cli import run
 
 SECRET = "s3cret"
 DATABASES = [

@@ -24,7 +24,7 @@ from tests.fuzz.json_texts import DEEP, strained
 from tests.fuzz.mutations import mutated
 from tests.fuzz.profile import bounded, fuzz
 from tests.fuzz.targets import check_bodies
-from tests.integration.cli.test_main import Cli, cli_of
+from tests.support.cli import Cli, cli_of
 from tests.support.helpers import erase, event, events, receipt_of
 
 Fields = dict[bytes, bytes]

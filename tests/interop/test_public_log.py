@@ -14,7 +14,7 @@ from ledger import Event, Ledger
 from ledger.checkpoints.keys import create_key
 from ledger.export.bundle import export
 from ledger.tlog.merkle import leaf_hash
-from tests.interop.test_verifiers import INSTALL_PYTHON, false
+from tests.support.logs import INSTALL_PYTHON, false
 
 SIZES = (65_535, 65_537, 100_000)
 INDEXES = (0, 255, 256, 65_535, 65_536, 99_999)

@@ -24,7 +24,7 @@ from cryptography.exceptions import InvalidSignature
 
 from ledger.tlog.merkle import leaf_hash
 from ledger.tlog.tiles import ENTRIES, Tile
-from tests.support.logs import Log
+from tests.support.logs import INSTALL_PYTHON, Log, false
 
 SIZE = 100_000
 SIZES = (1, 2, 3, 255, 256, 257, 65_535, 65_536, 65_537, SIZE - 1, SIZE)
@@ -34,7 +34,6 @@ PROGRAM = Path(__file__).parents[1] / "go/check.go"
 GOPATH = Path("/usr/share/gocode")
 """Where Debian's packages put the sources of Go libraries."""
 INSTALL_GO = "apt-get install golang-go golang-golang-x-mod-dev"
-INSTALL_PYTHON = "not installed: pip install 'auditledger[verifiers]'"
 
 
 @cache
@@ -57,11 +56,6 @@ def leaves() -> Iterator[tuple[int, int]]:
 
 def growths() -> Iterator[tuple[int, int]]:
     return ((old, new) for old in SIZES for new in SIZES if old <= new)
-
-
-def false(hashes: list[bytes]) -> list[bytes]:
-    """The same with one bit of the last one changed."""
-    return [*hashes[:-1], bytes([hashes[-1][0] ^ 1]) + hashes[-1][1:]]
 
 
 # metamorphic-log

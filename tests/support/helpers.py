@@ -145,3 +145,6 @@ def handed_out(ledger: Ledger, group: str = "mailer") -> list[int]:
         delivery.ack()
         found.append(delivery.entry.position)
     return found
+
+
+LOCK = "select from ledger.tails where ledger_id = 1 for update"

@@ -103,3 +103,11 @@ class Log:
             start = tile.index * tiles.FULL
             return encode_bundle(self.envelopes[start : start + tile.width])
         return self.tiles[tile[:2]][: tile.width * merkle.HASH_SIZE]
+
+
+INSTALL_PYTHON = "not installed: pip install 'auditledger[verifiers]'"
+
+
+def false(hashes: list[bytes]) -> list[bytes]:
+    """The same with one bit of the last one changed."""
+    return [*hashes[:-1], bytes([hashes[-1][0] ^ 1]) + hashes[-1][1:]]

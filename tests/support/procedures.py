@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from tests.integration.cli.test_main import Cli
+from tests.support.cli import Cli
 from tests.support.clusters import Clusters
 
 ROOT = Path(__file__).parents[2]
@@ -31,8 +31,6 @@ print(redis.Redis.from_url(url).execute_command(*command))
 """Where no redis-cli is installed: `redis-cli -u URL COMMAND …`."""
 
 T = TypeVar("T", bound=Callable[..., Any])
-performed: dict[str, str] = {}
-"""The headings whose procedures tests perform, and which test does."""
 
 
 class Block(NamedTuple):
@@ -41,6 +39,13 @@ class Block(NamedTuple):
     heading: str
     language: str
     text: str
+
+
+def performed() -> set[str]:
+    """The headings that the tests of tests/docs/ name with `performs`."""
+    sources = [file.read_text(encoding="utf-8") for file in (ROOT / "tests/docs").glob("test_*.py")]
+    marks = [mark for source in sources for mark in re.findall(r"^@performs\((.*)\)$", source, re.MULTILINE)]
+    return {heading for mark in marks for heading in re.findall(r'"([^"]+)"', mark)}
 
 
 def blocks() -> list[Block]:
@@ -66,7 +71,6 @@ def performs(*headings: str) -> Callable[[T], T]:
     """Marks a test that runs all blocks under these headings; it takes the fixture `perform`."""
 
     def mark(test: T) -> T:
-        performed.update(dict.fromkeys(headings, test.__name__))
         test.headings = headings  # type: ignore[attr-defined]
         return test
 

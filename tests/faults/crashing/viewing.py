@@ -22,9 +22,9 @@ from ledger.projection.retries import unskip
 from ledger.projection.worker import Projector
 from ledger.store import ledgers
 from tests.faults.crashing.jobs import BATCH, Job, Tell, World, again, check_receipts
-from tests.integration.projection.test_projections import Count
 from tests.support.failing_projection import positions, standstill
 from tests.support.helpers import checked
+from tests.support.projections import Count
 from tests.support.signed_checkpoints import MAIN
 from tests.support.views import BUILT_IN, leftovers, project, rows
 

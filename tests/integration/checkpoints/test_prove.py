@@ -24,8 +24,8 @@ from ledger.settings import Settings
 from ledger.store import tree
 from ledger.store.ledgers import create_ledger
 from ledger.verify.checkpoints import Trust
-from tests.integration.cli.test_main import Cli, run
 from tests.support.api import Api, AsyncApi, Opener, SyncApi
+from tests.support.cli import Cli, run
 from tests.support.helpers import erase, event, events
 from tests.support.logins import Logins
 from tests.support.signed_checkpoints import COSIGNER, KEY, MAIN, SIGNER, TRUST, Superuser, checkpoint

@@ -39,11 +39,11 @@ from ledger.tlog.checkpoint import Checkpoint, open_checkpoint
 from ledger.tlog.merkle import check_consistency
 from ledger.tlog.note import FileSigner, Verifier, cosign, parse_note, sign, verified_by
 from ledger.tlog.witness_protocol import Cosigned, Prove
-from tests.integration.cli.test_main import cli_of
-from tests.integration.store.test_tree import MAIN, check_tree, cut, envelopes, naive_root, rewrite
-from tests.integration.verify.test_tampering import Forger
+from tests.support.cli import cli_of
+from tests.support.forger import Forger
 from tests.support.helpers import erase, event, events, eventually, race
 from tests.support.logins import Logins
+from tests.support.trees import MAIN, check_tree, cut, envelopes, naive_root, rewrite
 
 NAME = "log.example/audit/main"
 ROOT = Path(__file__).parents[3]

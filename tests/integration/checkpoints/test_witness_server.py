@@ -30,7 +30,7 @@ from ledger.tlog.note import FileSigner, Signature, Verifier, base64_text, new_k
 from ledger.tlog.witness_client import Witness, gather
 from ledger.tlog.witness_protocol import PATH, SIZE_TYPE, Answer, Request
 from ledger.tlog.witness_server import MAX_BODY
-from tests.integration.cli.test_main import ended, process, run
+from tests.support.cli import ended, process, run
 from tests.support.helpers import race
 from tests.support.logs import Log
 from tests.support.witnesses import KEY, TEXT, forked, key_of, post, request, serving, started

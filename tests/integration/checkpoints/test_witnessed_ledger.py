@@ -34,7 +34,7 @@ from ledger.tlog.checkpoint import Checkpoint, open_checkpoint
 from ledger.tlog.note import FileSigner, Verifier, parse_note
 from ledger.tlog.witness_client import Witness
 from ledger.tlog.witness_protocol import Cosigned, Prove
-from tests.integration.cli.test_main import cli_of
+from tests.support.cli import cli_of
 from tests.support.helpers import event, events
 from tests.support.witnesses import KEY, key_of, serving
 

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from ledger import Ledger
-from tests.integration.cli.test_main import Cli, cli_of, run
+from tests.support.cli import Cli, cli_of, run
 from tests.support.helpers import events
 
 FORGE = """

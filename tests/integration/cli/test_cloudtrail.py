@@ -13,7 +13,7 @@ import pytest
 
 from ledger import Ledger
 from ledger.cli.commands.cloudtrail import event_of, shortened, type_of_arn
-from tests.integration.cli.test_main import Cli, cli_of
+from tests.support.cli import Cli, cli_of
 from tests.support.helpers import checked
 
 DATA = Path(__file__).parents[4] / "shared" / "data" / "cloudtrail.jsonl.gz"

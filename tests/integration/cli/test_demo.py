@@ -12,7 +12,7 @@ import pytest
 
 from ledger import embedded, testing
 from ledger.cli.commands.demo_data import events
-from tests.integration.cli.test_main import AUDITLEDGER, ended, process
+from tests.support.cli import AUDITLEDGER, ended, process
 
 pytestmark = pytest.mark.skipif(
     testing.given() is not None or testing.wants_docker(), reason="the demo runs on embedded servers of its own"

@@ -14,7 +14,7 @@ from ledger.errors import InvalidSetting
 from ledger.projection.discover import find_projections
 from ledger.projection.rebuild import rebuild
 from ledger.projection.worker import Projector
-from tests.integration.cli.test_main import Cli, cli_of
+from tests.support.cli import Cli, cli_of
 from tests.support.views import project
 
 

@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 
 from ledger import Ledger
-from tests.integration.cli.test_main import cli_of, run
+from tests.support.cli import cli_of, run
 
 SECRET = "s3cr3tPW"
 PASSWORDS = [

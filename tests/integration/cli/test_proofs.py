@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ledger.cli import main
-from tests.integration.cli.test_main import run
+from tests.support.cli import run
 from tests.support.logs import Log
 
 SIZE = 300

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ledger import Event, Ledger
-from tests.integration.cli.test_main import Cli, cli_of, ended, process
+from tests.support.cli import Cli, cli_of, ended, process
 from tests.support.helpers import event, events
 
 DAY = datetime(2026, 5, 1, 12, tzinfo=UTC)

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from ledger import Ledger, embedded
-from tests.integration.cli.test_main import Cli, cli_of, run
+from tests.support.cli import Cli, cli_of, run
 from tests.support.helpers import OwnServers
 
 TAIL = ("tail", "--json")

@@ -16,11 +16,11 @@ from ledger.checkpoints.keys import read_key
 from ledger.store import tree
 from ledger.tlog.checkpoint import open_checkpoint
 from ledger.tlog.note import Verifier, parse_note, verified_by
-from tests.integration.cli.test_main import Cli, cli_of, ended, process, run
-from tests.integration.store.test_tree import MAIN, cut, rewrite
-from tests.integration.verify.test_tampering import Forger
+from tests.support.cli import Cli, cli_of, ended, process, run
+from tests.support.forger import Forger
 from tests.support.helpers import events
 from tests.support.http_endpoint import Taker, endpoint
+from tests.support.trees import MAIN, cut, rewrite
 
 ORIGIN = "log.example/audit"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ledger import Ledger
-from tests.integration.cli.test_main import cli_of, ended, process
+from tests.support.cli import cli_of, ended, process
 
 ROOT = Path(__file__).parents[3]
 

@@ -9,26 +9,12 @@ import psycopg
 import pytest
 
 from ledger import Event, Ledger
-from tests.integration.cli.test_main import Cli, cli_of
+from tests.support.cli import Cli, cli_of
 from tests.support.helpers import checked, events
 from tests.support.logins import Logins
+from tests.support.projections import OWN
 
 WHO = ("--actor", "user:ops", "--reason", "ticket 12")
-OWN = """
-from pathlib import Path
-from ledger import Projection
-
-class Counting(Projection):
-    name = "counting"
-    tables = ("counting",)
-    schema = "create table counting (ledger_id int, position bigint)"
-
-    def apply(self, ledger_id, entries, tx):
-        for entry in entries:
-            if entry.action == "bad.action" and not Path("mended").exists():
-                raise ValueError(f"what is {entry.after}?")
-        tx.copy("counting", ["ledger_id", "position"], [(ledger_id, entry.position) for entry in entries])
-"""
 
 
 @pytest.fixture

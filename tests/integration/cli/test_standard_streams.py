@@ -15,7 +15,7 @@ from ledger import Event, Ledger
 from ledger.drivers.pools import Connector
 from ledger.projection.discover import find_projections
 from ledger.stream.relay import Relay
-from tests.integration.cli.test_main import AUDITLEDGER, cli_of, run
+from tests.support.cli import AUDITLEDGER, cli_of, run
 from tests.support.views import project
 
 HOSTILE = "user:\x1b[2J\x9b31m\x85\x7f\u202eevil\u2066\u2069\u200f\u061c\u2028\u00e9\U0001f600"

@@ -12,7 +12,7 @@ import pytest
 
 from ledger import Ledger, create_redis_connection
 from ledger.projection.base import view_positions
-from tests.integration.cli.test_main import Cli, cli_of, ended, process
+from tests.support.cli import Cli, cli_of, ended, process
 from tests.support.helpers import events
 
 VIEWS = ["actor_activity", "resource_history", "resource_state", "timeline"]

@@ -15,7 +15,7 @@ import pytest
 
 from ledger import Event, Ledger
 from ledger.cli.commands.import_file import _Said
-from tests.integration.cli.test_main import Cli, cli_of, ended, process, run
+from tests.support.cli import Cli, cli_of, ended, process, run
 from tests.support.helpers import checked
 
 APPEND = ("append", "--actor", "user:1", "--action", "invoice.sent")

@@ -28,7 +28,7 @@ from ledger.migrate.migrate import migrate
 from ledger.projection.discover import find_projections
 from ledger.projection.rebuild import rebuild
 from ledger.settings import Settings
-from tests.integration.cli.test_main import Cli, process, run
+from tests.support.cli import Cli, process, run
 from tests.support.helpers import checked, event, events, numbers, race, receipt_of
 from tests.support.logins import Logins, user_of
 from tests.support.pgbouncer import pgbouncer

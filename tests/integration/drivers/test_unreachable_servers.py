@@ -14,8 +14,8 @@ from ledger.errors import InvalidSetting, LedgerError, Unavailable
 from ledger.migrate.migrate import migrate
 from ledger.settings import Settings
 from ledger.testing import other_database
-from tests.integration.cli.test_main import run
 from tests.support.api import Api, Opener
+from tests.support.cli import run
 from tests.support.helpers import event
 
 SECRET = "s3cr3t-w0rd"

@@ -28,18 +28,7 @@ import redis
 from ledger import embedded
 from ledger.embedded import access, reach
 from ledger.errors import InvalidSetting, Unavailable
-
-ROOT = os.geteuid() == 0
-PROC = Path("/proc/self").exists()
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
-    """A home yet to be made, below a folder that only we can enter, with a space in its path."""
-    above = tmp_path / "a checkout"
-    above.mkdir(mode=0o700)
-    yield above / ".ledger"
-    remove(above / ".ledger")
+from tests.support.embedded_homes import PROC, ROOT, pids, remove
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +45,6 @@ def made(lasting: Path) -> Iterator[Path]:
     """A home with a database, and with rows and entries of earlier tests: each test writes words of its own."""
     yield lasting
     embedded.stop(lasting)
-
-
-def remove(home: Path) -> None:
-    embedded.stop(home)
-    shutil.rmtree(home, ignore_errors=True)
 
 
 def start_in_process(home: Path) -> tuple[str, str]:
@@ -87,11 +71,6 @@ def has(servers: embedded.EmbeddedServers, word: str) -> tuple[bool, bool]:
     with closing(client(servers)) as valkey:
         entries: Any = valkey.xrange("kept")
     return row is not None, any(fields == {b"word": word.encode()} for _, fields in entries)
-
-
-def pids(home: Path) -> tuple[int, int]:
-    postgres = (home / "postgres/postmaster.pid").read_text().splitlines()[0]
-    return int(postgres), int((home / "valkey/valkey.pid").read_text())
 
 
 def kill(*victims: int) -> None:
@@ -459,3 +438,12 @@ def test_tables_of_the_application_stand_in_public(home: Path) -> None:
             "invoices",
             "public",
         )
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """A home yet to be made, below a folder that only we can enter, with a space in its path."""
+    above = tmp_path / "a checkout"
+    above.mkdir(mode=0o700)
+    yield above / ".ledger"
+    remove(above / ".ledger")

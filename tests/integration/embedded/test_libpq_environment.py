@@ -11,7 +11,7 @@ from ledger import AsyncLedger, Ledger, embedded
 from ledger.drivers.connections import connect, conninfo
 from ledger.errors import InvalidSetting, LedgerError
 from ledger.settings import Settings
-from tests.integration.cli.test_main import run
+from tests.support.cli import run
 from tests.support.helpers import OwnServers, checked, event
 
 ENVIRONMENTS: list[dict[str, str]] = [

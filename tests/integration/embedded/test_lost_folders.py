@@ -14,7 +14,7 @@ import pytest
 from ledger import Event, Ledger, embedded
 from ledger.embedded.found import all_marked
 from ledger.errors import InvalidSetting
-from tests.integration.embedded.test_embedded import PROC, ROOT, pids, remove
+from tests.support.embedded_homes import PROC, ROOT, pids, remove
 
 pytestmark = pytest.mark.skipif(not PROC, reason="only /proc tells working directories")
 

@@ -21,7 +21,7 @@ from ledger.settings import Settings
 from ledger.tlog.note import FileSigner
 from ledger.tlog.tiles import bundles_of, decode_bundle, tiles_of
 from ledger.verify.checkpoints import Trust
-from tests.integration.cli.test_main import run
+from tests.support.cli import run
 from tests.support.helpers import erase, events
 from tests.support.logs import Log
 from tests.support.signed_checkpoints import COSIGNER, KEY, SIGNER, TRUST, Said, Superuser, checkpoint, said

@@ -22,7 +22,7 @@ from ledger.errors import SchemaMismatch
 from ledger.migrate.journal import load, schema_folder
 from ledger.migrate.migrate import check_schema, migrate
 from ledger.settings import Settings
-from tests.integration.cli.test_main import Cli, cli_of
+from tests.support.cli import Cli, cli_of
 from tests.support.helpers import checked, event, events
 from tests.support.views import project
 from tools import journal

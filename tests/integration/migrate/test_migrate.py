@@ -22,8 +22,8 @@ from ledger.migrate.journal import load, schema_folder
 from ledger.migrate.migrate import migrate
 from ledger.projection.rebuild import rebuild
 from ledger.settings import Settings
-from tests.integration.cli.test_main import Cli
 from tests.support.appending import migrate_in_process
+from tests.support.cli import Cli
 from tests.support.helpers import OwnServers, checked, event, processes
 from tests.support.views import project
 

@@ -10,9 +10,9 @@ import pytest
 from psycopg import sql
 
 from ledger import Ledger
-from tests.integration.store.test_schema import row
 from tests.support.helpers import checked, event
 from tests.support.logins import Logins
+from tests.support.rows import row
 from tests.support.views import project, some_events
 
 FORBIDDEN, OWN_ACTION = "42501", "LE005"

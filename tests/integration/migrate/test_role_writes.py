@@ -21,7 +21,7 @@ from ledger.stream.relay import Relay
 from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.merkle import leaf_hash
 from ledger.tlog.note import FileSigner, Verifier, parse_note, sign, verified_by
-from tests.integration.cli.test_main import cli_of
+from tests.support.cli import cli_of
 from tests.support.helpers import event, events, handed_out
 from tests.support.logins import Logins
 from tests.support.views import projector

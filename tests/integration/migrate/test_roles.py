@@ -24,7 +24,7 @@ from ledger.store.ledgers import create_ledger
 from ledger.store.stored_rows import SQL as VERIFY
 from ledger.stream.relay import Relay, open_epoch
 from ledger.verify import database
-from tests.integration.cli.test_main import Cli
+from tests.support.cli import Cli
 from tests.support.helpers import checked, event, events, numbers
 from tests.support.logins import Logins, user_of
 from tests.support.signed_checkpoints import TRIGGERS

@@ -13,7 +13,7 @@ from ledger import Ledger, create_redis_connection
 from ledger.migrate.migrate import migrate
 from ledger.settings import Settings
 from ledger.testing import other_database
-from tests.integration.cli.test_main import Cli, cli_of
+from tests.support.cli import Cli, cli_of
 from tests.support.helpers import OwnServers, event, events
 
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
-from pathlib import Path
+from contextlib import closing
 from typing import Any
 
 import psycopg
@@ -21,8 +17,9 @@ from ledger.migrate.migrate import migrate
 from ledger.settings import Settings
 from ledger.stream.relay import Relay
 from ledger.testing import other_database
-from tests.integration.cli.test_main import Cli, cli_of
+from tests.support.cli import Cli, cli_of
 from tests.support.helpers import OwnServers, event, events
+from tests.support.processes import pid_of, stopped
 
 SOON = 12.0
 """Seconds in which status must have answered; the machine may be busy."""
@@ -38,23 +35,6 @@ def own_cli(own_servers: OwnServers, monkeypatch: pytest.MonkeyPatch) -> Cli:
     cli = Cli("--database-url", own_servers.database_url, "--redis-url", own_servers.redis_url)
     cli.well("run", "timeline", "--once")
     return cli
-
-
-@contextmanager
-def stopped(*pids: int) -> Iterator[None]:
-    """Processes that are there and do not answer."""
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
-
-
-def pid_of(home: Path, server: str) -> int:
-    file = {"postgres": "postgres/postmaster.pid", "redis": "valkey/valkey.pid"}[server]
-    return int((home / file).read_text().split()[0])
 
 
 def away(cli: Cli) -> Any:

@@ -8,11 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,14 +18,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from ledger import Ledger
 from ledger.migrate.migrate import migrate
 from ledger.settings import Settings
-from tests.integration.cli.test_main import Cli, cli_of, process, run
-from tests.integration.cli.test_work import OWN
-from tests.integration.ops.test_status import pid_of, stopped
+from tests.support.cli import Cli, cli_of, run
 from tests.support.helpers import OwnServers, checked, event, events, eventually
+from tests.support.processes import pid_of, stopped
+from tests.support.projections import OWN
+from tests.support.worker import WITHIN, worker
 
 Samples = dict[tuple[str, tuple[str, ...]], float]
-WITHIN = 60.0
-"""Seconds in which a worker must have done something, however busy the machine is."""
 
 
 @pytest.fixture
@@ -36,45 +32,6 @@ def own_cli(own_servers: OwnServers, monkeypatch: pytest.MonkeyPatch) -> Cli:
     monkeypatch.setenv("LEDGER_CONNECT_TIMEOUT", "2")
     migrate(Settings(database_url=own_servers.database_url))
     return Cli("--database-url", own_servers.database_url, "--redis-url", own_servers.redis_url)
-
-
-class Worker:
-    """A running command, and what it has logged so far."""
-
-    def __init__(self, popen: subprocess.Popen[str]) -> None:
-        self.popen = popen
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.popen.stderr is not None
-        self.lines.extend(iter(self.popen.stderr.readline, ""))  # extends line by line
-
-    def said(self, pattern: str) -> re.Match[str]:
-        """The first line, of now or later, that has the pattern."""
-        end = time.monotonic() + WITHIN
-        while time.monotonic() < end:
-            for line in list(self.lines):
-                if found := re.search(pattern, line):
-                    return found
-            time.sleep(0.05)
-        raise AssertionError((pattern, self.lines))
-
-    def stop(self, number: int = signal.SIGTERM) -> tuple[int, float]:
-        """The exit code, and how many seconds it took."""
-        began = time.monotonic()
-        self.popen.send_signal(number)
-        code = self.popen.wait(30)
-        took = time.monotonic() - began
-        self._reader.join(5)
-        return code, took
-
-
-@contextmanager
-def worker(cli: Cli, *arguments: str, cwd: Path | None = None) -> Iterator[Worker]:
-    with process(*cli.urls, *arguments, stdout=subprocess.DEVNULL, cwd=cwd) as popen:
-        yield Worker(popen)
 
 
 def scrape(url: str) -> Samples:

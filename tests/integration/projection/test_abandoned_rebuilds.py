@@ -14,7 +14,7 @@ from ledger_projections import Timeline
 from ledger import Ledger
 from ledger.migrate.migrate import migrate
 from ledger.projection.rebuild import rebuild
-from tests.integration.cli.test_main import Cli
+from tests.support.cli import Cli
 from tests.support.helpers import event
 from tests.support.logins import Logins
 from tests.support.views import leftovers, project, some_events

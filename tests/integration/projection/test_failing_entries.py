@@ -18,7 +18,7 @@ from ledger.projection import base as plans
 from ledger.projection.rebuild import rebuild
 from ledger.settings import Settings
 from ledger.stream.relay import Relay
-from tests.integration.cli.test_main import cli_of
+from tests.support.cli import cli_of
 from tests.support.failing_projection import (
     POISON,
     SECRET,

@@ -19,25 +19,8 @@ from ledger.projection.rebuild import rebuild
 from ledger.stream.reader import EMPTY_TAIL
 from ledger.stream.relay import Relay
 from tests.support.helpers import race
+from tests.support.projections import Count
 from tests.support.views import BUILT_IN, cut, leftovers, project, projector, rows, some_events
-
-
-class Count(Projection):
-    """How many entries there are: the smallest projection. It fails on the action `poison`."""
-
-    name = "count"
-    version = 1
-    tables: ClassVar[tuple[str, ...]] = ("count",)
-    schema = "create table count (ledger_id int primary key, entries bigint not null)"
-
-    def apply(self, ledger_id: int, entries: Sequence[Entry], tx: Writes) -> None:
-        for entry in entries:
-            tx.execute(
-                "insert into count values (%s, 1) on conflict (ledger_id) do update set entries = count.entries + 1",
-                (ledger_id,),
-            )
-            if entry.action == "poison":
-                raise ValueError("poisoned")
 
 
 @pytest.mark.parametrize("view", BUILT_IN)

@@ -15,7 +15,7 @@ from ledger.store.appender import Appender
 from ledger.store.drafts import prepare
 from ledger.store.idempotency import Outcome
 from ledger.store.own_actions import erasing, record_own, retrying, skipping
-from tests.integration.store.test_erasure import CHANGE, call, refused
+from tests.support.erasure import CHANGE, call, refused
 from tests.support.failing_projection import POISON, Picky, poisoned, retry
 from tests.support.helpers import checked
 from tests.support.views import project, projector, some_events

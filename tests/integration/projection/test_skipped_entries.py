@@ -24,8 +24,8 @@ from ledger.store.drafts import prepare
 from ledger.store.ledgers import read
 from ledger.store.own_actions import record_own, retrying
 from ledger.stream.reader import EMPTY_TAIL
-from tests.integration.cli.test_main import cli_of
 from tests.support.api import Api
+from tests.support.cli import cli_of
 from tests.support.failing_projection import (
     POISON,
     Picky,

@@ -24,9 +24,8 @@ from ledger.store.drafts import prepare
 from ledger.store.ledgers import SQL, LedgerRef
 from ledger.store.own_actions import erasing, holding, record_own
 from tests.support.api import Api
+from tests.support.erasure import CHANGE, OWN, call, refused
 from tests.support.helpers import checked, erase, event, events, race
-
-OWN, CHANGE = "LE005", "LE004"
 
 
 @pytest.fixture
@@ -227,12 +226,6 @@ def test_the_ledgers_of_a_database_hold_apart(ledger: Ledger, admin: psycopg.Con
 
 
 @pytest.fixture
-def tail(ledger: Ledger) -> Tail:
-    ledger.append_many(events(3))
-    return ledger.tail()
-
-
-@pytest.fixture
 def writer(ledger: Ledger, admin: psycopg.Connection) -> Iterator[str]:
     """A role that may append, and believes itself cleverer than the setting."""
     admin.execute("drop role if exists ledger_test_writer")
@@ -247,17 +240,6 @@ def writer(ledger: Ledger, admin: psycopg.Connection) -> Iterator[str]:
         admin.execute("reset role")
         admin.execute("drop owned by ledger_test_writer")
         admin.execute("drop role ledger_test_writer")
-
-
-def refused(connection: psycopg.Connection, sqlstate: str, run: Callable[..., object], *args: Any) -> None:
-    """Refused for that reason, and nothing has changed."""
-    before = connection.execute("table ledger.audit_logs order by 1, 2").fetchall()
-    holds = connection.execute("table ledger.holds").fetchall()
-    with pytest.raises(psycopg.Error) as error, connection.transaction():
-        run(*args)
-    assert error.value.sqlstate == sqlstate, error.value
-    assert connection.execute("table ledger.audit_logs order by 1, 2").fetchall() == before
-    assert connection.execute("table ledger.holds").fetchall() == holds
 
 
 @pytest.mark.parametrize("role", ["superuser", "writer"])
@@ -364,14 +346,6 @@ def test_a_function_records_only_its_own(ledger: Ledger, tail: Tail, admin: psyc
     refused(admin, CHANGE, admin.execute, "update ledger.audit_logs set actor = 'b' where position = 2")
 
 
-def call(connection: psycopg.Connection, function: str, event: Event, tail: Tail) -> None:
-    """The function, with an entry that continues `tail`."""
-    [link] = extend(tail, [prepare(event, "main", own=True)], tail.recorded_at)
-    params = row_params(1, link)
-    marks = ", ".join(["%s"] * len(params))
-    connection.execute(f"select ledger.{function}(row({marks})::ledger.audit_logs)".encode(), params)
-
-
 def test_a_row_for_a_function_is_the_row_of_the_table(ledger: Ledger, admin: psycopg.Connection) -> None:
     """Column for column what INSERT takes."""
     columns = [
@@ -443,3 +417,9 @@ def test_erased_by_the_tests_own_helper(ledger: Ledger, admin: psycopg.Connectio
     ledger.append_many(events(2))
     assert erase(admin, 1).position == 3
     assert ledger.verify().ok
+
+
+@pytest.fixture
+def tail(ledger: Ledger) -> Tail:
+    ledger.append_many(events(3))
+    return ledger.tail()

@@ -16,10 +16,10 @@ from ledger.drivers.run import drive
 from ledger.migrate.journal import load
 from ledger.migrate.roles import grant
 from ledger.store.ledgers import create_ledger
-from tests.integration.cli.test_main import Cli
-from tests.integration.store.test_schema import row
+from tests.support.cli import Cli
 from tests.support.helpers import checked, event, events, numbers
 from tests.support.logins import Logins, user_of
+from tests.support.rows import row
 
 FORBIDDEN = psycopg.errors.InsufficientPrivilege
 ASK = "select ledger.first_difference({}, %s, %s, %s, %s)"

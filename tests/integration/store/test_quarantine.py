@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,12 @@ from ledger import AsyncLedger, ChainBroken, ErasureRefused, Event, Ledger, Quar
 from ledger.checkpoints.keys import create_key
 from ledger.checkpoints.signer import Checkpointer
 from ledger.drivers.connections import create_redis_connection
-from ledger.drivers.pools import Connector
 from ledger.drivers.run import drive
 from ledger.errors import LedgerError
-from ledger.events import Tail
 from ledger.export.bundle import export
 from ledger.export.bundle_check import verify_bundle
 from ledger.format.canonical import body, digest, envelope
 from ledger.format.chain import extend
-from ledger.format.findings import Report
 from ledger.format.quarantine_record import digests
 from ledger.format.rules import QUARANTINED
 from ledger.ops.metrics import _of_ledger
@@ -38,33 +34,13 @@ from ledger.store.own_actions import erasing
 from ledger.store.quarantine import _stands
 from ledger.store.tree import newest_kept
 from ledger.stream import wire as stream
-from ledger.stream.relay import Relay
 from ledger.verify import database
-from tests.integration.cli.test_main import AUDITLEDGER, cli_of
+from tests.support.bad_entries import BAD, LAST, NO_RULES, WHO, false_hash, insert, said, workers
+from tests.support.cli import AUDITLEDGER, cli_of
 from tests.support.helpers import event, events, eventually
 from tests.support.logins import Logins
 from tests.support.signed_checkpoints import Superuser
 from tests.support.views import projector
-
-BAD, LAST = 5, 8
-WHO = ("user:ops", "ticket 7")
-COLUMNS = ("id", "occurred_at", "actor", "actor_type", "action", "resource_type", "resource_id", "before", "after",
-           "metadata", "salt", "body_hash", "ledger_id", "position", "recorded_at", "prev_hash", "hash")  # fmt: skip
-
-
-def insert(url: str, tail: Tail, said: Event, **changes: Any) -> None:
-    """A writer's own INSERT of an entry that the trigger lets pass, with columns other than its hashes say."""
-    draft = prepare(said, "main")
-    with psycopg.connect(url, autocommit=True) as connection:
-        [(now,)] = connection.execute("select clock_timestamp()").fetchall()
-        [link] = extend(tail, [draft], now)
-        values = dict(zip(COLUMNS, insert_params(1, link), strict=True)) | changes
-        back = [values["position"], values["id"], values["hash"]]
-        connection.execute(SQL["insert"], [*values.values(), *back])
-
-
-def false_hash(ledger: Ledger, writer: str) -> None:
-    insert(writer, ledger.tail(), event(BAD), hash=bytes(31) + b"\1")
 
 
 def false_body(ledger: Ledger, writer: str) -> None:
@@ -85,8 +61,6 @@ def open_again(ledger: Ledger, name: str = "main") -> Ledger:
 
 
 BY_WRITER = [false_hash, false_body, false_actor, other_spelling]
-NO_RULES = "alter table ledger.audit_logs drop constraint entry_rules;"
-"""As in a database whose entries are older than the rules."""
 ROW = f"where ledger_id = 1 and position = {BAD}"
 """First, where the entry breaks a rule that the constraint refuses."""
 BY_OWNER = {
@@ -138,19 +112,6 @@ def streamed(ledger: Ledger, name: str) -> list[int]:
 def viewed(admin: psycopg.Connection, ledger_id: int = 1) -> list[int]:
     found = admin.execute("select position from ledger_views.timeline where ledger_id = %s order by 1", (ledger_id,))
     return [position for (position,) in found]
-
-
-@contextmanager
-def workers(ledger: Ledger) -> Iterator[tuple[Connector, Relay]]:
-    servers = Connector(ledger.settings)
-    try:
-        yield servers, Relay(servers)
-    finally:
-        servers.close()
-
-
-def said(report: Report) -> list[tuple[int | None, str]]:
-    return [(each.position, each.kind) for each in report.findings if each.kind != "unprotected"]
 
 
 def all_but(*missing: int) -> list[int]:

@@ -23,7 +23,7 @@ from ledger.store.drafts import prepare
 from ledger.store.ledgers import SQL
 from ledger.tlog.note import Verifier
 from ledger.verify.checkpoints import Trust
-from tests.integration.store.test_quarantine import COLUMNS, NO_RULES, WHO, false_hash, said, workers
+from tests.support.bad_entries import COLUMNS, NO_RULES, WHO, false_hash, said, workers
 from tests.support.helpers import event, events
 from tests.support.logins import Logins
 from tests.support.signed_checkpoints import Superuser

@@ -29,8 +29,8 @@ from ledger.migrate.migrate import SQL as MIGRATE
 from ledger.migrate.migrate import migrate
 from ledger.settings import Settings
 from ledger.verify import database
-from tests.integration.cli.test_main import cli_of
-from tests.integration.verify.test_tampering import TRIGGERS
+from tests.support.cli import cli_of
+from tests.support.forger import TRIGGERS
 from tests.support.forging import INFINITY, Time, forged, insert
 from tests.support.helpers import event
 from tests.support.logins import Logins

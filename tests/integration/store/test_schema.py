@@ -4,57 +4,14 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import uuid4
 
 import psycopg
 import pytest
 from psycopg import sql
 
-Row = dict[str, Any]
+from tests.support.rows import Row, insert, row
+
 FORK, TWISTED, CLOCK, CHANGE = "LE001", "LE002", "LE003", "LE004"
-
-
-def hash_of(position: int) -> bytes:
-    """The database does not compute hashes, it compares them: any 32 bytes do."""
-    return (position % 256).to_bytes(32, "big")
-
-
-@pytest.fixture
-def now(admin: psycopg.Connection, migrated_url: str) -> datetime:
-    """The database's clock, once ledger 1 has entries 1 to 3 and ledger 2 is empty."""
-    admin.execute("select ledger.create_ledger('second')")
-    [(moment,)] = admin.execute("select clock_timestamp()").fetchall()
-    assert isinstance(moment, datetime)
-    insert(admin, [row(position, moment) for position in (1, 2, 3)])
-    return moment
-
-
-def row(position: int, now: datetime, **differences: Any) -> Row:
-    """Entry `position` of ledger 1, sound unless it differs."""
-    plain = {
-        "ledger_id": 1,
-        "position": position,
-        "id": uuid4(),
-        "recorded_at": now,
-        "occurred_at": now,
-        "actor": "a",
-        "actor_type": "user",
-        "action": "b",
-        "salt": bytes(16),
-        "body_hash": bytes(32),
-        "prev_hash": hash_of(position - 1),
-        "hash": hash_of(position),
-    }
-    return plain | differences
-
-
-def insert(connection: psycopg.Connection, rows: list[Row]) -> None:
-    """All rows in one statement."""
-    names = sql.SQL(", ").join(map(sql.Identifier, rows[0]))
-    values = sql.SQL(", ").join(
-        sql.SQL("({})").format(sql.SQL(", ").join(map(sql.Literal, each.values()))) for each in rows
-    )
-    connection.execute(sql.SQL("insert into ledger.audit_logs ({}) values {}").format(names, values))
 
 
 def state(connection: psycopg.Connection) -> list[Any]:
@@ -252,3 +209,13 @@ def test_the_other_names(admin: psycopg.Connection) -> None:
     ).fetchall()
     assert {name for (name,) in relations} >= {*TABLES, "projections"}
     assert admin.execute("select to_regnamespace('ledger_views') is not null").fetchall() == [(True,)]
+
+
+@pytest.fixture
+def now(admin: psycopg.Connection, migrated_url: str) -> datetime:
+    """The database's clock, once ledger 1 has entries 1 to 3 and ledger 2 is empty."""
+    admin.execute("select ledger.create_ledger('second')")
+    [(moment,)] = admin.execute("select clock_timestamp()").fetchall()
+    assert isinstance(moment, datetime)
+    insert(admin, [row(position, moment) for position in (1, 2, 3)])
+    return moment

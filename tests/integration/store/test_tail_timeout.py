@@ -12,9 +12,8 @@ import pytest
 
 from ledger import ErasureRefused
 from ledger.errors import TailBusy
-from tests.faults.test_lost_connections import LOCK
 from tests.support.api import Api, Opener
-from tests.support.helpers import checked, event, events, numbers, race
+from tests.support.helpers import LOCK, checked, event, events, numbers, race
 
 TIMEOUT = 1.0
 SLACK = 0.9

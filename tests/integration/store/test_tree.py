@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from hashlib import sha256
 from typing import Any
 
 import psycopg
@@ -14,48 +13,16 @@ from ledger.checkpoints import grow
 from ledger.drivers.run import drive
 from ledger.effects import Effect, Pipeline, Plan, Query, Stored
 from ledger.errors import ChainBroken, ProofRefused, SigningRefused
-from ledger.format.canonical import envelope
 from ledger.store import tree
-from ledger.store.ledgers import BEGIN, LedgerRef
+from ledger.store.ledgers import BEGIN
 from ledger.store.tree import EMPTY_HEAD, Head
 from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.merkle import check_consistency, check_inclusion, leaf_hash
 from ledger.tlog.note import FileSigner, sign
 from ledger.tlog.tiles import tiles_of
-from tests.integration.verify.test_tampering import Forger
+from tests.support.forger import Forger
 from tests.support.helpers import erase, events
-
-MAIN = LedgerRef(1, "main")
-
-
-def naive_root(leaves: list[bytes]) -> bytes:
-    """RFC 6962, section 2.1, word by word."""
-    if len(leaves) < 2:
-        return sha256(b"\x00" + leaves[0]).digest() if leaves else sha256(b"").digest()
-    split = 1
-    while split * 2 < len(leaves):
-        split *= 2
-    return sha256(b"\x01" + naive_root(leaves[:split]) + naive_root(leaves[split:])).digest()
-
-
-def naive_tiles(leaves: list[bytes]) -> dict[tuple[int, int], bytes]:
-    """tlog-tiles: each level holds the roots of 256 times as many leaves as the one below."""
-    found, level, width = {}, 0, 1
-    while len(leaves) >= width:
-        hashes = [naive_root(leaves[at : at + width]) for at in range(0, len(leaves) - width + 1, width)]
-        for index in range(0, len(hashes), 256):
-            found[level, index // 256] = b"".join(hashes[index : index + 256])
-        level, width = level + 1, width * 256
-    return found
-
-
-def stored_tiles(connection: psycopg.Connection) -> dict[tuple[int, int], bytes]:
-    rows = connection.execute("select level, index, hashes from ledger.tiles where ledger_id = 1").fetchall()
-    return {(level, index): hashes for level, index, hashes in rows}
-
-
-def envelopes(ledger: Ledger) -> list[bytes]:
-    return [envelope(entry) for entry in ledger.read()]
+from tests.support.trees import MAIN, check_tree, cut, envelopes, rewrite, stored_tiles
 
 
 def extend(connection: psycopg.Connection, *trusted: Head) -> Head:
@@ -63,12 +30,6 @@ def extend(connection: psycopg.Connection, *trusted: Head) -> Head:
         return drive(grow.extend(MAIN, trusted), lambda: connection)
     finally:
         connection.rollback()  # where it ended early, as the pool does it
-
-
-def check_tree(ledger: Ledger, connection: psycopg.Connection, head: Head) -> None:
-    leaves = envelopes(ledger)
-    assert head == (len(leaves), naive_root(leaves), ledger.tail().hash)
-    assert stored_tiles(connection) == naive_tiles(leaves)
 
 
 @pytest.mark.parametrize("steps", [[0], [1], [255], [256], [257], [100, 156, 1, 0, 600], [8192 + 300]])
@@ -208,25 +169,6 @@ def refused(connection: psycopg.Connection, *trusted: Head) -> str:
     assert stored_tiles(connection) == before
     assert str(caught.value).startswith(f"{caught.value.kind}: ")
     return caught.value.kind
-
-
-@pytest.fixture
-def forger(ledger: Ledger) -> Any:
-    with Forger(ledger.settings.database_url or "") as forger:
-        yield forger
-
-
-def cut(forger: Forger, last: int) -> None:
-    forger.run(
-        f"delete from ledger.audit_logs where position > {last}",
-        f"update ledger.tails as tail set position = {last}, hash = entry.hash, recorded_at = entry.recorded_at"
-        f" from ledger.audit_logs as entry where tail.ledger_id = 1 and entry.position = {last}",
-    )
-
-
-def rewrite(forger: Forger, first: int, last: int) -> None:
-    newest = forger.rehash(first, last, actor="user:43")
-    forger.connection.execute("update ledger.tails set hash = %s where ledger_id = 1", (newest.hash,))
 
 
 def test_a_cut_ledger(grown: Head, forger: Forger, admin: psycopg.Connection) -> None:
@@ -415,3 +357,9 @@ def test_proofs_beyond_the_tiles_are_refused(grown: Head, admin: psycopg.Connect
     for plan in (tree.root_at(MAIN, 700), tree.inclusion_proof(MAIN, 3, 700), tree.consistency_proof(MAIN, 600, 700)):
         with pytest.raises(ProofRefused):
             drive(plan, lambda: admin)
+
+
+@pytest.fixture
+def forger(ledger: Ledger) -> Any:
+    with Forger(ledger.settings.database_url or "") as forger:
+        yield forger

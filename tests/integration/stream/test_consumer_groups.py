@@ -13,8 +13,8 @@ from ledger.drivers.pools import Connector
 from ledger.errors import UsageError
 from ledger.settings import Settings
 from ledger.stream.relay import Relay
-from tests.integration.cli.test_main import cli_of
 from tests.support.api import AsyncApi
+from tests.support.cli import cli_of
 from tests.support.helpers import events
 
 Told = list[tuple[int, int]]

@@ -19,7 +19,7 @@ from ledger.projection.worker import Projector
 from ledger.store.ledgers import create_ledger
 from ledger.stream import wire
 from ledger.stream.relay import Relay
-from tests.integration.cli.test_main import cli_of
+from tests.support.cli import cli_of
 from tests.support.helpers import event, events, eventually
 
 KEY = wire.key("main")

@@ -14,7 +14,7 @@ from ledger.errors import Unavailable
 from ledger.migrate.migrate import migrate
 from ledger.settings import Settings
 from ledger.stream.relay import Relay
-from tests.integration.cli.test_main import Cli
+from tests.support.cli import Cli
 from tests.support.helpers import OwnServers, events
 
 

@@ -14,8 +14,8 @@ from ledger.drivers.run import drive
 from ledger.migrate import migrate
 from ledger.settings import Settings
 from ledger.verify import catalog, database, protections
-from tests.integration.cli.test_main import Cli
 from tests.support.catalog_cases import INFORMATION, OF_THE_SCHEMA, OUTSIDE, VIEWS
+from tests.support.cli import Cli
 from tests.support.clusters import DEBIAN, Cluster, clusters_folder
 from tests.support.helpers import events
 from tests.support.logins import logins

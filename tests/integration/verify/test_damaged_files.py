@@ -17,7 +17,7 @@ from ledger.format.findings import Report
 from ledger.migrate.migrate import migrate
 from ledger.settings import Settings
 from ledger.verify import database
-from tests.integration.cli.test_main import Cli
+from tests.support.cli import Cli
 from tests.support.clusters import Cluster, Clusters, clusters_folder
 from tests.support.helpers import event
 

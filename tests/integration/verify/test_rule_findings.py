@@ -19,7 +19,7 @@ from ledger.format.canonical import digest
 from ledger.format.findings import Report
 from ledger.settings import Settings
 from ledger.verify import database
-from tests.integration.verify.test_tampering import Forger
+from tests.support.forger import Forger
 from tests.support.forging import chain
 from tests.support.helpers import erase, event
 from tests.support.logins import logins

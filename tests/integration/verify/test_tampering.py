@@ -6,126 +6,28 @@ Each case works on its own copy of a ledger of 30 entries; entry 12 is erased, a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Self
 from uuid import UUID
 
 import msgspec
 import psycopg
 import pytest
 
-from ledger import Entry, Ledger, testing
+from ledger import Ledger, testing
 from ledger.drivers.run import drive
 from ledger.format.canonical import digest, envelope
 from ledger.format.findings import Report
-from ledger.settings import Settings
-from ledger.store.ledgers import FAR, LedgerRef, create_ledger, read
+from ledger.store.ledgers import FAR, create_ledger
 from ledger.verify import database
+from tests.support.forger import ERASED, ERASURE, LAST, Forger, statements
 from tests.support.helpers import erase, event
 
-LAST, ERASED, ERASURE = 30, 12, 20
 Said = list[tuple[int | None, str]]
-
-TRIGGERS = (
-    ("audit_logs", "move_tail"),
-    ("audit_logs", "granted_ledger"),
-    ("audit_logs", "append_only"),
-    ("audit_logs", "only_bodies"),
-    ("audit_logs", "own_actions"),
-    ("checkpoints", "add_only"),
-    ("checkpoints", "append_only"),
-    ("holds", "append_only"),
-    ("holds", "placed_by_entries"),
-    ("holds", "released_by_entries"),
-    ("ledgers", "append_only"),
-    ("skips", "append_only"),
-    ("skips", "retried_by_entries"),
-    ("skips", "skipped_by_entries"),
-    ("tails", "append_only"),
-    ("tails", "moved_by_entries"),
-    ("tiles", "append_only"),
-    ("tiles", "grow_only"),
-)
-
-
-class Forger:
-    """A superuser's connection, on which the triggers are off until `done`."""
-
-    def __init__(self, url: str) -> None:
-        self.settings = Settings(database_url=url)
-        self.connection = psycopg.connect(url, autocommit=True)
-        for table, trigger in TRIGGERS:
-            self.run(f"alter table ledger.{table} disable trigger {trigger}")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self.connection.close()
-
-    def run(self, *statements: str) -> None:
-        for statement in statements:
-            self.connection.execute(statement)
-
-    def done(self) -> None:
-        for table, trigger in TRIGGERS:
-            self.run(f"alter table ledger.{table} enable always trigger {trigger}")
-
-    def entries(self, first: int = 1) -> list[Entry]:
-        return drive(read(LedgerRef(1, "main"), first - 1), lambda: self.connection)
-
-    def write(self, entry: Entry) -> None:
-        """Puts this entry in the place of the one at its position."""
-        self.connection.execute("delete from ledger.audit_logs where position = %s", (entry.position,))
-        values = (1, *msgspec.structs.astuple(entry)[1:])
-        marks = ", ".join(["%s"] * len(values))
-        self.connection.execute(
-            "insert into ledger.audit_logs (ledger_id, position, id, recorded_at, occurred_at, actor, actor_type,"
-            " action, resource_type, resource_id, before, after, metadata, salt, body_hash, prev_hash, hash)"
-            f" values ({marks})",
-            values,
-        )
-
-    def rehash(self, first: int, last: int = LAST, **changes: object) -> Entry:
-        """Changes entry `first` and hashes it anew, and all after it up to `last`; the newest of them."""
-        prev = None
-        for entry in self.entries(first)[: last - first + 1]:
-            forged = msgspec.structs.replace(entry, **(changes if prev is None else {"prev_hash": prev}))
-            prev = digest(envelope(forged))
-            self.write(msgspec.structs.replace(forged, hash=prev))
-        return self.entries(last)[0]
-
-    def verify(self, name: str = "main", workers: int = 1) -> Report:
-        return database.verify(replace(self.settings, name=name), workers=workers)
 
 
 def said(report: Report, *, protections: bool = False) -> Said:
     """Positions and kinds, those about protections only if asked for."""
     return [(each.position, each.kind) for each in report.findings if protections or each.kind != "unprotected"]
-
-
-@pytest.fixture(scope="module")
-def pattern(servers: testing.TestServers, template: str) -> Iterator[str]:
-    """The name of a database with the ledger that every case copies."""
-    with testing.database(servers.database_url, template=template) as url:
-        with Ledger.open(database_url=url) as ledger:
-            for number in range(1, LAST + 1):
-                if number == ERASURE:
-                    with psycopg.connect(url, autocommit=True) as connection:
-                        erase(connection, ERASED)
-                else:
-                    resource = {"resource_type": "invoice", "resource_id": f"inv_{number % 5}"}
-                    ledger.append(event(number, before={"number": -number}, metadata={"ip": "192.0.2.7"}, **resource))
-        with psycopg.connect(url, autocommit=True) as connection:
-            drive(create_ledger("other"), lambda: connection)
-        yield url.rpartition("/")[2]
-
-
-@pytest.fixture
-def forger(servers: testing.TestServers, pattern: str) -> Iterator[Forger]:
-    with testing.database(servers.database_url, template=pattern) as url, Forger(url) as forger:
-        yield forger
 
 
 @pytest.fixture(scope="module")
@@ -246,10 +148,6 @@ def repeat_an_entry(forger: Forger) -> None:
         "alter table ledger.audit_logs drop constraint one_entry_per_position, drop constraint one_entry_per_id",
         "insert into ledger.audit_logs select * from ledger.audit_logs where position = 15",
     )
-
-
-def statements(*sql: str) -> Callable[[Forger], None]:
-    return lambda forger: forger.run(*sql)
 
 
 def delete(position: int) -> Callable[[Forger], None]:
@@ -453,3 +351,26 @@ def test_a_healthy_ledger_has_no_findings(healthy: Forger) -> None:
         report = healthy.verify(name)
         assert (report.ok, report.findings, report.first, report.last) == (True, [], 1, entries)
         assert report.entries == entries
+
+
+@pytest.fixture(scope="module")
+def pattern(servers: testing.TestServers, template: str) -> Iterator[str]:
+    """The name of a database with the ledger that every case copies."""
+    with testing.database(servers.database_url, template=template) as url:
+        with Ledger.open(database_url=url) as ledger:
+            for number in range(1, LAST + 1):
+                if number == ERASURE:
+                    with psycopg.connect(url, autocommit=True) as connection:
+                        erase(connection, ERASED)
+                else:
+                    resource = {"resource_type": "invoice", "resource_id": f"inv_{number % 5}"}
+                    ledger.append(event(number, before={"number": -number}, metadata={"ip": "192.0.2.7"}, **resource))
+        with psycopg.connect(url, autocommit=True) as connection:
+            drive(create_ledger("other"), lambda: connection)
+        yield url.rpartition("/")[2]
+
+
+@pytest.fixture
+def forger(servers: testing.TestServers, pattern: str) -> Iterator[Forger]:
+    with testing.database(servers.database_url, template=pattern) as url, Forger(url) as forger:
+        yield forger

@@ -1,0 +1,57 @@
+"""Entries that do not hold, and the workers that meet them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+
+from ledger import Event, Ledger
+from ledger.drivers.pools import Connector
+from ledger.events import Tail
+from ledger.format.chain import extend
+from ledger.format.findings import Report
+from ledger.store.copy_rows import insert_params
+from ledger.store.drafts import prepare
+from ledger.store.ledgers import SQL
+from ledger.stream.relay import Relay
+from tests.support.helpers import event
+
+BAD, LAST = 5, 8
+WHO = ("user:ops", "ticket 7")
+COLUMNS = ("id", "occurred_at", "actor", "actor_type", "action", "resource_type", "resource_id", "before", "after",
+           "metadata", "salt", "body_hash", "ledger_id", "position", "recorded_at", "prev_hash", "hash")  # fmt: skip
+
+
+def insert(url: str, tail: Tail, said: Event, **changes: Any) -> None:
+    """A writer's own INSERT of an entry that the trigger lets pass, with columns other than its hashes say."""
+    draft = prepare(said, "main")
+    with psycopg.connect(url, autocommit=True) as connection:
+        [(now,)] = connection.execute("select clock_timestamp()").fetchall()
+        [link] = extend(tail, [draft], now)
+        values = dict(zip(COLUMNS, insert_params(1, link), strict=True)) | changes
+        back = [values["position"], values["id"], values["hash"]]
+        connection.execute(SQL["insert"], [*values.values(), *back])
+
+
+def false_hash(ledger: Ledger, writer: str) -> None:
+    insert(writer, ledger.tail(), event(BAD), hash=bytes(31) + b"\1")
+
+
+NO_RULES = "alter table ledger.audit_logs drop constraint entry_rules;"
+"""As in a database whose entries are older than the rules."""
+
+
+@contextmanager
+def workers(ledger: Ledger) -> Iterator[tuple[Connector, Relay]]:
+    servers = Connector(ledger.settings)
+    try:
+        yield servers, Relay(servers)
+    finally:
+        servers.close()
+
+
+def said(report: Report) -> list[tuple[int | None, str]]:
+    return [(each.position, each.kind) for each in report.findings if each.kind != "unprotected"]
