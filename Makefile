@@ -21,7 +21,7 @@ PINNED := --only-binary :all: -c constraints.txt
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint types imports unit smoke fuzz bench simulate constraints journal migration clean
+.PHONY: help demo test lint types imports all-tests unit smoke fuzz bench simulate constraints journal migration clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -29,7 +29,7 @@ help: ## List the targets
 demo: .venv/.installed ## Run an end-to-end demo on sample data; starts its own Postgres and Valkey
 	@$(BIN)/auditledger demo $(DEMO_ARGS)
 
-test: lint types imports unit ## All checks: lint, types, imports, unit
+test: lint types imports all-tests ## All checks: lint, types, imports, and every test
 
 lint: .venv/.test-installed ## Style and formatting (ruff)
 	$(BIN)/python -m ruff check .
@@ -41,8 +41,11 @@ types: .venv/.test-installed ## Types (mypy)
 imports: .venv/.test-installed ## Layers (import-linter)
 	$(BIN)/lint-imports --no-logo
 
-unit: .venv/.test-installed ## The tests (pytest); PYTEST_ARGS="-n 3" is the default: many tests wait more than they work
+all-tests: .venv/.test-installed ## Every test (pytest); PYTEST_ARGS="-n 3" is the default: many tests wait more than they work
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+unit: .venv/.test-installed ## The tests that need no server, in less than a minute
+	$(BIN)/python -m pytest -n 2 tests/unit
 
 smoke: .venv/.test-installed ## A short run of the bench: does it work, do its checks hold (no peers, no bounds)
 	$(BIN)/python -m pytest -q bench

@@ -10,17 +10,15 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import psycopg
 import pytest
 from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger import Entry, Event, Ledger
+from ledger import Entry, Event
 from ledger.errors import InvalidEvent
 from ledger.events import GENESIS, Tail
 from ledger.format import canonical, chain
-from tests.support.helpers import checked
 
 OURS = json.loads((Path(__file__).parents[1] / "vectors/format.json").read_text())
 SHARED = Path(__file__).parents[3] / "shared/vectors/format-v1.json"
@@ -167,35 +165,3 @@ def test_a_moment_that_leaves_the_years_in_utc_is_refused() -> None:
         edge = edge.replace(hour=0 if year == 1 else 23)
         with pytest.raises(InvalidEvent, match=r"^occurred_at: outside the years 0001-9999"):
             canonical.utc(edge, "occurred_at")
-
-
-def test_the_view_envelopes_yields_the_hashed_bytes(ledger: Ledger, admin: psycopg.Connection) -> None:
-    """For every character of the basic plane and some beyond, and at both ends of time."""
-    characters = [chr(code) for code in (*range(1, 0xD800), *range(0xE000, 0x10000), *range(0x10000, 0x110000, 997))]
-    strings = ["".join(characters[start : start + 255]) for start in range(0, len(characters), 255)]
-    ends = [datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)]
-    ledger.append_many(
-        Event(
-            actor=text,
-            actor_type=text[:64],
-            action=text[-128:],
-            resource_type="t",
-            resource_id=text,
-            occurred_at=ends[at % 2],
-        )
-        for at, text in enumerate(strings)
-    )
-    ledger.append(Event(actor="a", action="no.resource"))
-    entries = checked(ledger)
-    assert [entry.resource_id for entry in entries] == [*strings, None]
-    rows = admin.execute("select envelope, hash from ledger.envelopes order by position").fetchall()
-    assert [(text.encode(), bytes(hashed)) for text, hashed in rows] == [
-        (canonical.envelope(entry), entry.hash) for entry in entries
-    ]
-
-
-def test_the_view_does_not_depend_on_the_session(ledger: Ledger, admin: psycopg.Connection) -> None:
-    ledger.append(Event(actor="a", action="b", occurred_at=datetime(2026, 3, 29, 1, 30, 0, 1, tzinfo=UTC)))
-    admin.execute("set timezone = 'Asia/Kathmandu'; set datestyle = 'SQL, DMY'; set bytea_output = 'escape'")
-    [(envelope,)] = admin.execute("select envelope from ledger.envelopes").fetchall()
-    assert envelope.encode() == canonical.envelope(next(iter(ledger.read())))
