@@ -125,7 +125,7 @@ def test_the_alerts_are_about_metrics_that_there_are(own_servers: OwnServers) ->
         cli.well("verify")
         with worker(cli, "run", "timeline", "--metrics-port", "0") as running:
             url = running.said(r"Metrics at (http://127\.0\.0\.1:\d+/metrics)")[1]
-            eventually(lambda: main_of(cli)["projections"][0]["position"] == 3)
+            eventually(lambda: [each["position"] for each in main_of(cli)["projections"]] == [3])
             assert handed_out(ledger) == [1, 2, 3]
             own_servers.kill_redis()
             running.said("trying again")
