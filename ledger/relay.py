@@ -14,6 +14,7 @@ from ledger.canonical import digest
 from ledger.effects import Command, Plan, Query, Refused
 from ledger.errors import (
     ChainBroken,
+    EntryUnreadable,
     LedgerError,
     StreamDiverged,
     StreamUnusable,
@@ -272,14 +273,20 @@ def _wire(ledger: LedgerRef, at: GoOn, last: int) -> Plan[list[Wire]]:
         size += len(envelope) + len(body or b"")
         before = Link(record.position, record.hash, record.hash, record.recorded)
 
-    yield from records(Source(*ledger), at.next, take, last)
+    try:
+        yield from records(Source(*ledger), at.next, take, last)
+    except Refused as refused:
+        if not refused.is_damage:
+            raise
+        if not entries and last > at.next:
+            return (yield from _wire(ledger, at, (at.next + last) // 2))
     if entries:
         return entries
     found = yield from quarantine.look(ledger, at.next)
     if found.mark is not None:
         return [stream.marker(at.next, found.mark.hash, found.mark.by)]
     problem = next((finding.detail for finding in found.findings), "it does not continue the stream")
-    raise ChainBroken(at.next, problem, ledger.name)
+    raise (ChainBroken if found.damage is None else EntryUnreadable)(at.next, problem, ledger.name)
 
 
 def _holds(record: Record, envelope: bytes, body: bytes | None, before: Link) -> bool:

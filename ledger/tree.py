@@ -17,7 +17,7 @@ import msgspec
 
 from ledger import merkle, store, tiles
 from ledger.effects import Pipeline, Plan, Query, Refused, sql
-from ledger.errors import ChainBroken, ProofRefused, SigningRefused, UsageError
+from ledger.errors import ChainBroken, EntryUnreadable, ProofRefused, SigningRefused, UsageError
 from ledger.events import GENESIS, Tail
 from ledger.findings import Findings, Link
 from ledger.merkle import EMPTY_ROOT, HASH_SIZE, Node, leaf_hash
@@ -186,7 +186,8 @@ def _keep_leaves(ledger: LedgerRef, leaves: _Leaves, stored: int) -> Plan[None]:
 def _check_findings(ledger: LedgerRef, findings: Findings) -> None:
     for first in findings.kept:
         if first.kind != "quarantined":
-            raise ChainBroken(first.position or 0, f"{first.kind}: {first.detail}; nothing was signed", ledger.name)
+            error = EntryUnreadable if first.kind == "unreadable" else ChainBroken
+            raise error(first.position or 0, f"{first.kind}: {first.detail}; nothing was signed", ledger.name)
 
 
 def _check_root(ledger: LedgerRef, trusted: Head, base: Head) -> Plan[None]:
