@@ -21,6 +21,8 @@ from ledger.store import BEGIN, LOCK_TIMEOUT
 SQL = sql("session")
 ALIVE = 1.0
 """Seconds between two signs of life."""
+ANSWER = 5.0
+"""Seconds, at most, to wait for a second connection: less than the first, which is silent meanwhile, may be (8)."""
 
 
 def take(lock: Query) -> Plan[bool]:
@@ -45,10 +47,10 @@ def kept(connection: AnsweringConnection, worker: AnsweringConnection, patience:
 
     What a lock is for must be sound without it: whoever lost it may find out late.
     worker: the connection on which the work is done meanwhile. Raises Unavailable where a pooler has no session for it
-    within `patience` seconds: both would wait for each other.
+    in time: both would wait for each other. patience: seconds, at most.
     """
     if not worker.direct:
-        _answers(worker, patience)
+        _answers(worker, min(patience, ANSWER))
     over = threading.Event()
 
     def check() -> None:
