@@ -172,8 +172,8 @@ _NO_HOST = "the database URL names a host that no name service can know: a part 
 _REFUSALS = {
     "max_client_conn": "The pooler takes no more clients: raise that in its ini, or let each process have fewer "
     "(LEDGER_POOL_MAX_SIZE)",
-    "unsupported startup parameter": "The pooler refuses what the URL, its service or PGOPTIONS sets: leave it out there, "
-    "or have the pooler ignore it (PgBouncer: ignore_startup_parameters)",
+    "unsupported startup parameter": "The pooler refuses what the URL, its service or PGOPTIONS sets: leave it out "
+    "there, or have the pooler ignore it (PgBouncer: ignore_startup_parameters)",
 }
 """By what poolers say: what can be done about it."""
 

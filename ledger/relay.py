@@ -39,6 +39,8 @@ POLL = 0.005
 IDLE = 0.02
 TEND = 1.0
 """Seconds between looks at the streams themselves: was one lost, is one too long?"""
+FAR_AHEAD = 10_000
+"""An epoch that no stream comes to by itself: somebody else has written to it."""
 RETRY = 1.0
 """Seconds before a server that was away is tried again."""
 
@@ -235,6 +237,15 @@ def open_epoch(ledger: LedgerRef) -> Plan[int]:
     """Tells relays to fill the stream anew under the next epoch, below which everything is dropped."""
     [(epoch,)] = yield Query(SQL["open_epoch"], (ledger.ledger_id,))
     return int(epoch)
+
+
+def open_new_epoch(ledger: LedgerRef) -> Plan[int]:
+    """The same, of one that the stream has not had: a database that was set back twice counts from an older one."""
+    last = (yield from stream.state(ledger.name)).last.epoch
+    epoch = yield from open_epoch(ledger)
+    while epoch <= last < FAR_AHEAD:
+        epoch = yield from open_epoch(ledger)
+    return epoch
 
 
 def _carry_groups_over(standing: Standing) -> Plan[None]:

@@ -29,7 +29,7 @@ from ledger.cli.types import Span
 from ledger.errors import IntegrityError, LedgerError
 from ledger.projection import Projection, checkpoints
 from ledger.projector import Projector
-from ledger.relay import Relay, Standing, open_epoch, standings
+from ledger.relay import Relay, Standing, open_new_epoch, standings
 from ledger.replay import find_projections, rebuild
 from ledger.servers import Servers
 
@@ -266,7 +266,7 @@ def _open_epoch(shared: Shared, servers: Servers) -> None:
     found = servers.run(standings(shared.names()))
     if len(found) != 1:
         raise click.UsageError("say which ledger: auditledger --ledger NAME relay --new-epoch")
-    epoch = servers.run(open_epoch(found[0].ledger))
+    epoch = servers.run(open_new_epoch(found[0].ledger))
     note(f"Ledger {found[0].ledger.name}: opened epoch {epoch}; its stream is filled anew")
 
 
