@@ -281,7 +281,10 @@ def test_a_projectors_trigger(full: Ledger, login: Logins, sqlstate: str) -> Non
         full.wait_for(full.append(event(2)), "timeline", timeout=30)
 
 
-def test_locks_taken_in_another_order(full: Ledger, login: Logins) -> None:
+WAITING = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+
+
+def test_locks_taken_in_another_order(full: Ledger, login: Logins, admin: psycopg.Connection) -> None:
     """Postgres ends a deadlock with an error for the one who waited first: the worker, who tries again."""
     with (
         psycopg.connect(login("ledger_projector")) as other,
@@ -290,7 +293,7 @@ def test_locks_taken_in_another_order(full: Ledger, login: Logins) -> None:
         lock = "select from ledger.projections where ledger_id = 1 and name = %s for update"
         other.execute(lock, ["timeline"])
         receipt = full.append(event(1))
-        time.sleep(0.5)
+        eventually(lambda: admin.execute(WAITING).fetchall() == [(1,)])
         other.execute(lock, ["actor_activity"])
         other.rollback()
         full.wait_for(receipt, "timeline", timeout=20)

@@ -1,6 +1,7 @@
 """Postgres is set back to an older backup. What was promised after it is lost, by definition; what must happen then:
 
-- the signer refuses to sign fewer entries than it has signed (`truncated`), and the ledger goes on under another key;
+- the signer refuses to sign fewer entries than it has signed, or others (`truncated`, `rewritten`), and the ledger goes
+  on under another key;
 - relays wait, say so, and change nothing in the stream, until they are told to open a new epoch;
 - projectors stop where they have seen more than there is; after a replay they go on.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ledger import Event, Ledger
+from ledger import Entry, Event, Ledger
 from ledger.checkpointing import checkpoint
 from ledger.errors import SigningRefused
 from ledger.relay import open_new_epoch
@@ -35,7 +36,7 @@ def set_back(stage: Stage, backup: Path, key: Key) -> Key:
         before = list(ledger.read())
     world.restore_postgres(backup)
     with Ledger(world.direct) as ledger:
-        base = ledger.tail().position
+        base = _shared(before, list(ledger.read()))
         lost = Notes(stage.folder / "lost")
         for entry in before[base:]:
             lost.add(position=entry.position, hash=entry.hash.hex())
@@ -51,6 +52,12 @@ def set_back(stage: Stage, backup: Path, key: Key) -> Key:
     return new_key
 
 
+def _shared(before: list[Entry], now: list[Entry]) -> int:
+    """Up to where they are the same: an older backup may be of another course of things than the one before it."""
+    pairs = zip(before, now, strict=False)
+    return next((one.position - 1 for one, other in pairs if one.hash != other.hash), min(len(before), len(now)))
+
+
 def _signer_refuses(world: World, key: Key, base: int, folder: Path) -> Key:
     signed = max((line["size"] for line in lines(folder / "signed" / key.published.name)), default=0)
     if signed <= base:
@@ -58,9 +65,9 @@ def _signer_refuses(world: World, key: Key, base: int, folder: Path) -> Key:
     try:
         checkpoint(world.direct, [key.path])
     except SigningRefused as refused:
-        assert refused.kind == "truncated", f"signed {signed}, there are {base}: {refused}"
+        assert refused.kind in ("truncated", "rewritten"), f"signed {signed}, of which there are {base}: {refused}"
     else:
-        raise AssertionError(f"{signed} entries were signed, there are {base}, and nobody refused to sign that")
+        raise AssertionError(f"{signed} entries were signed, of which there are {base}, and nobody refused that")
     return Key(folder, int(key.path.name.partition("-")[2]) + 1)
 
 
