@@ -21,7 +21,7 @@ from ledger.errors import ChainBroken, EntryUnreadable, ProofRefused, SigningRef
 from ledger.events import GENESIS, Tail
 from ledger.findings import Findings, Link
 from ledger.merkle import EMPTY_ROOT, HASH_SIZE, Node, leaf_hash
-from ledger.note import parse_note, parse_signatures
+from ledger.note import Note, parse_note, parse_signatures
 from ledger.quarantine import passed
 from ledger.scan import Leaf, check_range, source_of
 from ledger.store import BEGIN, FAR, LedgerRef
@@ -306,7 +306,8 @@ def all_kept(ledger: LedgerRef, after: int = -1, limit: int = store.PAGE) -> Pla
 def keep(ledger: LedgerRef, head: Head, note: bytes) -> Plan[bytes]:
     """Keeps a signed checkpoint; where one of that size is there, adds to it the signatures that it lacks.
 
-    Returns the note with all signatures, also those for which there was no more room in the one that is kept.
+    Returns the note with all signatures, also those for which there was no more room in the one that is kept: each
+    of these takes the place of older ones of its key.
     Raises SigningRefused where another is there, or the tiles do not have its root.
     """
     try:
@@ -321,7 +322,9 @@ def keep(ledger: LedgerRef, head: Head, note: bytes) -> Plan[bytes]:
     kept, new = parse_note(rows[0][0].encode()), parse_note(note)
     there = {(signature.name, signature.key_id, signature.data) for signature in kept.signatures}
     added = [each for each in new.signatures if (each.name, each.key_id, each.data) not in there]
-    return kept.encode() + b"".join(signature.line for signature in added)
+    newer = {(each.name, each.key_id) for each in added}
+    older = (each for each in kept.signatures if (each.name, each.key_id) not in newer)
+    return Note(kept.text, (*older, *added)).encode()
 
 
 def add_signatures(ledger: LedgerRef, kept: Kept, lines: bytes) -> Plan[bytes]:
