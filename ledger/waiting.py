@@ -10,22 +10,26 @@ from ledger.stream import LONGEST_BLOCK
 
 
 class Quiet:
-    """Has it been quiet for too long? idle: seconds, None for never."""
+    """Has it been quiet for too long? idle: seconds, None for never. They are counted from the first read on."""
 
     def __init__(self, idle: float | None) -> None:
         self._idle = idle
-        self._since = time.monotonic()
+        self._since: float | None = None
 
     def broken(self) -> None:
         self._since = time.monotonic()
 
     @property
     def over(self) -> bool:
-        return self._idle is not None and time.monotonic() - self._since >= self._idle
+        if self._idle is None or self._since is None:
+            return False
+        return time.monotonic() - self._since >= self._idle
 
     @property
     def wait(self) -> float:
-        """How long the next read may block, in seconds."""
+        """How long the read that comes now may block, in seconds."""
+        if self._since is None:
+            self._since = time.monotonic()
         if self._idle is None:
             return LONGEST_BLOCK
         return min(LONGEST_BLOCK, max(0.001, self._idle - (time.monotonic() - self._since)))
