@@ -21,7 +21,6 @@ from ledger.files import sync_folder
 from ledger.stream import wire
 from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.http_client import connection_to
-from ledger.tlog.note import parse_note
 
 TIMEOUT = 10.0
 """Seconds that an HTTP endpoint has to take a checkpoint, and then for its answer."""
@@ -60,7 +59,7 @@ class Folder:
         return str(self.path)
 
     def publish(self, note: bytes) -> None:
-        checkpoint = Checkpoint.parse(parse_note(note).text)
+        checkpoint = Checkpoint.of(note)
         latest, own = self.path / _LATEST, self.path / _ALL / str(checkpoint.size)
         own.parent.mkdir(parents=True, exist_ok=True)
         for path in (own, latest):
@@ -118,7 +117,7 @@ class Redis:
         return REDIS
 
     def publish(self, note: bytes) -> None:
-        self._run(wire.publish_checkpoint(self._ledger, Checkpoint.parse(parse_note(note).text).size, note))
+        self._run(wire.publish_checkpoint(self._ledger, Checkpoint.of(note).size, note))
 
 
 class Once:
@@ -192,7 +191,7 @@ def _problem(error: Exception) -> str:
 def _published(path: Path) -> Checkpoint | None:
     """The checkpoint in a file of ours; None where there is none, or something else."""
     try:
-        return Checkpoint.parse(parse_note(path.read_bytes()).text)
+        return Checkpoint.of(path.read_bytes())
     except (FileNotFoundError, NoteRefused):
         return None
 

@@ -217,7 +217,7 @@ class Checkpointer:
         for each in kept:
             try:
                 note = parse_note(each.note)
-                said = Checkpoint.parse(note.text)
+                said = Checkpoint.of(note)
             except NoteRefused:
                 continue
             if verified_by(note, self._verifiers):

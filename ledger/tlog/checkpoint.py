@@ -47,6 +47,11 @@ class Checkpoint(msgspec.Struct, frozen=True):
         return f"{self.origin}\n{self.size}\n{base64_text(self.root)}\n".encode()
 
     @classmethod
+    def of(cls, note: Note | bytes) -> Checkpoint:
+        """The checkpoint of a note, whoever signed it. Raises NoteRefused if it is none."""
+        return cls.parse((note if isinstance(note, Note) else parse_note(note)).text)
+
+    @classmethod
     def parse(cls, text: bytes) -> Checkpoint:
         """The checkpoint of a note's text; extension lines are passed over. Raises NoteRefused if it is none."""
         try:
@@ -80,7 +85,7 @@ def open_checkpoint(
     Raises NoteRefused, and InvalidSetting where the keys given cannot do.
     """
     note = parse_note(data)
-    checkpoint = Checkpoint.parse(note.text)
+    checkpoint = Checkpoint.of(note)
     if origin is not None and checkpoint.origin != origin:
         raise NoteRefused(f"the checkpoint is of {checkpoint.origin!r}, not of {origin!r}")
     signed = verified_by(note, verifiers)

@@ -89,7 +89,7 @@ def opened(request: Request, logs: Mapping[str, Sequence[Verifier]]) -> tuple[No
     """
     try:
         note = parse_note(request.note)
-        checkpoint = Checkpoint.parse(note.text)
+        checkpoint = Checkpoint.of(note)
     except NoteRefused as error:
         raise Refusal(400, str(error)) from None
     if checkpoint.origin not in logs:
@@ -230,7 +230,7 @@ class Cosigner:
             log.note = path.read_bytes()
             try:
                 note = parse_note(log.note)
-                log.latest = Checkpoint.parse(note.text)
+                log.latest = Checkpoint.of(note)
                 if not verified_by(note, [self.verifier]) or log.latest.origin != origin:
                     raise NoteRefused("it is not what this witness wrote there")
             except NoteRefused as error:

@@ -94,7 +94,7 @@ def judge(witness: Witness, note: Note, old: int, answer: Answer, now: float, sk
     tlog-witness, "add-checkpoint". A same-size checkpoint with another root is a 422 in its version 1.1 and was a 409
     before: both are understood.
     """
-    size = Checkpoint.parse(note.text).size
+    size = Checkpoint.of(note).size
     said = _said(answer)
 
     def outcome(
@@ -146,7 +146,7 @@ def gather(
     Raises NoteRefused where `note` is no checkpoint; never for what a witness does.
     """
     parsed = parse_note(note)
-    size = Checkpoint.parse(parsed.text).size
+    size = Checkpoint.of(parsed).size
     places = list(dict.fromkeys(witnesses))
     olds = {witness: min((sizes or {}).get(witness.verifier.vkey, 0), size) for witness in places}
     outcomes: dict[Witness, WitnessOutcome] = {}
@@ -297,7 +297,7 @@ class Witnesses:
     def __call__(self, note: bytes, prove: Prove) -> Cosigned:
         """What came of asking them; nothing that they answer is raised before `demand` is called."""
         outcomes = gather(note, self.witnesses, prove, sizes=self._sizes, timeout=self._timeout)
-        size = Checkpoint.parse(parse_note(note).text).size
+        size = Checkpoint.of(note).size
         made = [outcome.witness for outcome in outcomes if outcome.cosignature is not None]
         self._sizes |= {witness.verifier.vkey: size for witness in made}  # so that the next proof fits at once
         failed = [(outcome.witness.verifier.name, outcome.detail) for outcome in outcomes if outcome.detail]

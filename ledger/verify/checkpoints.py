@@ -101,7 +101,7 @@ def kept_claim(note: bytes, keys: Sequence[Verifier], ledger: str) -> Claim:
     Raises NoteRefused where it is none of this ledger, or a signature of a key given is false.
     """
     parsed = parse_note(note)
-    checkpoint = Checkpoint.parse(parsed.text)
+    checkpoint = Checkpoint.of(parsed)
     if ledger_of(checkpoint) != ledger:
         raise NoteRefused(f"it is of {checkpoint.origin!r}, not of ledger {ledger!r}")
     signed = any(key.name == checkpoint.origin for key in verified_by(parsed, keys))

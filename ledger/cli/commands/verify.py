@@ -19,7 +19,6 @@ from ledger.export.bundle import export
 from ledger.export.bundle_check import verify_bundle
 from ledger.format.findings import Report
 from ledger.tlog.checkpoint import Checkpoint
-from ledger.tlog.note import parse_note
 from ledger.verify.database import verify
 
 
@@ -92,7 +91,7 @@ def verify_command(
                 incremental=incremental,
                 progress=advance,
             )
-    compared = [(file, Checkpoint.parse(parse_note(data).text)) for file, data in notes]
+    compared = [(file, Checkpoint.of(data)) for file, data in notes]
     if shared.json:
         given = [{"file": file, "origin": it.origin, "size": it.size, "root": it.root.hex()} for file, it in compared]
         head = {"head": report.head.hex(), "seconds": round(report.seconds, 6)}

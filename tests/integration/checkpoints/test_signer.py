@@ -561,7 +561,7 @@ def test_cosignatures_are_kept_and_too_few_are_asked_for_again(ledger: Ledger, k
     willing, asked = False, []
 
     def ask(note: bytes, prove: Prove) -> Cosigned:
-        checkpoint = Checkpoint.parse(parse_note(note).text)
+        checkpoint = Checkpoint.of(note)
         asked.append((checkpoint.size, prove(5) if checkpoint.size > 5 else []))
         if willing:
             note += cosign(parse_note(note).text, witness, 1_800_000_000).line
