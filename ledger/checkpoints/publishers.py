@@ -6,10 +6,9 @@ A publisher is anything with `publish(note)`, which raises where it did not work
 from __future__ import annotations
 
 import os
-import secrets
 from base64 import b64encode
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -17,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from ledger.effects import Plan
 from ledger.errors import InvalidSetting, LedgerError, NoteRefused, PublishingFailed
-from ledger.files import sync_folder
+from ledger.files import replace_file
 from ledger.stream import wire
 from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.http_client import connection_to
@@ -69,7 +68,7 @@ class Folder:
             if newest is not None and newest.size == checkpoint.size and newest.root != checkpoint.root:
                 raise PublishingFailed(f"forked: {path} is another checkpoint of the first {checkpoint.size} entries")
             if newest is None or newest.size <= checkpoint.size:
-                _replace(path, note)
+                replace_file(path, note, public=True)
 
 
 class Endpoint:
@@ -194,18 +193,3 @@ def _published(path: Path) -> Checkpoint | None:
         return Checkpoint.of(path.read_bytes())
     except (FileNotFoundError, NoteRefused):
         return None
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """In one step, for everybody to read: a reader, or a crash, sees the old content or the new."""
-    new = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with new.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-    finally:
-        with suppress(FileNotFoundError):
-            new.unlink()
-    sync_folder(path.parent)

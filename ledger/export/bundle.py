@@ -18,6 +18,7 @@ from ledger.events import GENESIS
 from ledger.export.bundle_check import BODIES, ENVELOPES, MANIFEST, Manifest, unusable
 from ledger.export.public_log import LayoutWriter, sorted_files
 from ledger.export.quarantined import QUARANTINED, QuarantinedRow
+from ledger.files import sync
 from ledger.format.findings import Link
 from ledger.format.quarantine_record import Mark, body_as_it_stands, digests, flaws, leaf_of, row_json
 from ledger.format.stored_row import Record
@@ -71,23 +72,15 @@ def _writing(folder: Path) -> Iterator[Path]:
             yield draft
             # Only now: by then most is on disk already, and syncing each of many small files takes little.
             for path in sorted_files(draft):
-                _sync(path)
+                sync(path)
             for below, _, _ in os.walk(draft):
-                _sync(Path(below))
+                sync(Path(below))
             draft.replace(folder)
-            _sync(folder.parent)
+            sync(folder.parent)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     except OSError as error:
         raise unusable(folder, error) from error
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _export(

@@ -30,6 +30,7 @@ from pathlib import Path
 import msgspec
 
 from ledger.errors import EvidenceRefused, InvalidSetting, NoteRefused, ProofRefused, UsageError
+from ledger.files import UNFINISHED, replace_file
 from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.merkle import EMPTY_ROOT, check_consistency
 from ledger.tlog.note import (
@@ -162,6 +163,8 @@ class Cosigner:
         self._lock = _locked(folder)
         try:
             _check_identity(folder, self.verifier.vkey, mark)
+            for unfinished in folder.glob(f".*{UNFINISHED}"):  # of a process that was killed
+                unfinished.unlink()
             self._logs = {origin: self._read(folder, origin) for origin in self._keys}
         except BaseException:
             self.close()
@@ -203,7 +206,7 @@ class Cosigner:
             raise Refusal(503, "the witness's clock ran back")
         cosignature = cosign(note.text, self._signer, now)
         kept = Note(note.text, (*note.signatures, cosignature)).encode()
-        _write(log.path, kept)
+        replace_file(log.path, kept)
         log.latest, log.note, log.time = checkpoint, kept, now
         _log.info("Cosigned %s at size %d", checkpoint.origin, checkpoint.size)
         return Answer(200, cosignature.line)
@@ -218,8 +221,8 @@ class Cosigner:
         first, second = (log.path.with_name(f"{log.path.name}.forked.{number}") for number in (1, 2))
         if not second.exists():
             try:
-                _write(first, log.note)
-                _write(second, note.encode())
+                replace_file(first, log.note)
+                replace_file(second, note.encode())
             except OSError as error:
                 _log.error("The evidence could not be kept: %s", error)
 
@@ -262,29 +265,13 @@ def _check_identity(folder: Path, vkey: str, mark: Path | None) -> None:
             f"this witness has served before ({mark} says so), and {folder} holds nothing of it: give it its folder "
             "again, or make a new key. A witness that forgot what it cosigned can be led to cosign another history"
         )
-    elif {path.name for path in folder.iterdir()} - {"lock", "witness.new"}:
+    elif any(path.name != "lock" and not path.name.endswith(UNFINISHED) for path in folder.iterdir()):
         raise InvalidSetting(f"{folder} is not empty, and not the memory of a witness")
     else:
-        _write(said, own)
+        replace_file(said, own)
         _log.info("%s begins in %s: it knows no checkpoint yet", vkey.partition("+")[0], folder)
     if mark is not None and not served:
         try:
-            _write(mark, own)
+            replace_file(mark, own)
         except OSError as error:
             _log.warning("%s cannot be written (%s): the loss of %s would not be noticed", mark, error, folder)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Replace a file, so that a loss of power leaves the old content or the new, and the new once this returns."""
-    new = path.with_name(f"{path.name}.new")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    with os.fdopen(os.open(new, flags, 0o600), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
