@@ -26,7 +26,7 @@ from ledger.export.public_log import CHECKPOINT, TILES, LayoutCheck, open_file
 from ledger.export.quarantined import QUARANTINED, RECORD, Quarantine
 from ledger.format.canonical import digest, microseconds
 from ledger.format.decode import NO_BODY, Envelope, Hash, Name, Position, body_columns, parse_body, read_envelope
-from ledger.format.findings import OWN_ERASED, Findings, Link, Report, Walk, body_missing, check_tail, erased_mismatched
+from ledger.format.findings import BODY_MISSING, OWN_ERASED, Findings, Link, Report, Walk, check_tail, erased_mismatched
 from ledger.format.own_entries import OwnEntries, OwnEntry, Target
 from ledger.format.quarantine_record import Mark, leaf_of
 from ledger.format.rules import ERASED, ERASED_TYPE, broken, is_own, surely_kept
@@ -121,7 +121,7 @@ def verify_bundle(
         raise unusable(Path(error.filename or folder), error) from error
     check.end()
     last = check.walk.last
-    findings = check.findings.in_order()
+    findings = check.findings.listed()
     if checkpoints and manifest.first != 1 and not findings:
         raise UsageError("checkpoints are compared with all entries from the first, and this bundle begins later")
     return Report(
@@ -265,7 +265,7 @@ class _Check:
         try:
             said = _well_formed(line, self.manifest.ledger)
         except ValueError as error:
-            problem = f"line {self.lines} of {ENVELOPES} is not an envelope of the format: {error}"
+            problem = f"its line in {ENVELOPES} is not an envelope of the format: {error}"
         if said is not None:
             self.pass_holes(said.position)
         position = said.position if said is not None else self.walk.last.position + 1
@@ -366,7 +366,7 @@ class _Check:
         manifest, last, add = self.manifest, self.walk.last, self.findings.add
         for position in self.unexcused.values():
             mark = self.quarantine.mark_of(position, None)
-            add(*(mark.finding() if mark is not None else (position, "body_missing", body_missing(position))))
+            add(*(mark.finding() if mark is not None else (position, "body_missing", BODY_MISSING)))
         if self.surplus:
             add(last.position, "body_mismatch", f"{BODIES} has {self.surplus} lines more than {ENVELOPES}")
         if manifest.first == 1 and manifest.prev != GENESIS.hex():

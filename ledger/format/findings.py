@@ -6,9 +6,11 @@ The rules are the same for a database and for a bundle; `scan` and `bundle` say 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from ledger.events import GENESIS
 from ledger.format.rules import ERASED, ERASED_TYPE
@@ -32,18 +34,26 @@ KINDS = (
 )
 """The four before the last are about checkpoints and the tree (verify/checkpoints.py, verify/tree_rebuild.py)."""
 MOST = 10_000
-"""Findings that are kept; those beyond are counted."""
-_GAP = 1_000
-"""Missing entries of one gap that are named one by one."""
+"""Findings that are listed; those beyond are counted."""
+NO_ENTRY = "there is no such entry"
 _POSITION = re.compile(r"[1-9][0-9]{0,18}").fullmatch
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that is wrong. kind: one of KINDS. position: of the entry, None where it is about no single one."""
+    """One thing that is wrong. kind: one of KINDS.
+
+    position, through: of the first and the last of the adjacent entries that it is about, equal for a single one; None
+    where it is about no entry. detail: true of each of them.
+    """
 
     position: int | None
     kind: str
     detail: str
+    through: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.through is None:
+            force_setattr(self, "through", self.position)
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -69,37 +79,60 @@ class Report(msgspec.Struct, frozen=True):
 
 
 class Findings:
-    """Collects findings: the first `most` in the order in which they come, and how many came after those."""
+    """Collects findings. What has the same kind and detail at adjacent positions is one finding.
+
+    most: how many are kept, the first in the order in which they come. more: how many came after those, counted by
+    position, so that it does not matter in which ranges the positions were read.
+    """
 
     def __init__(self, most: int = MOST) -> None:
         self.most = most
         self.kept: list[Finding] = []
         self.more = 0
+        self._next: dict[tuple[int, str, str], int] = {}
+        """By position, kind and detail of what would continue a finding: where that is in `kept`."""
 
-    def add(self, position: int | None, kind: str, detail: str) -> None:
-        if len(self.kept) < self.most:
-            self.kept.append(Finding(position, kind, detail))
+    def add(self, position: int | None, kind: str, detail: str, through: int | None = None) -> None:
+        """through: the last position that it is about; None where that is `position`."""
+        self.take(Finding(position, kind, detail, through))
+
+    def take(self, finding: Finding) -> None:
+        """Continues the finding of the position before, or is one more."""
+        position, kind, detail, through = msgspec.structs.astuple(finding)
+        index = self._next.pop((position, kind, detail), None)
+        if index is not None:
+            self.kept[index] = msgspec.structs.replace(self.kept[index], through=through)
+        elif len(self.kept) < self.most:
+            index = len(self.kept)
+            self.kept.append(finding)
         else:
-            self.more += 1
-
-    def sort(self) -> None:
-        """By position, then kind."""
-        self.kept.sort(key=_place)
+            self.more += 1 if position is None else through - position + 1
+            return
+        if position is not None:
+            self._next[through + 1, kind, detail] = index
 
     def extend(self, later: Findings) -> None:
         """Takes over what another one collected on later positions."""
-        room = self.most - len(self.kept)
-        self.more += later.more + len(later.kept[room:])
-        self.kept += later.kept[:room]
+        for finding in in_order(later.kept):
+            self.take(finding)
+        self.more += later.more
 
-    def in_order(self, *others: Finding) -> list[Finding]:
+    def listed(self, *others: Finding) -> list[Finding]:
         """These and the others, which are kept however many there are, in the order of a Report."""
-        findings = sorted([*self.kept, *others], key=_place)
+        findings = in_order([*self.kept, *others])
         if self.more:
             last = self.kept[-1]
             detail = f"… and {self.more:,} more findings from entry {last.position} on, not listed"
             findings.append(Finding(None, last.kind, detail))
         return findings
+
+
+def in_order(findings: Collection[Finding]) -> list[Finding]:
+    """By position, then kind; those that continue one another as one."""
+    merged = Findings(len(findings))
+    for finding in sorted(findings, key=_place):
+        merged.take(finding)
+    return merged.kept
 
 
 def _place(finding: Finding) -> tuple[bool, int, str, str]:
@@ -144,20 +177,14 @@ class Walk:
         if computed is None or stored != computed:
             self.findings.add(position, "hash_mismatch", "its hash is not the hash of its envelope")
         if before.recorded is not None and recorded is not None and recorded < before.recorded:
-            self.findings.add(
-                position, "time_regression", f"recorded_at is earlier than that of entry {before.position}"
-            )
+            self.findings.add(position, "time_regression", "recorded_at is earlier than that of the entry before")
         self.last = entry
 
     def missing(self, until: int) -> None:
         """The positions between the last entry and `until` are empty."""
         first = self.last.position + 1
-        for position in range(first, min(until, first + _GAP)):
-            self.findings.add(position, "missing_entry", f"there is no entry {position}")
-        if until > first + _GAP:
-            rest = until - first - _GAP
-            detail = f"there is no entry {first + _GAP}, and {rest - 1} more up to {until - 1}"
-            self.findings.add(first + _GAP, "missing_entry", detail)
+        if first < until:
+            self.findings.add(first, "missing_entry", NO_ENTRY, until - 1)
 
 
 def check_tail(tail: Link, newest: Link, first: int, findings: Findings) -> None:
@@ -184,7 +211,7 @@ def _hex(data: bytes | None) -> str:
 def _wrong_link(position: int) -> str:
     if position == 1:
         return "its prev is not 64 zeros, as the first entry's must be"
-    return f"its prev is not the hash of entry {position - 1}"
+    return "its prev is not the hash of the entry before it"
 
 
 def erased_by(action: str, resource_type: str | None, resource_id: str | None, position: int) -> int | None:
@@ -195,10 +222,7 @@ def erased_by(action: str, resource_type: str | None, resource_id: str | None, p
     return erased if erased < position else None
 
 
-def body_missing(position: int) -> str:
-    return f"the body was removed, and no later entry {ERASED} names {position}"
-
-
+BODY_MISSING = f"the body was removed, and no later entry {ERASED} names this one"
 OWN_ERASED = "the body of an entry of the ledger's own was removed: such entries cannot be erased"
 
 

@@ -12,7 +12,7 @@ import msgspec
 
 from ledger.format.canonical import body_bytes, digest, timestamp_from
 from ledger.format.decode import Hash
-from ledger.format.findings import OWN_ERASED, Finding, Findings, Link, Walk
+from ledger.format.findings import NO_ENTRY, OWN_ERASED, Finding, Findings, Link, Walk
 from ledger.format.rules import ERASED_TYPE, QUARANTINED, broken, is_own
 from ledger.format.stored_row import Record
 
@@ -77,7 +77,7 @@ class Mark(NamedTuple):
 def flaws(ledger: str, position: int, rows: Sequence[Record], before: Link) -> list[Finding]:
     """What is wrong with what stands at a position."""
     if not rows:
-        return [Finding(position, "missing_entry", f"there is no entry {position}")]
+        return [Finding(position, "missing_entry", NO_ENTRY)]
     found = Findings()
     for record in rows:
         found = Findings()

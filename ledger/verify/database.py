@@ -113,8 +113,8 @@ def verify(
                 progress(entries, max(entries, last - first + 1))
         if tree is not None:
             drive(tree.end(), lambda: connection)
-            others += tree.findings.in_order()
-        found = findings.in_order(*others, *about_others.in_order(), *_tail_findings(seen))
+            others += tree.findings.listed()
+        found = findings.listed(*others, *about_others.listed(), *_tail_findings(seen))
         report = Report(
             ledger=seen.source.name,
             ok=not found,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 from ledger.effects import Plan, Query, Refused, Row, Stored
 from ledger.format.canonical import body_bytes, digest, envelope_from, timestamp_from, uuid_text
-from ledger.format.findings import BEGINNING, OWN_ERASED, Finding, Findings, Link, Walk, body_missing, erased_mismatched
+from ledger.format.findings import BEGINNING, BODY_MISSING, OWN_ERASED, Finding, Findings, Link, Walk, erased_mismatched
 from ledger.format.own_entries import OwnEntry
 from ledger.format.quarantine_record import Mark, digests, flaws, leaf_of
 from ledger.format.rules import ERASED, ERASED_TYPE, broken, is_own, surely_kept
@@ -77,8 +77,8 @@ def check_range(
         before = (yield from newest_or(damaged, source, start - 1, max(first - 1, 1), near=start - 1)) or begins
     check = _Check(source.name, before, leaf() if leaf is not None else None, {})
     span = yield from _checked(source, start, end, check)
-    suspects = {finding.position for finding in span.findings.kept if finding.position is not None}
-    suspects |= set(range(span.last.position + 1, min(end, through, span.last.position + _HOLE) + 1))
+    suspects = {position for finding in span.findings.kept for position in _suspects(finding)}
+    suspects.update(range(span.last.position + 1, min(end, through, span.last.position + _HOLE) + 1))
     if not suspects:
         return span
     wanted = suspects | set(range(max(before.position, start - _HOLE), start))
@@ -92,6 +92,14 @@ def check_range(
     return (yield from _checked(source, start, end, check, min(end, through)))
 
 
+def _suspects(finding: Finding) -> Iterable[int]:
+    """The positions of a finding at which it is looked for what is quarantined: all, but of a hole the first _HOLE."""
+    if finding.position is None or finding.through is None:
+        return ()
+    hole = finding.kind == "missing_entry"
+    return range(finding.position, min(finding.through, finding.position + _HOLE if hole else finding.through) + 1)
+
+
 def _checked(source: Source, start: int, end: int, check: _Check, through: int = 0) -> Plan[Span]:
     yield from _readable(source, start, end, check)
     check.examine_group()
@@ -102,11 +110,10 @@ def _checked(source: Source, start: int, end: int, check: _Check, through: int =
         excused = {int(resource_id): position for resource_id, position in rows}
         for position, record in check.erased.items():
             if excused.get(position, 0) <= position and not check.is_quarantined(position, (record,)):
-                check.findings.add(position, "body_missing", body_missing(position))
+                check.findings.add(position, "body_missing", BODY_MISSING)
         mismatched = yield Query(from_(source, "mismatched"), (source.ledger_id, ERASED_TYPE, erased, ERASED))
         for resource_id, position, actor, stood in mismatched:
             check.findings.add(int(resource_id), "body_mismatch", erased_mismatched(actor, position, stood))
-    check.findings.sort()
     return Span(check.entries, check.findings, check.walk.last, check.own)
 
 
@@ -154,8 +161,7 @@ def strays(source: Source) -> Plan[list[Finding]]:
     """
     rows = yield Query(from_(source, "misplaced"), (source.ledger_id, _STRAYS, source.ledger_id))
     findings = [
-        Finding(position, "tail_mismatch", f"a row stands at position {position}: the first entry's is 1")
-        for (position,) in rows
+        Finding(position, "tail_mismatch", "a row stands before the first position, which is 1") for (position,) in rows
     ]
     rows = (yield Query(SQL["orphans"])) if source.whole else []
     return findings + [

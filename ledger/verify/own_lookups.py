@@ -50,6 +50,6 @@ def false_marks(source: Source) -> Plan[list[Finding]]:
     """Holds and skips in the tables that no entries say."""
     rows = yield Query(from_(source, "false_marks"), (*[source.ledger_id] * 4, _MOST))
     return [
-        Finding(position, "unprotected", f"{table} has what entry {position} should say, and no entries do")
+        Finding(position, "unprotected", f"{table} has what this entry should say, and no entries do")
         for table, position in rows
     ]

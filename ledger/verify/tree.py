@@ -145,7 +145,6 @@ def check_range(source: Source, job: Job, first: int, leaves: int | None) -> Pla
     if hashed.start % FULL == 0:  # else entries are missing before it, and their tile cannot be judged
         rows = yield Query(SQL["leaves"], (source.ledger_id, hashed.start // FULL, (job.end - 1) // FULL))
         hashed.tile_findings(dict(rows), leaves, span.findings)
-        span.findings.sort()
     return span, hashed.grown(job.sizes)
 
 

@@ -70,10 +70,9 @@ class Leaves:
             if row is None or len(row) != tile.width * HASH_SIZE:
                 findings.add(start + 1, "tree_mismatch", _no_tile(tile, row))
             elif not row.startswith(have):
-                wrong = _wrong(row, have)
-                more = f", nor are {len(wrong) - 1} more of that tile" if len(wrong) > 1 else ""
-                detail = f"its leaf in {tile.path} is not the hash of its envelope{more}"
-                findings.add(start + wrong[0] + 1, "tree_mismatch", detail)
+                for index_in_tile in _wrong(row, have):
+                    detail = "its leaf in the kept tree is not the hash of its envelope"
+                    findings.add(start + index_in_tile + 1, "tree_mismatch", detail)
 
     def _keep_leaves(self, at: int, row: bytes) -> None:
         """An entry that had its leaf before it was changed and quarantined keeps that; the root tells if it is true."""

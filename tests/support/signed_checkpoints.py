@@ -21,6 +21,7 @@ from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.note import FileSigner, Signature, Verifier, cosign, sign
 from ledger.verify import database
 from ledger.verify.checkpoints import Trust
+from tests.support.findings import places
 from tests.support.logs import TIME
 
 MAIN = LedgerRef(1, "main")
@@ -110,7 +111,7 @@ Said = list[tuple[int | None, str]]
 
 
 def said(report: Report) -> Said:
-    return [(each.position, each.kind) for each in report.findings]
+    return places(report.findings)
 
 
 def check(url: str, *notes: bytes, trust: Trust = TRUST, **options: Any) -> Report:

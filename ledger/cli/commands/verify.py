@@ -17,7 +17,7 @@ from ledger.cli.params import POSITION
 from ledger.cli.text import note
 from ledger.export.bundle import export
 from ledger.export.bundle_check import verify_bundle
-from ledger.format.findings import Report
+from ledger.format.findings import Finding, Report
 from ledger.tlog.checkpoint import Checkpoint
 from ledger.verify.database import verify
 
@@ -108,7 +108,7 @@ def print_report(report: Report) -> None:
     if report.privileged:
         note(f"Users who bypass privilege checks: {'; '.join(report.privileged)}")
     for finding in report.findings:
-        line(f"{'-' if finding.position is None else finding.position:>8}", f"{finding.kind:<15}", finding.detail)
+        line(f"{_entries(finding):>8}", f"{finding.kind:<15}", finding.detail)
     for noted in report.notes:
         line(f"Note: {noted}")
     span = f", {report.first} to {report.last}" if report.entries else ""
@@ -117,6 +117,13 @@ def print_report(report: Report) -> None:
         line(f"OK, {what}; head {report.head.hex()}; {report.seconds:.2f} s")
     else:
         line(f"DOES NOT VERIFY, {what}; {counted(len(report.findings), 'finding')}; {report.seconds:.2f} s")
+
+
+def _entries(finding: Finding) -> str:
+    """The positions that a finding is about."""
+    if finding.position == finding.through:
+        return "-" if finding.position is None else str(finding.position)
+    return f"entries {finding.position:,} to {finding.through:,}"
 
 
 def _print_compared(file: str, checkpoint: Checkpoint, report: Report) -> None:

@@ -25,6 +25,7 @@ from ledger.store.ledgers import SQL, LedgerRef
 from ledger.store.own_actions import erasing, holding, record_own
 from tests.support.api import Api
 from tests.support.erasure import CHANGE, OWN, call, refused
+from tests.support.findings import places
 from tests.support.helpers import checked, erase, event, events, race
 
 
@@ -395,7 +396,7 @@ def test_verify_compares_the_holds_with_the_chain(ledger: Ledger, admin: psycopg
         with by_hand(admin):
             admin.execute(statement)
         findings = ledger.verify().findings
-        assert [(each.position, each.kind) for each in findings] == [(each, "unprotected") for each in positions]
+        assert places(findings) == [(each, "unprotected") for each in positions]
         assert ledger.verify(workers=2).findings == findings
         with by_hand(admin):
             admin.execute("delete from ledger.holds")

@@ -31,6 +31,7 @@ from ledger.stream.relay import Relay
 from ledger.verify import database
 from tests.support.cli import Cli
 from tests.support.clusters import Cluster, Clusters, clusters_folder
+from tests.support.findings import places
 from tests.support.helpers import event
 
 PAGE = 8192
@@ -127,7 +128,7 @@ def test_a_page_of_entries(whole: Whole, damaged: Callable[..., Cluster], name: 
     if not isinstance(found, Report):  # noise that no checksum tells may end the server's process
         assert name == "rows of noise" and "cannot be reached" in found
         return
-    positions = {each.position for each in found.findings} - {None}
+    positions = {position for position, _ in places(found.findings)} - {None}
     assert positions and positions <= wrong | {max(wrong) + 1}
     if name == "zeros":
         assert positions == wrong
@@ -140,7 +141,7 @@ def test_a_page_of_entries(whole: Whole, damaged: Callable[..., Cluster], name: 
 def test_the_newest_page(whole: Whole, damaged: Callable[..., Cluster], name: str) -> None:
     found = outcome(damaged("audit_logs", DAMAGES[name], max(whole.positions)))
     assert isinstance(found, Report), found
-    assert {each.position for each in found.findings} - {None} == set(whole.positions[max(whole.positions)])
+    assert {position for position, _ in places(found.findings)} - {None} == set(whole.positions[max(whole.positions)])
 
 
 def test_all_pages(whole: Whole, damaged: Callable[..., Cluster]) -> None:
