@@ -15,7 +15,7 @@ from ledger.checkpoints.state import LONGEST, create_state, locked
 from ledger.errors import InvalidSetting, LedgerError, Unavailable
 from ledger.events import Event
 from ledger.files import new_private
-from ledger.format.rules import KEY_ROTATED, KEY_TYPE
+from ledger.format.actions import KEY_ROTATED, KEY_TYPE
 from ledger.tlog.note import ED25519, FileSigner, Signer, Verifier, new_key
 
 

@@ -24,12 +24,13 @@ from ledger.errors import EvidenceRefused, NoteRefused, UsageError
 from ledger.events import GENESIS
 from ledger.export.public_log import CHECKPOINT, TILES, LayoutCheck, open_file
 from ledger.export.quarantined import QUARANTINED, RECORD, Quarantine
+from ledger.format.actions import ERASED, ERASED_TYPE, is_own
 from ledger.format.canonical import digest, microseconds
 from ledger.format.decode import NO_BODY, Envelope, Hash, Name, Position, body_columns, parse_body, read_envelope
 from ledger.format.findings import BODY_MISSING, OWN_ERASED, Findings, Link, Report, Walk, check_tail, erased_mismatched
 from ledger.format.own_entries import OwnEntries, OwnEntry, Target
 from ledger.format.quarantine_record import Mark, leaf_of
-from ledger.format.rules import ERASED, ERASED_TYPE, broken, is_own, surely_kept
+from ledger.format.rules import broken, surely_kept
 from ledger.tlog.note import MAX_NOTE
 from ledger.verify.checkpoints import Claim, Trust, given_claims, kept_claim
 

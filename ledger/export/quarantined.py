@@ -7,10 +7,10 @@ from collections.abc import Iterable
 import msgspec
 
 from ledger.errors import EvidenceRefused
+from ledger.format.actions import ERASED_TYPE
 from ledger.format.canonical import digest, microseconds
 from ledger.format.decode import parse_body, parse_envelope
 from ledger.format.quarantine_record import Mark, digests_of, mark_from, record_from
-from ledger.format.rules import ERASED_TYPE
 
 QUARANTINED = "quarantined.jsonl"
 RECORD = b'{"action":"ledger.entry_quarantined",'

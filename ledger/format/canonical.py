@@ -17,8 +17,9 @@ from blake3 import blake3
 
 from ledger.errors import InvalidEvent
 from ledger.events import Entry, Event
+from ledger.format.actions import OWN_ACTIONS, is_own
 from ledger.format.json_text import json_text
-from ledger.format.rules import LIMITS, MAX_BODY, OWN_ACTIONS, is_own
+from ledger.format.rules import LIMITS, MAX_BODY
 
 _KEY_CONTEXT = "auditledger 2026-11 idempotency key to entry id"
 _string = msgspec.json.Encoder().encode

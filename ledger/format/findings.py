@@ -5,7 +5,6 @@ The rules are the same for a database and for a bundle; `scan` and `bundle` say 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from ledger.events import GENESIS
-from ledger.format.rules import ERASED, ERASED_TYPE
+from ledger.format.actions import ERASED
 
 KINDS = (
     "hash_mismatch",
@@ -36,7 +35,6 @@ KINDS = (
 MOST = 10_000
 """Findings that are listed; those beyond are counted."""
 NO_ENTRY = "there is no such entry"
-_POSITION = re.compile(r"[1-9][0-9]{0,18}").fullmatch
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -212,14 +210,6 @@ def _wrong_link(position: int) -> str:
     if position == 1:
         return "its prev is not 64 zeros, as the first entry's must be"
     return "its prev is not the hash of the entry before it"
-
-
-def erased_by(action: str, resource_type: str | None, resource_id: str | None, position: int) -> int | None:
-    """The position of the entry that the entry at `position` erases; None where it is no erasure of an earlier one."""
-    if action != ERASED or resource_type != ERASED_TYPE or resource_id is None or not _POSITION(resource_id):
-        return None
-    erased = int(resource_id)
-    return erased if erased < position else None
 
 
 BODY_MISSING = f"the body was removed, and no later entry {ERASED} names this one"

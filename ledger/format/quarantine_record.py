@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 import msgspec
 
+from ledger.format.actions import ERASED_TYPE, QUARANTINED, is_own
 from ledger.format.canonical import body_bytes, digest, timestamp_from
 from ledger.format.decode import Hash
 from ledger.format.findings import NO_ENTRY, OWN_ERASED, Finding, Findings, Link, Walk
-from ledger.format.rules import ERASED_TYPE, QUARANTINED, broken, is_own
+from ledger.format.rules import broken
 from ledger.format.stored_row import Record
 
 

@@ -13,8 +13,9 @@ from ledger.drivers.pools import Connector
 from ledger.effects import Command, Plan, Query, Refused
 from ledger.errors import ChainBroken, EntryUnreadable, LedgerError, StreamDiverged, StreamUnusable, Unavailable
 from ledger.events import GENESIS
+from ledger.format.actions import erased_by
 from ledger.format.canonical import digest
-from ledger.format.findings import Link, erased_by
+from ledger.format.findings import Link
 from ledger.format.stored_row import Record
 from ledger.store import quarantine
 from ledger.store.ledgers import SQL, LedgerEnd, LedgerRef, ledger_ends

@@ -7,11 +7,12 @@ from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 from ledger.effects import Plan, Query, Refused, Row, Stored
+from ledger.format.actions import ERASED, ERASED_TYPE, is_own
 from ledger.format.canonical import body_bytes, digest, envelope_from, timestamp_from, uuid_text
 from ledger.format.findings import BEGINNING, BODY_MISSING, OWN_ERASED, Finding, Findings, Link, Walk, erased_mismatched
 from ledger.format.own_entries import OwnEntry
 from ledger.format.quarantine_record import Mark, digests, flaws, leaf_of
-from ledger.format.rules import ERASED, ERASED_TYPE, broken, is_own, surely_kept
+from ledger.format.rules import broken, surely_kept
 from ledger.format.stored_row import Record
 from ledger.store.damage import first_line, guarded
 from ledger.store.ledgers import FAR, LedgerRef

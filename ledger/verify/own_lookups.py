@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ledger.effects import Plan, Query
+from ledger.format.actions import ERASED, ERASED_TYPE, HOLD_PLACED, HOLD_RELEASED, RETRIED, SKIPPED
 from ledger.format.findings import Finding, Findings
 from ledger.format.own_entries import OwnEntries, OwnEntry, Target
-from ledger.format.rules import ERASED, ERASED_TYPE, HOLD_PLACED, HOLD_RELEASED, RETRIED, SKIPPED
 from ledger.store.stored_rows import SQL, Source, from_
 
 _KEPT = frozenset((HOLD_PLACED, HOLD_RELEASED, SKIPPED, RETRIED))

@@ -19,7 +19,7 @@ from ledger.drivers.pools import Connector
 from ledger.errors import UsageError
 from ledger.events import Entry
 from ledger.files import new_private
-from ledger.format.rules import ERASED, ERASED_TYPE, HOLD_PLACED, HOLD_RELEASED
+from ledger.format.actions import ERASED, ERASED_TYPE, HOLD_PLACED, HOLD_RELEASED
 from ledger.store.ledgers import LedgerRef, find_ledger
 from ledger.stream.salvage import Lost, entries_of, lost
 

@@ -10,7 +10,7 @@ import pytest
 
 from ledger import Event, Ledger, Plan
 from ledger.drivers.run import drive
-from ledger.format.rules import SKIP_TYPE, SKIPPED
+from ledger.format.actions import SKIP_TYPE, SKIPPED
 from ledger.store.appender import Appender
 from ledger.store.drafts import prepare
 from ledger.store.idempotency import Outcome

@@ -15,9 +15,9 @@ from ledger import ErasureRefused, Event, HoldRefused, InvalidEvent, Ledger, Pla
 from ledger.drivers.run import drive
 from ledger.errors import IdempotencyConflict
 from ledger.events import Entry, Tail
+from ledger.format.actions import KEY_ROTATED
 from ledger.format.canonical import Draft
 from ledger.format.chain import extend
-from ledger.format.rules import KEY_ROTATED
 from ledger.store.appender import Appender
 from ledger.store.copy_rows import insert_params, row_params
 from ledger.store.drafts import prepare

@@ -20,10 +20,10 @@ from ledger.drivers.run import drive
 from ledger.errors import LedgerError
 from ledger.export.bundle import export
 from ledger.export.bundle_check import verify_bundle
+from ledger.format.actions import QUARANTINED
 from ledger.format.canonical import body, digest, envelope
 from ledger.format.chain import extend
 from ledger.format.quarantine_record import digests
-from ledger.format.rules import QUARANTINED
 from ledger.ops.metrics import _of_ledger
 from ledger.ops.status import look
 from ledger.projection.rebuild import rebuild
