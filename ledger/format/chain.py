@@ -10,6 +10,7 @@ import msgspec
 from ledger.errors import ChainBroken
 from ledger.events import Entry, Receipt, Tail
 from ledger.format.canonical import Draft, body, digest, envelope, envelope_of, timestamp
+from ledger.format.entry_checks import body_flaw
 
 
 class ChainedDraft(msgspec.Struct, frozen=True, gc=False):
@@ -72,8 +73,7 @@ def check_entry(entry: Entry) -> None:
         raise ChainBroken(entry.position, "it has no envelope: a NULL, or a time out of range") from None
     if not true:
         raise ChainBroken(entry.position, "its hash is not the hash of its envelope")
-    body_bytes = body(entry)
-    if body_bytes is not None and digest(body_bytes) != entry.body_hash:
-        raise ChainBroken(entry.position, "its body is not the one that its envelope names")
-    if body_bytes is None and (entry.before_json, entry.after_json, entry.metadata_json) != (None, None, None):
-        raise ChainBroken(entry.position, "its salt was removed, but not all of its body")
+    left = (entry.before_json, entry.after_json, entry.metadata_json) != (None, None, None)
+    flaw = body_flaw(body(entry), entry.body_hash, left=left)
+    if flaw is not None:
+        raise ChainBroken(entry.position, flaw)

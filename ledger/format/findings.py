@@ -1,6 +1,6 @@
-"""What a verification finds: findings, their report, and the rules by which one entry continues another. Pure.
+"""Findings, and the rules by which one entry continues another. Pure.
 
-The rules are the same for a database and for a bundle; `scan` and `bundle` say what they read, this says what is wrong.
+The same for a database and for a bundle.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from ledger.events import GENESIS
-from ledger.format.actions import ERASED
 
 KINDS = (
     "hash_mismatch",
@@ -52,28 +51,6 @@ class Finding(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if self.through is None:
             force_setattr(self, "through", self.position)
-
-
-class Report(msgspec.Struct, frozen=True):
-    """The outcome of a verification.
-
-    first, last: the positions verified; last is first - 1 where there were none. entries: how many were read.
-    head: hash of the newest entry, 32 bytes. findings: by position, then kind; those about no entry come last, and at
-    the very end how many more there were than are listed. seconds: how long it took. notes: what is no finding, but
-    should be known: rebuilds of the tree, with who did it. privileged: sentences about
-    the database's users whom no privilege binds, superusers above all; empty for a bundle.
-    """
-
-    ledger: str
-    ok: bool
-    first: int
-    last: int
-    entries: int
-    head: bytes
-    findings: list[Finding]
-    seconds: float
-    notes: tuple[str, ...] = ()
-    privileged: list[str] = []
 
 
 class Findings:
@@ -185,37 +162,7 @@ class Walk:
             self.findings.add(first, "missing_entry", NO_ENTRY, until - 1)
 
 
-def check_tail(tail: Link, newest: Link, first: int, findings: Findings) -> None:
-    """Is the tail the newest entry? Where it lies ahead, the entries from `first` on that it speaks of are missing."""
-    position = newest.position
-    if tail.position > position:
-        Walk(newest._replace(position=max(position, first - 1)), findings).missing(tail.position + 1)
-        detail = f"the tail is at {tail.position}, but the newest entry is {position}"
-        findings.add(tail.position, "tail_mismatch", detail)
-    elif tail.position < position:
-        detail = f"entries stand beyond the tail: it is at {tail.position}, the newest entry is {position}"
-        findings.add(position, "tail_mismatch", detail)
-    elif tail.stored not in (newest.stored, newest.computed):
-        detail = f"the tail's hash is {_hex(tail.stored)}, but entry {position} has {_hex(newest.stored)}"
-        findings.add(position, "tail_mismatch", detail)
-    elif tail.recorded != newest.recorded and newest.recorded is not None:
-        findings.add(position, "tail_mismatch", f"the tail's recorded_at is not that of entry {position}")
-
-
-def _hex(data: bytes | None) -> str:
-    return "NULL" if data is None else data.hex()
-
-
 def _wrong_link(position: int) -> str:
     if position == 1:
         return "its prev is not 64 zeros, as the first entry's must be"
     return "its prev is not the hash of the entry before it"
-
-
-BODY_MISSING = f"the body was removed, and no later entry {ERASED} names this one"
-OWN_ERASED = "the body of an entry of the ledger's own was removed: such entries cannot be erased"
-
-
-def erased_mismatched(actor: str, by: int, stood: object) -> str:
-    """by: the position of the erasure. stood: the digest of what stood there."""
-    return f"{actor} erased in entry {by} a body that was not the one of its envelope: its BLAKE3 was {stood}"

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.format.actions import ERASED_TYPE, QUARANTINED, is_own
+from ledger.format.actions import ERASED_TYPE, QUARANTINED
 from ledger.format.canonical import body_bytes, digest, timestamp_from
 from ledger.format.decode import Hash
-from ledger.format.findings import NO_ENTRY, OWN_ERASED, Finding, Findings, Link, Walk
-from ledger.format.rules import broken
+from ledger.format.entry_checks import check_body, check_rules
+from ledger.format.findings import NO_ENTRY, Finding, Findings, Link, Walk
 from ledger.format.stored_row import Record
 
 
@@ -83,14 +83,9 @@ def flaws(ledger: str, position: int, rows: Sequence[Record], before: Link) -> l
     for record in rows:
         found = Findings()
         Walk(before, found).step(record.link(record.envelope(ledger)), record.prev_hash)
-        flaw = record.body_flaw()
-        if flaw is not None:
-            found.add(position, "body_mismatch", flaw)
-        elif record.salt is None and is_own(record.action):
-            found.add(position, "body_missing", OWN_ERASED)
+        check_body(position, record.action, record.body_flaw(), found, gone=record.salt is None)
         if not found.kept:
-            for rule in broken(record):
-                found.add(position, "rule_broken", str(rule))
+            check_rules(record, found)
         if not found.kept:
             break
     return found.kept

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ledger.format.canonical import body_bytes, digest, envelope_from, timestamp_from, uuid_text
+from ledger.format.entry_checks import body_flaw
 from ledger.format.findings import Link
 from ledger.format.rules import Columns
 
@@ -38,8 +39,4 @@ class Record(Columns):
 
     def body_flaw(self) -> str | None:
         """What is wrong with a body that stands, or with what is left of one; None where nothing is."""
-        body = self.body()
-        if body is None:
-            left = self[9:12] != (None, None, None)
-            return "its salt was removed, but not all of its body" if left else None
-        return None if digest(body) == self.body_hash else "its body is not the one that its envelope names"
+        return body_flaw(self.body(), self.body_hash, left=self[9:12] != (None, None, None))

@@ -20,7 +20,7 @@ from ledger.drivers.run import Connection, drive
 from ledger.effects import Plan, Query, Refused, SqlScript
 from ledger.errors import InvalidSetting, Unavailable
 from ledger.events import GENESIS
-from ledger.format.findings import BEGINNING, Finding, Findings, Link, Report, check_tail
+from ledger.format.findings import BEGINNING, Finding, Findings, Link
 from ledger.migrate import journal, migrate
 from ledger.settings import Settings
 from ledger.store import damage, ledgers, stored_rows
@@ -30,6 +30,7 @@ from ledger.verify import entries, own_lookups, protections
 from ledger.verify import tree as treecheck
 from ledger.verify.checkpoints import Claim, Trust, given_claims
 from ledger.verify.entries import Span
+from ledger.verify.report import Report, check_tail
 from ledger.verify.tree import Base, Job, KeptTree, TreeCheck
 from ledger.verify.tree_rebuild import Grown
 

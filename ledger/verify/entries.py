@@ -9,10 +9,11 @@ from typing import NamedTuple, TypeAlias
 from ledger.effects import Plan, Query, Refused, Row, Stored
 from ledger.format.actions import ERASED, ERASED_TYPE, is_own
 from ledger.format.canonical import body_bytes, digest, envelope_from, timestamp_from, uuid_text
-from ledger.format.findings import BEGINNING, BODY_MISSING, OWN_ERASED, Finding, Findings, Link, Walk, erased_mismatched
+from ledger.format.entry_checks import add_mismatched, add_not_erased, check_body, check_rules
+from ledger.format.findings import BEGINNING, Finding, Findings, Link, Walk
 from ledger.format.own_entries import OwnEntry
 from ledger.format.quarantine_record import Mark, digests, flaws, leaf_of
-from ledger.format.rules import broken, surely_kept
+from ledger.format.rules import surely_kept
 from ledger.format.stored_row import Record
 from ledger.store.damage import first_line, guarded
 from ledger.store.ledgers import FAR, LedgerRef
@@ -111,10 +112,10 @@ def _checked(source: Source, start: int, end: int, check: _Check, through: int =
         excused = {int(resource_id): position for resource_id, position in rows}
         for position, record in check.erased.items():
             if excused.get(position, 0) <= position and not check.is_quarantined(position, (record,)):
-                check.findings.add(position, "body_missing", BODY_MISSING)
+                add_not_erased(position, check.findings)
         mismatched = yield Query(from_(source, "mismatched"), (source.ledger_id, ERASED_TYPE, erased, ERASED))
         for resource_id, position, actor, stood in mismatched:
-            check.findings.add(int(resource_id), "body_mismatch", erased_mismatched(actor, position, stood))
+            add_mismatched(int(resource_id), position, actor, stood, check.findings)
     return Span(check.entries, check.findings, check.walk.last, check.own)
 
 
@@ -279,16 +280,12 @@ class _Check:
         if self.leaf is not None:
             self.leaf(position, envelope, False)
         flaw = record.body_flaw()
-        if flaw is not None:
-            self.findings.add(position, "body_mismatch", flaw)
-            record = Record(*record.without_body())
-        elif record.salt is None and is_own(record.action):
-            self.findings.add(position, "body_missing", OWN_ERASED)
-        elif record.salt is None:
+        if check_body(position, record.action, flaw, self.findings, gone=record.salt is None):
             self.erased[position] = record
+        if flaw is not None:
+            record = Record(*record.without_body())
         if link.computed is not None and link.computed == link.stored:  # else it is not what the ledger recorded
-            for rule in broken(record):
-                self.findings.add(position, "rule_broken", str(rule))
+            check_rules(record, self.findings)
             if is_own(record.action):
                 self.own.append(OwnEntry(position, record.action, record.resource_type, record.resource_id))
 

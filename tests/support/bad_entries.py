@@ -12,11 +12,11 @@ from ledger import Event, Ledger
 from ledger.drivers.pools import Connector
 from ledger.events import Tail
 from ledger.format.chain import extend
-from ledger.format.findings import Report
 from ledger.store.copy_rows import insert_params
 from ledger.store.drafts import prepare
 from ledger.store.ledgers import SQL
 from ledger.stream.relay import Relay
+from ledger.verify.report import Report
 from tests.support.findings import places
 from tests.support.helpers import event
 

@@ -12,7 +12,6 @@ import psycopg
 from ledger.checkpoints import grow
 from ledger.drivers.run import drive
 from ledger.format.canonical import digest, envelope
-from ledger.format.findings import Report
 from ledger.settings import Settings
 from ledger.store import tree
 from ledger.store.ledgers import FAR, LedgerRef, read
@@ -21,6 +20,7 @@ from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.note import FileSigner, Signature, Verifier, cosign, sign
 from ledger.verify import database
 from ledger.verify.checkpoints import Trust
+from ledger.verify.report import Report
 from tests.support.findings import places
 from tests.support.logs import TIME
 

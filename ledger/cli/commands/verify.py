@@ -16,10 +16,11 @@ from ledger.cli.output import counted, line, progress, write_json
 from ledger.cli.params import POSITION
 from ledger.cli.text import note
 from ledger.export.bundle import export
-from ledger.export.bundle_check import verify_bundle
-from ledger.format.findings import Finding, Report
+from ledger.export.check import verify_bundle
+from ledger.format.findings import Finding
 from ledger.tlog.checkpoint import Checkpoint
 from ledger.verify.database import verify
+from ledger.verify.report import Report
 
 
 @click.command("verify", cls=Command)

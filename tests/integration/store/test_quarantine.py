@@ -19,7 +19,7 @@ from ledger.drivers.connections import create_redis_connection
 from ledger.drivers.run import drive
 from ledger.errors import LedgerError
 from ledger.export.bundle import export
-from ledger.export.bundle_check import verify_bundle
+from ledger.export.check import verify_bundle
 from ledger.format.actions import QUARANTINED
 from ledger.format.canonical import body, digest, envelope
 from ledger.format.chain import extend

@@ -15,13 +15,12 @@ import hypothesis.strategies as st
 import psycopg
 import pytest
 from hypothesis import given, settings
+from ledger.export.check import verify_bundle
 
 from ledger import Event, InvalidEvent, Ledger, testing
 from ledger.export.bundle import export
-from ledger.export.bundle_check import verify_bundle
 from ledger.format import own_entries
 from ledger.format.canonical import draft, microseconds
-from ledger.format.findings import Report
 from ledger.format.rules import LIMITS, MAX_BODY, MAX_DEPTH, RULES, Columns, broken, surely_kept
 from ledger.format.stored_row import Record
 from ledger.migrate.journal import load, schema_folder
@@ -29,6 +28,7 @@ from ledger.migrate.migrate import SQL as MIGRATE
 from ledger.migrate.migrate import migrate
 from ledger.settings import Settings
 from ledger.verify import database
+from ledger.verify.report import Report
 from tests.support.cli import cli_of
 from tests.support.findings import places
 from tests.support.forger import TRIGGERS

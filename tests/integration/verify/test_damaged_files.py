@@ -20,7 +20,6 @@ from ledger.checkpoints.keys import create_key
 from ledger.checkpoints.signer import Checkpointer
 from ledger.drivers.pools import Connector
 from ledger.errors import EntryUnreadable, Unavailable
-from ledger.format.findings import Report
 from ledger.migrate.migrate import migrate
 from ledger.projection.base import view_positions
 from ledger.projection.rebuild import rebuild
@@ -29,6 +28,7 @@ from ledger.settings import Settings
 from ledger.stream import wire
 from ledger.stream.relay import Relay
 from ledger.verify import database
+from ledger.verify.report import Report
 from tests.support.cli import Cli
 from tests.support.clusters import Cluster, Clusters, clusters_folder
 from tests.support.findings import places

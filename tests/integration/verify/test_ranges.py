@@ -11,7 +11,8 @@ import pytest
 
 from ledger import Finding, Ledger, testing
 from ledger.export.bundle import export
-from ledger.export.bundle_check import BODIES, ENVELOPES, MANIFEST, verify_bundle
+from ledger.export.check import verify_bundle
+from ledger.export.manifest import (BODIES, ENVELOPES, MANIFEST)
 from ledger.store.ledgers import FAR
 from ledger.tlog.note import new_key
 from ledger.verify import database

@@ -11,14 +11,15 @@ from typing import Any
 
 import psycopg
 import pytest
+from ledger.export.check import verify_bundle
+from ledger.export.manifest import (BODIES)
 
 from ledger import Ledger, testing
 from ledger.export.bundle import export
-from ledger.export.bundle_check import BODIES, verify_bundle
 from ledger.format.canonical import digest
-from ledger.format.findings import Report
 from ledger.settings import Settings
 from ledger.verify import database
+from ledger.verify.report import Report
 from tests.support.forger import Forger
 from tests.support.forging import chain
 from tests.support.helpers import erase, event

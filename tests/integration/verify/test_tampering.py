@@ -16,9 +16,9 @@ import pytest
 from ledger import Ledger, testing
 from ledger.drivers.run import drive
 from ledger.format.canonical import digest, envelope
-from ledger.format.findings import Report
 from ledger.store.ledgers import create_ledger
 from ledger.verify import database
+from ledger.verify.report import Report
 from tests.support.findings import places
 from tests.support.forger import ERASED, ERASURE, LAST, Forger, statements
 from tests.support.helpers import erase, event

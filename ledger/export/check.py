@@ -1,12 +1,4 @@
-"""The bundle: an exported ledger as a folder, and its verification with no database (format.md, "Bundle").
-
-envelopes.jsonl   line i is exactly an envelope
-bodies.jsonl      line i is exactly its body; an empty line where it was erased
-manifest.json     what the two should hold (class Manifest)
-quarantined.jsonl rows that do not hold and are quarantined, as they stand; missing where there are none
-
-Beside them lie the ledger's newest checkpoint and the tree that it signs, where there is one (public_log.py).
-"""
+"""Checks a bundle with no database: the same rules as for a ledger in its database (format.md, "Bundle")."""
 
 from __future__ import annotations
 
@@ -22,61 +14,25 @@ from msgspec import Meta
 
 from ledger.errors import EvidenceRefused, NoteRefused, UsageError
 from ledger.events import GENESIS
+from ledger.export.manifest import BODIES, ENVELOPES, LONGEST, LONGEST_ROW, MANIFEST, Line, Manifest, lines_of, read_manifest, unusable
 from ledger.export.public_log import CHECKPOINT, TILES, LayoutCheck, open_file
 from ledger.export.quarantined import QUARANTINED, RECORD, Quarantine
-from ledger.format.actions import ERASED, ERASED_TYPE, is_own
+from ledger.format.actions import erased_by, ERASED, ERASED_TYPE, is_own
 from ledger.format.canonical import digest, microseconds
 from ledger.format.decode import NO_BODY, Envelope, Hash, Name, Position, body_columns, parse_body, read_envelope
-from ledger.format.findings import BODY_MISSING, OWN_ERASED, Findings, Link, Report, Walk, check_tail, erased_mismatched
+from ledger.format.entry_checks import add_mismatched, add_not_erased, body_flaw, check_body, check_rules
+from ledger.format.findings import Findings, Link, Walk
 from ledger.format.own_entries import OwnEntries, OwnEntry, Target
 from ledger.format.quarantine_record import Mark, leaf_of
 from ledger.format.rules import broken, surely_kept
 from ledger.tlog.note import MAX_NOTE
 from ledger.verify.checkpoints import Claim, Trust, given_claims, kept_claim
+from ledger.verify.report import Report, check_tail
 
-ENVELOPES, BODIES, MANIFEST = "envelopes.jsonl", "bodies.jsonl", "manifest.json"
-_LONGEST = 1024 * 1024
-"""Bytes of a line; those of the format are far shorter."""
-_LONGEST_ROW = 2**30
-"""Bytes of a row that is quarantined, whose body may be as long as Postgres takes it."""
 _ERASURE = b'{"action":"%b",' % ERASED.encode()
 """How the envelope of an erasure begins."""
 _STEP = 1_000
 """Entries between two calls of `progress`."""
-
-_Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-
-
-class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """manifest.json. Hashes in hex. first, last: positions; last is first - 1 where there are no entries.
-
-    prev: the hash of the entry before the first; head: the tail's hash. entries: lines of each file; erased: how many
-    of those in bodies.jsonl are empty.
-    """
-
-    version: Literal[1]
-    ledger: Name
-    first: Position
-    last: _Count
-    entries: _Count
-    erased: _Count
-    prev: Hash
-    head: Hash
-
-    def encode(self) -> bytes:
-        """The file's bytes; other spellings of the same values do not pass."""
-        return msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n"
-
-
-class _Line(NamedTuple):
-    """A line without its line break; whole: did it have one?"""
-
-    text: bytes
-    whole: bool
-
-
-_manifest_of = msgspec.json.Decoder(Manifest).decode
-
 
 def verify_bundle(
     folder: Path,
@@ -101,7 +57,7 @@ def verify_bundle(
     try:
         if not (folder / MANIFEST).exists():
             raise UsageError(f"{folder} is no bundle: it has no {MANIFEST}")
-        manifest, as_exported = _manifest(folder / MANIFEST)
+        manifest, as_exported = read_manifest(folder / MANIFEST)
         found = Findings()
         tree = _tree(folder, manifest, checkpoints, trust or Trust(), found)
         erasures = _erasures(folder / ENVELOPES)
@@ -110,7 +66,7 @@ def verify_bundle(
             check.findings.add(manifest.last, "tail_mismatch", f"{MANIFEST} is not as an export writes it")
         with ExitStack() as stack:
             paths = [folder / name for name in (ENVELOPES, BODIES)]
-            lines = [_lines(stack.enter_context(open_file(path)), path) for path in paths]
+            lines = [lines_of(stack.enter_context(open_file(path)), path) for path in paths]
             for line, body in zip_longest(*lines):
                 check.take(line, body)
                 if progress is not None and (check.lines % _STEP == 0 or check.lines == manifest.entries):
@@ -135,17 +91,6 @@ def verify_bundle(
         findings=findings,
         seconds=time.perf_counter() - started,
     )
-
-
-def _manifest(path: Path) -> tuple[Manifest, bool]:
-    """The manifest, and whether it is byte for byte as an export writes it. Raises EvidenceRefused, OSError."""
-    with open_file(path) as file:
-        content = file.read(_LONGEST)
-    try:
-        manifest = _manifest_of(content)
-    except ValueError as error:
-        raise EvidenceRefused(f"{path} is not a manifest of format version 1: {error}") from None
-    return manifest, content == manifest.encode()
 
 
 def _tree(
@@ -183,22 +128,11 @@ def _own_claim(folder: Path, manifest: Manifest, trust: Trust, findings: Finding
     return Claim(checkpoint, "the bundle's checkpoint", bool(trust.keys))
 
 
-def unusable(path: Path, error: OSError) -> UsageError:
-    return UsageError(f"{path} cannot be used: {error.strerror or error}")
-
-
-def _lines(file: BinaryIO, path: Path, longest: int = _LONGEST) -> Iterator[_Line]:
-    while text := file.readline(longest):
-        if len(text) == longest:
-            raise EvidenceRefused(f"{path} has a line of more than {longest} bytes: no bundle has")
-        yield _Line(text.removesuffix(b"\n"), text.endswith(b"\n"))
-
-
 def _erasures(path: Path) -> dict[int, int]:
     """By position, the entries that an erasure names, and the position of the first one after them."""
     erased: dict[int, int] = {}
     with open_file(path) as file:
-        for line in _lines(file, path):
+        for line in lines_of(file, path):
             if line.text.startswith(_ERASURE):
                 with suppress(ValueError):
                     said = read_envelope(line.text)
@@ -211,16 +145,16 @@ def _erasures(path: Path) -> dict[int, int]:
 def _quarantine(folder: Path, ledger: str) -> Quarantine:
     """Reads what stands behind the entries that it is about, before anything else is checked."""
 
-    def lines(name: str, longest: int = _LONGEST) -> Iterator[bytes]:
+    def lines(name: str, longest: int = LONGEST) -> Iterator[bytes]:
         path = folder / name
         if path.exists():
             with open_file(path) as file:
-                yield from (line.text for line in _lines(file, path, longest))
+                yield from (line.text for line in lines_of(file, path, longest))
 
     records = {at: envelope for at, envelope in enumerate(lines(ENVELOPES)) if envelope.startswith(RECORD)}
     bodies = enumerate(lines(BODIES)) if records else ()
     pairs = ((records[at], body) for at, body in bodies if at in records)
-    return Quarantine.read(ledger, pairs, lines(QUARANTINED, _LONGEST_ROW))
+    return Quarantine.read(ledger, pairs, lines(QUARANTINED, LONGEST_ROW))
 
 
 def _own(said: Envelope) -> OwnEntry:
@@ -252,11 +186,11 @@ class _Check:
         self.lines = 0
         self.erased = 0
         self.surplus = 0
-        # The positions, in decimal, of erased entries for which no erasure has come yet.
-        self.unexcused: dict[str, int] = {}
+        # The positions of erased entries for which no erasure has come yet, in order.
+        self.unexcused: dict[int, None] = {}
         self.passed: Mark | None = None
 
-    def take(self, line: _Line | None, body: _Line | None) -> None:
+    def take(self, line: Line | None, body: Line | None) -> None:
         if line is None:
             self.surplus += 1
             return
@@ -282,9 +216,10 @@ class _Check:
             return
         recorded = microseconds(said.recorded_at)
         self.walk.step(Link(said.position, hashed, hashed, recorded), bytes.fromhex(said.prev))
-        if said.action == ERASED and said.resource_type == ERASED_TYPE and said.resource_id is not None:
-            self.unexcused.pop(said.resource_id, None)
-            self._take_erasure(said, body)
+        erased = erased_by(said.action, said.resource_type, said.resource_id, said.position)
+        if erased is not None:
+            self.unexcused.pop(erased, None)
+            self._take_erasure(erased, said, body)
         stands = self._take_body(said, body)
         self._take_rules(said, hashed, b"" if body is None else body.text, stands=stands)
 
@@ -296,7 +231,7 @@ class _Check:
                 return
             self._pass(mark, mark.hash)
 
-    def _passes(self, position: int, line: _Line) -> bool:
+    def _passes(self, position: int, line: Line) -> bool:
         """Is a line what is on record as quarantined? Then it is named as that.
 
         Further lines of the same position, where more than one row stood there, belong to it.
@@ -315,33 +250,29 @@ class _Check:
         if self.tree is not None:
             self.tree.take(leaf, quarantined=True)
 
-    def _take_erasure(self, said: Envelope, body: _Line | None) -> None:
+    def _take_erasure(self, erased: int, said: Envelope, body: Line | None) -> None:
         """Whether it says that the body which it removed was not its envelope's."""
         try:
-            metadata = msgspec.json.decode(parse_body(body.text if body is not None else b"")[2] or "")
-            stood, erased = metadata.get("mismatched"), int(said.resource_id or 0)
+            stood = msgspec.json.decode(parse_body(body.text if body is not None else b"")[2] or "").get("mismatched")
         except (AttributeError, ValueError):
             return
-        if stood is not None and erased < said.position:
-            self.findings.add(erased, "body_mismatch", erased_mismatched(said.actor, said.position, stood))
+        if stood is not None:
+            add_mismatched(erased, said.position, said.actor, stood, self.findings)
 
-    def _take_body(self, said: Envelope, body: _Line | None) -> bool:
+    def _take_body(self, said: Envelope, body: Line | None) -> bool:
         """Does the body stand that the envelope names?"""
         position = said.position
         if body is None:
             self.findings.add(position, "body_missing", f"{BODIES} ends before its line")
         elif not body.whole:
             self.findings.add(position, "body_mismatch", f"its line in {BODIES} is cut off")
-        elif body.text:
-            if digest(body.text).hex() == said.body:
-                return True
-            self.findings.add(position, "body_mismatch", "its body is not the one that its envelope names")
         else:
-            self.erased += 1
-            if is_own(said.action):
-                self.findings.add(position, "body_missing", OWN_ERASED)
-            else:
-                self.unexcused[str(position)] = position
+            gone = not body.text
+            self.erased += gone
+            flaw = body_flaw(body.text or None, bytes.fromhex(said.body))
+            if check_body(position, said.action, flaw, self.findings, gone=gone):
+                self.unexcused[position] = None
+            return not gone and flaw is None
         return False
 
     def _take_rules(self, said: Envelope, hashed: bytes, body: bytes, *, stands: bool) -> None:
@@ -353,8 +284,7 @@ class _Check:
             except ValueError as error:
                 self.findings.add(position, "rule_broken", f"body_form: a body has the form of format.md; {error}")
         if not surely_kept(said.actor, said.actor_type, said.action, said.resource_type, said.resource_id, body):
-            for rule in broken(said.columns(hashed, texts)):
-                self.findings.add(position, "rule_broken", str(rule))
+            check_rules(said.columns(hashed, texts), self.findings)
         if position in self.erasures or said.action == ERASED:
             erased = self.erasures.get(position)
             self.targets[position] = Target(said.action, said.resource_type, said.resource_id, bool(body), erased)
@@ -365,9 +295,12 @@ class _Check:
     def end(self) -> None:
         """What only shows once all lines are read."""
         manifest, last, add = self.manifest, self.walk.last, self.findings.add
-        for position in self.unexcused.values():
+        for position in self.unexcused:
             mark = self.quarantine.mark_of(position, None)
-            add(*(mark.finding() if mark is not None else (position, "body_missing", BODY_MISSING)))
+            if mark is not None:
+                add(*mark.finding())
+            else:
+                add_not_erased(position, self.findings)
         if self.surplus:
             add(last.position, "body_mismatch", f"{BODIES} has {self.surplus} lines more than {ENVELOPES}")
         if manifest.first == 1 and manifest.prev != GENESIS.hex():
@@ -379,7 +312,7 @@ class _Check:
                 add(manifest.last, "tail_mismatch", f"{MANIFEST} says {name}: {says}, the files hold {holds}")
 
 
-def _well_formed(line: _Line, ledger: str) -> Envelope:
+def _well_formed(line: Line, ledger: str) -> Envelope:
     """The line's envelope. Raises ValueError saying what is wrong with its form."""
     if not line.whole:
         raise ValueError("it is cut off")
