@@ -15,7 +15,7 @@ from ledger.drivers.run import drive
 from ledger.effects import Plan, Query, SqlScript
 from ledger.errors import ChainBroken, InvalidSetting, UsageError
 from ledger.events import GENESIS
-from ledger.export.manifest import (BODIES, ENVELOPES, MANIFEST, Manifest, unusable)
+from ledger.export.manifest import BODIES, ENVELOPES, MANIFEST, Manifest, unusable
 from ledger.export.public_log import LayoutWriter, sorted_files
 from ledger.export.quarantined import QUARANTINED, QuarantinedRow
 from ledger.files import sync

@@ -7,32 +7,42 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated, BinaryIO, Literal, NamedTuple
 
 import msgspec
-from msgspec import Meta
 
-from ledger.errors import EvidenceRefused, NoteRefused, UsageError
+from ledger.errors import UsageError
 from ledger.events import GENESIS
-from ledger.export.manifest import BODIES, ENVELOPES, LONGEST, LONGEST_ROW, MANIFEST, Line, Manifest, lines_of, read_manifest, unusable
-from ledger.export.public_log import CHECKPOINT, TILES, LayoutCheck, open_file
+from ledger.export.manifest import (
+    BODIES,
+    ENVELOPES,
+    LONGEST,
+    LONGEST_ROW,
+    MANIFEST,
+    Line,
+    Manifest,
+    lines_of,
+    open_file,
+    read_manifest,
+    unusable,
+)
+from ledger.export.public_log import LayoutCheck, layout_check
 from ledger.export.quarantined import QUARANTINED, RECORD, Quarantine
-from ledger.format.actions import erased_by, ERASED, ERASED_TYPE, is_own
+from ledger.format.actions import ERASED, erased_by, is_own
 from ledger.format.canonical import digest, microseconds
-from ledger.format.decode import NO_BODY, Envelope, Hash, Name, Position, body_columns, parse_body, read_envelope
+from ledger.format.decode import NO_BODY, Envelope, body_columns, parse_body, read_envelope
 from ledger.format.entry_checks import add_mismatched, add_not_erased, body_flaw, check_body, check_rules
 from ledger.format.findings import Findings, Link, Walk
 from ledger.format.own_entries import OwnEntries, OwnEntry, Target
 from ledger.format.quarantine_record import Mark, leaf_of
-from ledger.format.rules import broken, surely_kept
-from ledger.tlog.note import MAX_NOTE
-from ledger.verify.checkpoints import Claim, Trust, given_claims, kept_claim
+from ledger.format.rules import surely_kept
+from ledger.verify.checkpoints import Trust
 from ledger.verify.report import Report, check_tail
 
 _ERASURE = b'{"action":"%b",' % ERASED.encode()
 """How the envelope of an erasure begins."""
 _STEP = 1_000
 """Entries between two calls of `progress`."""
+
 
 def verify_bundle(
     folder: Path,
@@ -59,7 +69,7 @@ def verify_bundle(
             raise UsageError(f"{folder} is no bundle: it has no {MANIFEST}")
         manifest, as_exported = read_manifest(folder / MANIFEST)
         found = Findings()
-        tree = _tree(folder, manifest, checkpoints, trust or Trust(), found)
+        tree = layout_check(folder, manifest, checkpoints, trust or Trust(), found)
         erasures = _erasures(folder / ENVELOPES)
         check = _Check(manifest, found, tree, erasures, _quarantine(folder, manifest.ledger))
         if not as_exported:
@@ -91,41 +101,6 @@ def verify_bundle(
         findings=findings,
         seconds=time.perf_counter() - started,
     )
-
-
-def _tree(
-    folder: Path, manifest: Manifest, checkpoints: Sequence[tuple[str, bytes]], trust: Trust, findings: Findings
-) -> LayoutCheck | None:
-    """What the envelopes are to be compared with; None where there is nothing."""
-    claims = given_claims(checkpoints, trust, manifest.ledger)
-    own = None
-    if (folder / CHECKPOINT).exists():
-        own = _own_claim(folder, manifest, trust, findings)
-    elif (folder / TILES).exists():
-        findings.add(None, "tree_mismatch", f"there are tiles, but no {CHECKPOINT} that signs them")
-    elif trust.keys and not claims:
-        raise EvidenceRefused(f"{folder} has no {CHECKPOINT}: there is nothing that a key could have signed; give one")
-    if manifest.first != 1:
-        if own is not None:
-            findings.add(None, "tree_mismatch", f"{MANIFEST} begins later than {CHECKPOINT}")
-        return None
-    if own is not None:
-        claims.append(own)
-    return LayoutCheck(folder, own.size if own else None, claims, findings) if claims else None
-
-
-def _own_claim(folder: Path, manifest: Manifest, trust: Trust, findings: Findings) -> Claim | None:
-    """The bundle's own checkpoint. One that is not signed as demanded is a finding, and there is none."""
-    with open_file(folder / CHECKPOINT) as file:
-        note = file.read(MAX_NOTE + 1)
-    try:
-        checkpoint = kept_claim(note, (), manifest.ledger).checkpoint
-        if trust.keys:
-            trust.open(note)
-    except NoteRefused as error:
-        findings.add(None, "tree_mismatch", f"{CHECKPOINT}: {error}")
-        return None
-    return Claim(checkpoint, "the bundle's checkpoint", bool(trust.keys))
 
 
 def _erasures(path: Path) -> dict[int, int]:

@@ -10,6 +10,9 @@ Beside them lie the ledger's newest checkpoint and the tree that it signs, where
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal, NamedTuple
@@ -18,7 +21,6 @@ import msgspec
 from msgspec import Meta
 
 from ledger.errors import EvidenceRefused, UsageError
-from ledger.export.public_log import open_file
 from ledger.format.decode import Hash, Name, Position
 
 ENVELOPES, BODIES, MANIFEST = "envelopes.jsonl", "bodies.jsonl", "manifest.json"
@@ -26,6 +28,7 @@ LONGEST = 1024 * 1024
 """Bytes of a line; those of the format are far shorter."""
 LONGEST_ROW = 2**30
 """Bytes of a row that is quarantined, whose body may be as long as Postgres takes it."""
+_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO)
 
 _Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
@@ -59,6 +62,23 @@ class Line(NamedTuple):
 
     text: bytes
     whole: bool
+
+
+def open_file(path: Path) -> BinaryIO:
+    """A file of a bundle, to be read. Raises EvidenceRefused where there is none; OSError where it cannot be read.
+
+    What is there may be anything: to open a pipe as usual would wait for somebody who writes to it.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            raise EvidenceRefused(f"{path}: {error.strerror}") from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise EvidenceRefused(f"{path} is not a file")
+    return os.fdopen(descriptor, "rb")
 
 
 def read_manifest(path: Path) -> tuple[Manifest, bool]:

@@ -15,13 +15,13 @@ from uuid import UUID
 import psycopg
 import pytest
 from blake3 import blake3
-from ledger.export.check import verify_bundle
-from ledger.export.manifest import (BODIES, ENVELOPES, MANIFEST, Manifest)
 
 from ledger import Event, Ledger
 from ledger.errors import ChainBroken, EvidenceRefused, InvalidSetting, LedgerError, UnknownLedger, UsageError
 from ledger.events import GENESIS
 from ledger.export.bundle import export
+from ledger.export.check import verify_bundle
+from ledger.export.manifest import BODIES, ENVELOPES, MANIFEST, Manifest
 from ledger.settings import Settings
 from ledger.verify.report import Report
 from tests.support.findings import places

@@ -16,7 +16,7 @@ from ledger.cli import main
 from ledger.errors import EvidenceRefused, InvalidSetting, NoteRefused, UsageError
 from ledger.export.bundle import export
 from ledger.export.check import verify_bundle
-from ledger.export.manifest import (ENVELOPES)
+from ledger.export.manifest import ENVELOPES
 from ledger.export.public_log import CHECKPOINT
 from ledger.settings import Settings
 from ledger.tlog.note import FileSigner

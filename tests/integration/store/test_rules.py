@@ -15,10 +15,10 @@ import hypothesis.strategies as st
 import psycopg
 import pytest
 from hypothesis import given, settings
-from ledger.export.check import verify_bundle
 
 from ledger import Event, InvalidEvent, Ledger, testing
 from ledger.export.bundle import export
+from ledger.export.check import verify_bundle
 from ledger.format import own_entries
 from ledger.format.canonical import draft, microseconds
 from ledger.format.rules import LIMITS, MAX_BODY, MAX_DEPTH, RULES, Columns, broken, surely_kept

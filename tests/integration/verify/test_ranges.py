@@ -12,7 +12,7 @@ import pytest
 from ledger import Finding, Ledger, testing
 from ledger.export.bundle import export
 from ledger.export.check import verify_bundle
-from ledger.export.manifest import (BODIES, ENVELOPES, MANIFEST)
+from ledger.export.manifest import BODIES, ENVELOPES, MANIFEST
 from ledger.store.ledgers import FAR
 from ledger.tlog.note import new_key
 from ledger.verify import database

@@ -11,11 +11,11 @@ from typing import Any
 
 import psycopg
 import pytest
-from ledger.export.check import verify_bundle
-from ledger.export.manifest import (BODIES)
 
 from ledger import Ledger, testing
 from ledger.export.bundle import export
+from ledger.export.check import verify_bundle
+from ledger.export.manifest import BODIES
 from ledger.format.canonical import digest
 from ledger.settings import Settings
 from ledger.verify import database
