@@ -27,7 +27,6 @@ from ledger.settings import Settings
 from ledger.store import ledgers, quarantine, stored_rows, tree
 from ledger.store.stored_rows import SQL, Source
 from ledger.tlog.merkle import Node
-from ledger.verify import entries
 
 _STEP = 1_000
 """Entries between two calls of `progress`."""
@@ -89,7 +88,7 @@ def _export(
     yield SqlScript(SQL["begin"])
     yield from migrate.check_schema(journal.load())
     ledger = yield from ledgers.find_ledger(name)
-    tail = yield from entries.tail_of(ledger)
+    tail = yield from stored_rows.tail_of(ledger)
     if tail is None or tail.stored is None:
         raise ChainBroken(0, f"ledger {name!r} has no tail: verify it")
     if first > tail.position + 1:

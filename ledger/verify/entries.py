@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
-from ledger.effects import Plan, Query, Refused, Row, Stored
+from ledger.effects import Plan, Query, Refused, Row
 from ledger.format.actions import ERASED, ERASED_TYPE, is_own
 from ledger.format.canonical import body_bytes, digest, envelope_from, timestamp_from, uuid_text
 from ledger.format.entry_checks import add_mismatched, add_not_erased, check_body, check_rules
@@ -15,15 +15,15 @@ from ledger.format.own_entries import OwnEntry
 from ledger.format.quarantine_record import Mark, digests, flaws, leaf_of
 from ledger.format.rules import surely_kept
 from ledger.format.stored_row import Record
+from ledger.statements import sql
 from ledger.store.damage import first_line, guarded
-from ledger.store.ledgers import FAR, LedgerRef
+from ledger.store.ledgers import FAR
 from ledger.store.quarantine import marks
-from ledger.store.stored_rows import SQL, Source, from_, newest, records, rows_of
+from ledger.store.stored_rows import Source, newest, records, rows_of
 
+SQL = sql(__file__)
 _HOLE = 1_000
 """Missing entries of one hole for which it is looked whether they are quarantined."""
-_STRAYS = 1_000
-"""Rows at positions below 1 that are named; one finding is enough to damn the ledger."""
 _MOST_OF_A_RANGE = 200_000
 """Findings on one range; more than an honest table's keys let it have."""
 Leaf: TypeAlias = Callable[[int, bytes | None, bool], object]
@@ -108,12 +108,12 @@ def _checked(source: Source, start: int, end: int, check: _Check, through: int =
     check.pass_holes(through + 1)
     if check.erased:
         erased = [str(position) for position in check.erased]
-        rows = yield Query(from_(source, "erasures"), (source.ledger_id, ERASED_TYPE, erased, ERASED))
+        rows = yield Query(source.statement(SQL["erasures"]), (source.ledger_id, ERASED_TYPE, erased, ERASED))
         excused = {int(resource_id): position for resource_id, position in rows}
         for position, record in check.erased.items():
             if excused.get(position, 0) <= position and not check.is_quarantined(position, (record,)):
                 add_not_erased(position, check.findings)
-        mismatched = yield Query(from_(source, "mismatched"), (source.ledger_id, ERASED_TYPE, erased, ERASED))
+        mismatched = yield Query(source.statement(SQL["mismatched"]), (source.ledger_id, ERASED_TYPE, erased, ERASED))
         for resource_id, position, actor, stood in mismatched:
             add_mismatched(int(resource_id), position, actor, stood, check.findings)
     return Span(check.entries, check.findings, check.walk.last, check.own)
@@ -154,35 +154,6 @@ def _readable(source: Source, start: int, end: int, check: _Check) -> Plan[None]
     middle = (start + end) // 2
     yield from _readable(source, start, middle, check)
     yield from _readable(source, middle + 1, end, check)
-
-
-def strays(source: Source) -> Plan[list[Finding]]:
-    """Rows where none can be: at positions below 1, and of ledgers that there are not.
-
-    No reader is shown rows of other ledgers, nor of none.
-    """
-    rows = yield Query(from_(source, "misplaced"), (source.ledger_id, _STRAYS, source.ledger_id))
-    findings = [
-        Finding(position, "tail_mismatch", "a row stands before the first position, which is 1") for (position,) in rows
-    ]
-    rows = (yield Query(SQL["orphans"])) if source.whole else []
-    return findings + [
-        Finding(position, "broken_link", f"entry {position} stands under ledger_id {ledger_id}, which no ledger has")
-        for ledger_id, position in rows
-    ]
-
-
-def tail_of(ledger: LedgerRef) -> Plan[Link | None]:
-    """What the tail's row says the newest entry is; None where there is no such row, or no position in it."""
-    tails: list[Link] = []
-
-    def take(row: Row) -> None:
-        position, stored, recorded = row
-        if position is not None:
-            tails.append(Link(position, stored, stored, recorded))
-
-    yield Stored(SQL["tail"], (ledger.ledger_id,), take)
-    return tails[0] if tails else None
 
 
 _recorded_from = lru_cache(maxsize=16)(timestamp_from)  # entries that were recorded together have it in common

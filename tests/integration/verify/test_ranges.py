@@ -15,7 +15,7 @@ from ledger.export.check import verify_bundle
 from ledger.export.manifest import BODIES, ENVELOPES, MANIFEST
 from ledger.store.ledgers import FAR
 from ledger.tlog.note import new_key
-from ledger.verify import database
+from ledger.verify import database, ranges
 from ledger.verify.checkpoints import Trust
 from tests.support.cli import cli_of
 from tests.support.forger import Forger
@@ -101,7 +101,7 @@ def test_adjacent_entries_are_one_finding(forger: Forger, monkeypatch: pytest.Mo
     report = forger.verify()
     assert spans(report.findings) == expected
     assert forger.verify(workers=3).findings == report.findings
-    monkeypatch.setattr(database, "_RANGE", 97)
+    monkeypatch.setattr(ranges, "_RANGE", 97)
     assert forger.verify().findings == report.findings
     assert time.monotonic() - started < 60, "it costs nothing for each missing position"
     [(noted,)] = forger.connection.execute("select distinct findings from ledger.verifications").fetchall()

@@ -18,7 +18,7 @@ from ledger.export.check import verify_bundle
 from ledger.export.manifest import BODIES
 from ledger.format.canonical import digest
 from ledger.settings import Settings
-from ledger.verify import database
+from ledger.verify import database, ranges
 from ledger.verify.report import Report
 from tests.support.forger import Forger
 from tests.support.forging import chain
@@ -206,7 +206,7 @@ def check(forger: Forger, monkeypatch: pytest.MonkeyPatch, folder: Path, expecte
     """Named by verify, wherever its ranges begin, and in a bundle."""
     report = forger.verify()
     assert rules_of(report) == in_order(expected)
-    monkeypatch.setattr(database, "_RANGE", 2)
+    monkeypatch.setattr(ranges, "_RANGE", 2)
     assert forger.verify().findings == report.findings
     bundle = folder / "bundle"
     export(forger.settings, bundle)

@@ -17,7 +17,7 @@ from ledger import Ledger, testing
 from ledger.drivers.run import drive
 from ledger.format.canonical import digest, envelope
 from ledger.store.ledgers import create_ledger
-from ledger.verify import database
+from ledger.verify import ranges
 from ledger.verify.report import Report
 from tests.support.findings import places
 from tests.support.forger import ERASED, ERASURE, LAST, Forger, statements
@@ -44,7 +44,7 @@ def check(forger: Forger, monkeypatch: pytest.MonkeyPatch, expected: Said, name:
     report = forger.verify(name)
     assert said(report) == sorted(expected, key=lambda each: (each[0] or 0, each[1]))
     assert not report.ok
-    monkeypatch.setattr(database, "_RANGE", 3)
+    monkeypatch.setattr(ranges, "_RANGE", 3)
     assert forger.verify(name).findings == report.findings
     return report
 

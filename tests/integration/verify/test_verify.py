@@ -13,7 +13,7 @@ from ledger.errors import InvalidSetting, SchemaMismatch, Unavailable, UnknownLe
 from ledger.events import GENESIS
 from ledger.format.findings import Findings
 from ledger.settings import Settings
-from ledger.verify import database
+from ledger.verify import database, ranges
 from tests.support.helpers import event, events
 from tests.support.logins import Logins
 
@@ -40,7 +40,7 @@ def test_processes_and_progress(ledger: Ledger) -> None:
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_from_a_position(ledger: Ledger, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    monkeypatch.setattr(database, "_RANGE", size)
+    monkeypatch.setattr(ranges, "_RANGE", size)
     ledger.append_many(events(20))
     tamper(admin, "update ledger.audit_logs set actor = 'user:43' where position in (5, 12)")
 
