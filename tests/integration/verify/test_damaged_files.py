@@ -146,7 +146,7 @@ def test_the_newest_page(whole: Whole, damaged: Callable[..., Cluster], name: st
 
 def test_all_pages(whole: Whole, damaged: Callable[..., Cluster]) -> None:
     found = outcome(damaged("audit_logs", DAMAGES["zeros"], *whole.positions))
-    assert isinstance(found, Report) and len(found.findings) >= ENTRIES
+    assert isinstance(found, Report) and len(places(found.findings)) >= ENTRIES
 
 
 @pytest.mark.parametrize("name", ["zeros", "rows of noise"])

@@ -20,6 +20,7 @@ from ledger.format.canonical import digest
 from ledger.settings import Settings
 from ledger.verify import database, ranges
 from ledger.verify.report import Report
+from tests.support.findings import places
 from tests.support.forger import Forger
 from tests.support.forging import chain
 from tests.support.helpers import erase, event
@@ -194,8 +195,8 @@ COURSES: dict[str, tuple[list[Said], Broken]] = {
 def rules_of(report: Report) -> Broken:
     """Positions and names of the broken rules. The tables of holds and skips lack what is forged: `unprotected`."""
     assert {each.kind for each in report.findings} <= {"rule_broken", "unprotected"}, report.findings
-    broken = [(each.position, each.detail.partition(":")[0]) for each in report.findings if each.kind == "rule_broken"]
-    return in_order(broken)
+    broken = [each for each in report.findings if each.kind == "rule_broken"]
+    return in_order([(position, each.detail.partition(":")[0]) for each in broken for position, _ in places([each])])
 
 
 def in_order(broken: Broken) -> Broken:
