@@ -16,7 +16,8 @@ from ledger.errors import InvalidSetting, LedgerError, Unavailable
 from ledger.events import Event
 from ledger.files import new_private
 from ledger.format.actions import KEY_ROTATED, KEY_TYPE
-from ledger.tlog.note import ED25519, FileSigner, Signer, Verifier, new_key
+from ledger.tlog.file_signer import FileSigner, new_key
+from ledger.tlog.note import ED25519, Signer, Verifier
 
 
 class Key(NamedTuple):

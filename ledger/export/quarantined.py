@@ -8,9 +8,10 @@ import msgspec
 
 from ledger.errors import EvidenceRefused
 from ledger.format.actions import ERASED_TYPE
-from ledger.format.canonical import digest, microseconds
+from ledger.format.canonical import digest
 from ledger.format.decode import parse_body, parse_envelope
 from ledger.format.quarantine_record import Mark, digests_of, mark_from, record_from
+from ledger.format.times import microseconds
 
 QUARANTINED = "quarantined.jsonl"
 RECORD = b'{"action":"ledger.entry_quarantined",'

@@ -9,8 +9,9 @@ import msgspec
 
 from ledger.errors import ChainBroken
 from ledger.events import Entry, Receipt, Tail
-from ledger.format.canonical import Draft, body, digest, envelope, envelope_of, timestamp
+from ledger.format.canonical import Draft, body, digest, envelope, envelope_of
 from ledger.format.entry_checks import body_flaw
+from ledger.format.times import timestamp
 
 
 class ChainedDraft(msgspec.Struct, frozen=True, gc=False):

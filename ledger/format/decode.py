@@ -13,8 +13,9 @@ import msgspec
 from msgspec import Meta
 
 from ledger.events import Entry
-from ledger.format.canonical import body_bytes, envelope, microseconds
+from ledger.format.canonical import body_bytes, envelope
 from ledger.format.rules import ENVELOPE, Columns, broken
+from ledger.format.times import microseconds
 
 Hash = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}\Z")]

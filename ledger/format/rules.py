@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import NamedTuple, Self
 
 from ledger.format.actions import OWN, OWN_ACTIONS, OWN_FORM_CHECK, has_own_metadata, is_own
+from ledger.format.times import microseconds
 
 MAX_BODY = 256 * 1024
 """Bytes of a body, its punctuation and salt included."""
@@ -75,9 +76,7 @@ class Rule(NamedTuple):
 
 # ---------------------------------------------------------------------------------------------------------- envelope
 
-_EPOCH, _MICROSECOND = datetime(2000, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
-_FIRST_TIME = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
-_LAST_TIME = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+_FIRST_TIME, _LAST_TIME = (microseconds(moment.replace(tzinfo=UTC)) for moment in (datetime.min, datetime.max))
 _TIMES = " and ".join(
     f"{column} >= to_timestamp(-62135596800) and {column} < to_timestamp(253402300800)"
     for column in ("recorded_at", "occurred_at")

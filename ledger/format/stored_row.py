@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from ledger.format.canonical import body_bytes, digest, envelope_from, timestamp_from, uuid_text
+from ledger.format.canonical import body_bytes, digest, envelope_from, uuid_text
 from ledger.format.entry_checks import body_flaw
 from ledger.format.findings import Link
 from ledger.format.rules import Columns
+from ledger.format.times import timestamp_from
 
 
 class Record(Columns):

@@ -34,45 +34,17 @@ from ledger.files import UNFINISHED, replace_file
 from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.merkle import EMPTY_ROOT, check_consistency
 from ledger.tlog.note import (
-    COSIGNATURE,
     ED25519,
-    FileSigner,
     Note,
     Signer,
     Verifier,
-    base64_bytes,
-    base64_text,
     cosign,
     parse_note,
     verified_by,
 )
 from ledger.tlog.witness_protocol import SIZE_TYPE, Answer, Request
 
-_PRIVATE = "PRIVATE+KEY+"
 _log = logging.getLogger("ledger.witness")
-
-
-def new_cosigner(name: str, seed: bytes) -> tuple[str, str]:
-    """A witness's key: its private text (without a line break) and its vkey of type 0x04. seed: 32 random bytes.
-
-    The text is a log key's with the type 0x04, so that neither is taken for the other. Raises InvalidSetting for a name
-    that no key can have.
-    """
-    verifier = FileSigner(name, seed).verifier.cosigner
-    key = base64_text(bytes([COSIGNATURE]) + seed)
-    return f"{_PRIVATE}{name}+{verifier.key_id:08x}+{key}", verifier.vkey
-
-
-def parse_cosigner(text: str) -> FileSigner:
-    """The key of `new_cosigner`'s text, with or without a line break. Raises InvalidSetting; it shows nothing of it."""
-    line = text.removesuffix("\n")
-    name, _, rest = line.removeprefix(_PRIVATE).partition("+")
-    data = base64_bytes(rest.partition("+")[2])
-    if data is not None and len(data) == 33 and data[0] == ED25519:
-        raise InvalidSetting("this is a log's key, not a witness's: make one with 'auditledger witness keygen'")
-    if data is None or len(data) != 33 or data[0] != COSIGNATURE or new_cosigner(name, data[1:])[0] != line:
-        raise InvalidSetting("not a witness's private key: make one with 'auditledger witness keygen'")
-    return FileSigner(name, data[1:])
 
 
 class Refusal(Exception):

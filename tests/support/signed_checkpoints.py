@@ -17,7 +17,8 @@ from ledger.store import tree
 from ledger.store.ledgers import FAR, LedgerRef, read
 from ledger.store.tree import Head
 from ledger.tlog.checkpoint import Checkpoint
-from ledger.tlog.note import FileSigner, Signature, Verifier, cosign, sign
+from ledger.tlog.file_signer import FileSigner
+from ledger.tlog.note import Signature, Verifier, cosign, sign
 from ledger.verify import database
 from ledger.verify.checkpoints import Trust
 from ledger.verify.report import Report

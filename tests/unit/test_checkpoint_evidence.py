@@ -7,8 +7,9 @@ import pytest
 from ledger.errors import InvalidSetting, NoteRefused
 from ledger.format.findings import Findings
 from ledger.tlog.checkpoint import Checkpoint
+from ledger.tlog.file_signer import FileSigner
 from ledger.tlog.merkle import leaf_hash
-from ledger.tlog.note import FileSigner, sign
+from ledger.tlog.note import sign
 from ledger.tlog.tiles import FULL, Tile, edge_tiles, extend, tiles_of
 from ledger.verify.checkpoints import Claim, Comparison, Trust, given_claims, kept_claim
 from ledger.verify.tree_rebuild import Leaves, Regrown, rows_of, upper_finding

@@ -19,8 +19,9 @@ from ledger.cli.output import line, write_json
 from ledger.cli.params import Address
 from ledger.errors import InvalidSetting
 from ledger.files import new_private
-from ledger.tlog.cosigner import Cosigner, new_cosigner, parse_cosigner
-from ledger.tlog.note import FileSigner, Verifier
+from ledger.tlog.cosigner import Cosigner
+from ledger.tlog.file_signer import FileSigner, new_cosigner, parse_cosigner
+from ledger.tlog.note import Verifier
 from ledger.tlog.witness_server import WitnessServer
 
 LISTEN = "127.0.0.1:7180"

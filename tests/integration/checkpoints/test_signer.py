@@ -36,8 +36,9 @@ from ledger.store import tree
 from ledger.store.ledgers import create_ledger
 from ledger.store.tree import Head, Kept
 from ledger.tlog.checkpoint import Checkpoint, open_checkpoint
+from ledger.tlog.file_signer import FileSigner
 from ledger.tlog.merkle import check_consistency
-from ledger.tlog.note import FileSigner, Verifier, cosign, parse_note, sign, verified_by
+from ledger.tlog.note import Verifier, cosign, parse_note, sign, verified_by
 from ledger.tlog.witness_protocol import Cosigned, Prove
 from tests.support.cli import cli_of
 from tests.support.forger import Forger

@@ -24,10 +24,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.errors import InvalidSetting, NoteRefused, UsageError
-from ledger.tlog.cosigner import Cosigner, new_cosigner, parse_cosigner
+from ledger.tlog.cosigner import Cosigner
+from ledger.tlog.file_signer import FileSigner, new_cosigner, new_key, parse_cosigner
 from ledger.tlog.merkle import EMPTY_ROOT
-from ledger.tlog.note import FileSigner, Signature, Verifier, base64_text, new_key, parse_note, parse_signatures, sign
-from ledger.tlog.witness_client import Witness, gather
+from ledger.tlog.note import Signature, Verifier, base64_text, parse_note, parse_signatures, sign
+from ledger.tlog.witness_client import gather
+from ledger.tlog.witness_outcome import Witness
 from ledger.tlog.witness_protocol import PATH, SIZE_TYPE, Answer, Request
 from ledger.tlog.witness_server import MAX_BODY
 from tests.support.cli import ended, process, run

@@ -19,7 +19,7 @@ from ledger.export.check import verify_bundle
 from ledger.export.manifest import ENVELOPES
 from ledger.export.public_log import CHECKPOINT
 from ledger.settings import Settings
-from ledger.tlog.note import FileSigner
+from ledger.tlog.file_signer import FileSigner
 from ledger.tlog.tiles import bundles_of, decode_bundle, tiles_of
 from ledger.verify.checkpoints import Trust
 from tests.support.cli import run

@@ -17,7 +17,7 @@ import pytest
 
 from ledger import Ledger, testing
 from ledger.errors import InvalidSetting, NoteRefused
-from ledger.tlog.note import FileSigner
+from ledger.tlog.file_signer import FileSigner
 from ledger.verify import ranges
 from ledger.verify.checkpoints import Trust
 from tests.support.helpers import erase, events

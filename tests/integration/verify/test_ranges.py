@@ -14,7 +14,7 @@ from ledger.export.bundle import export
 from ledger.export.check import verify_bundle
 from ledger.export.manifest import BODIES, ENVELOPES, MANIFEST
 from ledger.store.ledgers import FAR
-from ledger.tlog.note import new_key
+from ledger.tlog.file_signer import new_key
 from ledger.verify import database, ranges
 from ledger.verify.checkpoints import Trust
 from tests.support.cli import cli_of
