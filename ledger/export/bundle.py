@@ -44,7 +44,7 @@ def export(
     written as its columns stand.
     progress: called with how many entries are written, and about how many there are.
     Raises UsageError for an unfit folder, InvalidSetting for a `first` that is not there, UnknownLedger,
-    SchemaMismatch, Unavailable; ChainBroken where a forged entry has no lines and is not quarantined, or the ledger no
+    SchemaMismatch, Unavailable; ChainBroken if a forged entry has no lines and is not quarantined, or the ledger no
     tail.
     """
     if first < 1:
@@ -124,8 +124,8 @@ def _hash_before(source: Source, first: int) -> Plan[bytes]:
 
 def _leaves(source: Source, positions: Sequence[int]) -> Plan[dict[int, bytes]]:
     """The leaves that entries at these positions have, by position."""
-    found = yield from tree.nodes(source.ledger, [Node(0, position - 1) for position in positions])
-    return {node.index + 1: hash_ for node, hash_ in found.items()}
+    hashes = yield from tree.nodes(source.ledger, [Node(0, position - 1) for position in positions])
+    return {node.index + 1: hash_ for node, hash_ in hashes.items()}
 
 
 class Passing:
@@ -150,9 +150,9 @@ class Passing:
         self.before = Link(first - 1, prev, prev, None)
 
     def mark_of(self, position: int, records: Sequence[Record]) -> Mark | None:
-        """The record by which what stands at the position is passed over; None where it holds, or there is none."""
-        stands = digests(records)
-        named = [mark for mark in self.known.get(position, ()) if mark.names(stands)]
+        """The record by which what stands at the position is passed over; None if it holds, or there is none."""
+        present = digests(records)
+        named = [mark for mark in self.known.get(position, ()) if mark.names(present)]
         if not named or not flaws(self.ledger, position, records, self.before):
             return None
         self.rows += [QuarantinedRow.encode(row_json(each), body_as_it_stands(each)) for each in records]

@@ -61,7 +61,7 @@ def verify_bundle(
     checkpoints, trust: as verify.verify takes them.
     What is wrong with what lies in the folder is a finding, or, where it is no bundle any more (no manifest that can be
     read, a file missing, nothing that the keys could have signed), EvidenceRefused.
-    Raises UsageError where the folder has no manifest at all, or a file cannot be read, and for given checkpoints where
+    Raises UsageError if the folder has no manifest at all, or a file cannot be read, and for given checkpoints if
     a sound bundle does not begin with the first entry; NoteRefused for a given checkpoint.
     """
     started = time.perf_counter()
@@ -69,10 +69,10 @@ def verify_bundle(
         if not (folder / MANIFEST).exists():
             raise UsageError(f"{folder} is no bundle: it has no {MANIFEST}")
         manifest, as_exported = read_manifest(folder / MANIFEST)
-        found = Findings()
-        tree = layout_check(folder, manifest, checkpoints, trust or Trust(), found)
+        findings = Findings()
+        tree = layout_check(folder, manifest, checkpoints, trust or Trust(), findings)
         erasures = _erasures(folder / ENVELOPES)
-        check = _Check(manifest, found, tree, erasures, _quarantine(folder, manifest.ledger))
+        check = _Check(manifest, findings, tree, erasures, _quarantine(folder, manifest.ledger))
         if not as_exported:
             check.findings.add(manifest.last, "tail_mismatch", f"{MANIFEST} is not as an export writes it")
         with ExitStack() as stack:
@@ -89,17 +89,17 @@ def verify_bundle(
         raise unusable(Path(error.filename or folder), error) from error
     check.end()
     last = check.walk.last
-    findings = check.findings.listed()
-    if checkpoints and manifest.first != 1 and not findings:
+    listed = check.findings.listed()
+    if checkpoints and manifest.first != 1 and not listed:
         raise UsageError("checkpoints are compared with all entries from the first, and this bundle begins later")
     return Report(
         ledger=manifest.ledger,
-        ok=not findings,
+        ok=not listed,
         first=manifest.first,
         last=last.position,
         entries=check.lines,
         head=last.stored or GENESIS,
-        findings=findings,
+        findings=listed,
         seconds=time.perf_counter() - started,
     )
 
@@ -111,10 +111,10 @@ def _erasures(path: Path) -> dict[int, int]:
         for line in lines_of(file, path):
             if line.text.startswith(_ERASURE):
                 with suppress(ValueError):
-                    said = read_envelope(line.text)
-                    named = _own(said).named
-                    if named is not None and named < said.position:
-                        erased.setdefault(named, said.position)
+                    envelope = read_envelope(line.text)
+                    named = _own(envelope).named
+                    if named is not None and named < envelope.position:
+                        erased.setdefault(named, envelope.position)
     return erased
 
 
@@ -127,14 +127,14 @@ def _quarantine(folder: Path, ledger: str) -> Quarantine:
             with open_file(path) as file:
                 yield from (line.text for line in lines_of(file, path, longest))
 
-    records = {at: envelope for at, envelope in enumerate(lines(ENVELOPES)) if envelope.startswith(RECORD)}
+    records = {number: envelope for number, envelope in enumerate(lines(ENVELOPES)) if envelope.startswith(RECORD)}
     bodies = enumerate(lines(BODIES)) if records else ()
-    pairs = ((records[at], body) for at, body in bodies if at in records)
+    pairs = ((records[number], body) for number, body in bodies if number in records)
     return Quarantine.read(ledger, pairs, lines(QUARANTINED, LONGEST_ROW))
 
 
-def _own(said: Envelope) -> OwnEntry:
-    return OwnEntry(said.position, said.action, said.resource_type, said.resource_id)
+def _own(envelope: Envelope) -> OwnEntry:
+    return OwnEntry(envelope.position, envelope.action, envelope.resource_type, envelope.resource_id)
 
 
 class _Check:
@@ -172,32 +172,32 @@ class _Check:
             return
         self.lines += 1
         hashed = digest(line.text)
-        said, problem = None, ""
+        envelope, problem = None, ""
         try:
-            said = _well_formed(line, self.manifest.ledger)
+            envelope = _well_formed(line, self.manifest.ledger)
         except ValueError as error:
             problem = f"its line in {ENVELOPES} is not an envelope of the format: {error}"
-        if said is not None:
-            self.pass_holes(said.position)
-        position = said.position if said is not None else self.walk.last.position + 1
+        if envelope is not None:
+            self.pass_holes(envelope.position)
+        position = envelope.position if envelope is not None else self.walk.last.position + 1
         if position in self.quarantine.known and self._passes(position, line):
             self.erased += body is not None and not body.text
             return
         if self.tree is not None:
             self.tree.take(line.text)
-        if said is None:
+        if envelope is None:
             self.findings.add(position, "hash_mismatch", problem)
             self.walk.step(Link(position, hashed, hashed, None), self.walk.last.stored)
             self.erased += body is not None and not body.text
             return
-        recorded = microseconds(said.recorded_at)
-        self.walk.step(Link(said.position, hashed, hashed, recorded), bytes.fromhex(said.prev))
-        erased = erased_by(said.action, said.resource_type, said.resource_id, said.position)
+        recorded = microseconds(envelope.recorded_at)
+        self.walk.step(Link(envelope.position, hashed, hashed, recorded), bytes.fromhex(envelope.prev))
+        erased = erased_by(envelope.action, envelope.resource_type, envelope.resource_id, envelope.position)
         if erased is not None:
             self.unexcused.pop(erased, None)
-            self._take_erasure(erased, said, body)
-        stands = self._take_body(said, body)
-        self._take_rules(said, hashed, b"" if body is None else body.text, stands=stands)
+            self._take_erasure(erased, envelope, body)
+        intact = self._take_body(envelope, body)
+        self._take_rules(envelope, hashed, b"" if body is None else body.text, intact=intact)
 
     def pass_holes(self, until: int) -> None:
         """Entries without a line that are quarantined, from the last entry up to `until`."""
@@ -208,7 +208,7 @@ class _Check:
             self._pass(mark, mark.hash)
 
     def _passes(self, position: int, line: Line) -> bool:
-        """Is a line what is on record as quarantined? Then it is named as that.
+        """Returns whether a line is what a record quarantines, which is then a finding.
 
         Further lines of the same position, where more than one row stood there, belong to it.
         """
@@ -226,18 +226,19 @@ class _Check:
         if self.tree is not None:
             self.tree.take(leaf, quarantined=True)
 
-    def _take_erasure(self, erased: int, said: Envelope, body: Line | None) -> None:
-        """Whether it says that the body which it removed was not its envelope's."""
+    def _take_erasure(self, erased: int, envelope: Envelope, body: Line | None) -> None:
+        """Adds what the erasure says, if the body that it removed was not its envelope's."""
         try:
-            stood = msgspec.json.decode(parse_body(body.text if body is not None else b"")[2] or "").get("mismatched")
+            _, _, metadata, _ = parse_body(body.text if body is not None else b"")
+            mismatched = msgspec.json.decode(metadata or "").get("mismatched")
         except (AttributeError, ValueError):
             return
-        if stood is not None:
-            add_mismatched(erased, said.position, said.actor, stood, self.findings)
+        if mismatched is not None:
+            add_mismatched(erased, envelope.position, envelope.actor, mismatched, self.findings)
 
-    def _take_body(self, said: Envelope, body: Line | None) -> bool:
-        """Does the body stand that the envelope names?"""
-        position = said.position
+    def _take_body(self, envelope: Envelope, body: Line | None) -> bool:
+        """Checks a body. Returns whether it is there and the one that the envelope names."""
+        position = envelope.position
         if body is None:
             self.findings.add(position, "body_missing", f"{BODIES} ends before its line")
         elif not body.whole:
@@ -245,27 +246,31 @@ class _Check:
         else:
             gone = not body.text
             self.erased += gone
-            flaw = body_flaw(body.text or None, bytes.fromhex(said.body))
-            if check_body(position, said.action, flaw, self.findings, gone=gone):
+            flaw = body_flaw(body.text or None, bytes.fromhex(envelope.body))
+            if check_body(position, envelope.action, flaw, self.findings, gone=gone):
                 self.unexcused[position] = None
             return not gone and flaw is None
         return False
 
-    def _take_rules(self, said: Envelope, hashed: bytes, body: bytes, *, stands: bool) -> None:
-        position = said.position
+    def _take_rules(self, envelope: Envelope, hashed: bytes, body: bytes, *, intact: bool) -> None:
+        position = envelope.position
         texts = NO_BODY
-        if stands:
+        if intact:
             try:
                 texts = body_columns(body)
             except ValueError as error:
                 self.findings.add(position, "rule_broken", f"body_form: a body has the form of format.md; {error}")
-        if not surely_kept(said.actor, said.actor_type, said.action, said.resource_type, said.resource_id, body):
-            check_rules(said.columns(hashed, texts), self.findings)
-        if position in self.erasures or said.action == ERASED:
+        if not surely_kept(
+            envelope.actor, envelope.actor_type, envelope.action, envelope.resource_type, envelope.resource_id, body
+        ):
+            check_rules(envelope.columns(hashed, texts), self.findings)
+        if position in self.erasures or envelope.action == ERASED:
             erased = self.erasures.get(position)
-            self.targets[position] = Target(said.action, said.resource_type, said.resource_id, bool(body), erased)
-        if is_own(said.action):
-            entry = _own(said)
+            self.targets[position] = Target(
+                envelope.action, envelope.resource_type, envelope.resource_id, bool(body), erased
+            )
+        if is_own(envelope.action):
+            entry = _own(envelope)
             self.own.take(entry, None if entry.named is None else self.targets.get(entry.named))
 
     def end(self) -> None:
@@ -292,7 +297,7 @@ def _well_formed(line: Line, ledger: str) -> Envelope:
     """The line's envelope. Raises ValueError saying what is wrong with its form."""
     if not line.whole:
         raise ValueError("it is cut off")
-    said = read_envelope(line.text)
-    if said.ledger != ledger:
-        raise ValueError(f"it is of ledger {said.ledger!r}")
-    return said
+    envelope = read_envelope(line.text)
+    if envelope.ledger != ledger:
+        raise ValueError(f"it is of ledger {envelope.ledger!r}")
+    return envelope

@@ -58,14 +58,14 @@ _manifest_of = msgspec.json.Decoder(Manifest).decode
 
 
 class Line(NamedTuple):
-    """A line without its line break; whole: did it have one?"""
+    """A line without its line break; whole: it had one."""
 
     text: bytes
     whole: bool
 
 
 def open_file(path: Path) -> BinaryIO:
-    """A file of a bundle, to be read. Raises EvidenceRefused where there is none; OSError where it cannot be read.
+    """A file of a bundle, to be read. Raises EvidenceRefused if there is none; OSError if it cannot be read.
 
     What is there may be anything: to open a pipe as usual would wait for somebody who writes to it.
     """

@@ -73,7 +73,7 @@ class LayoutWriter(_Growing):
     def take(self, position: int, envelope: bytes, leaf: bytes | None = None) -> None:
         """The next envelope. leaf: of a quarantined entry that had one before.
 
-        Raises ChainBroken where it fits into no bundle of entries; OSError.
+        Raises ChainBroken if it fits into no bundle of entries; OSError.
         """
         if self.size >= self._most:
             return
@@ -100,7 +100,7 @@ class LayoutWriter(_Growing):
 class LayoutCheck(_Growing):
     """Compares envelopes with a folder's files and with checkpoints.
 
-    size: of the tree that the folder's files are of; None where it has none. claims: the checkpoints.
+    size: of the tree that the folder's files are of; None if it has none. claims: the checkpoints.
     """
 
     def __init__(self, folder: Path, size: int | None, claims: Sequence[Claim], findings: Findings) -> None:
@@ -158,10 +158,10 @@ class LayoutCheck(_Growing):
     def _problem(self, tile: Tile, content: bytes | None) -> str | None:
         try:
             with open_file(self._folder / tile.path) as file:
-                there = file.read(_LARGEST + 1)
+                stored = file.read(_LARGEST + 1)
         except EvidenceRefused:
             return "is missing"
-        return None if there == content else "is not what the envelopes make it"
+        return None if stored == content else "is not what the envelopes make it"
 
     def _strangers(self, size: int) -> Iterator[str]:
         for path in sorted_files(self._folder / TILES):
@@ -179,7 +179,7 @@ class LayoutCheck(_Growing):
 def layout_check(
     folder: Path, manifest: Manifest, checkpoints: Sequence[tuple[str, bytes]], trust: Trust, findings: Findings
 ) -> LayoutCheck | None:
-    """What the envelopes are to be compared with; None where there is nothing."""
+    """What the envelopes are to be compared with; None if there is nothing."""
     claims = given_claims(checkpoints, trust, manifest.ledger)
     own = None
     if (folder / CHECKPOINT).exists():
@@ -229,5 +229,5 @@ def sorted_files(folder: Path) -> Iterator[Path]:
 
 
 def _entries(envelopes: Sequence[bytes]) -> bytes | None:
-    """A bundle of entries; None where one of them is too long for any."""
+    """A bundle of entries; None if one of them is too long for any."""
     return encode_bundle(envelopes) if all(len(envelope) <= MAX_ENTRY for envelope in envelopes) else None

@@ -33,7 +33,7 @@ _is_not_blank = re.compile(r"[^\u0001-\u0020]").search
 
 
 def is_own(action: str | None) -> bool:
-    """Is it an action of the ledger's own, known or not?"""
+    """Returns whether an action is reserved for the ledger's own entries, known or not."""
     return action is not None and action.startswith(OWN_ACTIONS)
 
 
@@ -100,7 +100,7 @@ _keys_of = msgspec.json.Decoder(_Keys).decode
 
 
 def has_own_metadata(action: str, metadata: bytes) -> bool:
-    """Does the metadata, JSON, of an own entry give its reason, or of a new key both keys?"""
+    """Returns whether the metadata (JSON) of an own entry gives its reason, or both keys for a new key."""
     try:
         if action == KEY_ROTATED:
             keys = _keys_of(metadata)

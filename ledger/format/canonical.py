@@ -69,7 +69,7 @@ def draft(event: Event, ledger: str, *, now: int, entry_id: bytes, salt: bytes, 
     has neither id nor idempotency_key. salt: 16 random bytes. own: allow the ledger's own actions.
     Raises InvalidEvent with the field or JSON path.
     """
-    event, said = _plain(event), event
+    event, given = _plain(event), event
     try:
         who = _who(event.action, event.actor, event.actor_type)
         foot = _foot(event.resource_type, event.resource_id)
@@ -79,9 +79,9 @@ def draft(event: Event, ledger: str, *, now: int, entry_id: bytes, salt: bytes, 
         raise
     if not own and is_own(event.action):
         raise InvalidEvent("action", f"actions that begin with {OWN_ACTIONS!r} are the ledger's own")
-    before = json_text(said.before, "before")
-    after = json_text(said.after, "after")
-    metadata = json_text(said.metadata, "metadata")
+    before = json_text(given.before, "before")
+    after = json_text(given.after, "after")
+    metadata = json_text(given.metadata, "metadata")
     body = body_bytes(before, after, metadata, salt)
     if len(body) > MAX_BODY:
         raise InvalidEvent("body", f"before, after and metadata take {len(body)} bytes; at most {MAX_BODY} are allowed")
@@ -167,7 +167,7 @@ def envelope_from(
 
 
 def body(entry: Entry) -> bytes | None:
-    """The body's bytes of a recorded entry, from the texts as stored; None where it was erased."""
+    """The body's bytes of a recorded entry, from the texts as stored; None if it was erased."""
     if entry.salt is None:
         return None
     texts = (entry.before_json, entry.after_json, entry.metadata_json)
@@ -264,7 +264,7 @@ def _foot(resource_type: str | None, resource_id: str | None) -> bytes:
 
 
 def _member(value: Any, field: str, limit: int | None = None) -> bytes:
-    """A string of the event as it stands in the envelope. Raises InvalidEvent where the format does not allow it."""
+    """A string of the event as it stands in the envelope. Raises InvalidEvent if the format does not allow it."""
     limit = limit or LIMITS[field]
     if not isinstance(value, str):
         raise InvalidEvent(field, f"must be a string, not {type(value).__name__}")

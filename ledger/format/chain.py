@@ -57,7 +57,7 @@ def check_continues(tail: Tail, entries: Iterable[Entry]) -> Tail:
 
 
 def check_link(tail: Tail, entry: Entry) -> None:
-    """Raises ChainBroken where the entry's position, link or time does not continue `tail`."""
+    """Raises ChainBroken if the entry's position, link or time does not continue `tail`."""
     if entry.position != tail.position + 1:
         raise ChainBroken(entry.position, f"does not follow entry {tail.position}")
     if entry.prev_hash != tail.hash:
@@ -67,7 +67,7 @@ def check_link(tail: Tail, entry: Entry) -> None:
 
 
 def check_entry(entry: Entry) -> None:
-    """Raises ChainBroken where the entry's hash is not its envelope's, or its body not the one its envelope names."""
+    """Raises ChainBroken if the entry's hash is not its envelope's, or its body not the one its envelope names."""
     try:
         true = digest(envelope(entry)) == entry.hash
     except (AttributeError, OverflowError, TypeError):

@@ -25,7 +25,7 @@ _Time = Annotated[datetime, Meta(tz=True)]
 _Text = Annotated[str, Meta(max_length=1024)]
 
 Texts: TypeAlias = tuple[bytes | None, bytes | None, bytes | None, bytes | None]
-"""before, after and metadata of a body, None for null; its salt, None where it was erased."""
+"""before, after and metadata of a body, None for null; its salt, None if it was erased."""
 NO_BODY: Texts = (None, None, None, None)
 
 
@@ -79,22 +79,22 @@ _envelope_of = msgspec.json.Decoder(Envelope).decode
 
 def read_envelope(text: bytes) -> Envelope:
     """The envelope of those bytes, whatever rules it breaks. Raises ValueError for all but the canonical form."""
-    said = _envelope_of(text)
+    parsed = _envelope_of(text)
     try:
-        canonical = said.encode()
+        canonical = parsed.encode()
     except OverflowError:
         raise ValueError("a time is outside the years 0001-9999") from None
     if canonical != text:
         raise ValueError("it is not in canonical form")
-    return said
+    return parsed
 
 
 def parse_envelope(text: bytes) -> Envelope:
     """The envelope of those bytes. Raises ValueError, which says what is wrong, for what format.md does not allow."""
-    said = read_envelope(text)
-    for rule in broken(said.columns(), ENVELOPE):
+    parsed = read_envelope(text)
+    for rule in broken(parsed.columns(), ENVELOPE):
         raise ValueError(rule.demands)
-    return said
+    return parsed
 
 
 class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -122,14 +122,14 @@ def body_columns(text: bytes) -> tuple[bytes | None, bytes | None, bytes | None,
     """The same, as bytes."""
     text.decode()
     try:
-        said = _body_of(text)
+        parsed = _body_of(text)
     except RecursionError:
         raise ValueError("it is too deeply nested to be looked at") from None
     before, after, metadata, salt = (
-        bytes(said.before),
-        bytes(said.after),
-        bytes(said.metadata),
-        bytes.fromhex(said.salt),
+        bytes(parsed.before),
+        bytes(parsed.after),
+        bytes(parsed.metadata),
+        bytes.fromhex(parsed.salt),
     )
     if body_bytes(before, after, metadata, salt) != text or len(salt) != 16:
         before, after, metadata = _with_blanks(text, before, after, metadata)

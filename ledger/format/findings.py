@@ -68,7 +68,7 @@ class Findings:
         """By position, kind and detail of what would continue a finding: where that is in `kept`."""
 
     def add(self, position: int | None, kind: str, detail: str, through: int | None = None) -> None:
-        """through: the last position that it is about; None where that is `position`."""
+        """through: the last position that it is about; None if that is `position`."""
         self.take(Finding(position, kind, detail, through))
 
     def take(self, finding: Finding) -> None:
@@ -115,7 +115,7 @@ def _place(finding: Finding) -> tuple[bool, int, str, str]:
 
 
 class Link(NamedTuple):
-    """What the next entry is judged by. Hashes are None where they are not known.
+    """What the next entry is judged by. Hashes are None if they are not known.
 
     stored, computed: the hash as recorded, and as it comes out of the envelope. Where one of the two was changed, the
     next entry may continue either: the change is a finding of its own. recorded: microseconds since 2000-01-01 UTC.

@@ -47,7 +47,7 @@ class OwnEntry(NamedTuple):
 
     @property
     def named(self) -> int | None:
-        """The position of the entry that it is about; None where it is about none."""
+        """The position of the entry that it is about; None if it is about none."""
         return actions.position_named(self.resource_type, self.resource_id)
 
 
@@ -86,7 +86,7 @@ class OwnEntries:
         }
 
     def take(self, entry: OwnEntry, target: Target | None) -> None:
-        """The next one. target: what stands at the position that it names, None where nothing does or none is named."""
+        """The next one. target: what stands at the position that it names, None if nothing does or none is named."""
         position, action, resource_type, resource_id = entry
         earlier = _EARLIER.get(action)
         if earlier is not None and entry.named is not None and entry.named >= position:

@@ -60,8 +60,8 @@ class Columns(NamedTuple):
 class Rule(NamedTuple):
     """One rule. name: what findings and the database's error call it. section: of format.md. demands: what it says.
 
-    kept: does this entry keep it? check: the same as SQL, with `texts` for the body's JSON texts, joined; None where a
-    trigger sees to it.
+    kept: returns whether an entry keeps it. check: the same as SQL, with `texts` for the body's JSON texts, joined;
+    None if a trigger sees to it.
     """
 
     name: str
@@ -256,7 +256,7 @@ def broken(entry: Columns, rules: Iterable[Rule] = RULES) -> Iterator[Rule]:
 def surely_kept(
     actor: str, actor_type: str, action: str, resource_type: str | None, resource_id: str | None, body: bytes
 ) -> bool:
-    """A quick look: does this entry, which has a sound envelope, keep all rules of above? False: look closely.
+    """A quick check of an entry with a sound envelope: True if it keeps all rules, False if only `broken` can tell.
 
     body: its bytes, all of them.
     """

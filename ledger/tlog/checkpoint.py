@@ -38,7 +38,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
     def text(self) -> bytes:
         """The note's text (tlog-checkpoint, "Note text"), without extension lines.
 
-        Raises UsageError where the members cannot stand in one. Our origins are their keys' names: no spaces, no plus.
+        Raises UsageError if the members cannot stand in one. Our origins are their keys' names: no spaces, no plus.
         """
         if not is_name(self.origin):
             raise UsageError(f"{self.origin!r} cannot be an origin: no spaces, no plus sign, not empty")
@@ -82,7 +82,7 @@ def open_checkpoint(
     origin: the log it must be of; None: any that one of the keys is named for. verifiers: the log's keys: one whose
     name is the origin must have signed. witnesses: keys of type 0x04; at least `quorum` different ones must have
     cosigned. Signatures of keys that are not given are ignored; a false one of a given key refuses the note.
-    Raises NoteRefused, and InvalidSetting where the keys given cannot do.
+    Raises NoteRefused, and InvalidSetting if the keys given cannot do.
     """
     note = parse_note(data)
     checkpoint = Checkpoint.of(note)
@@ -101,7 +101,7 @@ def cosigned_by(note: Note, witnesses: Iterable[Verifier], quorum: int = 0) -> l
     """The witnesses that cosigned a checkpoint's note.
 
     A key counts once, whatever its names: a cosignature does not say under which name it was made (tlog-cosignature,
-    "Ed25519 signed message"). Raises NoteRefused where one is false, InvalidSetting where `quorum` can never be met.
+    "Ed25519 signed message"). Raises NoteRefused if one is false, InvalidSetting if `quorum` can never be met.
     """
     keys = {}
     for witness in witnesses:

@@ -81,9 +81,9 @@ def opened(request: Request, logs: Mapping[str, Sequence[Verifier]]) -> tuple[No
 
 
 def check_continues(request: Request, checkpoint: Checkpoint, latest: Checkpoint | None) -> None:
-    """Is the checkpoint proven to continue the newest that was cosigned? None: there was none of this log.
+    """Checks that a checkpoint is proven to continue the newest cosigned one. latest: None if there is none yet.
 
-    Raises Refusal: 409 with the size where the proof begins elsewhere, 422 where it does not hold.
+    Raises Refusal: 409 with the size if the proof begins elsewhere, 422 if it does not hold.
     """
     size, root = (latest.size, latest.root) if latest else (0, EMPTY_ROOT)
     if request.old != size:
@@ -95,7 +95,7 @@ def check_continues(request: Request, checkpoint: Checkpoint, latest: Checkpoint
 
 
 class _Log(msgspec.Struct):
-    """A log as the witness remembers it. lock: whoever reads `latest` to decide holds it until that is written."""
+    """A log as the witness remembers it. lock: held from reading `latest` until the new one is written."""
 
     path: Path
     lock: threading.Lock
@@ -119,8 +119,8 @@ class Cosigner:
         """logs: their keys, of type 0x01; several of one name are keys of one log. mark: a file that outlives the
         folder, for this witness's public key: see above. clock: seconds since 1970 UTC.
 
-        Raises InvalidSetting where the folder is another witness's or lost, UsageError where another process uses it,
-        NoteRefused where what it holds is damaged.
+        Raises InvalidSetting if the folder is another witness's or lost, UsageError if another process uses it,
+        NoteRefused if what it holds is damaged.
         """
         self._signer, self._clock = signer, clock
         self.verifier = Verifier.parse(signer.vkey).cosigner
@@ -152,7 +152,7 @@ class Cosigner:
         return self._logs[origin].latest
 
     def answer(self, body: bytes) -> Answer:
-        """The answer to the body of an add-checkpoint. Raises OSError where it cannot be remembered: nothing is given.
+        """The answer to the body of an add-checkpoint. Raises OSError if it cannot be remembered: nothing is given.
 
         A clock that runs back is a 503: a cosignature says that at its time nothing newer was seen.
         """
@@ -227,10 +227,10 @@ def _locked(folder: Path) -> int:
 
 
 def _check_identity(folder: Path, vkey: str, mark: Path | None) -> None:
-    said, own = folder / "witness", f"{vkey}\n".encode()
+    identity, own = folder / "witness", f"{vkey}\n".encode()
     served = mark is not None and mark.exists() and mark.read_bytes() == own
-    if said.exists():
-        if said.read_bytes() != own:
+    if identity.exists():
+        if identity.read_bytes() != own:
             raise InvalidSetting(f"{folder} is the memory of another witness, not of {vkey}")
     elif served:
         raise InvalidSetting(
@@ -240,7 +240,7 @@ def _check_identity(folder: Path, vkey: str, mark: Path | None) -> None:
     elif any(path.name != "lock" and not path.name.endswith(UNFINISHED) for path in folder.iterdir()):
         raise InvalidSetting(f"{folder} is not empty, and not the memory of a witness")
     else:
-        replace_file(said, own)
+        replace_file(identity, own)
         _log.info("%s begins in %s: it knows no checkpoint yet", vkey.partition("+")[0], folder)
     if mark is not None and not served:
         try:

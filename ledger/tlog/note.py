@@ -38,7 +38,6 @@ KEY_ID = re.compile("[0-9a-f]{8}")
 _DASH = "\u2014 "
 _CONTROLS = re.compile("[\x00-\x09\x0b-\x1f]")
 _MAX_TIME = 2**63 - 1
-_TYPES = (ED25519, COSIGNATURE)
 
 
 class Signer(Protocol):
@@ -113,7 +112,7 @@ class Verifier(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, vkey: str) -> Verifier:
-        """The key of a vkey. Raises InvalidSetting where the text is none, or of a type that is not known here."""
+        """The key of a vkey. Raises InvalidSetting if the text is none, or of a type that is not known here."""
         if PRIVATE in vkey:
             raise InvalidSetting("this is a private key: give its public half, and keep this one to yourself")
         name, _, rest = vkey.partition("+")
@@ -133,7 +132,7 @@ class Verifier(msgspec.Struct, frozen=True):
         return verifier
 
     def verifies(self, text: bytes, signature: Signature) -> bool:
-        """Is that this key's signature of the text?"""
+        """Returns whether it is this key's signature of the text."""
         if (signature.name, signature.key_id) != (self.name, self.key_id):
             return False
         from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - takes long to load
@@ -150,7 +149,7 @@ class Verifier(msgspec.Struct, frozen=True):
 
 
 def is_name(text: str) -> bool:
-    """May this be a key's name (signed-note, "Format")? Not empty, no space of Unicode, no plus sign, no surrogate."""
+    """Returns whether it may be a key's name (signed-note, "Format"): not empty, no Unicode space, no plus sign."""
     return (
         bool(text)
         and "+" not in text
@@ -188,7 +187,7 @@ def parse_signatures(data: bytes) -> tuple[Signature, ...]:
 def sign(text: bytes, signers: Iterable[Signer], signatures: Sequence[Signature] = ()) -> bytes:
     """The note of a text, signed by all signers, below `signatures` that it has already from other keys.
 
-    Raises UsageError for a text that cannot be a note's, NoteRefused where a signer's signature is not its key's.
+    Raises UsageError for a text that cannot be a note's, NoteRefused if a signer's signature is not its key's.
     """
     if not text.endswith(b"\n"):
         raise UsageError("a note's text ends with a line break")
@@ -212,7 +211,7 @@ def cosign(text: bytes, signer: Signer, time: int) -> Signature:
     """A witness's cosignature/v1 of a checkpoint's text. time: seconds since 1970 UTC.
 
     Its key is `signer`'s as type 0x04: `Verifier.parse(signer.vkey).cosigner`.
-    Raises NoteRefused where the signer's signature is not its key's.
+    Raises NoteRefused if the signer's signature is not its key's.
     """
     if not 0 <= time <= _MAX_TIME:
         raise UsageError(f"{time} is not a time that a cosignature can hold")
@@ -229,19 +228,19 @@ def cosigned_message(text: bytes, time: int) -> bytes:
 def verified_by(note: Note, verifiers: Iterable[Verifier]) -> list[Verifier]:
     """Those of the keys that signed the note, each once, in the order given. None of them: the note proves nothing.
 
-    Raises NoteRefused where a signature of one of them does not verify.
+    Raises NoteRefused if a signature of one of them does not verify.
     """
     known: dict[tuple[str, int], Verifier] = {}
     for verifier in verifiers:
         if known.setdefault((verifier.name, verifier.key_id), verifier) != verifier:
             raise InvalidSetting(f"two different keys have the name and id of {verifier.vkey}")
-    found = set()
+    signers = set()
     for signature in note.signatures:
         signed = known.get((signature.name, signature.key_id))
         if signed is not None:
             _checked(signed, note.text, signature)
-            found.add(signed)
-    return [verifier for verifier in known.values() if verifier in found]
+            signers.add(signed)
+    return [verifier for verifier in known.values() if verifier in signers]
 
 
 def base64_text(data: bytes) -> str:

@@ -47,7 +47,7 @@ def gather(
 
     proof: called in this thread, with sizes up to the checkpoint's. sizes: what the witnesses (by vkey) are believed to
     have cosigned last, which saves a round; by default 0, and they say it themselves. timeout: seconds for each answer.
-    Raises NoteRefused where `note` is no checkpoint; never for what a witness does.
+    Raises NoteRefused if `note` is no checkpoint; never for what a witness does.
     """
     parsed = parse_note(note)
     size = Checkpoint.of(parsed).size
@@ -81,16 +81,16 @@ def demand(note: bytes, witnesses: Sequence[Witness], quorum: int, outcomes: Seq
 
     outcomes: of this round. A witness that says in it that it knows another history of the log does not count, whatever
     it cosigned before: so a backup that was brought back with its cosigned checkpoints is found.
-    Raises WitnessRefused where one says so and the others are too few, else CosignaturesMissing; NoteRefused where a
-    cosignature is false, InvalidSetting where so many can never be had.
+    Raises WitnessRefused if one says so and the others are too few, else CosignaturesMissing; NoteRefused if a
+    cosignature is false, InvalidSetting if so many can never be had.
     """
-    found = cosigned_by(parse_note(note), [witness.verifier for witness in witnesses], quorum)
+    cosigners = cosigned_by(parse_note(note), [witness.verifier for witness in witnesses], quorum)
     denied = {each.witness.verifier.public_key: each for each in outcomes if each.kind in ("ahead", "forked")}
-    found = [verifier for verifier in found if verifier.public_key not in denied]
-    if len(found) >= quorum:
+    cosigners = [verifier for verifier in cosigners if verifier.public_key not in denied]
+    if len(cosigners) >= quorum:
         return
     problems = "; ".join(outcome.detail for outcome in outcomes if outcome.detail)
-    message = f"{len(found)} of the {quorum} witnesses that are demanded vouch for the checkpoint"
+    message = f"{len(cosigners)} of the {quorum} witnesses that are demanded vouch for the checkpoint"
     if denied:
         ahead = [each.size or 0 for each in denied.values() if each.kind == "ahead"]
         raise WitnessRefused(f"{message}: {problems}", max(ahead) if len(ahead) == len(denied) else None)

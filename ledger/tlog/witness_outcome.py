@@ -27,12 +27,12 @@ class Witness(msgspec.Struct, frozen=True):
     @classmethod
     def parse(cls, text: str) -> Witness:
         """The witness of `URL+VKEY`. Raises InvalidSetting."""
-        found = _WITNESS.fullmatch(text)
-        if not found:
+        matched = _WITNESS.fullmatch(text)
+        if not matched:
             raise InvalidSetting(
                 "a witness is given as URL+VKEY, such as https://witness.example+witness.example/w1+1a2b3c4d+BA…"
             )
-        url, verifier = found[1], Verifier.parse(found[2])
+        url, verifier = matched[1], Verifier.parse(matched[2])
         if verifier.kind != COSIGNATURE:
             raise InvalidSetting(f"{verifier.vkey} is not a witness's key: its type is not 0x04")
         try:
@@ -76,9 +76,9 @@ def judge(witness: Witness, note: Note, old: int, answer: Answer, now: float, sk
     said = _said(answer)
 
     def outcome(
-        kind: Literal["behind", "ahead", "forked", "refused", "false", "away"], detail: str, at: int | None = None
+        kind: Literal["behind", "ahead", "forked", "refused", "false", "away"], detail: str, known: int | None = None
     ) -> WitnessOutcome:
-        return WitnessOutcome(witness, kind, f"{witness.verifier.name} {detail}", size=at)
+        return WitnessOutcome(witness, kind, f"{witness.verifier.name} {detail}", size=known)
 
     match answer.status:
         case 200:
@@ -88,12 +88,14 @@ def judge(witness: Witness, note: Note, old: int, answer: Answer, now: float, sk
                 )
             except NoteRefused as error:
                 return outcome("false", f"answered with what does not hold: {error}")
-        case 409 if (at := _size(answer)) is not None and at != old:
-            if at > size:
+        case 409 if (known := _size(answer)) is not None and known != old:
+            if known > size:
                 return outcome(
-                    "ahead", f"has cosigned a checkpoint of size {at} of this log, which now comes with {size}", at
+                    "ahead",
+                    f"has cosigned a checkpoint of size {known} of this log, which now comes with {size}",
+                    known,
                 )
-            return outcome("behind", f"stands at size {at}, not {old}", at)
+            return outcome("behind", f"stands at size {known}, not {old}", known)
         case 409 | 422 if old == size and size:
             return outcome("forked", f"has cosigned a checkpoint of size {size} with another root", size)
         case 422 if old:

@@ -104,20 +104,20 @@ def verify(
         if tree is not None:
             drive(tree.end(), lambda: connection)
             others += tree.findings.listed()
-        found = findings.listed(*others, *about_others.listed(), *_tail_findings(seen))
+        listed = findings.listed(*others, *about_others.listed(), *_tail_findings(seen))
         report = Report(
             ledger=source.name,
-            ok=not found,
+            ok=not listed,
             first=first,
             last=max(last, first - 1),
             entries=entries,
             head=(seen.newest.stored if seen.newest else None) or GENESIS,
-            findings=found,
+            findings=listed,
             seconds=time.perf_counter() - started,
             notes=seen.notes,
             privileged=seen.privileged,
         )
-        drive(_end(source, report, len(found) + max(findings.more - 1, 0)), lambda: connection)
+        drive(_end(source, report, len(listed) + max(findings.more - 1, 0)), lambda: connection)
     finally:
         connection.close()
     return report

@@ -28,7 +28,7 @@ _HOLE = 1_000
 _MOST_OF_A_RANGE = 200_000
 """Findings on one range; more than an honest table's keys let it have."""
 Leaf: TypeAlias = Callable[[int, bytes | None, bool], object]
-"""Takes each position with what its leaf is of: its envelope, or None where a forged entry has none. The last: is it
+"""Takes each position with what its leaf is of: its envelope, or None if a forged entry has none. The last: is it
 quarantined? Then it is of the envelope only if that is the one that the chain goes on from, else of the hash by which
 the chain goes on (format.md, "Quarantine")."""
 
@@ -47,7 +47,7 @@ class Span(NamedTuple):
 
 
 def newest_or(damaged: Link, source: Source, last: int = FAR, first: int = 1, *, near: int = 1) -> Plan[Link | None]:
-    """The same; `damaged` where it cannot be read."""
+    """As stored_rows.newest; `damaged` if that entry cannot be read."""
     links: list[Link | None] = []
 
     def look() -> Plan[None]:
@@ -68,11 +68,11 @@ def check_range(
 ) -> Plan[Span]:
     """Checks the entries at positions start … end, each against the one before it, which may lie before `start`.
 
-    first: where the whole verification begins: what is missing before it is not looked for. before: what the first of
-    the range is judged by, where the caller knows it; else it is read. leaf: makes what takes the leaves, anew each
-    time that the range is read. through: up to where there must be entries after the last of the range.
+    first: the position at which the whole verification begins; nothing is missing before it. before: what the first
+    entry of the range is judged by; None to read it. leaf: makes what takes the leaves, anew each time that the range
+    is read. through: the position up to which there must be entries, also after the last of the range.
 
-    Only where something is wrong is it looked for what is quarantined, and the range read again with that.
+    If something is wrong, the records of quarantine about it are read, and the range again with them.
     """
     if before is None:
         begins = BEGINNING if first == 1 else Link(first - 1, None, None, None)
@@ -135,7 +135,7 @@ def _passed_over(source: Source, before: Link, start: int, known: Mapping[int, S
 
 
 def _after(known: Sequence[Mark], rows: Sequence[Record], before: Link) -> Link | None:
-    """What the entry after a quarantined one is judged by; None where no record names what stands there."""
+    """What the entry after a quarantined one is judged by; None if no record names what stands there."""
     stands = digests(rows)
     for mark in reversed(known):
         if mark.names(stands):
@@ -200,8 +200,10 @@ class _Check:
             self._examine(record)
 
     def _is_sound(self, row: Row) -> bool:
-        """Is it a whole entry that continues a sound one, keeps the rules and is not the ledger's own? Then it is done
-        with."""
+        """Returns whether a row is a whole entry that continues a sound one, keeps the rules and is not an own entry.
+
+        If so, nothing more is done with it.
+        """
         # fmt: off
         (
             position, entry_id, recorded, occurred, actor, actor_type, action, resource_type, resource_id,
@@ -269,7 +271,7 @@ class _Check:
                 return
 
     def is_quarantined(self, position: int, rows: Sequence[Record], envelope: bytes | None = None) -> bool:
-        """Is what stands there on record as passed over? Then it is named as that, and the chain goes on from there."""
+        """Returns whether a record quarantines what is there: then that is a finding, and the chain goes on from it."""
         for mark in reversed(self.known.get(position, ())):
             if mark.names(digests(rows)):
                 self.findings.add(*mark.finding())

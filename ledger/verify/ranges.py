@@ -80,10 +80,10 @@ def _jobs(connection: Connection, scope: Scope, tree: TreeCheck | None, workers:
     size = min(_RANGE, -(-(scope.newest - scope.first + 1) // workers))
     if tree is not None:
         size = max(size // FULL, 1) * FULL
-    at = scope.first
-    while (start := drive(stored_rows.next_position(scope.source, at), lambda: connection)) is not None:
-        if tree is not None and start - at < size:
-            start = at  # missing entries that are quarantined have leaves too
+    position = scope.first
+    while (start := drive(stored_rows.next_position(scope.source, position), lambda: connection)) is not None:
+        if tree is not None and start - position < size:
+            start = position  # missing entries that are quarantined have leaves too
         end = start + size - 1
         if tree is not None:
             end -= end % FULL
@@ -92,7 +92,7 @@ def _jobs(connection: Connection, scope: Scope, tree: TreeCheck | None, workers:
         yield job if tree is None else drive(tree.job(start, end), lambda: connection)
         if end == ledgers.FAR:
             return
-        at = end + 1
+        position = end + 1
 
 
 def _check_in_process(settings: Settings, scope: Scope, job: Job) -> tuple[Span, Grown | None]:

@@ -30,7 +30,7 @@ class Report(msgspec.Struct, frozen=True):
 
 
 def check_tail(tail: Link, newest: Link, first: int, findings: Findings) -> None:
-    """Is the tail the newest entry? Where it lies ahead, the entries from `first` on that it speaks of are missing."""
+    """Adds a finding if the tail is not the newest entry, and if it is ahead, the missing entries from `first` on."""
     position = newest.position
     if tail.position > position:
         Walk(newest._replace(position=max(position, first - 1)), findings).missing(tail.position + 1)

@@ -70,7 +70,7 @@ class Job(NamedTuple):
 
 
 def kept_tree(ledger: LedgerRef) -> Plan[KeptTree | None]:
-    """What the ledger keeps of its tree; None where there are neither tiles nor checkpoints."""
+    """What the ledger keeps of its tree; None if there are neither tiles nor checkpoints."""
     rows = yield Query(SQL["levels"], (ledger.ledger_id,))
     levels = {level: (count, first, last) for level, count, first, last in rows}
     if not levels:
