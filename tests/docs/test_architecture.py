@@ -61,7 +61,7 @@ def imports() -> dict[str, set[str]]:
     for file in PACKAGE.rglob("*.py"):
         source = node_of(file.relative_to(PACKAGE).parts[0].removesuffix(".py"))
         if source is not None:
-            graph[source] |= {node for node in map(node_of, imported(file)) if node not in (None, source)}  # type: ignore[misc]
+            graph[source] |= {node for node in map(node_of, imported(file)) if node not in (None, source)}
     return graph
 
 

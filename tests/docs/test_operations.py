@@ -21,7 +21,7 @@ from ledger import Event, Ledger, errors
 from ledger.format.findings import KINDS
 from ledger.migrate.journal import schema_folder
 from ledger.migrate.migrate import migrate
-from ledger.ops import doctor
+from ledger.ops import doctor_ledgers, doctor_servers
 from ledger.settings import Settings
 from tests.support.cli import AUDITLEDGER, Cli, cli_of
 from tests.support.clusters import Cluster, Clusters
@@ -53,9 +53,10 @@ def test_every_finding_is_explained() -> None:
 
 
 def test_every_check_of_doctor_is_explained() -> None:
-    """Its checks are made in doctor.py, by their names or `LEDGER: name`."""
-    named = {name for name, *_ in doctor._DURABLE}
-    for node in ast.walk(ast.parse(Path(doctor.__file__).read_text(encoding="utf-8"))):
+    """Checks are created with their name, with `LEDGER: name`, or with `LEDGER: name` in a variable."""
+    named = {name for name, *_ in doctor_servers.DURABLE}
+    sources = [Path(str(module.__file__)).read_text(encoding="utf-8") for module in (doctor_servers, doctor_ledgers)]
+    for node in (node for source in sources for node in ast.walk(ast.parse(source))):
         match node:
             case ast.Call(func=ast.Name(id="Check" | "check"), args=[ast.Constant(value=str(name)), *_]):
                 named.add(name)

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from ledger import Event, Ledger
-from ledger.cli.commands.import_file import _Said
+from ledger.cli.commands.import_file import _EventLine
 from tests.support.cli import Cli, cli_of, ended, process, run
 from tests.support.helpers import checked
 
@@ -243,4 +243,4 @@ def ended_after(popen: Any, more: str) -> Any:
 
 
 def test_a_line_has_the_fields_of_an_event_in_their_order() -> None:
-    assert _Said.__struct_fields__ == Event.__struct_fields__
+    assert _EventLine.__struct_fields__ == Event.__struct_fields__
