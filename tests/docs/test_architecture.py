@@ -1,4 +1,4 @@
-"""docs/architecture.md: its picture of the rooms against the imports; every file that the documents name exists."""
+"""The picture of the rooms in docs/architecture.md has the arrows of the imports; files named in the docs exist."""
 
 from __future__ import annotations
 

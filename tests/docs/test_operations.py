@@ -1,4 +1,4 @@
-"""docs/operations.md does what it says: its commands are run on real servers, as they stand. More: test_recovery.py."""
+"""The commands of docs/operations.md, run on real servers. Backups and failovers: test_recovery.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/operations.md: backups, failovers, a lost Redis, performed on real servers with the commands as they stand."""
+"""Backups, failovers and a lost Redis, by the commands of docs/operations.md on real servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people and programs type: every command ends with 0, 1, 2 or 3 and says why, and the ledger stays sound."""
+"""Random command lines: every command ends with 0, 1, 2 or 3 and a message, and the ledger stays sound."""
 
 from __future__ import annotations
 

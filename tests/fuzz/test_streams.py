@@ -1,4 +1,4 @@
-"""The stream under whoever can write to Redis: readers get the ledger's entries all the same, or one of our errors."""
+"""A hostile writer of the stream: readers get the ledger's entries, or one of our errors."""
 
 from __future__ import annotations
 

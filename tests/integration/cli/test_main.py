@@ -1,4 +1,4 @@
-"""The command line as a whole: help, exit codes, errors on one line, secrets, pipes. And `run`, for all tests of it."""
+"""The command line as a whole: help, exit codes, one-line errors, secrets, pipes."""
 
 from __future__ import annotations
 

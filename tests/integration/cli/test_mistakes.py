@@ -1,4 +1,4 @@
-"""Typical mistakes on the command line and in projections: the error says whose mistake it is, and what to do."""
+"""Typical mistakes on the command line and in projections: the error names the cause and the remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""check: proofs and checkpoints with no database."""
+"""check: proofs and checkpoints without a database."""
 
 from __future__ import annotations
 

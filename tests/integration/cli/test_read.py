@@ -1,4 +1,4 @@
-"""tail, query, history, state, activity."""
+"""tail, query, history, state and activity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers that are away, wrong or behind; and the embedded pair as the default."""
+"""Servers that are unreachable, wrong or of another version; and the embedded servers as the default."""
 
 from __future__ import annotations
 

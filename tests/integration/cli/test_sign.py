@@ -1,4 +1,4 @@
-"""keygen, checkpoint, rotate-key, and run --checkpoint-every: what they print, which exit codes they have."""
+"""keygen, checkpoint, rotate-key and run --checkpoint-every: output and exit codes."""
 
 from __future__ import annotations
 

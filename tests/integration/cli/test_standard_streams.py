@@ -1,4 +1,4 @@
-"""stdin, stdout and stderr in any state are no faults; what entries say steers no terminal; JSON is UTF-8 or ASCII."""
+"""Standard streams in any state; escaped terminal controls; JSON in UTF-8 or ASCII."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""append, import, create: what they record, what they print, and that a bad input records nothing."""
+"""append, import and create: entries, output, and bad input that records nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""append on the caller's own connection, whatever that is like: a true receipt, or a UsageError."""
+"""append on the caller's connection, in any state: a true receipt, or UsageError."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded servers start and are reached whatever libpq's environment says of other servers."""
+"""The embedded servers under any libpq environment."""
 
 from __future__ import annotations
 

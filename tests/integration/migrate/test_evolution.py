@@ -1,4 +1,4 @@
-"""Clients and schemas of different versions meet: an older client and a newer database, and the reverse."""
+"""Clients and schemas of different versions: an older client with a newer database, and the reverse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Migrations: each applied once, in order, or refused where a file, the journal or the database was tampered with."""
+"""Migrations: each applied once, in order, or refused if a file, the journal or the database was tampered with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""status tells the truth: servers killed or stopped, a tail held, a stream or a view that is not the ledger's."""
+"""status with servers killed or stopped, a held tail lock, and a diverged stream or view."""
 
 from __future__ import annotations
 

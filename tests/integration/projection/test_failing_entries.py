@@ -1,4 +1,4 @@
-"""An entry that a projection cannot apply: found exactly, told without its body, tried again; the others go on."""
+"""An entry that a projection cannot apply: found exactly, reported without its body, retried; others go on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writers are granted ledgers, as readers are; and what they may ask of what is recorded costs what an append does."""
+"""Writers are granted ledgers; their queries cost no more than an append."""
 
 from __future__ import annotations
 

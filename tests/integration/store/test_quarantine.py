@@ -1,4 +1,4 @@
-"""Entries that do not hold: each worker of that ledger stops before it, all else goes on; quarantine is the way on."""
+"""Entries that fail verification stop the workers of their ledger, until they are quarantined."""
 
 from __future__ import annotations
 

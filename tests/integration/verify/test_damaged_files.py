@@ -1,4 +1,4 @@
-"""Files of Postgres that were damaged: verify names the entries, or says plainly what cannot be read (exit 3)."""
+"""Damaged files of Postgres: verify names the entries, or reports what is unreadable (exit code 3)."""
 
 from __future__ import annotations
 
