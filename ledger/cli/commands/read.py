@@ -13,7 +13,18 @@ from ledger_projections import Activity, HistoryItem, State, activity, history, 
 from ledger.cli.app import Command
 from ledger.cli.connect import opened
 from ledger.cli.context import Shared, pass_shared
-from ledger.cli.output import cut, entry_table, line, raw_json, short_time, table, time_text, write_all, write_json
+from ledger.cli.output import (
+    counted,
+    cut,
+    entry_table,
+    line,
+    raw_json,
+    short_time,
+    table,
+    time_text,
+    write_all,
+    write_json,
+)
 from ledger.cli.params import AFTER, COUNT, POSITION, Moment, Resource
 from ledger.cli.text import note
 from ledger.client import Ledger
@@ -204,7 +215,7 @@ def _check_view(ledger: Ledger, name: str) -> None:
     position = ledger.run(reached(ledger.ref, name))
     behind = ledger.tail().position - position
     if behind > 0:
-        note(f"The view {name} is {behind:,} entries behind, at position {position}: run 'auditledger project'")
+        note(f"The view {name} is {counted(behind, 'entry')} behind, at position {position}: run 'auditledger project'")
 
 
 class _Change(msgspec.Struct):

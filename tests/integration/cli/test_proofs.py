@@ -67,7 +67,7 @@ def test_check_a_proof(file: Path) -> None:
 @pytest.mark.parametrize("file", ["consistency"], indirect=True)
 def test_check_consistency(file: Path) -> None:
     at = "the checkpoint of log.example/audit/main at"
-    assert run("check", str(file), *keys()).out == f"OK, {at} 300 entries, begins with all that {at} 200 entries, had\n"
+    assert run("check", str(file), *keys()).out == f"OK, {at} 300 entries continues {at} 200 entries\n"
     ran = run("check", str(file), *keys(), "--json").json
     assert (ran["kind"], ran["ok"], ran["old"]["size"], ran["new"]["size"]) == ("consistency", True, 200, SIZE)
     assert ran["old"]["root"] == log().checkpoint(200).root.hex()

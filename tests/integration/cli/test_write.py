@@ -154,7 +154,7 @@ def test_import(cli: Cli, ledger: Ledger, tmp_path: Path, packed: bool, piped: b
         assert ran.json == {"read": 6, "recorded": recorded, "duplicates": duplicates, "last_position": 6}
     assert [entry.after["number"] for entry in checked(ledger)] == [0, 1, 2, 3, 4, 5]
     again = cli.well("import", "-", stdin=content).out
-    assert again == "Recorded 0 of 6 events; 6 were there already; the last is at position 6\n"
+    assert again == "Recorded 0 of 6 events; 6 duplicates; the last is at position 6\n"
 
 
 def test_import_keeps_numbers_and_cuts_times(cli: Cli, tmp_path: Path) -> None:
