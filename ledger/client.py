@@ -333,7 +333,7 @@ class Ledger:
     def prove(self, entry: int | UUID, *, with_body: bool = False) -> Proof:
         """Proves that an entry, by its position or id, is in the ledger, against the newest checkpoint that is kept.
 
-        `encode()` gives the file, which anybody can check with `auditledger check` or ledger.proof.check_proof.
+        `encode()` gives the file, which anybody can check with `auditledger check` or ledger.check_proof.
         with_body: it holds the body too. Raises UsageError where there is no such entry or body, or no checkpoint that
         has it yet; ProofRefused where the ledger is not what was signed.
         """

@@ -53,6 +53,8 @@ def _entries(ledger: LedgerState) -> Iterator[Check]:
             f"{command} verify --from {bad.position}' says more; find out who wrote it, then restore the entry, or let "
             f"workers pass it, on the record: {command} quarantine {bad.position} --actor WHO --reason WHY'"
         )
+        if bad.damaged:
+            advice = "restore Postgres' damaged files from a backup or a standby; then workers resume"
         found = f"entry {bad.position} fails verification, workers stop before it: {bad.found}"
         yield Check(f"{ledger.name}: entries", "danger", found, advice)
 

@@ -92,10 +92,14 @@ class Holder(NamedTuple):
 
 
 class Stopped(NamedTuple):
-    """An entry that fails verification and is not quarantined; workers stop before it. found: its findings."""
+    """An entry that fails verification and is not quarantined; workers stop before it.
+
+    found: its findings. damaged: Postgres cannot read it, and it cannot be quarantined.
+    """
 
     position: int
     found: str
+    damaged: bool = False
 
 
 class Refusal(NamedTuple):

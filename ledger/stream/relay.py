@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ledger.drivers.pools import Connector
 from ledger.effects import Command, Plan, Query, Refused
-from ledger.errors import ChainBroken, LedgerError, StreamDiverged, StreamUnusable, Unavailable
+from ledger.errors import ChainBroken, EntryUnreadable, LedgerError, StreamDiverged, StreamUnusable, Unavailable
 from ledger.events import GENESIS
 from ledger.format.canonical import digest
 from ledger.format.findings import Link, erased_by
@@ -33,6 +33,8 @@ POLL_SECONDS = 0.005
 IDLE_SECONDS = 0.02
 TRIM_SECONDS = 1.0
 """Seconds between looks at the streams themselves: was one lost, is one too long?"""
+FAR_AHEAD = 10_000
+"""An epoch that no stream comes to by itself: somebody else has written to it."""
 RETRY_SECONDS = 1.0
 """Seconds before a server that was away is tried again."""
 
@@ -211,6 +213,15 @@ def open_epoch(ledger: LedgerRef) -> Plan[int]:
     return int(epoch)
 
 
+def open_new_epoch(ledger: LedgerRef) -> Plan[int]:
+    """The same, of one that the stream has not had: a database that was set back twice counts from an older one."""
+    last = (yield from wire.state(ledger.name)).last.epoch
+    epoch = yield from open_epoch(ledger)
+    while epoch <= last < FAR_AHEAD:
+        epoch = yield from open_epoch(ledger)
+    return epoch
+
+
 def _carry_groups_over(ledger_end: LedgerEnd) -> Plan[None]:
     """Lets consumer groups go on in a new epoch where Postgres says that they are: they would get all of it again."""
     ledger, epoch, end = ledger_end
@@ -247,14 +258,20 @@ def _wire(ledger: LedgerRef, at: GoOn, last: int) -> Plan[list[Wire]]:
         size += len(envelope) + len(body or b"")
         before = Link(record.position, record.hash, record.hash, record.recorded)
 
-    yield from records(Source(*ledger), at.next, take, last)
+    try:
+        yield from records(Source(*ledger), at.next, take, last)
+    except Refused as refused:
+        if not refused.is_damage:
+            raise
+        if not entries and last > at.next:
+            return (yield from _wire(ledger, at, (at.next + last) // 2))
     if entries:
         return entries
     found = yield from quarantine.look(ledger, at.next)
     if found.mark is not None:
         return [wire.marker(at.next, found.mark.hash, found.mark.by)]
     problem = next((finding.detail for finding in found.findings), "it does not continue the stream")
-    raise ChainBroken(at.next, problem, ledger.name)
+    raise (ChainBroken if found.damage is None else EntryUnreadable)(at.next, problem, ledger.name)
 
 
 def _holds(record: Record, envelope: bytes, body: bytes | None, before: Link) -> bool:

@@ -182,7 +182,11 @@ def _print_problems(ledger: LedgerState) -> None:
             line(f"  {view.name} BLOCKED:", blocked_text(view.blocked))
     for bad in ledger.stopped or ():
         line(f"  ENTRY {bad.position} FAILS VERIFICATION, workers stop before it:", bad.found)
-        line(f"    'auditledger --ledger {ledger.name} quarantine {bad.position}' lets them pass it, on the record")
+        if bad.damaged:
+            remedy = "they resume after Postgres' files are restored from a backup or a standby"
+        else:
+            remedy = f"'auditledger --ledger {ledger.name} quarantine {bad.position}' lets them pass it, on the record"
+        line("   ", remedy)
     for refusal in ledger.refusals or ():
         line(f"  {refusal.origin} IS NOT SIGNED, since {short_time(refusal.since)}:", refusal.problem)
     if ledger.holder is not None:

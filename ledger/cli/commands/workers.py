@@ -33,7 +33,7 @@ from ledger.projection.rebuild import rebuild
 from ledger.projection.worker import Projector
 from ledger.store.ledgers import LedgerEnd, ledger_ends
 from ledger.stream import wire
-from ledger.stream.relay import Relay, open_epoch
+from ledger.stream.relay import Relay, open_new_epoch
 
 GRACE = 2.0
 """Seconds that the batch in hand is given after a stop was asked for; a server that hangs must not hold us up."""
@@ -272,7 +272,7 @@ def _open_epoch(shared: Shared, connector: Connector) -> None:
     found = connector.run(ledger_ends(shared.names()))
     if len(found) != 1:
         raise click.UsageError("say which ledger: auditledger --ledger NAME relay --new-epoch")
-    epoch = connector.run(open_epoch(found[0].ledger))
+    epoch = connector.run(open_new_epoch(found[0].ledger))
     note(f"Ledger {found[0].ledger.name}: opened epoch {epoch}; its stream is filled anew")
 
 

@@ -333,7 +333,7 @@ _DYING = """
 import os, signal, sys
 from pathlib import Path
 from ledger import Key, Ledger
-from ledger.signing import read_key, state_beside
+from ledger.checkpoints.keys import read_key, state_beside
 
 path, where = Path(sys.argv[1]), sys.argv[2]
 signer = read_key(path)
@@ -355,8 +355,8 @@ class Dying:
 
     publish = die
 
-from ledger import tree
-from ledger.signing import State
+from ledger.store import tree
+from ledger.checkpoints.state import State
 if where == "before the state":
     State.advance = die
 if where == "after keeping":

@@ -20,8 +20,8 @@ ROOT = Path(__file__).parents[3]
 # Each command has so many numbers that most signals arrive while they are packed.
 HAMMERED = """
 import signal, sys, time
-from ledger.connections import create_redis_connection
-from ledger.drive import drive
+from ledger.drivers.connections import create_redis_connection
+from ledger.drivers.run import drive
 from ledger.effects import Command
 
 class Rang(Exception): pass

@@ -401,7 +401,7 @@ def test_a_childs_inherited_file_lock(tmp_path: Path, unlocked: bool) -> None:
     """A process that holds the lock forks, and ends: whoever waits gets it, whatever the child does."""
     script = """
 import fcntl, os, signal, sys, time
-from ledger import forks
+from ledger.drivers import forks
 descriptor = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
 with forks.held(descriptor):
     fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -44,7 +44,7 @@ def killed(ledger: Ledger, admin: psycopg.Connection) -> None:
     popen = subprocess.Popen(
         [sys.executable, "-c",
          "import sys, time\n"
-         "from ledger.replay import rebuild\nfrom ledger.settings import Settings\n"
+         "from ledger.projection.rebuild import rebuild\nfrom ledger.settings import Settings\n"
          "from ledger_projections import Timeline\n"
          "rebuild(Settings(database_url=sys.argv[1]), Timeline(),"
          " lambda done, to_do: (print('built', flush=True), time.sleep(60)))",

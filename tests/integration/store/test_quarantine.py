@@ -145,7 +145,7 @@ def test_stopped_shown_quarantined_passed(bad: Ledger, admin: psycopg.Connection
         cli = cli_of(bad)
         [main, other] = cli.well("status", "--json").json["ledgers"]
         assert [each["position"] for each in main["stopped"]] == [BAD] and other["stopped"] == []
-        assert f"ENTRY {BAD} DOES NOT HOLD" in cli.well("status").out
+        assert f"ENTRY {BAD} FAILS VERIFICATION" in cli.well("status").out
         ran = cli("doctor", "--json")
         [check] = [each for each in ran.json["checks"] if each["name"] == "main: entries"]
         assert ran.code == 1 and check["level"] == "danger" and f"quarantine {BAD}" in check["advice"]
