@@ -116,7 +116,7 @@ class PositionOrId(Kind):
         try:
             return UUID(value)
         except ValueError:
-            self.fail(f"{value!r} is neither a position (a whole number from 1) nor an entry's id", param, ctx)
+            self.fail(f"{value!r} is neither a position (a whole number from 1) nor the id of an entry", param, ctx)
 
 
 class Address(Kind):

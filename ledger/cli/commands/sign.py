@@ -45,7 +45,7 @@ def keygen_command(shared: Shared, file: Path | None, origin: str | None) -> Non
         write_json({"file": str(path), "name": key.name, "vkey": key.vkey})
     else:
         line(key.vkey)
-        note(f"The private key is {path}, its state {path}.state; verifiers need the public key above")
+        note(f"The private key is in {path}, its state in {path}.state; verifiers need the public key above")
 
 
 @click.command("checkpoint", cls=Command)

@@ -77,7 +77,7 @@ def test_check_consistency(file: Path) -> None:
 def test_check_a_checkpoint(file: Path) -> None:
     root = log().checkpoint().root.hex()
     assert run("check", str(file), *keys(witnesses=False)).out == (
-        f"OK, the checkpoint of log.example/audit/main at 300 entries, is signed; root {root}\n"
+        f"OK, the checkpoint of log.example/audit/main at 300 entries is signed; root {root}\n"
     )
     assert run("check", str(file), *keys(), "--json").json == {
         "kind": "checkpoint", "ok": True, "ledger": "main", "origin": "log.example/audit/main", "size": SIZE,
