@@ -33,23 +33,19 @@ def drive_within(plan: Plan[T], connection: Connection) -> T:
         if wants_to_know(connection):
             [(backend,)] = Cursor(connection).execute(SQL["backend"], prepare=False).fetchall()
             note(connection, backend)
-        return drive(plan, lambda: connection, raw_errors=True)
+        return drive(plan, connection, raw_errors=True)
 
 
 async def adrive_within(plan: Plan[T], connection: AsyncConnection) -> T:
     """`drive_within`, awaited."""
     lent(connection, psycopg.AsyncConnection)
     _check(connection)
-
-    async def given() -> AsyncConnection:
-        return connection
-
     async with _ain_utf8(connection):
         if wants_to_know(connection):
             cursor = await AsyncCursor(connection).execute(SQL["backend"], prepare=False)
             [(backend,)] = await cursor.fetchall()
             note(connection, backend)
-        return await adrive(plan, given, raw_errors=True)
+        return await adrive(plan, connection, raw_errors=True)
 
 
 def _check(connection: Connection | AsyncConnection) -> None:

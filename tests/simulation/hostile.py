@@ -71,9 +71,9 @@ HARMLESS = (
 def prepare_victim(world: World) -> None:
     """The ledger, its first entry, and the login."""
     with world.database() as connection:
-        drive(create_ledger(VICTIM), lambda: connection)
+        drive(create_ledger(VICTIM), connection)
         connection.execute(f"create role {LOGIN} login")
-        drive(grant("ledger_writer", LOGIN, [VICTIM]), lambda: connection)
+        drive(grant("ledger_writer", LOGIN, [VICTIM]), connection)
     _honest(world)
 
 

@@ -124,9 +124,9 @@ class OwnServers:
 
 def erase(connection: psycopg.Connection, position: int) -> Receipt:
     """Erases an entry of `main` on this connection."""
-    ref = drive(find_ledger("main"), lambda: connection)
+    ref = drive(find_ledger("main"), connection)
     draft = prepare(erasing(position, "system", "asked for"), "main", own=True)
-    [outcome] = drive(record_own(Appender(ref), draft), lambda: connection)
+    [outcome] = drive(record_own(Appender(ref), draft), connection)
     return outcome_receipt(outcome)
 
 

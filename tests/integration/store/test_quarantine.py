@@ -90,7 +90,7 @@ BY_OWNER = {
 @pytest.fixture(params=[*BY_WRITER, *BY_OWNER], ids=lambda kind: getattr(kind, "__name__", kind))
 def bad(request: pytest.FixtureRequest, ledger: Ledger, admin: psycopg.Connection, login: Logins) -> Ledger:
     """Ledger main, with one entry that does not hold, and ledger other. No worker has run."""
-    drive(create_ledger("other"), lambda: admin)
+    drive(create_ledger("other"), admin)
     with open_again(ledger, "other") as other:
         other.append_many(events(LAST))
     if callable(request.param):
