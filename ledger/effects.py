@@ -131,6 +131,10 @@ Effect: TypeAlias = (
     | Apply
 )
 Plan: TypeAlias = Generator[Effect, Any, T]
+Feed: TypeAlias = Generator[Plan[Any] | list[T], Any, None]
+"""A conversation of many plans, such as a follower's: yields plans, and is sent what each returned; or lists of items,
+which go to the caller one by one. Each plan is run by itself: between two of them no connection is held.
+"""
 
 
 class Refused(Exception):

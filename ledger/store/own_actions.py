@@ -48,12 +48,12 @@ from ledger.format.actions import (
     TREE_TYPE,
 )
 from ledger.format.canonical import Draft
-from ledger.statements import sql
 from ledger.store.appender import Appender
-from ledger.store.idempotency import Outcome, Repeat
+from ledger.store.columns import entry_sql
+from ledger.store.idempotency import AlreadyRecorded, Outcome
 from ledger.store.ledgers import BEGIN, LOCK_TIMEOUT, LedgerRef
 
-SQL = sql(__file__)
+SQL = entry_sql(__file__)
 _NAME = re.compile(r"[a-z][a-z0-9_]*").fullmatch
 _FUNCTIONS = {
     ERASED: "erase_entry",
@@ -166,7 +166,7 @@ def record_own(
         yield from _clear_rebuilds()
     if not _says_the_same(draft, entry):
         raise _done_before(draft.event, entry)
-    return [Repeat(Receipt(entry.id, entry.position, entry.hash, entry.recorded_at))]
+    return [AlreadyRecorded(Receipt(entry.id, entry.position, entry.hash, entry.recorded_at))]
 
 
 def _skip(name: str, position: int) -> tuple[str, str]:

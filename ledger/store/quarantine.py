@@ -26,11 +26,11 @@ from ledger.format.findings import Finding, Link
 from ledger.format.quarantine_record import Mark, digests, flaws, mark_of
 from ledger.format.stored_row import Record
 from ledger.format.times import POSTGRES_EPOCH
-from ledger.statements import sql
+from ledger.store.columns import entry_sql
 from ledger.store.damage import first_line
 from ledger.store.ledgers import LedgerRef
 
-SQL = sql(__file__)
+SQL = entry_sql(__file__)
 VIEW = "ledger.entries"
 _FAR, _LONG_AGO = 2**63 - 1, -(2**63)
 """How Postgres stores `infinity` and `-infinity`."""

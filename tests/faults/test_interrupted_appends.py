@@ -15,8 +15,9 @@ from ledger.events import Receipt
 from tests.support.helpers import checked, event, events, receipt_of
 
 TIMEOUT_SECONDS = 20.0
-INTERRUPTED = ("_take_turn", "_lead", "_end", "_commit", "take", "_move", "give_up")
-"""Functions of writer.py."""
+FILES = ("ledger/store/group_commit.py", "ledger/store/turns.py")
+INTERRUPTED = ("_take_turn", "_lead", "_end", "_commit", "commit", "take", "_move", "give_up")
+"""Functions of these files."""
 CHECKED = ("CALL", "CALL_KW", "CALL_FUNCTION_EX", "JUMP_BACKWARD", "RESUME")
 """The instructions after which Python calls the handlers of signals."""
 
@@ -48,7 +49,7 @@ class Caller(threading.Thread):
 
     def _trace(self, frame: FrameType, what: str, argument: Any) -> Any:
         code = frame.f_code
-        if not code.co_filename.endswith("ledger/store/group_commit.py") or code.co_name not in INTERRUPTED:
+        if not code.co_filename.endswith(FILES) or code.co_name not in INTERRUPTED:
             return None
         frame.f_trace_opcodes = True
         if what == "opcode" and self.left is not None:

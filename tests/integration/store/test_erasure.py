@@ -17,11 +17,9 @@ from ledger.errors import IdempotencyConflict
 from ledger.events import Entry, Tail
 from ledger.format.actions import KEY_ROTATED
 from ledger.format.canonical import Draft
-from ledger.format.chain import extend
 from ledger.store.appender import Appender
-from ledger.store.copy_rows import insert_params, row_params
 from ledger.store.drafts import prepare
-from ledger.store.ledgers import SQL, LedgerRef
+from ledger.store.ledgers import LedgerRef
 from ledger.store.own_actions import erasing, holding, record_own
 from tests.support.api import Api
 from tests.support.erasure import CHANGE, OWN, call, refused
@@ -345,21 +343,6 @@ def test_a_function_records_only_its_own(ledger: Ledger, tail: Tail, admin: psyc
     # The setting ends with the function.
     assert admin.execute("select coalesce(current_setting('ledger.own', true), '')").fetchall() == [("",)]
     refused(admin, CHANGE, admin.execute, "update ledger.audit_logs set actor = 'b' where position = 2")
-
-
-def test_a_row_for_a_function_is_the_row_of_the_table(ledger: Ledger, admin: psycopg.Connection) -> None:
-    """Column for column what INSERT takes."""
-    columns = [
-        name
-        for (name,) in admin.execute(
-            "select attname from pg_attribute where attrelid = 'ledger.audit_logs'::regclass and attnum > 0"
-            " order by attnum"
-        )
-    ]
-    inserted = SQL["insert"].partition("(")[2].partition(")")[0].replace("\n", " ").split(",")
-    [link] = extend(ledger.tail(), [prepare(event(1), "main")], ledger.tail().recorded_at)
-    by_name = dict(zip([name.strip() for name in inserted], insert_params(1, link), strict=True))
-    assert row_params(1, link) == tuple(by_name[name] for name in columns)
 
 
 def test_a_rotated_key_is_recorded_once(ledger: Ledger, admin: psycopg.Connection) -> None:

@@ -27,8 +27,8 @@ from ledger.format.quarantine_record import digests
 from ledger.ops.metrics import _of_ledger
 from ledger.ops.status import look
 from ledger.projection.rebuild import rebuild
-from ledger.store.copy_rows import insert_params
 from ledger.store.drafts import prepare
+from ledger.store.entry_rows import row_params
 from ledger.store.ledgers import SQL, create_ledger
 from ledger.store.own_actions import erasing
 from ledger.store.quarantine import _stands
@@ -414,7 +414,7 @@ def test_nobody_records_it_by_hand(ledger: Ledger, admin: psycopg.Connection, lo
         [(now,)] = writer.execute("select clock_timestamp()").fetchall()
         [link] = extend(ledger.tail(), [draft], now)
         with pytest.raises(psycopg.Error, match="only the ledger's own functions"):
-            writer.execute(SQL["insert"], [*insert_params(1, link), link.position, draft.id, link.hash])
+            writer.execute(SQL["insert"], [*row_params(1, link), link.position, draft.id, link.hash])
     with pytest.raises(LedgerError, match="what was found, and the digests"):
         ledger._record_own(forged)
 
