@@ -1,4 +1,7 @@
-"""AsyncLedger: what an asyncio application holds. `Ledger`, awaited."""
+"""AsyncLedger: what an asyncio application holds. `Ledger`, awaited: the same methods, on the same plans and feeds.
+
+Longer than other files, because it has a method for each of Ledger's; none has logic of its own.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +34,7 @@ from ledger.store.group_commit import AsyncWriter
 from ledger.store.idempotency import Outcome
 from ledger.store.ledgers import LedgerRef
 from ledger.store.own_actions import erasing, holding, mismatch, rebuilding_tree, releasing, skipping
-from ledger.stream import dead_letters as parked
-from ledger.stream import groups
+from ledger.stream import dead_letters, groups
 from ledger.stream.consumer_group import BATCH
 from ledger.stream.dead_letters import DeadLetter
 from ledger.stream.delivery import AsyncDelivery
@@ -113,7 +115,7 @@ class AsyncLedger:
     async def append(
         self, event: Event, *, connection: AsyncConnection | None = None, expect: Condition | None = None
     ) -> Receipt:
-        """As Ledger.append. Cancelling it does not take back what was said: the entry may still be recorded."""
+        """As Ledger.append. If it is cancelled, the entry may still be recorded."""
         ref, writer, within = await self._open()
         draft = prepare(event, ref.name)
         if connection is None:
@@ -236,11 +238,11 @@ class AsyncLedger:
 
     async def dead_letters(self, group: str) -> list[DeadLetter]:
         """As Ledger.dead_letters."""
-        return await self._connector.run(parked.dead_letters(await self.ref(), group))
+        return await self._connector.run(dead_letters.dead_letters(await self.ref(), group))
 
     async def redeliver(self, group: str, position: int) -> None:
         """As Ledger.redeliver."""
-        await self._connector.run(parked.redeliver(await self.ref(), group, position))
+        await self._connector.run(dead_letters.redeliver(await self.ref(), group, position))
 
     async def wait_for(self, receipt: Receipt | int, projection: str, *, timeout: float = 10.0) -> None:
         """As Ledger.wait_for."""

@@ -1,4 +1,7 @@
-"""Ledger: what a threaded application holds. Each method makes a plan and drives it."""
+"""Ledger: what a threaded application holds. Each method makes a plan, or a feed of plans, and drives it.
+
+Longer than other files, because it is the one place that documents every public method; none has logic of its own.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +32,7 @@ from ledger.store.drafts import prepare
 from ledger.store.group_commit import Writer
 from ledger.store.ledgers import LedgerRef
 from ledger.store.own_actions import erasing, holding, mismatch, rebuilding_tree, releasing, skipping
-from ledger.stream import dead_letters as parked
-from ledger.stream import groups
+from ledger.stream import dead_letters, groups
 from ledger.stream.consumer_group import BATCH
 from ledger.stream.dead_letters import DeadLetter
 from ledger.stream.delivery import Delivery
@@ -262,11 +264,11 @@ class Ledger:
 
     def dead_letters(self, group: str) -> list[DeadLetter]:
         """What the consumer group was delivered too often, with the reason of the last `nack`."""
-        return self._connector.run(parked.dead_letters(self.ref, group))
+        return self._connector.run(dead_letters.dead_letters(self.ref, group))
 
     def redeliver(self, group: str, position: int) -> None:
         """Delivers a dead letter again. Raises UsageError where it is none, or no longer in the stream."""
-        self._connector.run(parked.redeliver(self.ref, group, position))
+        self._connector.run(dead_letters.redeliver(self.ref, group, position))
 
     def wait_for(self, receipt: Receipt | int, projection: str, *, timeout: float = 10.0) -> None:
         """Returns once the projection has reached the receipt (or position), for reading one's own writes.
