@@ -49,7 +49,7 @@ async def aperform(effect: Effect, postgres: AsyncConnection) -> Any:
 
 
 def _ask(effect: Effect, postgres: Connection) -> Any:
-    """What it is asked for is done by psycopg alone, but for the function of Apply, whose errors are brought."""
+    """Only psycopg raises here: what the function of Apply raises is returned."""
     match effect:
         case Query() if not _is_wrapped(postgres):
             return _rows(_execute(postgres, effect))
@@ -61,7 +61,7 @@ def _ask(effect: Effect, postgres: Connection) -> Any:
                     try:
                         cursors = [_execute(postgres, query) for query, _ in sent]
                     except psycopg.Error as error:
-                        failed = error  # psycopg would print what goes wrong at the block's end besides
+                        failed = error  # else psycopg would also log the block's own error
             except psycopg.Error as error:
                 failed = failed or error
             if failed is not None:
@@ -131,23 +131,23 @@ def _applied(effect: Apply, postgres: Connection) -> Exception | None:
 
 
 def _lost(pgconn: PGconn, error: Exception) -> psycopg.OperationalError:
-    """For what no driver should raise: what it was asked for may have been done, and who knows where it stands."""
+    """The error after an exception that no driver should raise. Closes the connection, whose state is unknown."""
     pgconn.finish()
     return psycopg.OperationalError(f"the driver failed: {type(error).__name__}: {error}")
 
 
 def _unless_failed(effect: Effect, brought: Any) -> Any:
-    """Raises what the data of a COPY raised, which is not the driver's doing."""
+    """Raises what the data of a CopyIn raised, as it is."""
     if isinstance(effect, CopyIn) and isinstance(brought, Exception):
         raise brought
     return brought
 
 
-# A transaction of ours begins with what its connection wants to be set in it; elsewhere nothing is.
+# A transaction of ours begins with its connection's settings. Other transactions get none.
 
 
 def _statements(effect: Query | Begin | Pipeline, connection: Any) -> list[tuple[Query, bool]]:
-    """The statements that do it, and of which the plan is to get the rows."""
+    """The statements to send, each with whether the plan gets its rows."""
     if isinstance(effect, Query):
         begin = _ALONE_WRITING if getattr(connection, "read_only_by_default", False) else _ALONE
         queries: Sequence[Query | Begin] = (begin, effect, Query("commit"))
@@ -170,7 +170,7 @@ _ALONE_WRITING = Begin("begin isolation level read committed read write")
 
 
 def _is_wrapped(connection: Any) -> bool:
-    """Is a statement outside of a transaction to have one, for the sake of its settings?"""
+    """Whether a statement outside of a transaction gets one, for the sake of its settings."""
     return getattr(connection, "wraps", False) and connection.pgconn.transaction_status == TransactionStatus.IDLE
 
 

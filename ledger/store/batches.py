@@ -1,4 +1,4 @@
-"""Takes events for append_many, batch by batch, and counts what came of them. Shared by both colours."""
+"""The batches of append_many: takes events, encodes them, and counts their outcomes. Shared by both clients."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class Gathering:
 
     @property
     def ended(self) -> bool:
-        """Nothing more may be pulled: the iterable, or an event of its, was at fault."""
+        """Whether the iterable, or one of its events, failed: no more may be pulled."""
         return self._source_failure is not None
 
     @property
     def failed(self) -> bool:
-        """Nothing more may be recorded: it would stand behind what failed."""
+        """Whether a batch failed: nothing after it may be recorded."""
         return self._failure is not None
 
     def pull(self, events: Iterator[Event]) -> list[Draft]:
