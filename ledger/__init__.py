@@ -75,11 +75,12 @@ if TYPE_CHECKING:
     from ledger.stream.delivery import Delivery as Delivery
     from ledger.stream.groups import Group as Group
     from ledger.tlog.checkpoint import Checkpoint as Checkpoint
+    from ledger.tlog.note import Note as Note
     from ledger.tlog.note import Signature as Signature
     from ledger.tlog.note import Signer as Signer
     from ledger.tlog.note import Verifier as Verifier
-    from ledger.tlog.witness_client import Witness as Witness
     from ledger.tlog.witness_client import Witnesses as Witnesses
+    from ledger.tlog.witness_outcome import Witness as Witness
     from ledger.tlog.witness_protocol import Cosigned as Cosigned
     from ledger.verify.report import Report as Report
 

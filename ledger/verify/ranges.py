@@ -10,7 +10,8 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
 
 from ledger.drivers.connections import connect
-from ledger.drivers.run import Connection, drive
+from ledger.drivers.cursors import Connection
+from ledger.drivers.run import drive
 from ledger.effects import Plan, Query, SqlScript
 from ledger.errors import Unavailable
 from ledger.settings import Settings
