@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ledger.errors import ChainBroken as ChainBroken
     from ledger.errors import ConditionFailed as ConditionFailed
     from ledger.errors import CosignaturesMissing as CosignaturesMissing
+    from ledger.errors import EntryUnreadable as EntryUnreadable
     from ledger.errors import ErasureRefused as ErasureRefused
     from ledger.errors import EvidenceRefused as EvidenceRefused
     from ledger.errors import HoldRefused as HoldRefused
