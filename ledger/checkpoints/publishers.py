@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 from ledger.effects import Plan
 from ledger.errors import InvalidSetting, LedgerError, NoteRefused, PublishingFailed
 from ledger.files import sync_folder
-from ledger.stream import wire
+from ledger.stream import commands
 from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.http_client import connection_to
 from ledger.tlog.note import parse_note
@@ -118,7 +118,7 @@ class Redis:
         return REDIS
 
     def publish(self, note: bytes) -> None:
-        self._run(wire.publish_checkpoint(self._ledger, Checkpoint.parse(parse_note(note).text).size, note))
+        self._run(commands.publish_checkpoint(self._ledger, Checkpoint.parse(parse_note(note).text).size, note))
 
 
 class Once:

@@ -28,7 +28,7 @@ from ledger.events import Entry
 from ledger.statements import lua
 from ledger.store import quarantine
 from ledger.store.ledgers import SQL, LedgerRef, read
-from ledger.stream import wire
+from ledger.stream import commands, wire
 from ledger.stream.delivery import PendingEntry
 from ledger.stream.groups import check_group, groups_of
 from ledger.stream.progress import Progress
@@ -231,7 +231,7 @@ class Subscription:
                 return pendings
             self._next_claim = now + min(self._claim_after / 2, LOOK_EVERY)
         # An entry from beyond the stream's end has others behind it, for which nobody needs to wait.
-        block = () if self._is_beyond else ("BLOCK", wire.milliseconds(wait))
+        block = () if self._is_beyond else ("BLOCK", commands.milliseconds(wait))
         read_group = ("XREADGROUP", "GROUP", self._group, self._consumer, "COUNT", self._batch, *block)
         reply = yield Command((*read_group, "STREAMS", self._key, ">"))
         with foreseen("XREADGROUP"):
@@ -250,7 +250,7 @@ class Subscription:
 
     def _beyond_the_stream(self) -> Plan[list[PendingEntry]]:
         """What Postgres has next, where the stream has no more: its end was deleted, or nobody has published it yet."""
-        end = yield from wire.end_of(self._ledger)
+        end = yield from commands.end_of(self._ledger)
         if not (yield from self._progress.is_followed(end)):
             return []
         keys = (self._key, self._keys.lease, self._keys.given)
@@ -292,7 +292,7 @@ class Subscription:
             ]
         if not found:
             return []
-        epoch, end = yield from wire.end_of(self._ledger)
+        epoch, end = yield from commands.end_of(self._ledger)
         kept: list[_Row] = []
         pairs = []
         for id_, fields, tries, before in found:
@@ -364,7 +364,7 @@ class Subscription:
 
         What comes from it on may be the ledger's one day, or stand in the stream of a database that was set back.
         """
-        epoch, end = yield from wire.end_of(self._ledger)
+        epoch, end = yield from commands.end_of(self._ledger)
         known = list(takewhile(lambda row: 1 <= row[0].position <= end, rows))
         others = [str(id_) for id_, _, _ in rows[len(known) :]]
         if not others:

@@ -10,7 +10,8 @@ from typing import NamedTuple
 from ledger.effects import Command, Plan, foreseen
 from ledger.errors import UsageError
 from ledger.store.ledgers import LedgerRef
-from ledger.stream.wire import end_of, group_keys, key
+from ledger.stream.commands import end_of
+from ledger.stream.wire import group_keys, key
 
 _CONSUMER = "auditledger"
 _LONG_AGO = 365 * 86_400_000

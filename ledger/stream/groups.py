@@ -10,7 +10,8 @@ from typing import NamedTuple
 from ledger.effects import Command, Plan, Query, Refused, foreseen
 from ledger.errors import UsageError
 from ledger.store.ledgers import SQL, LedgerRef, tail_of
-from ledger.stream.wire import StreamId, end_of, group_keys, key
+from ledger.stream.commands import end_of
+from ledger.stream.wire import StreamId, group_keys, key
 
 
 class Group(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ledger.effects import Command, Plan, Query, Refused, foreseen
 from ledger.errors import UsageError
 from ledger.store.ledgers import SQL, LedgerRef, tail_of
-from ledger.stream import wire
+from ledger.stream import commands, wire
 from ledger.stream.groups import beyond, groups_of
 from ledger.stream.wire import StreamId
 
@@ -34,7 +34,7 @@ class Progress:
         """In Redis, where Postgres says that it is. Raises UsageError where the stream or the ledger lacks that."""
         position = yield from self.saved()
         # What is left of an epoch that is over says nothing of where this one begins.
-        end = yield from wire.end_of(self._ledger)
+        end = yield from commands.end_of(self._ledger)
         rows = yield Command(("XRANGE", self._key, f"{end.epoch}-0", "+", "COUNT", 1))
         with foreseen("XRANGE"):
             first = StreamId.parse(rows[0][0]).position if rows else 0
@@ -94,12 +94,12 @@ class Progress:
             return False
         at = known.delivered
         if at.epoch > end.epoch:
-            if (yield from wire.state(self._ledger.name)).last.epoch <= end.epoch:
+            if (yield from commands.state(self._ledger.name)).last.epoch <= end.epoch:
                 yield from self._go_on_after_saved(end.epoch)
             return False
         if at.epoch < end.epoch or at >= end:
             return False
-        state = yield from wire.state(self._ledger.name)
+        state = yield from commands.state(self._ledger.name)
         if state.newest is not None:
             rows = yield Query(SQL["hash_at"], (self._ledger.ledger_id, state.newest.position))
             if state.newest.epoch != end.epoch or not rows or rows[0][0].hex().encode() != state.newest_hash:

@@ -19,7 +19,7 @@ from ledger.format.chain import check_link
 from ledger.settings import LONGEST_BLOCK
 from ledger.store import quarantine
 from ledger.store.ledgers import PAGE, PAGE_BYTES, SQL, LedgerRef, read, size_of
-from ledger.stream import wire
+from ledger.stream import commands
 from ledger.stream.wire import StreamId
 
 POLL = 0.02
@@ -72,7 +72,7 @@ NO_STREAMS = Streams(redis=False)
 
 def reader_after(ledger: LedgerRef, position: int) -> Plan[Reader]:
     """A reader that continues after the entry at `position` (0: from the beginning). Raises StreamDiverged."""
-    epoch, end = yield from wire.end_of(ledger)
+    epoch, end = yield from commands.end_of(ledger)
     if position == 0:
         return Reader(ledger, EMPTY_TAIL, epoch)
     entries = yield from read(ledger, position - 1, 1, last=position)
@@ -99,7 +99,7 @@ def next_entries(
     has_stream = streams.there
     if has_stream:
         try:
-            streamed = yield from wire.read([(each.ledger.name, each.stream_id) for each in readers], limit, wait)
+            streamed = yield from commands.read([(each.ledger.name, each.stream_id) for each in readers], limit, wait)
         except Refused as refused:
             if not refused.away:
                 raise

@@ -20,7 +20,7 @@ from ledger.store import quarantine
 from ledger.store.ledgers import SQL, LedgerEnd, LedgerRef, ledger_ends
 from ledger.store.stops import Stops
 from ledger.store.stored_rows import Source, records
-from ledger.stream import wire
+from ledger.stream import commands, wire
 from ledger.stream.wire import NO_ID, StreamId, Wire
 from ledger.telemetry import COUNTERS, FAILURES, PUBLISHED, span
 
@@ -153,7 +153,7 @@ class Relay:
                 then = GoOn(wanted, wanted.position + 1, bytes.fromhex(entries[-1].hash))
                 ahead = executor.submit(self._read, ledger_end, then, _like(entries)) if more else None
                 with span("ledger.publish", name=ledger.name, last=wanted.position, entries=len(entries)):
-                    last = self._connector.run(wire.publish(ledger.name, at.last, epoch, entries))
+                    last = self._connector.run(commands.publish(ledger.name, at.last, epoch, entries))
                 if last == wanted:
                     COUNTERS.add(PUBLISHED, ledger.name, count=len(entries))
                     at = then
@@ -187,12 +187,12 @@ def where_to_go_on(ledger_end: LedgerEnd, keep: int) -> Plan[GoOn]:
     Behind `standing` where another relay was faster: of what that knows nothing is left to publish.
     """
     ledger = ledger_end.ledger
-    state = yield from wire.state(ledger.name)
+    state = yield from commands.state(ledger.name)
     if state.last == NO_ID or state.last.epoch < ledger_end.epoch:
         return GoOn(state.last, (yield from _floor(ledger_end, keep)))
     if state.last > StreamId(ledger_end.epoch, ledger_end.position):
         # The ledger was asked before the stream: another relay may have published what came in between.
-        end = yield from wire.end_of(ledger)
+        end = yield from commands.end_of(ledger)
         if state.last > end:
             raise _diverged(ledger, f"the stream stands at {state.last}, the ledger at {end}")
         return GoOn(state.last, ledger_end.position + 1)
@@ -298,8 +298,8 @@ def _floor(ledger_end: LedgerEnd, keep: int) -> Plan[int]:
 
 def _trim(ledger_end: LedgerEnd, keep: int) -> Plan[None]:
     floor = yield from _floor(ledger_end, keep)
-    state = yield from wire.state(ledger_end.ledger.name)
+    state = yield from commands.state(ledger_end.ledger.name)
     if state.first is not None and state.first < StreamId(ledger_end.epoch, floor):
         # Of an epoch that is over nothing may stay: its entries may never have been the ledger's.
         over = state.first.epoch < ledger_end.epoch
-        yield from wire.trim(ledger_end.ledger.name, StreamId(ledger_end.epoch, floor), exactly=over)
+        yield from commands.trim(ledger_end.ledger.name, StreamId(ledger_end.epoch, floor), exactly=over)

@@ -32,7 +32,7 @@ from ledger.projection.discover import find_projections
 from ledger.projection.rebuild import rebuild
 from ledger.projection.worker import Projector
 from ledger.store.ledgers import LedgerEnd, ledger_ends
-from ledger.stream import wire
+from ledger.stream import commands
 from ledger.stream.relay import Relay, open_epoch
 
 GRACE = 2.0
@@ -245,7 +245,7 @@ def _raise_first(errors: Sequence[LedgerError]) -> None:
 def _publish(shared: Shared, connector: Connector, relay: Relay) -> int:
     to_do = 0
     for ledger_end in connector.run(ledger_ends(shared.names())):
-        last = connector.run(wire.state(ledger_end.ledger.name)).last
+        last = connector.run(commands.state(ledger_end.ledger.name)).last
         to_do += ledger_end.position - (last.position if last.epoch == ledger_end.epoch else 0)
     with counting("Publishing", to_do) as step:
         return relay.publish(step)
