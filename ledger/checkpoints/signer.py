@@ -27,15 +27,14 @@ from ledger.errors import (
     LedgerError,
     NoteRefused,
     SigningRefused,
-    Unavailable,
     WitnessRefused,
 )
 from ledger.settings import Settings
 from ledger.store import tree
 from ledger.store.ledgers import LedgerRef, find_ledger
 from ledger.store.quarantine import refusal
-from ledger.store.stops import Stops
 from ledger.store.tree import Head, Kept
+from ledger.store.worker import Pauses, Stops, run_until
 from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.note import Signer, parse_note, sign, verified_by
 from ledger.tlog.witness_protocol import Cosign, Cosigned
@@ -113,25 +112,27 @@ class Checkpointer:
             return self._finish(*self._signed(progress))
 
     def run(self, stop: threading.Event, every: float) -> None:
-        """A checkpoint every so many seconds until `stop` is set; a server that is away is waited for.
+        """Makes a checkpoint every so many seconds until `stop` is set; an unreachable server is tried again.
 
-        Where the ledger does not hold, or does not continue what was signed, it signs nothing, says so, and looks again
-        after growing pauses: what else runs goes on. No publisher gets again what it took last. Raises UsageError.
+        If the ledger does not hold, or does not continue what was signed, nothing is signed; that is logged, and tried
+        again after growing pauses. No publisher gets the note again that it took last. Raises UsageError.
         """
         self._publishers = [Once(publisher) for publisher in self._publishers]
-        done: Checkpointed | None = None
-        while not stop.is_set():
+        newest: Checkpointed | None = None
+
+        def step() -> None:
+            nonlocal newest
+            if self._stops.waits(self.name):
+                return
             try:
-                if not self._stops.waits(self.name):
-                    with self._noted():
-                        done = self._step(done)
-                    self._stops.passed(self.name, self.ref)
+                with self._noted():
+                    newest = self._step(newest)
+                self._stops.passed(self.name, self.ref)
             except IntegrityError as error:
                 position = error.position if isinstance(error, ChainBroken) else None
                 self._stops.stopped(self.name, self.ref, error, position=position)
-            except Unavailable as error:
-                log.warning("%s; trying again", error)
-            stop.wait(every)
+
+        run_until(stop, step, Pauses(busy=every, idle=every, retry=every), log=log)
 
     @contextmanager
     def _noted(self) -> Iterator[None]:

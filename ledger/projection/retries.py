@@ -22,6 +22,7 @@ from ledger.store.appender import Appender
 from ledger.store.drafts import prepare
 from ledger.store.ledgers import LedgerRef
 from ledger.store.own_actions import record_own, retrying, skipping
+from ledger.store.worker import backoff
 from ledger.telemetry import COUNTERS, FAILURES
 
 log = logging.getLogger("ledger.standstill")
@@ -83,7 +84,7 @@ class BlockedProjections:
             return  # another worker has applied it meanwhile
         before = self._blocked.get((ledger.ledger_id, error.name))
         attempts = before.attempts + 1 if before is not None and before.error.position == error.position else 1
-        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempts - 1))
+        pause = backoff(attempts, FIRST_PAUSE, LONGEST_PAUSE)
         self._stand(ledger, _Blocked(error, attempts, time.monotonic() + pause))
         if self._is_to_be_skipped(error, noted, entry):
             self._skip(ledger, error, noted.tries)

@@ -18,7 +18,7 @@ from ledger.projection.base import Projection, ViewPosition, check_projection, c
 from ledger.projection.rebuild import rebuild
 from ledger.projection.retries import BlockedProjections
 from ledger.store.ledgers import PAGE, LedgerEnd, LedgerRef, ledger_ends
-from ledger.store.stops import Stops
+from ledger.store.worker import Pauses, Stops, run_until
 from ledger.stream.reader import NO_STREAMS, Reader, Streams, next_entries, set_back
 from ledger.telemetry import COUNTERS, FAILURES, PROJECTED, span
 
@@ -30,10 +30,8 @@ REFRESH = 1.0
 """Seconds between looks for new ledgers and at checkpoints that others moved."""
 MANY = 100
 """From so many entries on each projection applies them in a thread and a transaction of its own."""
-POLL = 0.05
-"""Seconds before it looks again at a ledger that was set back."""
-RETRY = 1.0
-"""Seconds before a server that was away is tried again."""
+PAUSES = Pauses(busy=0.0, idle=0.0, retry=1.0)
+"""None between steps: each waits for something new itself."""
 
 
 @dataclass(slots=True)
@@ -117,25 +115,25 @@ class Projector:
         self._broken = others | self._said(self._broken, errors)
 
     def run(self, stop: threading.Event) -> None:
-        """Projects until `stop` is set; a server that is away is waited for."""
+        """Projects until `stop` is set; an unreachable server is tried again."""
         refreshed = 0.0
-        while not stop.is_set():
+
+        def step() -> None:
+            nonlocal refreshed
             try:
                 if time.monotonic() - refreshed > REFRESH:
                     self._refresh()
                     refreshed = time.monotonic()
                 self._step(WAIT)
-            except Unavailable as error:
-                log.warning("%s; trying again", error)
-                COUNTERS.add(FAILURES, "project", type(error).__name__, "")
+            except Unavailable:
                 refreshed = 0.0
-                stop.wait(RETRY)
-            except (
-                StreamDiverged
-            ) as error:  # what is ahead of its ledger is left out by the next look, the rest goes on
+                raise
+            except StreamDiverged as error:  # the next refresh leaves out what is ahead of its ledger
                 log.warning("%s", error)
                 COUNTERS.add(FAILURES, "project", type(error).__name__, "")
                 refreshed = 0.0
+
+        run_until(stop, step, PAUSES, log=log, job="project")
 
     def catch_up(self, progress: Callable[[int], None] | None = None) -> int:
         """Projects until the ledgers' ends as they are now. Returns how many entries that took.

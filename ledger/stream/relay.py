@@ -18,23 +18,20 @@ from ledger.format.findings import Link, erased_by
 from ledger.format.stored_row import Record
 from ledger.store import quarantine
 from ledger.store.ledgers import SQL, LedgerEnd, LedgerRef, ledger_ends
-from ledger.store.stops import Stops
 from ledger.store.stored_rows import Source, records
+from ledger.store.worker import Pauses, Stops, run_until
 from ledger.stream import commands, wire
 from ledger.stream.wire import NO_ID, StreamId, Wire
-from ledger.telemetry import COUNTERS, FAILURES, PUBLISHED, span
+from ledger.telemetry import COUNTERS, PUBLISHED, span
 
 log = logging.getLogger("ledger.relay")
 
 BATCH, BATCH_BYTES = 500, 4 * 1024 * 1024
 """Entries in one script, and about how many bytes, whichever comes first."""
-POLL_SECONDS = 0.005
-"""Seconds between looks at the tails while there was something new; grows to IDLE_SECONDS while there is not."""
-IDLE_SECONDS = 0.02
+PAUSES = Pauses(busy=0.005, idle=0.02, retry=1.0)
+"""Between looks at the ledgers' tails."""
 TRIM_SECONDS = 1.0
-"""Seconds between looks at the streams themselves: was one lost, is one too long?"""
-RETRY_SECONDS = 1.0
-"""Seconds before a server that was away is tried again."""
+"""Seconds between looks at the streams themselves: a lost one is filled again, and one that is too long is trimmed."""
 
 
 class Relay:
@@ -50,6 +47,7 @@ class Relay:
         self._published: dict[int, StreamId] = {}
         self._stops = Stops(connector, "relay")
         self._runs = False
+        self._trimmed = 0.0
 
     @property
     def stopped(self) -> list[LedgerError]:
@@ -57,24 +55,23 @@ class Relay:
         return [error for error in self._stops.errors if isinstance(error, ChainBroken)]
 
     def run(self, stop: threading.Event) -> None:
-        """Publishes until `stop` is set; a server that is away is waited for.
+        """Publishes until `stop` is set; an unreachable server is tried again.
 
-        A ledger waits whose stream diverged or cannot be used, or whose next entry does not hold; the others go on.
+        A ledger waits if its stream diverged or cannot be used, or its next entry does not hold; the others go on.
         """
-        pause, tended = POLL_SECONDS, 0.0
         self._runs = True
-        while not stop.is_set():
-            try:
-                if time.monotonic() - tended > TRIM_SECONDS:
-                    self._trim_each()
-                    tended = time.monotonic()
-                pause = POLL_SECONDS if self._publish_each(None) else min(IDLE_SECONDS, pause * 2)
-            except Unavailable as error:
-                log.warning("%s; trying again", error)
-                COUNTERS.add(FAILURES, "relay", type(error).__name__, "")
-                self._published.clear()
-                pause = RETRY_SECONDS
-            stop.wait(pause)
+        run_until(stop, self._step, PAUSES, log=log, job="relay")
+
+    def _step(self) -> int:
+        """Publishes what is new, and trims when that is due. Returns how many entries were published."""
+        try:
+            if time.monotonic() - self._trimmed > TRIM_SECONDS:
+                self._trim_each()
+                self._trimmed = time.monotonic()
+            return self._publish_each(None)
+        except Unavailable:
+            self._published.clear()
+            raise
 
     def publish(self, progress: Callable[[int], None] | None = None) -> int:
         """Brings every stream up to its ledger's end. Returns how many entries that took.
@@ -136,7 +133,7 @@ class Relay:
 
     def _unusable(self, ledger: LedgerRef, error: LedgerError) -> None:
         self._published.pop(ledger.ledger_id, None)
-        self._stops.stopped(ledger.ledger_id, ledger, error, pause=RETRY_SECONDS, quiet=not self._runs)
+        self._stops.stopped(ledger.ledger_id, ledger, error, pause=PAUSES.retry, quiet=not self._runs)
 
     def _catch_up(self, ledger_end: LedgerEnd, progress: Callable[[int], None] | None) -> int:
         ledger, epoch = ledger_end.ledger, ledger_end.epoch
