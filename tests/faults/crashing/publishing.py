@@ -131,7 +131,7 @@ class Subscribe(Job):
 
     def run(self, tell: Tell) -> None:
         """Whoever comes after another one does not wait for long until it takes over what that left behind."""
-        consumer_group.SAVE_EVERY, consumer_group.AWAY = 0.0, 0.01
+        consumer_group.SAVE_SECONDS, consumer_group.RETRY_SECONDS = 0.0, 0.01
         end = time.monotonic() + 30
         with Ledger(self.settings) as ledger:
             while (group := self._group()) is None or (group["pending"], group["last-delivered-id"]) != (0, self._last):

@@ -1,4 +1,4 @@
-"""How far a consumer group has come: in Redis, and in Postgres, from which it goes on where Redis has lost it."""
+"""How far a consumer group has come: in Redis, and as it was committed to Postgres, which counts if Redis loses it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ledger.stream.groups import beyond, groups_of
 from ledger.stream.wire import StreamId
 
 
-class Progress:
-    """Of one group of one ledger. Its methods are plans.
+class GroupOffset:
+    """The offset of one group of one ledger. Its methods are plans.
 
-    after: where a new group begins; None for the ledger's end.
+    after: the position after which a new group begins; None for the ledger's end.
     """
 
     def __init__(self, ledger: LedgerRef, group: str, after: int | None) -> None:
@@ -23,7 +23,7 @@ class Progress:
         self._after = after
 
     def begin(self) -> Plan[None]:
-        """Where a new group begins is decided now. Raises UsageError where that is beyond the ledger's end."""
+        """Decides where a new group begins. Raises UsageError if that is beyond the ledger's end."""
         end = (yield from tail_of(self._ledger)).position
         if self._after is None:
             self._after = end
@@ -31,14 +31,17 @@ class Progress:
             raise beyond(self._ledger, self._after, end)
 
     def create_group(self) -> Plan[None]:
-        """In Redis, where Postgres says that it is. Raises UsageError where the stream or the ledger lacks that."""
-        position = yield from self.saved()
+        """Creates the group in Redis at the committed offset.
+
+        Raises UsageError if the stream no longer has the entries after it, or the ledger ends before it.
+        """
+        position = yield from self.committed()
         # What is left of an epoch that is over says nothing of where this one begins.
         end = yield from commands.end_of(self._ledger)
         rows = yield Command(("XRANGE", self._key, f"{end.epoch}-0", "+", "COUNT", 1))
         with foreseen("XRANGE"):
             first = StreamId.parse(rows[0][0]).position if rows else 0
-        if (yield from self._trimmed(position, first)):
+        if (yield from self._is_trimmed(position, first)):
             raise UsageError(
                 f"the stream begins at position {first}: group {self._group!r} cannot start after {position}. "
                 f"Start it with after={first - 1} or later, and read() what is older"
@@ -54,10 +57,10 @@ class Progress:
             if not str(refused).startswith("BUSYGROUP"):
                 raise
 
-    def save(self) -> Plan[None]:
-        """Notes in Postgres up to where every entry was acknowledged or a dead letter, as far as the ledger has that.
+    def commit(self) -> Plan[None]:
+        """Commits to Postgres the position up to which each entry is acknowledged or a dead letter.
 
-        What was delivered from a stream that is ahead of a database that was set back is no progress in this ledger.
+        Only as far as the ledger has these entries: a stream may be ahead of a database that was restored.
         """
         summary = yield Command(("XPENDING", self._key, self._group))
         groups = yield from groups_of(self._ledger)
@@ -68,53 +71,63 @@ class Progress:
                 done = first_id._replace(position=first_id.position - 1)
             else:
                 done = groups[self._group].delivered if self._group in groups else wire.NO_ID
-        newest = yield Command(("XREVRANGE", self._key, str(done), "-", "COUNT", 1))
+        rows = yield Command(("XREVRANGE", self._key, str(done), "-", "COUNT", 1))
         with foreseen("XREVRANGE"):
-            entry = wire.parse(newest[0][1]) if newest else None
-        # A hole before what is pending may have been handed out to nobody, if the answer that told of it got lost.
-        if entry is not None:
-            position = entry.position if pending else done.position
+            newest = wire.parse(rows[0][1]) if rows else None
+        # A gap before what is pending may not have been delivered, if the answer with the entry after it got lost.
+        if newest is not None:
+            position = newest.position if pending else done.position
             group = (self._ledger.ledger_id, self._group)
-            yield Query(SQL["save_subscription"], (position, *group, done.epoch, entry.position, entry.hash))
+            yield Query(SQL["save_subscription"], (position, *group, done.epoch, newest.position, newest.hash))
 
-    def saved(self) -> Plan[int]:
-        """Up to where the group has dealt with everything, as Postgres knows it; a new one up to where it begins."""
+    def commit_after(self, id_: StreamId) -> Plan[None]:
+        """Commits an id as the offset, if nothing up to it is pending and the ledger has its entry."""
+        summary = yield Command(("XPENDING", self._key, self._group))
+        with foreseen("XPENDING"):
+            done = not summary[0] or StreamId.parse(summary[1]) > id_
+        rows = yield Query(SQL["hash_at"], (self._ledger.ledger_id, id_.position))
+        if done and rows:
+            group = (self._ledger.ledger_id, self._group)
+            yield Query(SQL["save_subscription"], (id_.position, *group, id_.epoch, id_.position, rows[0][0]))
+
+    def committed(self) -> Plan[int]:
+        """The position in Postgres up to which everything was dealt with; of a new group, where it begins."""
         rows = yield Query(SQL["subscription"], (self._ledger.ledger_id, self._group))
         return rows[0][0] if rows else self._after or 0
 
     def is_followed(self, end: StreamId) -> Plan[bool]:
-        """Is what was delivered last the ledger's, and is there more of that up to its end?
+        """Whether the entry that was delivered last is the ledger's, and the ledger has more after it. end: its end.
 
-        The stream's newest entry proves it, or that the stream diverged. Where there is none, the group goes on where
-        Postgres says that it is: something may be delivered again, nothing is left out. Likewise where the group is in
-        an epoch that neither the stream nor the database has: Redis was emptied, and then the database set back.
+        The stream's newest entry proves the first, or that the stream diverged. If the stream has no entry, the group
+        goes on at the committed offset: something may be redelivered, nothing is left out. So it does if it is in an
+        epoch that neither the stream nor the database has: Redis was emptied, and then the database restored.
         """
         known = (yield from groups_of(self._ledger)).get(self._group)
         if known is None:
             return False
-        at = known.delivered
-        if at.epoch > end.epoch:
+        delivered = known.delivered
+        if delivered.epoch > end.epoch:
             if (yield from commands.state(self._ledger.name)).last.epoch <= end.epoch:
-                yield from self._go_on_after_saved(end.epoch)
+                yield from self._return_to_committed(end.epoch)
             return False
-        if at.epoch < end.epoch or at >= end:
+        if delivered.epoch < end.epoch or delivered >= end:
             return False
         state = yield from commands.state(self._ledger.name)
         if state.newest is not None:
             rows = yield Query(SQL["hash_at"], (self._ledger.ledger_id, state.newest.position))
             if state.newest.epoch != end.epoch or not rows or rows[0][0].hex().encode() != state.newest_hash:
                 return False
-        is_short = state.newest is None or state.newest.position < at.position
-        if is_short and (yield from self.saved()) < at.position:
-            yield from self._go_on_after_saved(end.epoch)
+        is_short = state.newest is None or state.newest.position < delivered.position
+        if is_short and (yield from self.committed()) < delivered.position:
+            yield from self._return_to_committed(end.epoch)
         return True
 
-    def _go_on_after_saved(self, epoch: int) -> Plan[None]:
-        position = yield from self.saved()
-        yield Command(("XGROUP", "SETID", self._key, self._group, str(StreamId(epoch, position))))
+    def _return_to_committed(self, epoch: int) -> Plan[None]:
+        position = yield from self.committed()
+        yield from commands.move_group(self._ledger.name, self._group, StreamId(epoch, position))
 
-    def _trimmed(self, after: int, until: int) -> Plan[bool]:
-        """Is more than erased entries missing between two positions?"""
+    def _is_trimmed(self, after: int, until: int) -> Plan[bool]:
+        """Whether more than erased entries is missing between two positions."""
         if until <= after + 1:
             return False
         [(more,)] = yield Query(SQL["whole_between"], (self._ledger.ledger_id, after, until))
