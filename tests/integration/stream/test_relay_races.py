@@ -5,7 +5,8 @@ from __future__ import annotations
 from ledger import Ledger
 from ledger.drivers.pools import Connector
 from ledger.store.ledgers import ledger_ends
-from ledger.stream.relay import Relay, open_epoch, where_to_go_on
+from ledger.stream.publish import resume_point
+from ledger.stream.relay import Relay, open_epoch
 from tests.support.helpers import events
 
 
@@ -16,7 +17,7 @@ def test_a_relay_that_looked_at_the_ledger_before_another_published_more(ledger:
     [ledger_end] = servers.run(ledger_ends(None))
     ledger.append_many(events(3, 3))
     Relay(servers).publish()
-    assert servers.run(where_to_go_on(ledger_end, 1000)).next > ledger_end.position
+    assert servers.run(resume_point(ledger_end, 1000)).next > ledger_end.position
     slow = Relay(servers)
     assert slow._catch_up(ledger_end, None) == 0
     ledger.append_many(events(1, 6))
