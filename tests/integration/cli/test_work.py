@@ -72,7 +72,7 @@ def test_all_ledgers_are_served_unless_one_is_named(cli: Cli, ledger: Ledger) ->
     cli.well("run", "--once")
     assert [stream_length(ledger, name) for name in ("second", "third")] == [1, 1]
     assert cli("relay", "--once", "--ledger", "none").code == 2
-    assert "say which ledger" in cli("relay", "--once", "--new-epoch").error
+    assert "name the ledger" in cli("relay", "--once", "--new-epoch").error
 
 
 def test_without_redis(ledger: Ledger) -> None:
