@@ -19,7 +19,7 @@ from ledger.projection.rebuild import rebuild
 from ledger.projection.retries import BlockedProjections
 from ledger.store.ledgers import PAGE, LedgerEnd, LedgerRef, ledger_ends
 from ledger.store.worker import Pauses, Stops, run_until
-from ledger.stream.reader import NO_STREAMS, Streams, next_entries, set_back
+from ledger.stream.reader import NO_STREAMS, Streams, next_entries, rolled_back
 from ledger.telemetry import COUNTERS, FAILURES, PROJECTED, span
 
 log = logging.getLogger("ledger.projector")
@@ -207,7 +207,7 @@ class Projector:
         errors = {}
         for ledger_end, each in ahead:
             positions[ledger_end.ledger.ledger_id].remove(each)
-            error = set_back(ledger_end.ledger, each[0].position, ledger_end.position)
+            error = rolled_back(ledger_end.ledger, each[0].position, ledger_end.position)
             errors[f"{ledger_end.ledger.name} {each[1].name}"] = error
         self._ahead.update(errors)
 
