@@ -1,4 +1,4 @@
-"""What the ledger's work tells of itself: counters, and a span for each batch. Knows nothing of the ledger.
+"""What the ledger's work tells of itself: counters, progress, and a span for each batch. Knows nothing of the ledger.
 
 Counters are kept whether anybody reads them or not: one addition a batch. Spans are OpenTelemetry's where its API is
 installed (extra `otel`) and an SDK was set up, as by `opentelemetry-instrument auditledger run`; else they are nothing.
@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from ledger.drivers import forks
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called again and again with how much is done, and how much there is to do."""
 
 _NOTHING: AbstractContextManager[object] = nullcontext()
 

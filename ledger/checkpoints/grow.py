@@ -7,7 +7,7 @@ envelope, body), so that nothing is signed that does not hold.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from ledger.effects import Pipeline, Plan, Query, Refused
@@ -19,6 +19,7 @@ from ledger.store.ledgers import BEGIN, LedgerRef
 from ledger.store.quarantine import passed
 from ledger.store.stored_rows import source_of
 from ledger.store.tree import CHANGED, EMPTY_HEAD, SQL, Head, nodes, root_at, size, tile_rows
+from ledger.telemetry import Progress
 from ledger.tlog import tiles
 from ledger.tlog.merkle import HASH_SIZE, Node, leaf_hash
 from ledger.tlog.tiles import Tile, edge_root, edge_tiles
@@ -28,9 +29,7 @@ _BATCH = 8192
 """Entries that are read and hashed at a time."""
 
 
-def extend(
-    ledger: LedgerRef, trusted: Sequence[Head] = (), progress: Callable[[int, int], None] | None = None
-) -> Plan[Head]:
+def extend(ledger: LedgerRef, trusted: Sequence[Head] = (), progress: Progress | None = None) -> Plan[Head]:
     """Brings the tiles up to the ledger's tail, in a transaction of its own. The head of it. Sync only.
 
     trusted: what was signed before. The ledger must continue all of it; entries up to the newest that has a hash are
@@ -96,7 +95,7 @@ def _extend(
     edge: Mapping[int, bytes],
     tail: Tail,
     stored: int,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> Plan[Head]:
     source = yield from source_of(ledger)
     at, last = base.size, Link(base.size, base.hash, base.hash, None)

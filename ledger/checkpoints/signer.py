@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TypeAlias
 
 import msgspec
 
@@ -35,6 +34,7 @@ from ledger.store.ledgers import LedgerRef, find_ledger
 from ledger.store.quarantine import refusal
 from ledger.store.tree import Head, Kept
 from ledger.store.worker import Pauses, Stops, run_until
+from ledger.telemetry import Progress
 from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.note import Signer, parse_note, sign, verified_by
 from ledger.tlog.witness_protocol import Cosign, Cosigned
@@ -43,7 +43,6 @@ log = logging.getLogger("ledger.checkpointing")
 
 _LOOKED_AT = 100
 """Kept checkpoints among which the newest that our keys signed is looked for: others may stand before it."""
-Progress: TypeAlias = Callable[[int, int], None]
 
 
 class Checkpointed(msgspec.Struct, frozen=True):

@@ -263,7 +263,7 @@ def _ledger(ledger: LedgerState) -> Iterator[Check]:
                     "'LEDGER_DEBUG=1 auditledger project --once' says more; mend it, or leave the entry out: "
                     f"'auditledger --ledger {ledger.name} skip {place.name} {still.position}'"
                 )
-                yield check(name, "warning", f"stands still at entry {still.position}: {still.error}", advice)
+                yield check(name, "warning", f"is blocked at entry {still.position}: {still.error}", advice)
             elif place.abandoned:
                 yield check(
                     f"{name} (rebuild)", "warning", "was killed, and left copies of bodies that no erasure reaches",

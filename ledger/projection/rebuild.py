@@ -30,6 +30,7 @@ from ledger.store.ledgers import BEGIN, COMMIT, LET_REBUILD, LOCK_TIMEOUT, PAGE,
 from ledger.store.locks import kept, take
 from ledger.store.quarantine import vetted
 from ledger.store.stuck_sessions import end_silent_sessions
+from ledger.telemetry import Progress
 
 BATCH = 5000
 ALIVE = 2.0
@@ -38,7 +39,6 @@ TRIES = 60
 """How often a swap that readers hold up is tried, a second apart."""
 
 T = TypeVar("T")
-Progress = Callable[[int, int], None]
 
 
 def rebuild(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ledger.drivers.pools import Connector
@@ -23,7 +22,7 @@ from ledger.store.drafts import prepare
 from ledger.store.ledgers import LedgerRef
 from ledger.store.own_actions import record_own, retrying, skipping
 from ledger.store.worker import backoff
-from ledger.telemetry import COUNTERS, FAILURES
+from ledger.telemetry import COUNTERS, FAILURES, Progress
 
 log = logging.getLogger("ledger.standstill")
 
@@ -134,7 +133,7 @@ def unskip(
     reason: str,
     *,
     actor_type: str = "user",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> int:
     """Rebuilds a projection with an entry that it skips, and records that, in the transaction that puts it in place.
 

@@ -20,7 +20,7 @@ from ledger.projection.retries import BlockedProjections
 from ledger.store.ledgers import PAGE, LedgerEnd, LedgerRef, ledger_ends
 from ledger.store.worker import Pauses, Stops, run_until
 from ledger.stream.reader import NO_STREAMS, Streams, next_entries, rolled_back
-from ledger.telemetry import COUNTERS, FAILURES, PROJECTED, span
+from ledger.telemetry import COUNTERS, FAILURES, PROJECTED, Progress, span
 
 log = logging.getLogger("ledger.projector")
 
@@ -72,7 +72,7 @@ class Projector:
         """The errors of the entries that do not hold, before which projections have stopped."""
         return self._stops.errors
 
-    def install(self, progress: Callable[[int, int], None] | None = None) -> None:
+    def install(self, progress: Progress | None = None) -> None:
         """Creates the tables of new projections, and rebuilds those whose version has changed."""
         self._connector.run(clear_rebuilds())
         ledgers = [ledger_end.ledger for ledger_end in self._connector.run(ledger_ends(None))]

@@ -10,10 +10,10 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from ledger.drivers.connections import connect
 from ledger.drivers.run import Connection, drive
@@ -25,6 +25,7 @@ from ledger.migrate import journal, migrate
 from ledger.settings import Settings
 from ledger.store import damage, ledgers, stored_rows
 from ledger.store.stored_rows import SQL, Source
+from ledger.telemetry import Progress
 from ledger.tlog.tiles import FULL
 from ledger.verify import entries, own_lookups, protections
 from ledger.verify import tree as treecheck
@@ -33,7 +34,6 @@ from ledger.verify.entries import Span
 from ledger.verify.tree import Base, Job, KeptTree, TreeCheck
 from ledger.verify.tree_rebuild import Grown
 
-Progress: TypeAlias = Callable[[int, int], None]
 """Called with how many entries are done, and about how many there are."""
 _RANGE = 10_000
 """Positions that are checked at a time."""

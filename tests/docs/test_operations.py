@@ -197,7 +197,7 @@ def test_a_projection_that_stands_still(perform: Perform, ledger: Ledger) -> Non
     perform.env.update(what)
     assert "what is None?" in perform("Poison entries").stderr
     assert main_of(cli)["projections"][0]["standstill"]["position"] == 2
-    assert "STANDS STILL:  at entry 2" in cli.well("status").out
+    assert "BLOCKED:  at entry 2" in cli.well("status").out
     perform("Poison entries")
     with worker(cli, "project", "my_views:Counting", cwd=perform.folder):
         eventually(lambda: main_of(cli)["projections"][0]["position"] == 4)

@@ -35,7 +35,7 @@ _REPLAY, _NEW_EPOCH = "'auditledger replay'", "it goes on at the ledger's end in
 def status_command(shared: Shared) -> int:
     """Of each ledger, or the one named with --ledger: tail, stream, lag of every projection, last verification.
 
-    And which projection stands still and why, which entry does not hold, so that workers stop before it, which log its
+    And which projection is blocked and why, which entry does not hold, so that workers stop before it, which log its
     signer refuses to sign, who holds a tail for long, and what is unprotected. Where Postgres or Redis is unreachable
     it says so, shows what the other knows, and exits 3.
     """
@@ -174,7 +174,7 @@ def _print_ledger(ledger: LedgerState, found: Overview) -> None:
         line(name.ljust(width[0]), at.ljust(width[1]), more)
     for view in ledger.projections or ():
         if view.standstill is not None:
-            line(f"  {view.name} STANDS STILL:", standstill_text(view.standstill))
+            line(f"  {view.name} BLOCKED:", standstill_text(view.standstill))
     for bad in ledger.stopped or ():
         line(f"  ENTRY {bad.position} DOES NOT HOLD, workers stop before it:", bad.found)
         line(

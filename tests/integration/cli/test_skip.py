@@ -75,7 +75,7 @@ def test_parked_by_policy(cli: Cli, ledger: Ledger, admin: psycopg.Connection) -
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("skip", "counting", "4", *WHO), "projection counting does not stand still at entry 4: nothing was recorded"),
+        (("skip", "counting", "4", *WHO), "projection counting is not blocked at entry 4: nothing was recorded"),
         (("skip", "counting", "99", *WHO), "there is no entry 99"),
         (("skip", "counting", "0", *WHO), "is not a position: a whole number from 1"),
         (("skip", "Counting", "3", *WHO), "projection: must be a projection's name"),

@@ -70,10 +70,10 @@ def test_what_is_noted_says_nothing_of_the_body(stuck: Ledger, admin: psycopg.Co
     assert (shown["position"], still["position"], still["error"], still["tries"]) == (5, 6, error, 1)
     assert still["since"].endswith("Z") and 0 <= still["seconds"] < 60 and shown["skipped"] == 0
     text = cli.well("status").out
-    assert f"picky STANDS STILL:  at entry 6, since {still['since'][:10]}" in text and f"1 try: {error}" in text
+    assert f"picky BLOCKED:  at entry 6, since {still['since'][:10]}" in text and f"1 try: {error}" in text
     ran = cli("doctor", "--json")
     [check] = [each for each in ran.json["checks"] if each["name"] == "main: projection picky"]
-    assert check["level"] == "warning" and check["found"] == f"stands still at entry 6: {error}"
+    assert check["level"] == "warning" and check["found"] == f"is blocked at entry 6: {error}"
     assert "auditledger --ledger main skip picky 6" in check["advice"]
     assert SECRET not in text + ran.out
 
@@ -136,7 +136,7 @@ def test_it_is_tried_again_after_growing_pauses_and_goes_on(
     assert standstill(admin) == (11, None, None, None)
     assert positions(admin) == list(range(1, 12))
     lines = [(record.levelname, record.getMessage()) for record in caplog.records if "picky" in record.getMessage()]
-    still = "projection 'picky' stands still at entry 6 of ledger 'main': "
+    still = "projection 'picky' is blocked at entry 6 of ledger 'main': "
     assert [text.partition(" in apply")[0] for _, text in lines] == [
         *(f"{still}ValueError", f"{still}KeyError", "projection 'picky' goes on in ledger 'main'")
     ]
@@ -162,7 +162,7 @@ def test_two_workers_at_the_same_entry(ledger: Ledger, admin: psycopg.Connection
 
 
 def test_what_is_far_behind_holds_up_no_other(ledger: Ledger, admin: psycopg.Connection) -> None:
-    """As a projection that is new, or stood still for long: it catches up by itself, then reads with the others."""
+    """As a projection that is new, or was blocked for long: it catches up by itself, then reads with the others."""
     ledger.append_many(some_events(4000))
     project(ledger, [Timeline()])
     slow = Picky(lambda entry: time.sleep(0.001))
