@@ -44,7 +44,7 @@ def counted(admin: psycopg.Connection) -> list[int]:
 
 def test_skip_and_retry(cli: Cli, ledger: Ledger, admin: psycopg.Connection, tmp_path: Path) -> None:
     ran = cli.well("skip", "counting", "3", *WHO, "--json")
-    assert ran.json["position"] == 6 and "Projection counting leaves out entry 3; 'auditledger retry" in ran.err
+    assert ran.json["position"] == 6 and "Projection counting skips entry 3; 'auditledger retry" in ran.err
     assert cli.well("skip", "my_views:Counting", "3", *WHO).out.startswith("position 6  id ")
     cli.well("project", "my_views:Counting", "--once")
     assert (counted(admin), view(cli)["skipped"]) == ([1, 2, 4, 5, 6], 1)
