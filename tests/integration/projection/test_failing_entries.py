@@ -47,7 +47,7 @@ def test_the_very_entry_is_found(ledger: Ledger, admin: psycopg.Connection, coun
         running.catch_up()
         [failed] = running.failed
         assert (failed.name, failed.position, failed.from_entry) == ("picky", bad, True)
-        told = f"projection 'picky' failed at entry {bad} of ledger 'main': ValueError in apply, poison.py:"
+        told = f"projection 'picky' failed at entry {bad} of ledger 'main': ValueError in apply, failing_projection.py:"
         assert str(failed).startswith(told) and SECRET not in str(failed)
         assert str(failed.__cause__) == f"no such customer: {SECRET}"
     assert positions(admin) == list(range(1, bad))
@@ -61,7 +61,7 @@ def test_the_very_entry_is_found(ledger: Ledger, admin: psycopg.Connection, coun
 def test_what_is_noted_says_nothing_of_the_body(stuck: Ledger, admin: psycopg.Connection) -> None:
     at, failed, error, tries = standstill(admin)
     assert (at, failed, tries) == (5, 6, 1)
-    assert error is not None and error.startswith("ValueError in apply, poison.py:")
+    assert error is not None and error.startswith("ValueError in apply, failing_projection.py:")
     cli = cli_of(stuck)
     [shown] = [
         view for view in cli.well("status", "--json").json["ledgers"][0]["projections"] if view["name"] == "picky"
@@ -88,7 +88,7 @@ def test_names_of_the_databases_errors_are_told_and_nothing_else(ledger: Ledger,
         assert SECRET in str(running.failed[0].__cause__) and SECRET not in str(running.failed[0])
     error = standstill(admin)[2]
     assert error is not None and error.startswith("UniqueViolation (SQLSTATE 23505, constraint by_note, table picky)")
-    assert " in apply, poison.py:" in error and SECRET not in error
+    assert " in apply, failing_projection.py:" in error and SECRET not in error
 
 
 class Wrong(Picky):

@@ -308,7 +308,7 @@ def test_parked_after_so_many_tries(ledger: Ledger, admin: psycopg.Connection) -
     assert (said.actor, said.actor_type, said.action, said.resource_id) == (
         "system:projector", "system", "ledger.entry_skipped", "picky:6"
     )  # fmt: skip
-    assert said.metadata["reason"].startswith("failed 3 times: ValueError in apply, poison.py:")
+    assert said.metadata["reason"].startswith("failed 3 times: ValueError in apply, failing_projection.py:")
     assert positions(admin) == [*range(1, 6), *range(7, 12)]
     live_is_a_replay(ledger, admin, Picky(poisoned))
     assert ledger.verify().findings == []
