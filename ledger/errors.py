@@ -16,6 +16,7 @@
     │   └── SchemaMismatch          the database's schema is missing, too old or too new for this package
     ├── IntegrityError              the data lies; stop and look
     │   ├── ChainBroken             entries that do not continue each other
+    │   │   └── EntryUnreadable     an entry that Postgres cannot read: its files are damaged
     │   ├── StreamDiverged          the stream holds what the database does not
     │   ├── RecordRefused           the database refused a record as false
     │   ├── BodyUnreadable          a body that no value of Python can hold; only another writer could have stored it
@@ -114,18 +115,26 @@ class ChainBroken(IntegrityError):
     ledger: its name, where work on it stopped before that entry; then the message says what to do.
     """
 
+    way_on = "{} quarantine {}' lets it go on past it, on the record"
+
     def __init__(self, position: int, problem: str, ledger: str | None = None) -> None:
         text = f"entry {position}: {problem}"
         if ledger is not None:
             command = f"'auditledger --ledger {ledger}"
             text += (
                 f". Work on ledger {ledger!r} stops before it: {command} verify --from {position}' says more, and "
-                f"{command} quarantine {position}' lets it go on past it, on the record"
+                f"{self.way_on.format(command, position)}"
             )
         super().__init__(text)
         self.position = position
         self.problem = problem
         self.ledger = ledger
+
+
+class EntryUnreadable(ChainBroken):
+    """Postgres cannot read the entry: its files are damaged."""
+
+    way_on = "it goes on once Postgres' files are restored from a backup or a standby"
 
 
 class StreamDiverged(IntegrityError):

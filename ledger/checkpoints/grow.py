@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from ledger.effects import Pipeline, Plan, Query, Refused
-from ledger.errors import ChainBroken, ProofRefused, SigningRefused
+from ledger.errors import ChainBroken, EntryUnreadable, ProofRefused, SigningRefused
 from ledger.events import Tail
 from ledger.format.findings import Findings, Link
 from ledger.store import ledgers
@@ -154,7 +154,8 @@ def _keep_leaves(ledger: LedgerRef, leaves: _Leaves, stored: int) -> Plan[None]:
 def _check_findings(ledger: LedgerRef, findings: Findings) -> None:
     for first in findings.kept:
         if first.kind != "quarantined":
-            raise ChainBroken(first.position or 0, f"{first.kind}: {first.detail}; nothing was signed", ledger.name)
+            error = EntryUnreadable if first.kind == "unreadable" else ChainBroken
+            raise error(first.position or 0, f"{first.kind}: {first.detail}; nothing was signed", ledger.name)
 
 
 def _check_root(ledger: LedgerRef, trusted: Head, base: Head) -> Plan[None]:

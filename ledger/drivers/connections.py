@@ -169,8 +169,18 @@ def _no_transactions(error: psycopg.Error) -> psycopg.Error | InvalidSetting:
 _NO_HOST = "the database URL names a host that no name service can know: a part of it is empty or too long"
 
 
+_REFUSALS = {
+    "max_client_conn": "The pooler takes no more clients: raise that in its ini, or let each process have fewer "
+    "(LEDGER_POOL_MAX_SIZE)",
+    "unsupported startup parameter": "The pooler refuses what the URL, its service or PGOPTIONS sets: leave it out "
+    "there, or have the pooler ignore it (PgBouncer: ignore_startup_parameters)",
+}
+"""By what poolers say: what can be done about it."""
+
+
 def _why_not_connected(error: psycopg.Error) -> str:
-    return "Postgres cannot be reached: " + " ".join(str(error).split())
+    why = "Postgres cannot be reached: " + " ".join(str(error).split())
+    return why + next((f". {advice}" for said, advice in _REFUSALS.items() if said in why), "")
 
 
 def create_redis_connection(

@@ -146,6 +146,8 @@ def _translate_postgres(error: psycopg.Error) -> LedgerError:
         )
     if state == "40001":  # our own transactions cannot fail so on a primary
         return Unavailable(f"Postgres: {text}. On a standby set hot_standby_feedback = on; then try again")
+    if state == "40P01":
+        return Unavailable(f"Postgres: {text}: other transactions lock the same in another order; nothing was done")
     if state == "55P03":
         return Unavailable(f"Postgres: {text}: another transaction holds what this one needs")
     if state == "42P01" and _OF_A_VIEW in text:

@@ -232,6 +232,8 @@ def _ledger(ledger: LedgerState) -> Iterator[Check]:
             f"{command} verify --from {bad.position}' says more; find out who wrote it, restore it, or go on past it "
             f"on the record: {command} quarantine {bad.position} --actor WHO --reason WHY'"
         )
+        if bad.damaged:
+            advice = "restore Postgres' damaged files from a backup or a standby; then workers go on"
         found = f"entry {bad.position} does not hold, workers stop before it: {bad.found}"
         yield check("entries", "danger", found, advice)
     for refusal in ledger.refusals or ():

@@ -199,7 +199,7 @@ _HELP = {
     "projection_position": "The position that a projection has reached.",
     "projection_lag_entries": "Entries not yet applied.",
     "projection_lag_seconds": "Seconds since the first of those was recorded.",
-    "projection_standstill_seconds": "For how long a projection has stood still; 0 where it does not.",
+    "projection_standstill_seconds": "For how long a projection has been blocked; 0 if it is not.",
     "projection_standstill_position": "The entry that it cannot apply; 0 where there is none.",
     "projection_skipped_entries": "Entries that a projection leaves out.",
     "subscription_position": "The position up to which a consumer group has dealt with everything.",

@@ -146,7 +146,13 @@ def _bad_ones(ledger: LedgerState, positions: Sequence[int]) -> Plan[tuple[Stopp
     for position in positions:
         found = yield from quarantine.look(LedgerRef(ledger.ledger_id or 0, ledger.name), position)
         if found.findings and found.mark is None:
-            bad.append(Stopped(position, "; ".join(f"{each.kind}: {each.detail}" for each in found.findings)))
+            bad.append(
+                Stopped(
+                    position,
+                    "; ".join(f"{each.kind}: {each.detail}" for each in found.findings),
+                    found.damage is not None,
+                )
+            )
     return tuple(bad)
 
 

@@ -89,11 +89,12 @@ class Holder(NamedTuple):
 class Stopped(NamedTuple):
     """An entry that does not hold and is not quarantined: workers that have not passed it yet stop before it.
 
-    found: what is wrong with it.
+    found: what is wrong with it. damaged: Postgres cannot read it, which no quarantine passes over.
     """
 
     position: int
     found: str
+    damaged: bool = False
 
 
 class Refusal(NamedTuple):

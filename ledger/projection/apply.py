@@ -20,8 +20,8 @@ from ledger.store.stuck_sessions import end_silent_sessions
 
 ABOUT = 100
 """Entries about one resource that are read at a time: 25 MB where each has the largest body."""
-_DEFERRED = "23"
-"""Class of SQLSTATE: integrity constraints, which may be checked only at the commit."""
+_OF_SERVER = ("40", "53", "55", "57", "58", "XX")
+"""Classes of SQLSTATE of the server's own errors. Any other that a commit raises is of a view's deferred constraint."""
 
 
 def advance(
@@ -82,7 +82,7 @@ def advance(
     try:
         yield Pipeline((*moves, COMMIT)) if moves else COMMIT
     except Refused as refused:
-        if not refused.sqlstate.startswith(_DEFERRED):
+        if refused.sqlstate.startswith(_OF_SERVER):
             raise
         failing = next(projection for projection in projections if projection.name in moved_by)
         raise _failure(failing, ledger, entries, refused) from refused

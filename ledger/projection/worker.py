@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -232,6 +233,7 @@ class Projector:
             if lane.reader.stopped is not None:
                 self._stop(lane, lane.reader.stopped)
                 return 0
+        random.shuffle(work)  # an error of one ledger keeps no other from its turn
         for lane, entries in work:
             ledger = lane.reader.ledger
             try:
@@ -244,6 +246,12 @@ class Projector:
                 return 0
             except ChainBroken as error:
                 self._stop(lane, error)
+                return 0
+            except Unavailable:
+                raise
+            except LedgerError as error:  # whatever it is, the other ledgers go on
+                self._stops.stopped(lane.place, ledger, error)
+                self._refresh()
                 return 0
             self._stops.passed(lane.place, ledger)
             if not together:

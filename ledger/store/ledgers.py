@@ -6,10 +6,11 @@ from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from typing import NamedTuple
 
-from ledger.effects import Begin, Plan, Query, Row
-from ledger.errors import UnknownLedger
+from ledger.effects import Begin, Plan, Query, Refused, Row
+from ledger.errors import EntryUnreadable, UnknownLedger
 from ledger.events import Entry, Tail
 from ledger.statements import sql
+from ledger.store.damage import first_line
 
 SQL = sql(__file__)
 PAGE, PAGE_BYTES = 1000, 8 * 1024 * 1024
@@ -69,15 +70,26 @@ def read(ledger: LedgerRef, after: int, limit: int = PAGE, last: int = FAR) -> P
 
     At most `limit`, and fewer where they come to PAGE_BYTES. Asks for no more positions than entries: a view with a
     barrier is planned as if all its rows were wanted, and what is left of a long ledger might be sorted for each page.
+    Raises EntryUnreadable where Postgres cannot read the very next.
     """
     entries: list[Entry] = []
-    size = 0
+    size, most = 0, STEP
     while len(entries) < limit and size < PAGE_BYTES:
-        step = min(STEP, limit - len(entries))
+        step = min(most, limit - len(entries))
         near = min(last, after + step)
-        rows = yield Query(SQL["read"], (ledger.ledger_id, after, near, step))
-        if len(rows) < step and near < last:  # the end of the ledger, or a hole in a forged one
-            rows += yield Query(SQL["read"], (ledger.ledger_id, near, last, step - len(rows)))
+        try:
+            rows = yield Query(SQL["read"], (ledger.ledger_id, after, near, step))
+            if len(rows) < step and near < last:  # the end of the ledger, or a hole in a forged one
+                rows += yield Query(SQL["read"], (ledger.ledger_id, near, last, step - len(rows)))
+        except Refused as refused:
+            if not refused.is_damage:
+                raise
+            if step > 1:
+                most = step // 2
+                continue
+            if entries:
+                break
+            raise EntryUnreadable(after + 1, f"it cannot be read: {first_line(refused)}", ledger.name) from refused
         some = [Entry(ledger.name, *row) for row in rows]
         entries += some
         size += size_of(some)

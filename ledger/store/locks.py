@@ -22,6 +22,8 @@ from ledger.store.stuck_sessions import end_silent_sessions
 SQL = sql(__file__)
 ALIVE = 1.0
 """Seconds between two signs of life."""
+ANSWER_SECONDS = 5.0
+"""Seconds, at most, to wait for a second connection: less than the first, which is silent meanwhile, may be (8)."""
 
 
 def take(lock: Query) -> Plan[bool]:
@@ -48,10 +50,10 @@ def kept(
 
     What a lock is for must be sound without it: whoever lost it may find out late.
     worker: the connection on which the work is done meanwhile. Raises Unavailable where a pooler has no session for it
-    within `answer_timeout` seconds: both would wait for each other.
+    in time: both would wait for each other. answer_timeout: seconds, at most.
     """
     if not worker.direct:
-        _answers(worker, answer_timeout)
+        _answers(worker, min(answer_timeout, ANSWER_SECONDS))
     over = threading.Event()
 
     def check() -> None:

@@ -17,7 +17,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
 
-from ledger.effects import Plan, Query, Row
+from ledger.effects import Plan, Query, Refused, Row
 from ledger.errors import ChainBroken, InvalidEvent, QuarantineRefused
 from ledger.events import GENESIS, Entry, Event, Quarantined, Seen, Tail
 from ledger.format.canonical import POSTGRES_EPOCH
@@ -27,6 +27,7 @@ from ledger.format.quarantine_record import Mark, digests, flaws, mark_of
 from ledger.format.rules import ERASED_TYPE, QUARANTINED
 from ledger.format.stored_row import Record
 from ledger.statements import sql
+from ledger.store.damage import first_line
 from ledger.store.ledgers import LedgerRef
 
 SQL = sql(__file__)
@@ -42,7 +43,7 @@ class Found(NamedTuple):
     """What stands at a position: no row where one is missing, more than one where an index is broken.
 
     before: what it is judged by. hash: by which the chain goes on, as the entry after it or the tail has it.
-    marks: all records about it, in order.
+    marks: all records about it, in order. damage: why Postgres cannot read what stands there.
     """
 
     ledger: LedgerRef
@@ -51,16 +52,19 @@ class Found(NamedTuple):
     before: Link
     hash: bytes
     marks: tuple[Mark, ...]
+    damage: Refused | None = None
 
     @property
     def mark(self) -> Mark | None:
         """The newest record that names what stands there."""
         stands = digests(self.rows)
-        return next((mark for mark in reversed(self.marks) if mark.names(stands)), None)
+        return None if self.damage else next((mark for mark in reversed(self.marks) if mark.names(stands)), None)
 
     @property
     def findings(self) -> list[Finding]:
         """What is wrong with it: nothing, where a row holds and continues the entry before it."""
+        if self.damage is not None:
+            return [Finding(self.position, "unreadable", f"it cannot be read: {first_line(self.damage)}")]
         return flaws(self.ledger.name, self.position, self.rows, self.before)
 
 
@@ -131,10 +135,19 @@ def passed(ledger: LedgerRef, position: int, recorded_at: datetime) -> Plan[Quar
 
 def look(ledger: LedgerRef, position: int, entries: str = VIEW) -> Plan[Found]:
     """What stands at a position. entries: the table or view that it is read from."""
-    rows = yield from _stands(ledger, max(position - 1, 1), position + 1, entries)
     at: dict[int, list[Record]] = {}
-    for row in rows:
-        at.setdefault(row.position, []).append(row)
+    damage = None
+    try:
+        for row in (yield from _stands(ledger, max(position - 1, 1), position + 1, entries)):
+            at.setdefault(row.position, []).append(row)
+    except Refused as refused:
+        if not refused.is_damage:
+            raise
+        for each in range(max(position - 1, 1), position + 2):
+            try:
+                at[each] = yield from _stands(ledger, each, each, entries)
+            except Refused as refused:
+                damage = refused if each == position else damage
     marked = yield from marks(ledger, [position - 1, position], entries)
     here = tuple(mark for mark in marked if mark.position == position)
     before = Link(0, GENESIS, GENESIS, None) if position == 1 else Link(position - 1, None, None, None)
@@ -149,7 +162,7 @@ def look(ledger: LedgerRef, position: int, entries: str = VIEW) -> Plan[Found]:
     going_on = end_hash if end == position else None
     for record in at.get(position + 1, ()):
         going_on = record.prev_hash
-    return Found(ledger, position, tuple(at.get(position, ())), before, going_on or GENESIS, here)
+    return Found(ledger, position, tuple(at.get(position, ())), before, going_on or GENESIS, here, damage)
 
 
 def marks(ledger: LedgerRef, positions: Collection[int], entries: str = VIEW) -> Plan[list[Mark]]:

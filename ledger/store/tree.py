@@ -19,7 +19,7 @@ from ledger.store import ledgers
 from ledger.store.ledgers import FAR, LedgerRef
 from ledger.tlog import merkle, tiles
 from ledger.tlog.merkle import EMPTY_ROOT, Node
-from ledger.tlog.note import parse_note, parse_signatures
+from ledger.tlog.note import Note, parse_note, parse_signatures
 from ledger.tlog.tiles import Tile
 
 SQL = sql(__file__)
@@ -134,7 +134,8 @@ def all_kept(ledger: LedgerRef, after: int = -1, limit: int = ledgers.PAGE) -> P
 def keep(ledger: LedgerRef, head: Head, note: bytes) -> Plan[bytes]:
     """Keeps a signed checkpoint; where one of that size is there, adds to it the signatures that it lacks.
 
-    Returns the note with all signatures, also those for which there was no more room in the one that is kept.
+    Returns the note with all signatures, also those for which there was no more room in the one that is kept: each
+    of these takes the place of older ones of its key.
     Raises SigningRefused where another is there, or the tiles do not have its root.
     """
     try:
@@ -149,7 +150,9 @@ def keep(ledger: LedgerRef, head: Head, note: bytes) -> Plan[bytes]:
     kept, new = parse_note(rows[0][0].encode()), parse_note(note)
     there = {(signature.name, signature.key_id, signature.data) for signature in kept.signatures}
     added = [each for each in new.signatures if (each.name, each.key_id, each.data) not in there]
-    return kept.encode() + b"".join(signature.line for signature in added)
+    newer = {(each.name, each.key_id) for each in added}
+    older = (each for each in kept.signatures if (each.name, each.key_id) not in newer)
+    return Note(kept.text, (*older, *added)).encode()
 
 
 def add_signatures(ledger: LedgerRef, kept: Kept, lines: bytes) -> Plan[bytes]:

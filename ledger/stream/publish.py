@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ledger.effects import Plan, Query, Refused
-from ledger.errors import ChainBroken, StreamDiverged
+from ledger.errors import ChainBroken, EntryUnreadable, StreamDiverged
 from ledger.events import GENESIS
 from ledger.format.canonical import digest
 from ledger.format.findings import Link, erased_by
@@ -71,7 +71,7 @@ def next_batch(ledger: LedgerRef, start: ResumePoint, last: int) -> Plan[list[Wi
     """The entries from `start.next` to `last` that hold, from stored columns straight to the bytes of the stream.
 
     Ends at BATCH_BYTES: the rest is read, but not kept. The marker of a quarantined entry comes alone.
-    Raises ChainBroken if the first entry does not hold.
+    Raises ChainBroken if the first entry does not hold, EntryUnreadable if Postgres cannot read it.
     """
     before = yield from _link_before(ledger, start)
     entries: list[Wire] = []
@@ -91,14 +91,20 @@ def next_batch(ledger: LedgerRef, start: ResumePoint, last: int) -> Plan[list[Wi
         size += len(envelope) + len(body or b"")
         before = Link(record.position, record.hash, record.hash, record.recorded)
 
-    yield from records(Source(*ledger), start.next, take, last)
+    try:
+        yield from records(Source(*ledger), start.next, take, last)
+    except Refused as refused:
+        if not refused.is_damage:
+            raise
+        if not entries and last > start.next:
+            return (yield from next_batch(ledger, start, (start.next + last) // 2))
     if entries:
         return entries
     suspect = yield from quarantine.look(ledger, start.next)
     if suspect.mark is not None:
         return [wire.marker(start.next, suspect.mark.hash, suspect.mark.by)]
     problem = next((finding.detail for finding in suspect.findings), "it does not continue the stream")
-    raise ChainBroken(start.next, problem, ledger.name)
+    raise (ChainBroken if suspect.damage is None else EntryUnreadable)(start.next, problem, ledger.name)
 
 
 def size_of_next(entries: Sequence[Wire]) -> int:

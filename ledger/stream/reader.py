@@ -178,9 +178,9 @@ def _from_postgres(readers: Sequence[Reader], limit: int) -> Plan[dict[int, list
         if position < reader.tail.position:
             raise rolled_back(ledger, reader.tail.position, position)
         if position > reader.tail.position and size < PAGE_BYTES:
-            entries = yield from read(ledger, reader.tail.position, limit, last=position)
-            size += size_of(entries)
             try:
+                entries = yield from read(ledger, reader.tail.position, limit, last=position)
+                size += size_of(entries)
                 batches[ledger.ledger_id] = yield from quarantine.vetted(ledger, reader.tail, entries, position)
             except ChainBroken as error:
                 reader.stopped = error

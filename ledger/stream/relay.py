@@ -24,6 +24,8 @@ PAUSES = Pauses(busy=0.005, idle=0.02, retry=1.0)
 """Between looks at the ledgers' tails."""
 TRIM_SECONDS = 1.0
 """Seconds between looks at the streams themselves: a lost one is filled again, and one that is too long is trimmed."""
+FAR_AHEAD = 10_000
+"""An epoch that no stream reaches by itself: somebody else has written to it."""
 
 
 class Relay:
@@ -169,3 +171,12 @@ def open_epoch(ledger: LedgerRef) -> Plan[int]:
     """Has relays fill the stream anew under the next epoch; everything below that is dropped. Returns the epoch."""
     [(epoch,)] = yield Query(SQL["open_epoch"], (ledger.ledger_id,))
     return int(epoch)
+
+
+def open_new_epoch(ledger: LedgerRef) -> Plan[int]:
+    """Opens an epoch that the stream has not had: a database that was restored twice counts from an older one."""
+    last = (yield from commands.state(ledger.name)).last.epoch
+    epoch = yield from open_epoch(ledger)
+    while epoch <= last < FAR_AHEAD:
+        epoch = yield from open_epoch(ledger)
+    return epoch

@@ -34,9 +34,9 @@ KEY = wire.key("main")
 class Backup:
     """A copy of the ledger's database, to be put back in its place."""
 
-    def __init__(self, ledger: Ledger, servers: testing.TestServers) -> None:
+    def __init__(self, ledger: Ledger, servers: testing.TestServers, name: str = "backup") -> None:
         self.live = (ledger.settings.database_url or "").rpartition("/")[2]
-        self.copy = f"{self.live}_backup"
+        self.copy = f"{self.live}_{name}"
         self.admin = psycopg.connect(servers.database_url, autocommit=True)
         self._alone()
         self.admin.execute(f"create database {self.copy} template {self.live}".encode())
@@ -64,8 +64,8 @@ def relay_of(ledger: Ledger) -> Iterator[Relay]:
 
 
 @contextmanager
-def backup_of(ledger: Ledger, servers: testing.TestServers) -> Iterator[Backup]:
-    backup = Backup(ledger, servers)
+def backup_of(ledger: Ledger, servers: testing.TestServers, name: str = "backup") -> Iterator[Backup]:
+    backup = Backup(ledger, servers, name)
     try:
         yield backup
     finally:
@@ -304,3 +304,43 @@ def test_a_stream_without_anything_in_common(ledger: Ledger, servers: testing.Te
     assert len((tmp_path / "lost").read_bytes().splitlines()) == 1100
     assert cli_of(ledger).well("import", str(tmp_path / "lost")).code == 0
     assert numbers(checked(ledger)) == list(range(100, 1200))
+
+
+@pytest.mark.parametrize("more", [1, 9])
+def test_set_back_and_forth(ledger: Ledger, servers: testing.Servers, more: int) -> None:
+    """The second backup knows nothing of the epoch that was opened after the first: the stream has other entries in it.
+
+    more: entries in that epoch, fewer and more than the newer backup has.
+    """
+    cli = cli_of(ledger)
+    ledger.append_many(events(10))
+    with relay_of(ledger) as relay, backup_of(ledger, servers) as older:
+        relay.publish()
+        ledger.append_many(events(5, 10))
+        relay.publish()
+        with backup_of(ledger, servers, "newer") as newer:
+            older.restore()
+            cli.well("relay", "--once", "--new-epoch")
+            ledger.append_many(events(more, 100))
+            relay.publish()
+            newer.restore()
+            relay.trim()
+            with pytest.raises(StreamDiverged, match="--new-epoch"):
+                relay.publish()
+            cli.well("relay", "--once", "--new-epoch")
+            ledger.append_many(events(2, 15))
+            relay.publish()
+            assert relay.stopped == []
+            assert numbers(list(ledger.follow(0, idle=1))) == numbers(checked(ledger)) == list(range(17))
+            assert handed_out(ledger) == list(range(1, 18))
+
+
+def test_an_epoch_that_somebody_else_wrote(ledger: Ledger) -> None:
+    """Is not run after: the stream is in the way, and that is said."""
+    cli = cli_of(ledger)
+    ledger.append_many(events(3))
+    with create_redis_connection(ledger.settings.redis_url or "") as redis:
+        redis.xadd(KEY, {"x": "y"}, id=f"{2**40}-1")
+        assert "--new-epoch" in cli("relay", "--once", "--new-epoch").err
+        redis.delete(KEY)
+    assert cli.well("relay", "--once").out == "Published 3 entries\n"

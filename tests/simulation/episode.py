@@ -185,12 +185,17 @@ def _behind(stage: Stage, ledger: Ledger, tail: int) -> list[str]:
     for name, its in all_lines(stage.folder / "followed"):
         if (at := max((line["position"] for line in standing(its, back)), default=0)) < tail:
             behind.append(f"{name} at {at}")
-    groups: dict[str, set[int]] = {}
+    groups: dict[str, set[tuple[int, str]]] = {}
     for name, its in all_lines(stage.folder / "consumed"):
-        groups.setdefault(name.partition("-")[0], set()).update(line["position"] for line in standing(its, back))
+        groups.setdefault(name.partition("-")[0], set()).update((line["position"], line["hash"]) for line in its)
+    with stage.world.database() as connection:
+        entries = connection.execute(
+            "select position, encode(hash, 'hex') from ledger.audit_logs where ledger_id = %s and position <= %s",
+            (ledger.ref.ledger_id, tail),
+        ).fetchall()
     for group, seen in groups.items():
-        if missing := set(range(1, tail + 1)) - seen:
-            behind.append(f"group {group} lacks {len(missing)}, from {min(missing)} on")
+        if missing := set(entries) - seen:
+            behind.append(f"group {group} lacks {len(missing)}, from {min(missing)[0]} on")
     return behind
 
 

@@ -16,7 +16,7 @@ Line = dict[str, Any]
 
 
 class Restore(NamedTuple):
-    """At a time the database was set back: entries after `base` are lost, by definition."""
+    """At a time the database was set back: entries after `base` are lost, or others, by definition."""
 
     t: float
     base: int

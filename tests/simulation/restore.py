@@ -1,6 +1,7 @@
 """Postgres is set back to an older backup. What was promised after it is lost, by definition; what must happen then:
 
-- the signer refuses to sign fewer entries than it has signed (`truncated`), and the ledger goes on under another key;
+- the signer refuses to sign fewer entries than it has signed, or others (`truncated`, `rewritten`), and the ledger goes
+  on under another key;
 - relays wait, say so, and change nothing in the stream, until they are told to open a new epoch;
 - projectors stop where they have seen more than there is; after a replay they go on.
 """
@@ -9,13 +10,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ledger import Event, Ledger, Plan, Query
+from ledger import Entry, Event, Ledger
 from ledger.checkpoints.signer import checkpoint
-from ledger.effects import Row
 from ledger.errors import SigningRefused
 from ledger.projection.discover import find_projections
 from ledger.projection.rebuild import rebuild
-from ledger.stream.relay import open_epoch
+from ledger.stream.relay import open_new_epoch
 from ledger.stream.wire import NO_ID, StreamId
 from ledger.stream.wire import key as key_of_stream
 from tests.simulation import hostile
@@ -37,58 +37,55 @@ def set_back(stage: Stage, backup: Path, key: Key) -> Key:
         before = list(ledger.read())
     world.restore_postgres(backup)
     with Ledger(world.direct) as ledger:
-        base = ledger.tail().position
+        base = _shared(before, list(ledger.read()))
         lost = Notes(stage.folder / "lost")
         for entry in before[base:]:
             lost.add(position=entry.position, hash=entry.hash.hex())
         Notes(stage.folder / "restores").add(base=base)
         new_key = _signer_refuses(world, key, base, stage.folder)
         ledger.append(Event(actor="simulation", action=MARK))
-        while _relay_stops(stage):
-            ledger.run(open_epoch(ledger.ref))
-    hostile.open_epochs(world, lambda: last_of_stream(world, hostile.VICTIM))
+        if _relay_stops(stage):
+            ledger.run(open_new_epoch(ledger.ref))
+        assert not hostile.diverged(ledger)
+    hostile.open_epochs(world)
     for projection in find_projections():
         rebuild(world.direct, projection)
     return new_key
 
 
+def _shared(before: list[Entry], now: list[Entry]) -> int:
+    """Up to where they are the same: an older backup may be of another course of things than the one before it."""
+    pairs = zip(before, now, strict=False)
+    return next((one.position - 1 for one, other in pairs if one.hash != other.hash), min(len(before), len(now)))
+
+
 def _signer_refuses(world: World, key: Key, base: int, folder: Path) -> Key:
+    """Where it must, or was killed before it had noted what it signed: its state knows."""
     signed = max((line["size"] for line in lines(folder / "signed" / key.published.name)), default=0)
-    if signed <= base:
-        return key
     try:
         checkpoint(world.direct, [key.path])
     except SigningRefused as refused:
-        assert refused.kind == "truncated", f"signed {signed}, there are {base}: {refused}"
-    else:
-        raise AssertionError(f"{signed} entries were signed, there are {base}, and nobody refused to sign that")
-    return Key(folder, int(key.path.name.partition("-")[2]) + 1)
+        assert refused.kind in ("truncated", "rewritten"), f"signed {signed}, of which there are {base}: {refused}"
+        return Key(folder, int(key.path.name.partition("-")[2]) + 1)
+    assert signed <= base, f"{signed} entries were signed, of which there are {base}, and nobody refused that"
+    return key
 
 
 def _relay_stops(stage: Stage) -> bool:
-    """Whether one stops, as it must where the stream is ahead; whoever is started stops again, and changes nothing.
-
-    More than one epoch has to be opened where the backup is older than the last one that was.
+    """Whether one stops, as it must where the stream holds other entries; whoever is started stops again, and changes
+    nothing.
     """
     before = last_of_stream(stage.world)
     with Ledger(stage.world.direct) as ledger:
-        [(epoch, position)] = ledger.run(_end(ledger))
-    ahead = before > StreamId(epoch, position - 1)  # the newest entry is the simulation's own, and not published yet
-    for _ in range(2 if ahead else 0):
+        stops = hostile.diverged(ledger)
+    for _ in range(2 if stops else 0):
         errors = stage.folder / "relay1.stderr"
         said = errors.read_text().count("--new-epoch") if errors.exists() else 0
         stage.crew.start("relay1")
         eventually(lambda: errors.read_text().count("--new-epoch") > said)  # noqa: B023
         stage.crew.kill("relay1")
-        assert last_of_stream(stage.world) == before, "a relay went on though the stream is ahead"
-    return ahead
-
-
-def _end(ledger: Ledger) -> Plan[list[Row]]:
-    rows: list[Row] = yield Query(
-        "select epoch, position from ledger.tails where ledger_id = %s", (ledger.ref.ledger_id,)
-    )
-    return rows
+        assert last_of_stream(stage.world) == before, "a relay went on though the stream holds other entries"
+    return stops
 
 
 def last_of_stream(world: World, name: str = "main") -> StreamId:

@@ -177,6 +177,9 @@ def _print_ledger(ledger: LedgerState, found: Overview) -> None:
             line(f"  {view.name} BLOCKED:", standstill_text(view.standstill))
     for bad in ledger.stopped or ():
         line(f"  ENTRY {bad.position} DOES NOT HOLD, workers stop before it:", bad.found)
+        if bad.damaged:
+            line("    they go on once Postgres' files are restored from a backup or a standby")
+            continue
         line(
             f"    'auditledger --ledger {ledger.name} quarantine {bad.position}' lets them go on past it, on the record"
         )

@@ -31,7 +31,7 @@ from ledger.projection.rebuild import rebuild
 from ledger.projection.worker import Projector
 from ledger.store.ledgers import ledger_ends
 from ledger.stream import commands
-from ledger.stream.relay import Relay, open_epoch
+from ledger.stream.relay import Relay, open_new_epoch
 
 
 def _once(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -238,7 +238,7 @@ def _open_epoch(shared: Shared, connector: Connector) -> None:
     if len(ends) != 1:
         raise click.UsageError("name the ledger: auditledger --ledger NAME relay --new-epoch")
     ledger = ends[0].ledger
-    epoch = connector.run(open_epoch(ledger))
+    epoch = connector.run(open_new_epoch(ledger))
     note(f"Ledger {ledger.name}: opened epoch {epoch}; its stream is filled anew")
 
 

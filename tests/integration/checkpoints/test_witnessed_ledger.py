@@ -31,7 +31,7 @@ from ledger.store import tree
 from ledger.store.ledgers import LedgerRef
 from ledger.store.tree import Kept
 from ledger.tlog.checkpoint import Checkpoint, open_checkpoint
-from ledger.tlog.note import FileSigner, Verifier, parse_note
+from ledger.tlog.note import FileSigner, Verifier, cosign, parse_note
 from ledger.tlog.witness_client import Witness
 from ledger.tlog.witness_protocol import Cosigned, Prove
 from tests.support.cli import cli_of
@@ -85,6 +85,20 @@ def test_a_growing_ledger_is_cosigned(ledger: Ledger, key: Path, log: Verifier, 
     ledger.append_many(events(7))
     made = ledger.checkpoint(key, cosign=Witnesses(texts[:1], 1))  # one that knows no sizes yet
     assert opened(made.note, log, witnesses, 1).size == 607
+
+
+def test_the_same_checkpoint_again_and_again(
+    ledger: Ledger, key: Path, log: Verifier, witnesses: list[Witness]
+) -> None:
+    """A ledger to which nothing is appended, cosigned each minute: after a hundred times there is no more room."""
+    ledger.append_many(events(3))
+    made = ledger.checkpoint(key, cosign=Witnesses(witnesses))
+    older = [cosign(parse_note(made.note).text, KEY, at).line for at in range(1, 98)]
+    ledger.run(tree.add_signatures(LedgerRef(1, "main"), kept(ledger)[0], b"".join(older)))
+    time.sleep(1.1)  # a cosignature says when it was made, in seconds
+    made = ledger.checkpoint(key, cosign=Witnesses(witnesses))
+    assert opened(made.note, log, witnesses, 2).size == 3
+    assert ledger.verify(checkpoints=[made.note], keys=[log.vkey]).findings == []
 
 
 def test_async(ledger: Ledger, key: Path, log: Verifier, witnesses: list[Witness]) -> None:

@@ -16,6 +16,7 @@ from uuid import UUID
 import psycopg
 import pytest
 from ledger_projections.timeline import search
+from psycopg.conninfo import conninfo_to_dict
 
 from ledger import AsyncLedger, Ledger, Receipt, Unchanged
 from ledger.checkpoints.keys import create_key
@@ -310,6 +311,44 @@ def test_a_pool_of_one_connection(migrated_url: str, redis_url: str) -> None:
                 ledger.verify(workers=2)
             assert ledger.append(event(0)).position == 61
     assert migrate(Settings(database_url=migrated_url)) == []
+
+
+def test_a_pool_of_one_connection_and_nothing_set(migrated_url: str) -> None:
+    """Postgres ended the transaction that holds the lock before anybody had waited for long enough."""
+    with pgbouncer(migrated_url, pool_size=1) as pooler:
+        settings = Settings(database_url=pooler.url(migrated_url))
+        for work in (lambda: migrate(settings), lambda: rebuild(settings, find_projections(["timeline"])[0])):
+            with pytest.raises(Unavailable, match=r"^the pooler before Postgres had no second connection within 5 s"):
+                work()
+
+
+def test_fewer_clients_than_wanted(migrated_url: str, redis_url: str) -> None:
+    """A Ledger makes do with the connections that it gets; who gets none is told why, and what to do."""
+    with pgbouncer(migrated_url, max_client_conn=3) as pooler:
+        settings = Settings(database_url=pooler.url(migrated_url), redis_url=redis_url, connect_timeout=3)
+        with Ledger(settings) as ledger:
+            race(*(lambda: [ledger.append(event(number)) for number in range(10)] for _ in range(8)))
+            project(ledger)
+            assert ledger.tail().position == 80
+        with psycopg.connect(settings.database_url or ""), psycopg.connect(settings.database_url or ""):
+            for command in ("replay timeline", "migrate", "verify --workers 3"):
+                ran = Cli("--database-url", str(settings.database_url))(*command.split())
+                assert ran.code == 3 and "max_client_conn" in ran.error and "LEDGER_POOL_MAX_SIZE" in ran.error, ran
+
+
+def test_options_that_the_pooler_refuses(migrated_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a service's: they are sent, because its owner said so."""
+    with pgbouncer(migrated_url) as pooler:
+        said = conninfo_to_dict(pooler.url(migrated_url))
+        lines = "".join(f"{name}={value}\n" for name, value in said.items())
+        (tmp_path / "services").write_text(f"[pooled]\n{lines}[other]\n{lines}options=-c statement_timeout=5s\n")
+        monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+        with Ledger(Settings(database_url="service=pooled")) as ledger:
+            assert ledger.append(event(1)).position == 1
+        monkeypatch.setenv("PGSERVICE", "other")
+        refused = pytest.raises(Unavailable, match=r"parameter: options.* PGOPTIONS .*ignore_startup_parameters")
+        with Ledger(Settings(database_url="postgresql://")) as ledger, refused:
+            ledger.append(event(2))
 
 
 def test_two_rebuilds_that_wait_for_each_others_connection(migrated_url: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -22,7 +24,8 @@ from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.merkle import leaf_hash
 from ledger.tlog.note import FileSigner, Verifier, parse_note, sign, verified_by
 from tests.support.cli import cli_of
-from tests.support.helpers import event, events, handed_out
+from tests.support.failing_projection import working
+from tests.support.helpers import event, events, eventually, handed_out
 from tests.support.logins import Logins
 from tests.support.views import projector
 
@@ -248,6 +251,53 @@ def test_tiles_that_the_entries_make_are_kept(ledger: Ledger, key: Path, login: 
 def envelopes(ledger: Ledger) -> list[str]:
     with psycopg.connect(ledger.settings.database_url or "") as connection:
         return [row[0] for row in connection.execute("select envelope from ledger.envelopes order by position")]
+
+
+BITES = """
+create function ledger_views.bite() returns trigger language plpgsql as
+    $$ begin raise exception 'no' using errcode = '{}'; end $$;
+create constraint trigger bite after insert on ledger_views.timeline
+    deferrable initially deferred for each row execute function ledger_views.bite()
+"""
+
+
+@pytest.mark.parametrize("sqlstate", ["P0001", "LE001", "ZZ999", "40P01", "57014", "57P01", "XX001"])
+def test_a_projectors_trigger(full: Ledger, login: Logins, sqlstate: str) -> None:
+    """It raises at the commit, whatever it likes: no worker ends, and other views go on if it is no server's error."""
+    url = login("ledger_projector")
+    with (
+        psycopg.connect(url, autocommit=True) as owner,
+        Ledger(replace(full.settings, database_url=url)) as projecting,
+        working(projecting, Timeline(), ActorActivity()) as running,
+    ):
+        owner.execute("set role ledger_projector")
+        owner.execute(BITES.format(sqlstate).encode())
+        receipt = full.append(event(1))
+        if sqlstate in ("P0001", "LE001", "ZZ999"):
+            full.wait_for(receipt, "actor_activity", timeout=20)
+            eventually(lambda: [failed.name for failed in running.failed] == ["timeline"])
+        else:
+            time.sleep(2)
+        owner.execute("drop function ledger_views.bite cascade")
+        full.wait_for(full.append(event(2)), "timeline", timeout=30)
+
+
+WAITING = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+
+
+def test_locks_taken_in_another_order(full: Ledger, login: Logins, admin: psycopg.Connection) -> None:
+    """Postgres ends a deadlock with an error for the one who waited first: the worker, who tries again."""
+    with (
+        psycopg.connect(login("ledger_projector")) as other,
+        working(full, Timeline(), ActorActivity()),
+    ):
+        lock = "select from ledger.projections where ledger_id = 1 and name = %s for update"
+        other.execute(lock, ["timeline"])
+        receipt = full.append(event(1))
+        eventually(lambda: admin.execute(WAITING).fetchall() == [(1,)])
+        other.execute(lock, ["actor_activity"])
+        other.rollback()
+        full.wait_for(receipt, "timeline", timeout=20)
 
 
 def test_envelopes_of_every_kind_of_text(ledger: Ledger, key: Path, login: Logins) -> None:

@@ -6,16 +6,28 @@ import random
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import psycopg
 import pytest
+from ledger_projections import ActorActivity, Timeline
 
-from ledger import Ledger
-from ledger.errors import Unavailable
+from ledger import Delivery, Ledger
+from ledger.checkpoints.keys import create_key
+from ledger.checkpoints.signer import Checkpointer
+from ledger.drivers.pools import Connector
+from ledger.errors import EntryUnreadable, Unavailable
 from ledger.format.findings import Report
 from ledger.migrate.migrate import migrate
+from ledger.projection.base import view_positions
+from ledger.projection.rebuild import rebuild
+from ledger.projection.worker import Projector
 from ledger.settings import Settings
+from ledger.stream import commands
+from ledger.stream.relay import Relay
 from ledger.verify import database
 from tests.support.cli import Cli
 from tests.support.clusters import Cluster, Clusters, clusters_folder
@@ -142,6 +154,63 @@ def test_a_body_that_is_stored_apart(damaged: Callable[..., Cluster], name: str)
     assert isinstance(found, Report), found
     assert [each.position for each in found.findings] == [LONG]
     assert found.findings[0].kind in ("unreadable", "body_mismatch")
+
+
+def test_a_body_that_cannot_be_read_stops_one_ledger(
+    damaged: Callable[..., Cluster], redis_url: str, tmp_path: Path
+) -> None:
+    """Right before that entry; `status` and `doctor` say so, and all other ledgers go on."""
+    cluster = damaged("toast", DAMAGES["zeros"], 0, 1)
+    settings = Settings(database_url=cluster.url(), redis_url=redis_url)
+    cli = Cli("--database-url", cluster.url(), "--redis-url", redis_url)
+    assert cli("create", "other").code == 0
+    with Ledger(replace(settings, name="other")) as other:
+        other.append_many(event(number) for number in range(5))
+    with closing(Connector(settings)) as servers:
+        relay, projecting = Relay(servers), Projector(servers, [Timeline(), ActorActivity()])
+        with closing(projecting):
+            projecting.install()
+            relay.publish()
+            projecting.catch_up()
+            for name, last in (("main", LONG - 1), ("other", 5)):
+                with Ledger(replace(settings, name=name)) as ledger:
+                    assert servers.run(commands.state(name)).last.position == last
+                    for view in ("timeline", "actor_activity"):
+                        assert servers.run(view_positions(view))[ledger.ref.ledger_id].position == last
+            for error in (*relay.stopped, *projecting.stopped):
+                assert isinstance(error, EntryUnreadable) and (error.position, error.ledger) == (LONG, "main")
+                assert "from a backup or a standby" in str(error) and "quarantine" not in str(error)
+            assert len(relay.stopped) == len(projecting.stopped) == 1
+        create_key(tmp_path / "other.key", "example.com/other")
+        assert Checkpointer(servers, [tmp_path / "other.key"], name="other").checkpoint().size == 5
+        create_key(tmp_path / "main.key", "example.com/main")
+        with pytest.raises(EntryUnreadable, match=f"entry {LONG}: unreadable: .* backup or a standby"):
+            Checkpointer(servers, [tmp_path / "main.key"]).checkpoint()
+    with Ledger(settings) as ledger:
+        seen: list[int] = []
+        with pytest.raises(EntryUnreadable):
+            seen.extend(entry.position for entry in ledger.follow(0, idle=2))
+        with pytest.raises(EntryUnreadable):
+            seen.extend(delivery.entry.position for delivery in acknowledged(ledger))
+        with pytest.raises(EntryUnreadable):
+            rebuild(settings, Timeline())
+        assert [entry.position for entry in ledger.read(after=LONG)] == list(range(LONG + 1, ENTRIES + 1))
+        assert ledger.append(event(1)).position == ENTRIES + 1
+    [main, other] = cli("status", "--json").json["ledgers"]
+    assert [(each["position"], each["damaged"]) for each in main["stopped"]] == [(LONG, True)]
+    assert other["stopped"] == []
+    assert f"ENTRY {LONG} DOES NOT HOLD" in (told := cli("status").out) and "from a backup or a standby" in told
+    [check] = [each for each in cli("doctor", "--json").json["checks"] if each["name"] == "main: entries"]
+    assert check["level"] == "danger" and "unreadable" in check["found"] and "quarantine" not in check["advice"]
+    for command in ("relay", "project", "run"):
+        ran = cli(command, "--once")
+        assert ran.code == 1 and f"entry {LONG}: it cannot be read" in ran.err
+
+
+def acknowledged(ledger: Ledger) -> Iterator[Delivery]:
+    for delivery in ledger.subscribe("mailer", after=0, idle=2):
+        delivery.ack()
+        yield delivery
 
 
 @pytest.mark.parametrize("index", ["one_entry_per_position", "audit_logs_by_actor"])
