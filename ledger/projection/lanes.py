@@ -5,12 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from ledger.errors import LedgerError
 from ledger.projection.base import Projection, ViewPosition
 from ledger.store.ledgers import PAGE, LedgerEnd
 from ledger.stream.reader import Reader
 from ledger.telemetry import COUNTERS, FAILURES
+
+Reached: TypeAlias = tuple[ViewPosition, Projection]
+"""A projection with its position in one ledger."""
+Positions: TypeAlias = dict[int, list[Reached]]
+"""By ledger_id."""
 
 log = logging.getLogger("ledger.projector")
 
@@ -28,7 +34,7 @@ class Lane:
         return self.reader.ledger.ledger_id, self.reader.tail.position + 1
 
 
-def lanes_of(ledger_end: LedgerEnd, positions: Sequence[tuple[ViewPosition, Projection]]) -> list[Lane]:
+def lanes_of(ledger_end: LedgerEnd, positions: Sequence[Reached]) -> list[Lane]:
     """The lanes of a ledger's projections, in order: those near each other read together, from the slowest on.
 
     A projection that is far behind, because it is new or was blocked, reads alone and holds up no other.
@@ -40,6 +46,16 @@ def lanes_of(ledger_end: LedgerEnd, positions: Sequence[tuple[ViewPosition, Proj
             lanes.append(Lane(Reader(ledger_end.ledger, view_position.tail, epoch), []))
         lanes[-1].projections.append(projection)
     return lanes
+
+
+def ahead_of(ends: Sequence[LedgerEnd], positions: Positions) -> list[tuple[LedgerEnd, Reached]]:
+    """The projections that have seen more than their ledger has."""
+    return [
+        (ledger_end, each)
+        for ledger_end in ends
+        for each in positions.get(ledger_end.ledger.ledger_id, ())
+        if each[0].position > ledger_end.position
+    ]
 
 
 class LeftOut:

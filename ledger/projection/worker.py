@@ -14,8 +14,8 @@ from ledger.drivers.run import Redis
 from ledger.errors import ChainBroken, LedgerError, ProjectionFailed, StreamDiverged, Unavailable, UsageError
 from ledger.events import Entry, Seen, Tail
 from ledger.projection.apply import advance, advance_exactly
-from ledger.projection.base import Projection, ViewPosition, check_projection, clear_rebuilds, install, view_positions
-from ledger.projection.lanes import Lane, LeftOut, lanes_of
+from ledger.projection.base import Projection, check_projection, clear_rebuilds, install, view_positions
+from ledger.projection.lanes import Lane, LeftOut, Positions, ahead_of, lanes_of
 from ledger.projection.rebuild import rebuild
 from ledger.projection.retries import BlockedProjections
 from ledger.store.ledgers import PAGE, LedgerEnd, LedgerRef, ledger_ends
@@ -159,7 +159,7 @@ class Projector:
         """Makes the lanes anew, from the view positions in the database; projections are installed in new ledgers."""
         ends = self._connector.run(ledger_ends(self._names))
         ledgers = [ledger_end.ledger for ledger_end in ends]
-        positions: dict[int, list[tuple[ViewPosition, Projection]]] = {ledger.ledger_id: [] for ledger in ledgers}
+        positions: Positions = {ledger.ledger_id: [] for ledger in ledgers}
         for projection in self._projections:
             known = self._connector.run(view_positions(projection.name))
             is_current = all(view_position.version == projection.version for view_position in known.values())
@@ -189,22 +189,11 @@ class Projector:
     def _tails(self) -> list[Tail]:
         return [lane.reader.tail for lane in (*self._front.values(), *self._behind)]
 
-    def _leave_out_ahead(
-        self, ends: Sequence[LedgerEnd], positions: dict[int, list[tuple[ViewPosition, Projection]]]
-    ) -> None:
+    def _leave_out_ahead(self, ends: Sequence[LedgerEnd], positions: Positions) -> None:
         """Leaves out views that have seen more than their ledger has. Ledgers may have grown since `ends`."""
-
-        def beyond(ends: Sequence[LedgerEnd]) -> list[tuple[LedgerEnd, tuple[ViewPosition, Projection]]]:
-            return [
-                (ledger_end, each)
-                for ledger_end in ends
-                for each in positions.get(ledger_end.ledger.ledger_id, ())
-                if each[0].position > ledger_end.position
-            ]
-
-        ahead = beyond(ends)
+        ahead = ahead_of(ends, positions)
         if ahead:
-            ahead = beyond(self._connector.run(ledger_ends(self._names)))
+            ahead = ahead_of(self._connector.run(ledger_ends(self._names)), positions)
         errors = {}
         for ledger_end, each in ahead:
             positions[ledger_end.ledger.ledger_id].remove(each)
