@@ -14,7 +14,7 @@ from ledger.errors import ChainBroken, LedgerError, StreamDiverged, StreamUnusab
 from ledger.store.ledgers import SQL, LedgerEnd, LedgerRef, ledger_ends
 from ledger.store.worker import Pauses, Stops, run_until
 from ledger.stream import commands, publish
-from ledger.stream.publish import BATCH, ResumePoint, resume_point
+from ledger.stream.publish import ResumePoint, resume_point
 from ledger.stream.wire import NO_ID, StreamId, Wire
 from ledger.telemetry import COUNTERS, PUBLISHED, span
 
@@ -140,7 +140,7 @@ class Relay:
         ahead: Future[list[Wire]] | None = None
         with ThreadPoolExecutor(1) as executor:  # reads the next batch while Redis takes this one
             while start.next <= ledger_end.position:
-                entries = ahead.result() if ahead else self._read(ledger_end, start)
+                entries = ahead.result() if ahead else self._read(ledger_end, start, publish.BATCH)
                 wanted = StreamId(epoch, entries[-1].position)
                 more = wanted.position < ledger_end.position
                 after = ResumePoint(wanted, wanted.position + 1, bytes.fromhex(entries[-1].hash))
@@ -162,7 +162,7 @@ class Relay:
         self._published[ledger.ledger_id] = StreamId(epoch, ledger_end.position)
         return published
 
-    def _read(self, ledger_end: LedgerEnd, start: ResumePoint, count: int = BATCH) -> list[Wire]:
+    def _read(self, ledger_end: LedgerEnd, start: ResumePoint, count: int) -> list[Wire]:
         last = min(ledger_end.position, start.next + count - 1)
         return self._connector.run(publish.next_batch(ledger_end.ledger, start, last))
 
