@@ -196,22 +196,26 @@ def rolled_back(ledger: LedgerRef, seen: int, end: int) -> StreamDiverged:
 
 
 class IdleTimer:
-    """Tells when nothing came for too long. idle: seconds; None for never."""
+    """Whether a reader has waited for too long. idle: seconds, None for never; counted from the first read on."""
 
     def __init__(self, idle: float | None) -> None:
         self._idle = idle
-        self._since = time.monotonic()
+        self._since: float | None = None
 
     def reset(self) -> None:
         self._since = time.monotonic()
 
     @property
     def over(self) -> bool:
-        return self._idle is not None and time.monotonic() - self._since >= self._idle
+        if self._idle is None or self._since is None:
+            return False
+        return time.monotonic() - self._since >= self._idle
 
     @property
     def wait(self) -> float:
-        """How long the next read may block, in seconds."""
+        """Seconds for which the read that comes now may block. Starts the timer."""
+        if self._since is None:
+            self._since = time.monotonic()
         if self._idle is None:
             return LONGEST_BLOCK
         return min(LONGEST_BLOCK, max(0.001, self._idle - (time.monotonic() - self._since)))

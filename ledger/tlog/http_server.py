@@ -66,9 +66,10 @@ class Bounded(socketserver.ThreadingMixIn, socketserver.TCPServer):
             full = len(self._opened) >= MAX_CONNECTIONS
             if full:
                 self._make_room()
-            room = len(self._opened) < 2 * MAX_CONNECTIONS  # those that were given up need a moment
+            client = _client(client_address)
+            room = len(self._opened) < self._places(client)
             if room:
-                self._opened[request] = _Opened(_client(client_address))
+                self._opened[request] = _Opened(client)
         if full:
             _log.warning("%d connections are open: the oldest of the busiest client was closed", MAX_CONNECTIONS)
         if room:
@@ -87,11 +88,27 @@ class Bounded(socketserver.ThreadingMixIn, socketserver.TCPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         _log.info("A connection broke: %r", sys.exception())
 
+    def _places(self, client: str) -> int:
+        """Twice as many as may stay, as those that were given up need a moment. The last ones are for other clients."""
+        places = 2 * MAX_CONNECTIONS
+        spare = max(1, MAX_CONNECTIONS // 10)
+        if len(self._opened) < places - spare:
+            return places
+        return places - spare if client in self._busiest() else places
+
     def _make_room(self) -> None:
-        staying = [(connection, opened) for connection, opened in self._opened.items() if not opened.ending]
-        if staying:
-            [(busiest, _)] = Counter(opened.client for _, opened in staying).most_common(1)
-            _end(*next(each for each in staying if each[1].client == busiest))
+        """Gives up nobody else where the busiest client has none left to give up."""
+        busiest = self._busiest()
+        for connection, opened in self._opened.items():
+            if opened.client in busiest and not opened.ending:
+                _end(connection, opened)
+                return
+
+    def _busiest(self) -> set[str]:
+        """Who has the most connections, those counted that were given up and are not closed yet."""
+        counts = Counter(opened.client for opened in self._opened.values())
+        most = max(counts.values(), default=0)
+        return {client for client, count in counts.items() if count == most}
 
 
 def _end(connection: socket.socket, opened: _Opened) -> None:

@@ -19,7 +19,8 @@ from ledger.errors import LedgerError, OutcomeUnknown, TailBusy, Unavailable
 from ledger.migrate.migrate import migrate
 from ledger.settings import Settings
 from ledger.store import drafts
-from tests.support.api import Api, Opener, SyncApi
+from tests.support.api import Api, AsyncApi, Opener, SyncApi
+from tests.support.clusters import Cluster
 from tests.support.helpers import LOCK, OwnServers, checked, event, events, numbers, race, receipt_of
 
 TERMINATE = (
@@ -141,6 +142,24 @@ def test_a_server_that_is_away_is_said_at_once_and_nothing_was_sent(own_servers:
             assert not isinstance(away.value, OutcomeUnknown)
         own_servers.start()
         assert numbers(checked(api)) == [0]
+
+
+def test_a_standby_is_named_in_our_words_alone(primary: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+    """psycopg said of its own that an error was ignored while it ended a pipeline."""
+    primary.stop()
+    (primary.folder / "standby.signal").touch()
+    primary.start()
+    for kind in (SyncApi, AsyncApi):
+        with Opener(kind, Settings(database_url=primary.url())) as opener:
+            api = opener()
+            for append in (
+                lambda: api.append(event(0)),  # noqa: B023
+                lambda: api.append(event(0), expect=0),  # noqa: B023
+                lambda: api.append_many(events(3)),  # noqa: B023
+            ):
+                with pytest.raises(Unavailable, match=r"^this Postgres takes no writes .*: it is a standby"):
+                    append()
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("psycopg")] == []
 
 
 def test_a_held_tail_is_reported_and_nothing_is_recorded(opener: Opener, migrated_url: str) -> None:

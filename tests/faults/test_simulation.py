@@ -62,6 +62,14 @@ def test_the_seed_alone_decides() -> None:
             assert bool(episode.steps) == (episode.kind != "calm")
 
 
+def test_faults_of_the_field_are_drawn() -> None:
+    """A pooler between, which fails, too; forks in the middle of appends; a hostile writer."""
+    schedules = [schedule(seed) for seed in range(20)]
+    drawn = {step.fault for each in schedules for episode in each.episodes for step in episode.steps}
+    assert {each.pooled for each in schedules} == {True, False}
+    assert drawn >= {"pooler killed", "pooler paused", "pooler reconnects", "forked", "hostile writer"}
+
+
 # ---------------------------------------------------------------------------------------------------------- its checks
 
 

@@ -6,6 +6,7 @@ import http.client
 import logging
 import re
 import socket
+import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -169,6 +170,52 @@ def test_all_from_one_address_as_behind_a_proxy(served: tuple[Address, str]) -> 
             stack.enter_context(socket.create_connection((host, port), source_address=("127.0.0.9", 0)))
         for _ in range(5):
             ask(served)
+
+
+class Echo(socketserver.StreamRequestHandler):
+    """Gives each line back. After the line `busy` it notices nothing until `over`, as on a machine with much to do."""
+
+    over = threading.Event()
+
+    def handle(self) -> None:
+        for line in self.rfile:
+            if line == b"busy\n":
+                self.over.wait(60)
+            self.wfile.write(line)
+
+
+def test_where_connections_that_were_given_up_end_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others pay for none of them: neither who is connected, nor who comes then."""
+    monkeypatch.setattr(http_server, "MAX_CONNECTIONS", MOST)
+    server = http_server.Bounded("127.0.0.1", 0, Echo)
+    address = "127.0.0.1", server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+
+    def honest(stack: ExitStack) -> socket.socket:
+        made = socket.create_connection(address, timeout=WITHIN, source_address=("127.0.0.9", 0))
+        return stack.enter_context(made)
+
+    def answered(connection: socket.socket) -> bool:
+        connection.sendall(b"hello\n")
+        return connection.recv(100) == b"hello\n"
+
+    try:
+        with ExitStack() as stack:
+            first = honest(stack)
+            assert answered(first)
+            for _ in range(3 * MOST):
+                with suppress(OSError):
+                    stack.enter_context(connected(address)).sendall(b"busy\n")
+            assert answered(first)
+            assert answered(honest(stack))
+            Echo.over.set()
+    finally:
+        Echo.over.set()
+        server.shutdown()
+        server.end_reading(0)
+        server.server_close()
+        thread.join()
 
 
 def test_many_honest_clients_at_once(served: tuple[Address, str]) -> None:

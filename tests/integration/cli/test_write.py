@@ -71,6 +71,13 @@ def test_append_takes_every_field_exactly(cli: Cli) -> None:
     assert (entry["resource_type"], entry["resource_id"]) == ("invoice", "inv:7")
 
 
+@pytest.mark.parametrize("option", ["--before", "--after", "--metadata"])
+def test_append_refuses_a_key_that_is_given_twice(cli: Cli, ledger: Ledger, option: str) -> None:
+    ran = cli(*APPEND, option, '{"user": {"name": "Anna", "n\\u0061me": "Berta"}}')
+    assert ran.code == 2 and option in ran.error and ran.error.endswith("user.name: the key is given twice"), ran
+    assert checked(ledger) == []
+
+
 def test_append_twice_with_a_key_adds_nothing(cli: Cli) -> None:
     first, second = (cli.well(*APPEND, "--idempotency-key", "k", "--json").json for _ in range(2))
     assert first == second

@@ -69,6 +69,21 @@ def test_any_encoding_of_the_client(ledger: Ledger, encoding: str) -> None:
     assert ledger.verify().ok
 
 
+@pytest.mark.parametrize(
+    ("encoding", "text"), [("LATIN1", "José"), ("WIN1252", "José, 5 €"), ("EUC_JP", "東京"), ("KOI8R", "Привет")]
+)
+def test_text_that_the_clients_encoding_has(ledger: Ledger, encoding: str, text: str) -> None:
+    """Nothing failed there: what was stored had been read in another encoding, and no longer matched its hash."""
+    said = event(0, actor=f"user:{text}", after={"name": text})
+    with psycopg.connect(url_of(ledger), client_encoding=encoding) as connection:
+        ledger.append_many([said] * 2, connection=connection)
+        ledger.append(said, connection=connection)
+    assert [(entry.actor, entry.after) for entry in ledger.read()] == [(f"user:{text}", {"name": text})] * 3
+    report = ledger.verify()
+    assert report.ok, report.findings
+    project(ledger)
+
+
 def test_an_encoding_is_put_back_after_an_error(ledger: Ledger) -> None:
     with psycopg.connect(url_of(ledger), client_encoding="LATIN1") as connection:
         with pytest.raises(psycopg.errors.DivisionByZero), connection.transaction():

@@ -87,14 +87,22 @@ def test_sqlalchemy(ledger: Ledger) -> None:
 def test_other_drivers_where_they_are_installed(ledger: Ledger, package: str) -> None:
     module: Any = pytest.importorskip(package)
     url = ledger.settings.database_url
+    said = f"{package.partition('.')[0]} cannot carry the append. Use psycopg 3"
+
+    async def with_asyncpg() -> None:
+        connection = await module.connect(url)
+        assert said in refusal(ledger, connection)
+        await connection.close()
+
     match package:
         case "asyncpg":
-            handed = asyncio.run(module.connect(url))
+            asyncio.run(with_asyncpg())
         case "psycopg2":
-            handed = module.connect(url)
+            connection = module.connect(url)
+            assert said in refusal(ledger, connection)
+            connection.close()
         case _:
-            handed = object.__new__(module.Connection)
-    assert f"{package.partition('.')[0]} cannot carry the append. Use psycopg 3" in refusal(ledger, handed)
+            assert said in refusal(ledger, object.__new__(module.Connection))
 
 
 def test_django_where_it_is_installed(ledger: Ledger) -> None:

@@ -88,6 +88,20 @@ def test_a_new_group_begins_at_the_end(both: Both, ledger: Ledger) -> None:
     assert both.told("all", after=5) == [], "where it was"
 
 
+def test_what_is_there_is_handed_out_however_short_the_wait(both: Both, ledger: Ledger) -> None:
+    """Who connected for longer than `idle` ended before it had asked for anything."""
+    everything = list(range(1, 11))
+
+    async def followed() -> list[int]:
+        return [entry.position async for entry in both.ledger.follow(after=0, idle=0)]
+
+    assert [position for position, _ in both.told("mailer", after=0, idle=0)] == everything
+    if both.api is None:
+        assert [entry.position for entry in ledger.follow(after=0, idle=0)] == everything
+    else:
+        assert both.api.call(followed()) == everything
+
+
 def test_a_group_beyond_the_end_is_refused(both: Both) -> None:
     for after in (11, -1, 2**63):
         with pytest.raises(UsageError, match="ends at 10"):
