@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     )
     from ledger.events import Appended, Entry, Event, Receipt, Tail, Unchanged
     from ledger.format.decode import Envelope
-    from ledger.format.findings import Finding, Report
+    from ledger.format.findings import Finding
     from ledger.projection.base import Projection, Writes, read_views
     from ledger.store.ledgers import LedgerRef
     from ledger.stream.dead_letters import DeadLetter
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from ledger.tlog.checkpoint import Checkpoint
     from ledger.tlog.note import Verifier
     from ledger.tlog.witness_client import Witnesses
+    from ledger.verify.report import Report
 
 _HOMES = {
     "Appended": "ledger.events",
@@ -100,7 +101,7 @@ _HOMES = {
     "QuarantineRefused": "ledger.errors",
     "Query": "ledger.effects",
     "Receipt": "ledger.events",
-    "Report": "ledger.format.findings",
+    "Report": "ledger.verify.report",
     "SigningRefused": "ledger.errors",
     "SkipRefused": "ledger.errors",
     "StreamDiverged": "ledger.errors",

@@ -21,7 +21,6 @@ from ledger.effects import Plan
 from ledger.errors import LedgerError
 from ledger.events import Appended, Entry, Event, Receipt, Tail
 from ledger.format.canonical import Draft
-from ledger.format.findings import Report
 from ledger.projection.base import ProjectionWait, reached
 from ledger.settings import Settings
 from ledger.store import ledgers, quarantine, tree
@@ -41,6 +40,7 @@ from ledger.stream.groups import Group
 from ledger.stream.reader import POLL, IdleTimer, Streams, followed, reader_after
 from ledger.verify.checkpoints import Trust, numbered
 from ledger.verify.database import verify
+from ledger.verify.report import Report
 
 if TYPE_CHECKING:  # they bring cryptography, which takes long to load
     from ledger.checkpoints.keys import AnyKey

@@ -20,7 +20,6 @@ from ledger.drivers.cursors import Connection
 from ledger.drivers.pools import Connector
 from ledger.effects import Plan
 from ledger.events import Appended, Entry, Event, Receipt, Tail
-from ledger.format.findings import Report
 from ledger.projection.base import ProjectionWait, reached
 from ledger.settings import Settings
 from ledger.store import ledgers, quarantine, tree
@@ -39,6 +38,7 @@ from ledger.stream.groups import Group
 from ledger.stream.reader import POLL, IdleTimer, Streams, followed, reader_after
 from ledger.verify.checkpoints import Trust, numbered
 from ledger.verify.database import verify
+from ledger.verify.report import Report
 
 if TYPE_CHECKING:  # they bring cryptography, which takes long to load
     from ledger.checkpoints.keys import AnyKey

@@ -1,10 +1,16 @@
-"""Files that only their owner may read."""
+"""Files written so that a crash loses nothing: private, replaced in one step, on disk when a call returns."""
 
 from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
+
+UNFINISHED = ".new"
+"""How the names of files end that are not whole yet. A process that is killed may leave one behind."""
 
 
 def open_private(path: Path, flags: int) -> int:
@@ -21,24 +27,40 @@ def open_private(path: Path, flags: int) -> int:
     return descriptor
 
 
-def write_private(path: Path, text: str) -> None:
-    """Replace a file, 0600, in one step: a reader, or a crash, sees the old content or the new."""
-    new = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+@contextmanager
+def new_private(path: Path) -> Iterator[BinaryIO]:
+    """A new file, 0600, that outlasts a loss of power once the block has ended. Raises FileExistsError, OSError."""
+    with open(open_private(path, os.O_WRONLY | os.O_EXCL), "wb") as file:
+        yield file
+        _flush(file)
+    sync(path.parent)
+
+
+def replace_file(path: Path, content: bytes, *, public: bool = False) -> None:
+    """Replace a file in one step: a reader, or a crash, sees the old content or the new, and the new once this returns.
+
+    Several processes may do so at once. public: with the permissions of the umask instead of 0600. Raises OSError.
+    """
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}{UNFINISHED}")
     try:
-        with open(open_private(new, os.O_WRONLY | os.O_EXCL), "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
+        with unfinished.open("xb") if public else open(open_private(unfinished, os.O_WRONLY | os.O_EXCL), "wb") as file:
+            file.write(content)
+            _flush(file)
+        unfinished.replace(path)
     finally:
-        new.unlink(missing_ok=True)
-    sync_folder(path.parent)
+        unfinished.unlink(missing_ok=True)
+    sync(path.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` outlast a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+def sync(path: Path) -> None:
+    """Make a file's content, or a folder's names, outlast a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _flush(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())

@@ -13,7 +13,7 @@ from typing import NoReturn
 from ledger.effects import Pipeline, Plan, Query, Refused
 from ledger.errors import ChainBroken, EntryUnreadable, ProofRefused, SigningRefused
 from ledger.events import Tail
-from ledger.format.findings import Findings, Link
+from ledger.format.findings import Findings, Link, in_order
 from ledger.store import ledgers
 from ledger.store.ledgers import BEGIN, LedgerRef
 from ledger.store.quarantine import passed
@@ -152,7 +152,7 @@ def _keep_leaves(ledger: LedgerRef, leaves: _Leaves, stored: int) -> Plan[None]:
 
 
 def _check_findings(ledger: LedgerRef, findings: Findings) -> None:
-    for first in findings.kept:
+    for first in in_order(findings.kept):
         if first.kind != "quarantined":
             error = EntryUnreadable if first.kind == "unreadable" else ChainBroken
             raise error(first.position or 0, f"{first.kind}: {first.detail}; nothing was signed", ledger.name)

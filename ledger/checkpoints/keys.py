@@ -14,9 +14,10 @@ from typing import NamedTuple, TypeAlias
 from ledger.checkpoints.state import LONGEST, create_state, locked
 from ledger.errors import InvalidSetting, LedgerError, Unavailable
 from ledger.events import Event
-from ledger.files import open_private
-from ledger.format.rules import KEY_ROTATED, KEY_TYPE
-from ledger.tlog.note import ED25519, FileSigner, Signer, Verifier, new_key
+from ledger.files import new_private
+from ledger.format.actions import KEY_ROTATED, KEY_TYPE
+from ledger.tlog.file_signer import FileSigner, new_key
+from ledger.tlog.note import ED25519, Signer, Verifier
 
 
 class Key(NamedTuple):
@@ -44,10 +45,8 @@ def create_key(path: Path, name: str) -> FileSigner:
     if state.exists():
         raise InvalidSetting(f"{state} is there already, the state of another key: move it away, or name another file")
     try:
-        with os.fdopen(open_private(path, os.O_WRONLY | os.O_EXCL), "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        with new_private(path) as file:
+            file.write(f"{text}\n".encode())
     except FileExistsError:
         raise InvalidSetting(f"{path} is there already: a key is never overwritten; name another file") from None
     create_state(state, name)

@@ -19,7 +19,6 @@ from ledger.store import ledgers, tree
 from ledger.store.ledgers import LedgerRef
 from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.merkle import check_consistency, check_inclusion, leaf_hash
-from ledger.tlog.note import parse_note
 from ledger.verify.checkpoints import ledger_of
 
 SQL = sql(__file__)
@@ -110,7 +109,7 @@ def _note(ledger: LedgerRef, which: int | bytes) -> Plan[bytes]:
 
 
 def _checkpoint(note: bytes, ledger: LedgerRef) -> Checkpoint:
-    checkpoint = Checkpoint.parse(parse_note(note).text)
+    checkpoint = Checkpoint.of(note)
     if ledger_of(checkpoint) != ledger.name:
         raise UsageError(f"the checkpoint is of {checkpoint.origin!r}, not of ledger {ledger.name!r}")
     return checkpoint

@@ -6,10 +6,9 @@ A publisher is anything with `publish(note)`, which raises if that failed; `str(
 from __future__ import annotations
 
 import os
-import secrets
 from base64 import b64encode
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -17,11 +16,10 @@ from urllib.parse import unquote, urlsplit
 
 from ledger.effects import Plan
 from ledger.errors import InvalidSetting, LedgerError, NoteRefused, PublishingFailed
-from ledger.files import sync_folder
+from ledger.files import replace_file
 from ledger.stream import commands
 from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.http_client import connection_to
-from ledger.tlog.note import parse_note
 
 TIMEOUT = 10.0
 """Seconds that an HTTP endpoint has to take a checkpoint, and then for its answer."""
@@ -60,7 +58,7 @@ class Folder:
         return str(self.path)
 
     def publish(self, note: bytes) -> None:
-        checkpoint = Checkpoint.parse(parse_note(note).text)
+        checkpoint = Checkpoint.of(note)
         latest, own = self.path / _LATEST, self.path / _ALL / str(checkpoint.size)
         own.parent.mkdir(parents=True, exist_ok=True)
         for path in (own, latest):
@@ -70,7 +68,7 @@ class Folder:
             if newest is not None and newest.size == checkpoint.size and newest.root != checkpoint.root:
                 raise PublishingFailed(f"forked: {path} is another checkpoint of the first {checkpoint.size} entries")
             if newest is None or newest.size <= checkpoint.size:
-                _replace(path, note)
+                replace_file(path, note, public=True)
 
 
 class Endpoint:
@@ -118,7 +116,7 @@ class Redis:
         return REDIS
 
     def publish(self, note: bytes) -> None:
-        self._run(commands.publish_checkpoint(self._ledger, Checkpoint.parse(parse_note(note).text).size, note))
+        self._run(commands.publish_checkpoint(self._ledger, Checkpoint.of(note).size, note))
 
 
 class Once:
@@ -192,21 +190,6 @@ def _problem(error: Exception) -> str:
 def _published(path: Path) -> Checkpoint | None:
     """The checkpoint in a file; None if there is none, or it is malformed."""
     try:
-        return Checkpoint.parse(parse_note(path.read_bytes()).text)
+        return Checkpoint.of(path.read_bytes())
     except (FileNotFoundError, NoteRefused):
         return None
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Replaces a file that everybody may read: a reader, or a crash, sees the old content or the new."""
-    new = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with new.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-    finally:
-        with suppress(FileNotFoundError):
-            new.unlink()
-    sync_folder(path.parent)

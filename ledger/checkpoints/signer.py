@@ -217,7 +217,7 @@ class Checkpointer:
         for each in kept:
             try:
                 note = parse_note(each.note)
-                checkpoint = Checkpoint.parse(note.text)
+                checkpoint = Checkpoint.of(note)
             except NoteRefused:
                 continue
             if verified_by(note, self._verifiers):

@@ -19,7 +19,7 @@ import msgspec
 
 from ledger.drivers import forks
 from ledger.errors import InvalidSetting, ProofRefused, SigningRefused, Unavailable, UsageError
-from ledger.files import write_private
+from ledger.files import replace_file
 from ledger.format.decode import Hash
 from ledger.store.tree import EMPTY_HEAD, Head
 from ledger.tlog.merkle import MAX_SIZE, check_consistency
@@ -136,4 +136,4 @@ def _write_state(path: Path, origin: str, head: Head) -> None:
     if head.hash is None:
         raise UsageError("a signer remembers a head with the hash of its newest entry")
     stored = _Stored(origin, head.size, head.root.hex(), head.hash.hex())
-    write_private(path, msgspec.json.encode(stored).decode() + "\n")
+    replace_file(path, msgspec.json.encode(stored) + b"\n")

@@ -15,7 +15,7 @@ import msgspec
 from ledger.cli.standard_streams import speaks_ascii
 from ledger.cli.text import plain, safe_json, writes_json_lines
 from ledger.events import Entry, Receipt
-from ledger.format.canonical import timestamp
+from ledger.format.times import timestamp
 
 _LONG = 96
 """Characters of a JSON text on a line for people."""

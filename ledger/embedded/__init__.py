@@ -26,7 +26,7 @@ from ledger.embedded.postgres import Postgres
 from ledger.embedded.process import Server
 from ledger.embedded.valkey import Valkey
 from ledger.errors import InvalidSetting
-from ledger.files import open_private, write_private
+from ledger.files import open_private, replace_file
 
 __all__ = ["EmbeddedServers", "running", "start", "stop"]
 
@@ -133,4 +133,4 @@ def _made(home: Path) -> None:
         home.mkdir(mode=0o700, parents=True)
     except FileExistsError:
         return  # with whatever permissions and files its owner wants there
-    write_private(home / ".gitignore", "*\n")
+    replace_file(home / ".gitignore", b"*\n")

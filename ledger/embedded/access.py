@@ -12,7 +12,7 @@ from typing import Annotated
 import msgspec
 
 from ledger.errors import InvalidSetting
-from ledger.files import write_private
+from ledger.files import replace_file
 
 NAMES = ("postgres", "valkey")
 PORT_SECONDS = 2.0
@@ -75,7 +75,7 @@ class Keyring:
         return access
 
     def _save(self) -> None:
-        write_private(self._path, msgspec.json.encode(self._entries).decode())
+        replace_file(self._path, msgspec.json.encode(self._entries))
 
 
 def _becomes_free(port: int) -> bool:

@@ -17,7 +17,7 @@ from ledger.embedded.access import Access
 from ledger.embedded.process import Server
 from ledger.embedded.reach import Wheel
 from ledger.errors import InvalidSetting
-from ledger.files import sync_folder, write_private
+from ledger.files import replace_file, sync
 
 
 class Postgres(Server):
@@ -39,7 +39,7 @@ class Postgres(Server):
         try:
             self._create(new / "data", access.password)
             (new / "data").rename(self.folder)
-            sync_folder(self.home)
+            sync(self.home)
         finally:
             shutil.rmtree(new, ignore_errors=True)
 
@@ -47,7 +47,7 @@ class Postgres(Server):
         data.mkdir(mode=0o700)
         self.give(data.parent)
         self.give(data)
-        write_private(data.parent / "password", password)
+        replace_file(data.parent / "password", password.encode())
         postgres, here = self.program(), self.here()
         encoding = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         user = ["--username=ledger", "--auth=scram-sha-256", "--pwfile=../password"]

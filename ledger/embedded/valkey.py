@@ -7,7 +7,7 @@ import signal
 from ledger.embedded.access import Access
 from ledger.embedded.process import Server
 from ledger.embedded.reach import Wheel
-from ledger.files import write_private
+from ledger.files import replace_file
 
 CONFIGURATION = """\
 bind 127.0.0.1
@@ -41,7 +41,8 @@ class Valkey(Server):
         if not self.folder.exists():
             self.folder.mkdir(mode=0o700)
             self.give(self.folder)
-        write_private(self.folder / "valkey.conf", CONFIGURATION.format(port=access.port, password=access.password))
+        configuration = CONFIGURATION.format(port=access.port, password=access.password)
+        replace_file(self.folder / "valkey.conf", configuration.encode())
 
     def command(self, access: Access) -> list[str]:
         """The mark is put where it does nothing: as the name in a system log that is not used."""

@@ -15,9 +15,10 @@ from ledger.drivers.run import drive
 from ledger.effects import Plan, Query, SqlScript
 from ledger.errors import ChainBroken, InvalidSetting, UsageError
 from ledger.events import GENESIS
-from ledger.export.bundle_check import BODIES, ENVELOPES, MANIFEST, Manifest, unusable
+from ledger.export.manifest import BODIES, ENVELOPES, MANIFEST, Manifest, unusable
 from ledger.export.public_log import LayoutWriter, sorted_files
 from ledger.export.quarantined import QUARANTINED, QuarantinedRow
+from ledger.files import sync
 from ledger.format.findings import Link
 from ledger.format.quarantine_record import Mark, body_as_it_stands, digests, flaws, leaf_of, row_json
 from ledger.format.stored_row import Record
@@ -26,7 +27,6 @@ from ledger.settings import Settings
 from ledger.store import ledgers, quarantine, stored_rows, tree
 from ledger.store.stored_rows import SQL, Source
 from ledger.tlog.merkle import Node
-from ledger.verify import entries
 
 _STEP = 1_000
 """Entries between two calls of `progress`."""
@@ -44,7 +44,7 @@ def export(
     written as its columns stand.
     progress: called with how many entries are written, and about how many there are.
     Raises UsageError for an unfit folder, InvalidSetting for a `first` that is not there, UnknownLedger,
-    SchemaMismatch, Unavailable; ChainBroken where a forged entry has no lines and is not quarantined, or the ledger no
+    SchemaMismatch, Unavailable; ChainBroken if a forged entry has no lines and is not quarantined, or the ledger no
     tail.
     """
     if first < 1:
@@ -71,23 +71,15 @@ def _writing(folder: Path) -> Iterator[Path]:
             yield draft
             # Only now: by then most is on disk already, and syncing each of many small files takes little.
             for path in sorted_files(draft):
-                _sync(path)
+                sync(path)
             for below, _, _ in os.walk(draft):
-                _sync(Path(below))
+                sync(Path(below))
             draft.replace(folder)
-            _sync(folder.parent)
+            sync(folder.parent)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     except OSError as error:
         raise unusable(folder, error) from error
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _export(
@@ -96,7 +88,7 @@ def _export(
     yield SqlScript(SQL["begin"])
     yield from migrate.check_schema(journal.load())
     ledger = yield from ledgers.find_ledger(name)
-    tail = yield from entries.tail_of(ledger)
+    tail = yield from stored_rows.tail_of(ledger)
     if tail is None or tail.stored is None:
         raise ChainBroken(0, f"ledger {name!r} has no tail: verify it")
     if first > tail.position + 1:
@@ -132,8 +124,8 @@ def _hash_before(source: Source, first: int) -> Plan[bytes]:
 
 def _leaves(source: Source, positions: Sequence[int]) -> Plan[dict[int, bytes]]:
     """The leaves that entries at these positions have, by position."""
-    found = yield from tree.nodes(source.ledger, [Node(0, position - 1) for position in positions])
-    return {node.index + 1: hash_ for node, hash_ in found.items()}
+    hashes = yield from tree.nodes(source.ledger, [Node(0, position - 1) for position in positions])
+    return {node.index + 1: hash_ for node, hash_ in hashes.items()}
 
 
 class Passing:
@@ -158,9 +150,9 @@ class Passing:
         self.before = Link(first - 1, prev, prev, None)
 
     def mark_of(self, position: int, records: Sequence[Record]) -> Mark | None:
-        """The record by which what stands at the position is passed over; None where it holds, or there is none."""
-        stands = digests(records)
-        named = [mark for mark in self.known.get(position, ()) if mark.names(stands)]
+        """The record by which what stands at the position is passed over; None if it holds, or there is none."""
+        present = digests(records)
+        named = [mark for mark in self.known.get(position, ()) if mark.names(present)]
         if not named or not flaws(self.ledger, position, records, self.before):
             return None
         self.rows += [QuarantinedRow.encode(row_json(each), body_as_it_stands(each)) for each in records]

@@ -11,22 +11,20 @@ by one, in order, and keep no more of them than a tile has.
 from __future__ import annotations
 
 import errno
-import os
-import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
-from ledger.errors import ChainBroken, EvidenceRefused, ProofRefused
+from ledger.errors import ChainBroken, EvidenceRefused, NoteRefused, ProofRefused
+from ledger.export.manifest import MANIFEST, Manifest, open_file
 from ledger.format.findings import Findings
 from ledger.tlog.merkle import EMPTY_ROOT, HASH_SIZE, leaf_hash
+from ledger.tlog.note import MAX_NOTE
 from ledger.tlog.tiles import ENTRIES, FULL, HEIGHT, MAX_ENTRY, Extended, Tile, encode_bundle, extend
-from ledger.verify.checkpoints import Claim, Comparison
+from ledger.verify.checkpoints import Claim, Comparison, Trust, given_claims, kept_claim
 
 CHECKPOINT, TILES = "checkpoint", "tile"
 _LARGEST = FULL * (MAX_ENTRY + 2)
 """Bytes of the largest file below `tile/`."""
-_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO)
 
 
 class _Growing:
@@ -75,7 +73,7 @@ class LayoutWriter(_Growing):
     def take(self, position: int, envelope: bytes, leaf: bytes | None = None) -> None:
         """The next envelope. leaf: of a quarantined entry that had one before.
 
-        Raises ChainBroken where it fits into no bundle of entries; OSError.
+        Raises ChainBroken if it fits into no bundle of entries; OSError.
         """
         if self.size >= self._most:
             return
@@ -102,7 +100,7 @@ class LayoutWriter(_Growing):
 class LayoutCheck(_Growing):
     """Compares envelopes with a folder's files and with checkpoints.
 
-    size: of the tree that the folder's files are of; None where it has none. claims: the checkpoints.
+    size: of the tree that the folder's files are of; None if it has none. claims: the checkpoints.
     """
 
     def __init__(self, folder: Path, size: int | None, claims: Sequence[Claim], findings: Findings) -> None:
@@ -160,10 +158,10 @@ class LayoutCheck(_Growing):
     def _problem(self, tile: Tile, content: bytes | None) -> str | None:
         try:
             with open_file(self._folder / tile.path) as file:
-                there = file.read(_LARGEST + 1)
+                stored = file.read(_LARGEST + 1)
         except EvidenceRefused:
             return "is missing"
-        return None if there == content else "is not what the envelopes make it"
+        return None if stored == content else "is not what the envelopes make it"
 
     def _strangers(self, size: int) -> Iterator[str]:
         for path in sorted_files(self._folder / TILES):
@@ -178,21 +176,39 @@ class LayoutCheck(_Growing):
                 yield name
 
 
-def open_file(path: Path) -> BinaryIO:
-    """A file of a bundle, to be read. Raises EvidenceRefused where there is none; OSError where it cannot be read.
+def layout_check(
+    folder: Path, manifest: Manifest, checkpoints: Sequence[tuple[str, bytes]], trust: Trust, findings: Findings
+) -> LayoutCheck | None:
+    """What the envelopes are to be compared with; None if there is nothing."""
+    claims = given_claims(checkpoints, trust, manifest.ledger)
+    own = None
+    if (folder / CHECKPOINT).exists():
+        own = _own_claim(folder, manifest, trust, findings)
+    elif (folder / TILES).exists():
+        findings.add(None, "tree_mismatch", f"there are tiles, but no {CHECKPOINT} that signs them")
+    elif trust.keys and not claims:
+        raise EvidenceRefused(f"{folder} has no {CHECKPOINT}: there is nothing that a key could have signed; give one")
+    if manifest.first != 1:
+        if own is not None:
+            findings.add(None, "tree_mismatch", f"{MANIFEST} begins later than {CHECKPOINT}")
+        return None
+    if own is not None:
+        claims.append(own)
+    return LayoutCheck(folder, own.size if own else None, claims, findings) if claims else None
 
-    What is there may be anything: to open a pipe as usual would wait for somebody who writes to it.
-    """
+
+def _own_claim(folder: Path, manifest: Manifest, trust: Trust, findings: Findings) -> Claim | None:
+    """The bundle's own checkpoint. One that is not signed as demanded is a finding, and there is none."""
+    with open_file(folder / CHECKPOINT) as file:
+        note = file.read(MAX_NOTE + 1)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno in _NO_FILE:
-            raise EvidenceRefused(f"{path}: {error.strerror}") from None
-        raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise EvidenceRefused(f"{path} is not a file")
-    return os.fdopen(descriptor, "rb")
+        checkpoint = kept_claim(note, (), manifest.ledger).checkpoint
+        if trust.keys:
+            trust.open(note)
+    except NoteRefused as error:
+        findings.add(None, "tree_mismatch", f"{CHECKPOINT}: {error}")
+        return None
+    return Claim(checkpoint, "the bundle's checkpoint", bool(trust.keys))
 
 
 def sorted_files(folder: Path) -> Iterator[Path]:
@@ -213,5 +229,5 @@ def sorted_files(folder: Path) -> Iterator[Path]:
 
 
 def _entries(envelopes: Sequence[bytes]) -> bytes | None:
-    """A bundle of entries; None where one of them is too long for any."""
+    """A bundle of entries; None if one of them is too long for any."""
     return encode_bundle(envelopes) if all(len(envelope) <= MAX_ENTRY for envelope in envelopes) else None

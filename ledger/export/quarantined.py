@@ -7,10 +7,11 @@ from collections.abc import Iterable
 import msgspec
 
 from ledger.errors import EvidenceRefused
-from ledger.format.canonical import digest, microseconds
+from ledger.format.actions import ERASED_TYPE
+from ledger.format.canonical import digest
 from ledger.format.decode import parse_body, parse_envelope
 from ledger.format.quarantine_record import Mark, digests_of, mark_from, record_from
-from ledger.format.rules import ERASED_TYPE
+from ledger.format.times import microseconds
 
 QUARANTINED = "quarantined.jsonl"
 RECORD = b'{"action":"ledger.entry_quarantined",'
@@ -25,8 +26,8 @@ class QuarantinedRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @staticmethod
     def encode(row: bytes, body: bytes | None) -> bytes:
-        said = QuarantinedRow(None if body is None else body.hex(), msgspec.Raw(row))
-        return msgspec.json.encode(said) + b"\n"
+        line = QuarantinedRow(None if body is None else body.hex(), msgspec.Raw(row))
+        return msgspec.json.encode(line) + b"\n"
 
 
 class Quarantine:
@@ -45,7 +46,7 @@ class Quarantine:
             mark = _mark_of(envelope, body, ledger)
             if mark is not None:
                 known.setdefault(mark.position, []).append(mark)
-        stood: dict[int, list[QuarantinedRow]] = {}
+        stored: dict[int, list[QuarantinedRow]] = {}
         for text in rows:
             try:
                 row = msgspec.json.decode(text, type=QuarantinedRow)
@@ -53,8 +54,8 @@ class Quarantine:
                 bytes.fromhex(row.body or "")
             except (TypeError, ValueError) as error:
                 raise EvidenceRefused(f"{QUARANTINED} has a line that is no row: {error}") from None
-            stood.setdefault(position, []).append(row)
-        return cls(ledger, known, stood)
+            stored.setdefault(position, []).append(row)
+        return cls(ledger, known, stored)
 
     def mark_of(self, position: int, envelope: bytes | None) -> Mark | None:
         """The record that names what stood at a position. envelope: the bundle's line, which must be the row's."""
@@ -62,21 +63,21 @@ class Quarantine:
         if envelope is not None and envelope not in [self._envelope(row) for row in rows]:
             return None
         bodies = [None if row.body is None else bytes.fromhex(row.body) for row in rows]
-        stood = digests_of([bytes(row.row) for row in rows], bodies)
-        return next((mark for mark in reversed(self.known.get(position, [])) if mark.names(stood)), None)
+        present = digests_of([bytes(row.row) for row in rows], bodies)
+        return next((mark for mark in reversed(self.known.get(position, [])) if mark.names(present)), None)
 
     def _envelope(self, row: QuarantinedRow) -> bytes | None:
         return record_from(bytes(row.row)).envelope(self.ledger)
 
 
 def _mark_of(envelope: bytes, body: bytes, ledger: str) -> Mark | None:
-    """The record that a line makes; None where it makes none."""
+    """The record that a line makes; None if it makes none."""
     try:
-        said = parse_envelope(envelope)
+        parsed = parse_envelope(envelope)
         _, _, metadata, _ = parse_body(body)
     except ValueError:
         return None
-    if said.ledger != ledger or said.resource_type != ERASED_TYPE or digest(body).hex() != said.body:
+    if parsed.ledger != ledger or parsed.resource_type != ERASED_TYPE or digest(body).hex() != parsed.body:
         return None
-    recorded = microseconds(said.recorded_at)
-    return mark_from(said.position, said.actor, recorded, said.resource_id, (metadata or "").encode())
+    recorded = microseconds(parsed.recorded_at)
+    return mark_from(parsed.position, parsed.actor, recorded, parsed.resource_id, (metadata or "").encode())

@@ -7,7 +7,7 @@ offered.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
@@ -17,8 +17,10 @@ from blake3 import blake3
 
 from ledger.errors import InvalidEvent
 from ledger.events import Entry, Event
+from ledger.format.actions import OWN_ACTIONS, is_own
 from ledger.format.json_text import json_text
-from ledger.format.rules import LIMITS, MAX_BODY, OWN_ACTIONS, is_own
+from ledger.format.rules import LIMITS, MAX_BODY
+from ledger.format.times import POSTGRES_EPOCH, microseconds, timestamp, timestamp_from, utc
 
 _KEY_CONTEXT = "auditledger 2026-11 idempotency key to entry id"
 _string = msgspec.json.Encoder().encode
@@ -27,8 +29,6 @@ _WHOLE = (
     b'{"action":%b,"actor":%b,"actor_type":%b,"body":"%b","id":"%b","ledger":"%b","occurred_at":"%b",'
     b'"position":%d,"prev":"%b","recorded_at":"%b","resource_id":%b,"resource_type":%b,"v":1}'
 )
-POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-"""Postgres stores a time as its microseconds since then."""
 
 
 class Draft(msgspec.Struct, frozen=True, gc=False):
@@ -69,7 +69,7 @@ def draft(event: Event, ledger: str, *, now: int, entry_id: bytes, salt: bytes, 
     has neither id nor idempotency_key. salt: 16 random bytes. own: allow the ledger's own actions.
     Raises InvalidEvent with the field or JSON path.
     """
-    event, said = _plain(event), event
+    event, given = _plain(event), event
     try:
         who = _who(event.action, event.actor, event.actor_type)
         foot = _foot(event.resource_type, event.resource_id)
@@ -79,9 +79,9 @@ def draft(event: Event, ledger: str, *, now: int, entry_id: bytes, salt: bytes, 
         raise
     if not own and is_own(event.action):
         raise InvalidEvent("action", f"actions that begin with {OWN_ACTIONS!r} are the ledger's own")
-    before = json_text(said.before, "before")
-    after = json_text(said.after, "after")
-    metadata = json_text(said.metadata, "metadata")
+    before = json_text(given.before, "before")
+    after = json_text(given.after, "after")
+    metadata = json_text(given.metadata, "metadata")
     body = body_bytes(before, after, metadata, salt)
     if len(body) > MAX_BODY:
         raise InvalidEvent("body", f"before, after and metadata take {len(body)} bytes; at most {MAX_BODY} are allowed")
@@ -167,7 +167,7 @@ def envelope_from(
 
 
 def body(entry: Entry) -> bytes | None:
-    """The body's bytes of a recorded entry, from the texts as stored; None where it was erased."""
+    """The body's bytes of a recorded entry, from the texts as stored; None if it was erased."""
     if entry.salt is None:
         return None
     texts = (entry.before_json, entry.after_json, entry.metadata_json)
@@ -190,55 +190,10 @@ def digest(data: bytes) -> bytes:
     return blake3(data).digest()
 
 
-def timestamp(moment: datetime) -> bytes:
-    """`YYYY-MM-DDTHH:MM:SS.ffffffZ` of an aware datetime (format.md, "Envelope")."""
-    in_utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
-    return in_utc.isoformat(timespec="microseconds")[:26].encode() + b"Z"
-
-
-_MINUTE = 60_000_000
-_MICROSECOND = timedelta(microseconds=1)
-
-
-def microseconds(moment: datetime) -> int:
-    """An aware datetime as Postgres stores it."""
-    return (moment - POSTGRES_EPOCH) // _MICROSECOND
-
-
 def uuid_text(raw: bytes) -> bytes:
     """16 bytes as they stand in the envelope."""
     digits = raw.hex()
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}".encode()
-
-
-def timestamp_from(stored: int) -> bytes:
-    """`timestamp` of a Postgres timestamptz as it is stored: microseconds since 2000-01-01 UTC.
-
-    Raises OverflowError outside the years 0001-9999.
-    """
-    minutes, rest = divmod(stored, _MINUTE)
-    seconds, fraction = divmod(rest, 1_000_000)
-    return b"%b%02d.%06dZ" % (_minute(minutes), seconds, fraction)
-
-
-@lru_cache(maxsize=4096)
-def _minute(minutes: int) -> bytes:
-    return (POSTGRES_EPOCH + timedelta(minutes=minutes)).isoformat(timespec="minutes")[:16].encode() + b":"
-
-
-def utc(moment: datetime, path: str) -> datetime:
-    """The same moment in UTC. Raises InvalidEvent for a naive one, and where UTC leaves the years 0001-9999."""
-    if not isinstance(moment, datetime):
-        raise InvalidEvent(path, f"must be a datetime, not {type(moment).__name__}")
-    offset = moment.utcoffset()
-    if moment.tzinfo is None or offset is None:
-        raise InvalidEvent(path, "a naive datetime: give it a time zone")
-    try:
-        # Not by astimezone, nor by a difference: a subclass (pendulum's, freezegun's) may give what is no datetime.
-        fields = (moment.year, moment.month, moment.day, moment.hour, moment.minute, moment.second, moment.microsecond)
-        return datetime(*fields, tzinfo=UTC) - offset
-    except OverflowError:
-        raise InvalidEvent(path, "outside the years 0001-9999 in UTC") from None
 
 
 def entry_id_for(idempotency_key: str) -> UUID:
@@ -309,7 +264,7 @@ def _foot(resource_type: str | None, resource_id: str | None) -> bytes:
 
 
 def _member(value: Any, field: str, limit: int | None = None) -> bytes:
-    """A string of the event as it stands in the envelope. Raises InvalidEvent where the format does not allow it."""
+    """A string of the event as it stands in the envelope. Raises InvalidEvent if the format does not allow it."""
     limit = limit or LIMITS[field]
     if not isinstance(value, str):
         raise InvalidEvent(field, f"must be a string, not {type(value).__name__}")

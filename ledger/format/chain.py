@@ -9,7 +9,9 @@ import msgspec
 
 from ledger.errors import ChainBroken
 from ledger.events import Entry, Receipt, Tail
-from ledger.format.canonical import Draft, body, digest, envelope, envelope_of, timestamp
+from ledger.format.canonical import Draft, body, digest, envelope, envelope_of
+from ledger.format.entry_checks import body_flaw
+from ledger.format.times import timestamp
 
 
 class ChainedDraft(msgspec.Struct, frozen=True, gc=False):
@@ -55,7 +57,7 @@ def check_continues(tail: Tail, entries: Iterable[Entry]) -> Tail:
 
 
 def check_link(tail: Tail, entry: Entry) -> None:
-    """Raises ChainBroken where the entry's position, link or time does not continue `tail`."""
+    """Raises ChainBroken if the entry's position, link or time does not continue `tail`."""
     if entry.position != tail.position + 1:
         raise ChainBroken(entry.position, f"does not follow entry {tail.position}")
     if entry.prev_hash != tail.hash:
@@ -65,15 +67,14 @@ def check_link(tail: Tail, entry: Entry) -> None:
 
 
 def check_entry(entry: Entry) -> None:
-    """Raises ChainBroken where the entry's hash is not its envelope's, or its body not the one its envelope names."""
+    """Raises ChainBroken if the entry's hash is not its envelope's, or its body not the one its envelope names."""
     try:
         true = digest(envelope(entry)) == entry.hash
     except (AttributeError, OverflowError, TypeError):
         raise ChainBroken(entry.position, "it has no envelope: a NULL, or a time out of range") from None
     if not true:
         raise ChainBroken(entry.position, "its hash is not the hash of its envelope")
-    body_bytes = body(entry)
-    if body_bytes is not None and digest(body_bytes) != entry.body_hash:
-        raise ChainBroken(entry.position, "its body is not the one that its envelope names")
-    if body_bytes is None and (entry.before_json, entry.after_json, entry.metadata_json) != (None, None, None):
-        raise ChainBroken(entry.position, "its salt was removed, but not all of its body")
+    left = (entry.before_json, entry.after_json, entry.metadata_json) != (None, None, None)
+    flaw = body_flaw(body(entry), entry.body_hash, left=left)
+    if flaw is not None:
+        raise ChainBroken(entry.position, flaw)

@@ -14,8 +14,9 @@ import msgspec
 from msgspec import Meta
 
 from ledger.events import Entry
-from ledger.format.canonical import body_bytes, digest, envelope, microseconds
+from ledger.format.canonical import body_bytes, digest, envelope
 from ledger.format.rules import ENVELOPE, Columns, broken
+from ledger.format.times import microseconds
 
 _NAME = r"^[a-z0-9][a-z0-9._-]{0,63}\Z"
 Hash = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
@@ -28,7 +29,7 @@ _Text = Annotated[str, Meta(max_length=1024)]
 _HashText = Annotated[str, Meta(min_length=64, max_length=64)]
 
 Texts: TypeAlias = tuple[bytes | None, bytes | None, bytes | None, bytes | None]
-"""before, after and metadata of a body, None for null; its salt, None where it was erased."""
+"""before, after and metadata of a body, None for null; its salt, None if it was erased."""
 NO_BODY: Texts = (None, None, None, None)
 
 
@@ -83,24 +84,24 @@ _is_name = re.compile(_NAME).match
 
 def read_envelope(text: bytes) -> Envelope:
     """The envelope of those bytes, whatever rules it breaks. Raises ValueError for all but the canonical form."""
-    said = _envelope_of(text)
-    if not _is_name(said.ledger):
+    parsed = _envelope_of(text)
+    if not _is_name(parsed.ledger):
         raise ValueError("its `ledger` is not a name that a ledger can have")
     try:
-        canonical = said.encode()
+        canonical = parsed.encode()
     except OverflowError:
         raise ValueError("a time is outside the years 0001-9999") from None
     if canonical != text:
         raise ValueError("it is not in canonical form")
-    return said
+    return parsed
 
 
 def parse_envelope(text: bytes) -> Envelope:
     """The envelope of those bytes. Raises ValueError, which says what is wrong, for what format.md does not allow."""
-    said = read_envelope(text)
-    for rule in broken(said.columns(), ENVELOPE):
+    parsed = read_envelope(text)
+    for rule in broken(parsed.columns(), ENVELOPE):
         raise ValueError(rule.demands)
-    return said
+    return parsed
 
 
 def read_entry(envelope_text: bytes, body_text: bytes, entry_hash: bytes) -> Entry:
@@ -112,18 +113,18 @@ def read_entry(envelope_text: bytes, body_text: bytes, entry_hash: bytes) -> Ent
     """
     if digest(envelope_text) != entry_hash:
         raise ValueError("its hash is not that of its envelope")
-    read = _envelope_of(envelope_text)
-    if read.recorded_at.tzinfo is not UTC or read.occurred_at.tzinfo is not UTC:
+    parsed = _envelope_of(envelope_text)
+    if parsed.recorded_at.tzinfo is not UTC or parsed.occurred_at.tzinfo is not UTC:
         raise ValueError("a time is not in UTC")
-    body_hash = bytes.fromhex(read.body)
+    body_hash = bytes.fromhex(parsed.body)
     if body_text and digest(body_text) != body_hash:
         raise ValueError("its body is not the one that its envelope names")
     before, after, metadata, salt = parse_body(body_text) if body_text else (None, None, None, None)
     return Entry(
-        *(read.ledger, read.position, read.id, read.recorded_at, read.occurred_at),
-        *(read.actor, read.actor_type, read.action, read.resource_type, read.resource_id),
+        *(parsed.ledger, parsed.position, parsed.id, parsed.recorded_at, parsed.occurred_at),
+        *(parsed.actor, parsed.actor_type, parsed.action, parsed.resource_type, parsed.resource_id),
         *(before, after, metadata, salt),
-        *(body_hash, bytes.fromhex(read.prev), entry_hash),
+        *(body_hash, bytes.fromhex(parsed.prev), entry_hash),
     )
 
 
@@ -152,14 +153,14 @@ def body_columns(text: bytes) -> tuple[bytes | None, bytes | None, bytes | None,
     """The same, as bytes."""
     text.decode()
     try:
-        said = _body_of(text)
+        parsed = _body_of(text)
     except RecursionError:
         raise ValueError("it is too deeply nested to be looked at") from None
     before, after, metadata, salt = (
-        bytes(said.before),
-        bytes(said.after),
-        bytes(said.metadata),
-        bytes.fromhex(said.salt),
+        bytes(parsed.before),
+        bytes(parsed.after),
+        bytes(parsed.metadata),
+        bytes.fromhex(parsed.salt),
     )
     if body_bytes(before, after, metadata, salt) != text or len(salt) != 16:
         before, after, metadata = _with_blanks(text, before, after, metadata)

@@ -44,7 +44,7 @@ def json_text(value: Any, path: str) -> bytes | None:
 
 
 def _is_plain(value: Any, levels: int = MAX_DEPTH) -> bool:
-    """Nothing but dicts of strings, lists, strings, whole and finite numbers, booleans, None, `levels` deep at most?"""
+    """Returns whether a value is made of dicts with string keys, lists and plain values, at most `levels` deep."""
     kind = type(value)
     if kind is dict:
         if not _STRINGS.issuperset(map(type, value)):
@@ -76,7 +76,7 @@ _LEAVES = (bytes, bytearray, memoryview, datetime, date, time, timedelta, UUID, 
 
 
 def _is_unwritable(offset: timedelta | None) -> bool:
-    """Is it unknown, or no whole number of minutes? msgspec leaves it out, or rounds it."""
+    """Returns whether a UTC offset is unknown or no whole number of minutes: msgspec omits or rounds such an offset."""
     return offset is None or bool(offset % timedelta(minutes=1))
 
 

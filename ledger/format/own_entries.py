@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ledger.format import rules
+from ledger.format import actions
 from ledger.format.findings import Findings
 
 
@@ -47,8 +47,8 @@ class OwnEntry(NamedTuple):
 
     @property
     def named(self) -> int | None:
-        """The position of the entry that it is about; None where it is about none."""
-        return rules.position_named(self.resource_type, self.resource_id)
+        """The position of the entry that it is about; None if it is about none."""
+        return actions.position_named(self.resource_type, self.resource_id)
 
 
 class Target(NamedTuple):
@@ -61,12 +61,12 @@ class Target(NamedTuple):
     erased: int | None
 
 
-_BEGINS = {rules.HOLD_PLACED: "hold", rules.SKIPPED: "skip"}
-_ENDS = {rules.HOLD_RELEASED: "hold", rules.RETRIED: "skip"}
+_BEGINS = {actions.HOLD_PLACED: "hold", actions.SKIPPED: "skip"}
+_ENDS = {actions.HOLD_RELEASED: "hold", actions.RETRIED: "skip"}
 _EARLIER = {
-    rules.ERASED: ERASES_EARLIER,
-    rules.HOLD_PLACED: HOLDS_EARLIER,
-    rules.SKIPPED: SKIPS_EARLIER,
+    actions.ERASED: ERASES_EARLIER,
+    actions.HOLD_PLACED: HOLDS_EARLIER,
+    actions.SKIPPED: SKIPS_EARLIER,
 }
 _ONCE = {"hold": HOLDS_ONCE, "skip": SKIPS_ONCE}
 _STANDING = {"hold": RELEASES_HELD, "skip": RETRIES_SKIPPED}
@@ -86,14 +86,14 @@ class OwnEntries:
         }
 
     def take(self, entry: OwnEntry, target: Target | None) -> None:
-        """The next one. target: what stands at the position that it names, None where nothing does or none is named."""
+        """The next one. target: what stands at the position that it names, None if nothing does or none is named."""
         position, action, resource_type, resource_id = entry
         earlier = _EARLIER.get(action)
         if earlier is not None and entry.named is not None and entry.named >= position:
             self._broken(position, earlier, f"this one names {entry.named}")
-        elif action == rules.ERASED and target is not None:
+        elif action == actions.ERASED and target is not None:
             self._erasure(position, entry.named or 0, target)
-        elif action == rules.SKIPPED and target is not None and target.action == rules.ERASED:
+        elif action == actions.SKIPPED and target is not None and target.action == actions.ERASED:
             self._broken(position, SKIPS_NO_ERASURE, f"entry {entry.named} is one")
         if action in _BEGINS:
             kind = _BEGINS[action]
@@ -106,7 +106,7 @@ class OwnEntries:
                 self._broken(position, _STANDING[kind], "none stands")
 
     def _erasure(self, position: int, erased: int, target: Target) -> None:
-        if rules.is_own(target.action):
+        if actions.is_own(target.action):
             self._broken(position, ERASES_NOT_OWN, f"entry {erased} is one ({target.action})")
             return
         if target.erased is not None and target.erased < position:
@@ -114,7 +114,7 @@ class OwnEntries:
         elif target.has_body:
             self._broken(erased, STAYS_ERASED, f"entry {position} erased this one")
         # One with a resource_type of ledger.entry may be held as either; it is one hold all the same.
-        for about in dict.fromkeys(((rules.ERASED_TYPE, str(erased)), (target.resource_type, target.resource_id))):
+        for about in dict.fromkeys(((actions.ERASED_TYPE, str(erased)), (target.resource_type, target.resource_id))):
             held = self._standing.get(("hold", *about))
             if held is not None:
                 self._broken(position, RESPECTS_HOLDS, f"entry {erased} was under that of entry {held}")

@@ -10,15 +10,17 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.format.canonical import body_bytes, digest, timestamp_from
+from ledger.format.actions import ERASED_TYPE, QUARANTINED
+from ledger.format.canonical import body_bytes, digest
 from ledger.format.decode import Hash
-from ledger.format.findings import OWN_ERASED, Finding, Findings, Link, Walk
-from ledger.format.rules import ERASED_TYPE, QUARANTINED, broken, is_own
+from ledger.format.entry_checks import check_body, check_rules
+from ledger.format.findings import NO_ENTRY, Finding, Findings, Link, Walk
 from ledger.format.stored_row import Record
+from ledger.format.times import timestamp_from
 
 
-class _Said(msgspec.Struct, frozen=True):
-    """metadata of an entry `ledger.entry_quarantined`. Digests in hex; None where nothing stands there."""
+class _Metadata(msgspec.Struct, frozen=True):
+    """metadata of an entry `ledger.entry_quarantined`. Digests in hex; None if nothing stands there."""
 
     reason: str
     found: list[str]
@@ -28,7 +30,7 @@ class _Said(msgspec.Struct, frozen=True):
 
 
 class Digests(NamedTuple):
-    """What stands at a position, in hex: its columns, and its body; None where there is none."""
+    """What stands at a position, in hex: its columns, and its body; None if there is none."""
 
     row: str | None
     body: str | None
@@ -54,9 +56,9 @@ class Mark(NamedTuple):
     row: str | None
     body: str | None
 
-    def names(self, stands: Digests) -> bool:
-        """Is it what stands there? A body may have been erased since: whether that is on record, `verify` says."""
-        return stands.row == self.row and stands.body in (self.body, None)
+    def names(self, present: Digests) -> bool:
+        """Returns whether this record is about what is present. A body may be gone: `verify` checks its erasure."""
+        return present.row == self.row and present.body in (self.body, None)
 
     def finding(self) -> tuple[int, str, str]:
         """Position, kind and detail of what a verification says of it."""
@@ -77,22 +79,17 @@ class Mark(NamedTuple):
 def flaws(ledger: str, position: int, rows: Sequence[Record], before: Link) -> list[Finding]:
     """What is wrong with what stands at a position."""
     if not rows:
-        return [Finding(position, "missing_entry", f"there is no entry {position}")]
-    found = Findings()
+        return [Finding(position, "missing_entry", NO_ENTRY)]
+    findings = Findings()
     for record in rows:
-        found = Findings()
-        Walk(before, found).step(record.link(record.envelope(ledger)), record.prev_hash)
-        flaw = record.body_flaw()
-        if flaw is not None:
-            found.add(position, "body_mismatch", flaw)
-        elif record.salt is None and is_own(record.action):
-            found.add(position, "body_missing", OWN_ERASED)
-        if not found.kept:
-            for rule in broken(record):
-                found.add(position, "rule_broken", str(rule))
-        if not found.kept:
+        findings = Findings()
+        Walk(before, findings).step(record.link(record.envelope(ledger)), record.prev_hash)
+        check_body(position, record.action, record.body_flaw(), findings, gone=record.salt is None)
+        if not findings.kept:
+            check_rules(record, findings)
+        if not findings.kept:
             break
-    return found.kept
+    return findings.kept
 
 
 def digests(rows: Sequence[Record]) -> Digests:
@@ -102,10 +99,10 @@ def digests(rows: Sequence[Record]) -> Digests:
 
 def digests_of(rows: Sequence[bytes], bodies: Sequence[bytes | None]) -> Digests:
     """The same, of rows without bodies as JSON, and of their bodies."""
-    there = [body for body in bodies if body is not None]
+    kept = [body for body in bodies if body is not None]
     if not rows:
         return NOTHING_STANDS
-    return Digests(digest(b"\n".join(rows)).hex(), digest(b"\n".join(there)).hex() if there else None)
+    return Digests(digest(b"\n".join(rows)).hex(), digest(b"\n".join(kept)).hex() if kept else None)
 
 
 def body_as_it_stands(record: Record) -> bytes | None:
@@ -144,7 +141,7 @@ def leaf_of(envelope: bytes | None, mark: Mark) -> bytes:
 
 
 def mark_of(record: Record, ledger: str) -> Mark | None:
-    """The record that an entry makes; None where it makes none, or does not hold itself."""
+    """The record that an entry makes; None if it makes none, or does not hold itself."""
     envelope, body = record.envelope(ledger), record.body()
     if record.action != QUARANTINED or record.resource_type != ERASED_TYPE or envelope is None or body is None:
         return None
@@ -154,14 +151,22 @@ def mark_of(record: Record, ledger: str) -> Mark | None:
 
 
 def mark_from(by: int, actor: str, recorded: int, about: str | None, metadata: bytes) -> Mark | None:
-    """The record that the entry at `by` makes of the position `about`; None where it makes none."""
+    """The record that the entry at `by` makes of the position `about`; None if it makes none."""
     try:
         position = int(about or "")
-        said = msgspec.json.decode(metadata, type=_Said)
+        record = msgspec.json.decode(metadata, type=_Metadata)
     except ValueError:
         return None
     if str(position) != about or not 0 < position < by:
         return None
     return Mark(
-        position, by, actor, recorded, said.reason, tuple(said.found), bytes.fromhex(said.hash), said.row, said.body
+        position,
+        by,
+        actor,
+        recorded,
+        record.reason,
+        tuple(record.found),
+        bytes.fromhex(record.hash),
+        record.row,
+        record.body,
     )

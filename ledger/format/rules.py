@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import NamedTuple, Self
 
-import msgspec
+from ledger.format.actions import OWN, OWN_ACTIONS, OWN_FORM_CHECK, has_own_metadata, is_own
+from ledger.format.times import microseconds
 
 MAX_BODY = 256 * 1024
 """Bytes of a body, its punctuation and salt included."""
@@ -27,22 +28,6 @@ MAX_DEPTH = 64
 """Levels of objects and arrays in one value of a body."""
 LIMITS = {"actor": 255, "actor_type": 64, "action": 128, "resource_type": 64, "resource_id": 255}
 """Characters (Unicode code points) that a string of the envelope may have; at least one."""
-
-OWN_ACTIONS = "ledger."
-"""Actions that begin so are the ledger's own (format.md, "Envelope")."""
-ERASED = "ledger.entry_erased"
-ERASED_TYPE = "ledger.entry"
-"""Action and resource_type of an erasure (format.md, "Body")."""
-HOLD_PLACED, HOLD_RELEASED = "ledger.hold_placed", "ledger.hold_released"
-"""Actions of legal holds; their resource is the one that is held."""
-SKIPPED, RETRIED = "ledger.entry_skipped", "ledger.entry_retried"
-SKIP_TYPE = "ledger.skip"
-"""Actions and resource_type of skips; the resource_id is `<projection>:<position>`."""
-KEY_ROTATED, KEY_TYPE = "ledger.key_rotated", "ledger.key"
-QUARANTINED = "ledger.entry_quarantined"
-"""Action of the record that work goes on past an entry that does not hold; its resource is as an erasure's."""
-TREE_REBUILT, TREE_TYPE = "ledger.tree_rebuilt", "ledger.tree"
-"""Action and resource_type of what takes the place of tiles and checkpoints; the resource_id is the ledger's name."""
 
 
 class Columns(NamedTuple):
@@ -75,8 +60,8 @@ class Columns(NamedTuple):
 class Rule(NamedTuple):
     """One rule. name: what findings and the database's error call it. section: of format.md. demands: what it says.
 
-    kept: does this entry keep it? check: the same as SQL, with `texts` for the body's JSON texts, joined; None where a
-    trigger sees to it.
+    kept: returns whether an entry keeps it. check: the same as SQL, with `texts` for the body's JSON texts, joined;
+    None if a trigger sees to it.
     """
 
     name: str
@@ -91,9 +76,7 @@ class Rule(NamedTuple):
 
 # ---------------------------------------------------------------------------------------------------------- envelope
 
-_EPOCH, _MICROSECOND = datetime(2000, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
-_FIRST_TIME = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
-_LAST_TIME = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+_FIRST_TIME, _LAST_TIME = (microseconds(moment.replace(tzinfo=UTC)) for moment in (datetime.min, datetime.max))
 _TIMES = " and ".join(
     f"{column} >= to_timestamp(-62135596800) and {column} < to_timestamp(253402300800)"
     for column in ("recorded_at", "occurred_at")
@@ -185,63 +168,6 @@ def _depth(text: bytes) -> int:
 
 # --------------------------------------------------------------------------------------------- the ledger's own entries
 
-_POSITION = "[1-9][0-9]{0,17}"
-_SKIP = f"[a-z][a-z0-9_]*:{_POSITION}"
-_is_position = re.compile(_POSITION).fullmatch
-_is_skip = re.compile(_SKIP).fullmatch
-_NOT_BLANK = r"[^\u0001-\u0020]"
-_says_something = re.compile(_NOT_BLANK).search
-
-
-class _Reason(msgspec.Struct):
-    reason: str
-
-
-class _Keys(msgspec.Struct):
-    old: str
-    new: str
-
-
-_reason_of = msgspec.json.Decoder(_Reason).decode
-_keys_of = msgspec.json.Decoder(_Keys).decode
-
-
-def _names_entry(entry: Columns) -> bool:
-    return entry.resource_type == ERASED_TYPE and _is_position(entry.resource_id or "") is not None
-
-
-def _names_what_is_held(entry: Columns) -> bool:
-    return entry.resource_type is not None and (entry.resource_type != ERASED_TYPE or _names_entry(entry))
-
-
-def _names_skip(entry: Columns) -> bool:
-    return entry.resource_type == SKIP_TYPE and _is_skip(entry.resource_id or "") is not None
-
-
-def _names_key(entry: Columns) -> bool:
-    return entry.resource_type == KEY_TYPE
-
-
-def _names_tree(entry: Columns) -> bool:
-    return entry.resource_type == TREE_TYPE
-
-
-OWN: dict[str, Callable[[Columns], bool]] = {
-    ERASED: _names_entry,
-    HOLD_PLACED: _names_what_is_held,
-    HOLD_RELEASED: _names_what_is_held,
-    KEY_ROTATED: _names_key,
-    SKIPPED: _names_skip,
-    RETRIED: _names_skip,
-    QUARANTINED: _names_entry,
-    TREE_REBUILT: _names_tree,
-}
-"""The ledger's own actions, and whether an entry names the resource that such an action is about (format.md)."""
-
-
-def is_own(action: str | None) -> bool:
-    return action is not None and action.startswith(OWN_ACTIONS)
-
 
 def _is_known(entry: Columns) -> bool:
     return not is_own(entry.action) or entry.action in OWN
@@ -250,44 +176,14 @@ def _is_known(entry: Columns) -> bool:
 def _has_own_form(entry: Columns) -> bool:
     if entry.action not in OWN or entry.salt is None:  # one whose body is gone is named for that
         return True
-    if not OWN[entry.action](entry) or entry.before is not None or entry.after is not None or entry.metadata is None:
-        return False
-    try:
-        if entry.action == KEY_ROTATED:
-            keys = _keys_of(entry.metadata)
-            return "" not in (keys.old, keys.new)
-        return _says_something(_reason_of(entry.metadata).reason) is not None
-    except (ValueError, RecursionError):
-        return False
+    return (
+        OWN[entry.action](entry.resource_type, entry.resource_id)
+        and entry.before is None
+        and entry.after is None
+        and entry.metadata is not None
+        and has_own_metadata(entry.action, entry.metadata)
+    )
 
-
-_OWN_FORM = f"""
-not action ^@ '{OWN_ACTIONS}' or salt is null or coalesce(
-    case
-        when action in ('{ERASED}', '{QUARANTINED}')
-            then resource_type = '{ERASED_TYPE}' and resource_id ~ '^{_POSITION}$'
-        when action in ('{HOLD_PLACED}', '{HOLD_RELEASED}')
-            then resource_type <> '{ERASED_TYPE}' or resource_id ~ '^{_POSITION}$'
-        when action in ('{SKIPPED}', '{RETRIED}') then resource_type = '{SKIP_TYPE}' and resource_id ~ '^{_SKIP}$'
-        when action = '{KEY_ROTATED}' then resource_type = '{KEY_TYPE}'
-        when action = '{TREE_REBUILT}' then resource_type = '{TREE_TYPE}'
-        else true
-    end
-    and case
-        when action = '{KEY_ROTATED}'
-            then before is null and after is null
-            and json_typeof(metadata -> 'old') = 'string' and metadata ->> 'old' <> ''
-            and json_typeof(metadata -> 'new') = 'string' and metadata ->> 'new' <> ''
-        when action in (
-            '{ERASED}', '{HOLD_PLACED}', '{HOLD_RELEASED}', '{SKIPPED}', '{RETRIED}', '{QUARANTINED}', '{TREE_REBUILT}'
-        )
-            then before is null and after is null
-            and json_typeof(metadata -> 'reason') = 'string'
-            and metadata ->> 'reason' ~ {_literal(_NOT_BLANK)}
-        else true
-    end,
-    false
-)"""
 
 RULES: tuple[Rule, ...] = (
     Rule(
@@ -345,7 +241,7 @@ RULES: tuple[Rule, ...] = (
         "an entry of the ledger's own names the resource that its action is about, and gives its reason (a new key:"
         " both keys) as metadata; it has nothing else",
         _has_own_form,
-        _OWN_FORM,
+        OWN_FORM_CHECK,
     ),
 )
 ENVELOPE = tuple(rule for rule in RULES if rule.section == "Envelope")
@@ -360,7 +256,7 @@ def broken(entry: Columns, rules: Iterable[Rule] = RULES) -> Iterator[Rule]:
 def surely_kept(
     actor: str, actor_type: str, action: str, resource_type: str | None, resource_id: str | None, body: bytes
 ) -> bool:
-    """A quick look: does this entry, which has a sound envelope, keep all rules of above? False: look closely.
+    """A quick check of an entry with a sound envelope: True if it keeps all rules, False if only `broken` can tell.
 
     body: its bytes, all of them.
     """
@@ -387,12 +283,3 @@ def surely_kept(
 def _who_is_sound(actor: str, actor_type: str, action: str) -> bool:
     sound = 0 < len(actor) < 256 and 0 < len(actor_type) < 65 and 0 < len(action) < 129
     return sound and not action.startswith(OWN_ACTIONS) and "\0" not in f"{actor}{actor_type}{action}"
-
-
-def position_named(resource_type: str | None, resource_id: str | None) -> int | None:
-    """The position that a resource names: of an entry (`ledger.entry`), or of one that a view leaves out."""
-    if resource_type == SKIP_TYPE and resource_id is not None and _is_skip(resource_id):
-        return int(resource_id.rpartition(":")[2])
-    if resource_type == ERASED_TYPE and resource_id is not None and _is_position(resource_id):
-        return int(resource_id)
-    return None

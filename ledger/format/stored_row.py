@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from ledger.format.canonical import body_bytes, digest, envelope_from, timestamp_from, uuid_text
+from ledger.format.canonical import body_bytes, digest, envelope_from, uuid_text
+from ledger.format.entry_checks import body_flaw
 from ledger.format.findings import Link
 from ledger.format.rules import Columns
+from ledger.format.times import timestamp_from
 
 
 class Record(Columns):
@@ -13,7 +15,7 @@ class Record(Columns):
     __slots__ = ()
 
     def envelope(self, ledger: str) -> bytes | None:
-        """The envelope's bytes; None where a NULL or a time outside the years 0001-9999 leaves it without one."""
+        """The envelope's bytes; None if a NULL or a time outside the years 0001-9999 leaves it without one."""
         try:
             return envelope_from(
                 ledger,
@@ -29,7 +31,7 @@ class Record(Columns):
             return None
 
     def body(self) -> bytes | None:
-        """The body's bytes; None where it was erased."""
+        """The body's bytes; None if it was erased."""
         return None if self.salt is None else body_bytes(self.before, self.after, self.metadata, self.salt)
 
     def link(self, envelope: bytes | None) -> Link:
@@ -37,9 +39,5 @@ class Record(Columns):
         return Link(self.position, self.hash, None if envelope is None else digest(envelope), self.recorded)
 
     def body_flaw(self) -> str | None:
-        """What is wrong with a body that stands, or with what is left of one; None where nothing is."""
-        body = self.body()
-        if body is None:
-            left = self[9:12] != (None, None, None)
-            return "its salt was removed, but not all of its body" if left else None
-        return None if digest(body) == self.body_hash else "its body is not the one that its envelope names"
+        """What is wrong with a body that stands, or with what is left of one; None if nothing is."""
+        return body_flaw(self.body(), self.body_hash, left=self[9:12] != (None, None, None))

@@ -11,7 +11,7 @@ from typing import Any
 from ledger.effects import Apply, Pipeline, Plan, Query, Refused, Rollback, Row
 from ledger.errors import ChainBroken, ProjectionFailed, StreamDiverged, Unavailable
 from ledger.events import Entry, Quarantined, Seen, Tail
-from ledger.format.findings import erased_by
+from ledger.format.actions import erased_by
 from ledger.projection import failures
 from ledger.projection.base import LIVE_SCHEMA, SQL, Projection, Retry, ViewPosition, Writes, building_schema, lock_work
 from ledger.store.ledgers import BEGIN, COMMIT, LOCK_TIMEOUT, LedgerRef

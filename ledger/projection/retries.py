@@ -10,7 +10,7 @@ from ledger.drivers.pools import Connector
 from ledger.effects import Plan
 from ledger.errors import ProjectionFailed, SkipRefused
 from ledger.events import Entry
-from ledger.format.rules import OWN_ACTIONS
+from ledger.format.actions import OWN_ACTIONS
 from ledger.projection import failures
 from ledger.projection.base import Projection, Retry, ViewPosition
 from ledger.projection.rebuild import rebuild

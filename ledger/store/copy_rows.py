@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
-from ledger.format.canonical import microseconds
 from ledger.format.chain import ChainedDraft
+from ledger.format.times import microseconds
 
 
 def insert_params(ledger_id: int, link: ChainedDraft) -> tuple[Any, ...]:

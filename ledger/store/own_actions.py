@@ -34,8 +34,7 @@ from ledger.errors import (
     UsageError,
 )
 from ledger.events import Entry, Event, Receipt
-from ledger.format.canonical import Draft
-from ledger.format.rules import (
+from ledger.format.actions import (
     ERASED,
     ERASED_TYPE,
     HOLD_PLACED,
@@ -48,6 +47,7 @@ from ledger.format.rules import (
     TREE_REBUILT,
     TREE_TYPE,
 )
+from ledger.format.canonical import Draft
 from ledger.statements import sql
 from ledger.store.appender import Appender
 from ledger.store.idempotency import Outcome, Repeat

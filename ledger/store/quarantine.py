@@ -20,12 +20,12 @@ from typing import NamedTuple
 from ledger.effects import Plan, Query, Refused, Row
 from ledger.errors import ChainBroken, InvalidEvent, QuarantineRefused
 from ledger.events import GENESIS, Entry, Event, Quarantined, Seen, Tail
-from ledger.format.canonical import POSTGRES_EPOCH
+from ledger.format.actions import ERASED_TYPE, QUARANTINED
 from ledger.format.chain import check_continues, check_entry, check_link
 from ledger.format.findings import Finding, Link
 from ledger.format.quarantine_record import Mark, digests, flaws, mark_of
-from ledger.format.rules import ERASED_TYPE, QUARANTINED
 from ledger.format.stored_row import Record
+from ledger.format.times import POSTGRES_EPOCH
 from ledger.statements import sql
 from ledger.store.damage import first_line
 from ledger.store.ledgers import LedgerRef

@@ -37,6 +37,10 @@ class Source(NamedTuple):
         """Is it the table, which shows whatever there is?"""
         return self.entries == TABLE
 
+    def statement(self, text: str) -> str:
+        """A statement in which `{}` is where entries are read."""
+        return text.replace("{}", self.entries)
+
 
 def source_of(ledger: LedgerRef) -> Plan[Source]:
     """Where this database user reads the ledger's entries."""
@@ -55,7 +59,7 @@ def rows_of(source: Source, first: int, last: int, take: Callable[[Row], object]
     From the view in ranges: it is planned as if all its rows were wanted, and might sort them all before the first.
     """
     if source.whole:
-        yield Stored(from_(source, "records"), (source.ledger_id, first, last), take)
+        yield Stored(source.statement(SQL["records"]), (source.ledger_id, first, last), take)
         return
     newest: list[int] = []
 
@@ -66,7 +70,7 @@ def rows_of(source: Source, first: int, last: int, take: Callable[[Row], object]
     start: int | None = first
     while start is not None and start <= last:
         end = min(start + _RANGE - 1, last)
-        yield Stored(from_(source, "records"), (source.ledger_id, start, end), noting)
+        yield Stored(source.statement(SQL["records"]), (source.ledger_id, start, end), noting)
         # With its last position taken, it goes on right after it; else this is the end, or a hole.
         start = end + 1 if newest == [end] else (yield from next_position(source, end + 1))
 
@@ -85,16 +89,24 @@ def newest(source: Source, last: int = FAR, first: int = 1, *, near: int = 1) ->
     near = max(near, first)
     for low, high in ((near, last), (first, near - 1)):
         if low <= high and not links:
-            yield Stored(from_(source, "newest"), (source.ledger_id, low, high), take)
+            yield Stored(source.statement(SQL["newest"]), (source.ledger_id, low, high), take)
     return links[0] if links else None
+
+
+def tail_of(ledger: LedgerRef) -> Plan[Link | None]:
+    """What the tail's row says the newest entry is; None where there is no such row, or no position in it."""
+    tails: list[Link] = []
+
+    def take(row: Row) -> None:
+        position, stored, recorded = row
+        if position is not None:
+            tails.append(Link(position, stored, stored, recorded))
+
+    yield Stored(SQL["tail"], (ledger.ledger_id,), take)
+    return tails[0] if tails else None
 
 
 def next_position(source: Source, at: int) -> Plan[int | None]:
     """The first position from `at` on that has an entry."""
-    rows = yield Query(from_(source, "next_position"), (source.ledger_id, at))
+    rows = yield Query(source.statement(SQL["next_position"]), (source.ledger_id, at))
     return int(rows[0][0]) if rows else None
-
-
-def from_(source: Source, name: str) -> str:
-    """A statement of stored_rows.sql that reads entries from there."""
-    return SQL[name].replace("{}", source.entries)

@@ -8,8 +8,9 @@ from typing import NamedTuple
 from ledger.effects import Plan, Query, Refused
 from ledger.errors import ChainBroken, EntryUnreadable, StreamDiverged
 from ledger.events import GENESIS
+from ledger.format.actions import erased_by
 from ledger.format.canonical import digest
-from ledger.format.findings import Link, erased_by
+from ledger.format.findings import Link
 from ledger.format.stored_row import Record
 from ledger.store import quarantine
 from ledger.store.ledgers import SQL, LedgerEnd, LedgerRef

@@ -38,13 +38,18 @@ class Checkpoint(msgspec.Struct, frozen=True):
     def text(self) -> bytes:
         """The note's text (tlog-checkpoint, "Note text"), without extension lines.
 
-        Raises UsageError where the members cannot stand in one. Our origins are their keys' names: no spaces, no plus.
+        Raises UsageError if the members cannot stand in one. Our origins are their keys' names: no spaces, no plus.
         """
         if not is_name(self.origin):
             raise UsageError(f"{self.origin!r} cannot be an origin: no spaces, no plus sign, not empty")
         if not 0 <= self.size <= MAX_SIZE or len(self.root) != HASH_SIZE or (not self.size and self.root != EMPTY_ROOT):
             raise UsageError(f"there is no tree of {self.size} leaves with such a root")
         return f"{self.origin}\n{self.size}\n{base64_text(self.root)}\n".encode()
+
+    @classmethod
+    def of(cls, note: Note | bytes) -> Checkpoint:
+        """The checkpoint of a note, whoever signed it. Raises NoteRefused if it is none."""
+        return cls.parse((note if isinstance(note, Note) else parse_note(note)).text)
 
     @classmethod
     def parse(cls, text: bytes) -> Checkpoint:
@@ -77,10 +82,10 @@ def open_checkpoint(
     origin: the log it must be of; None: any that one of the keys is named for. verifiers: the log's keys: one whose
     name is the origin must have signed. witnesses: keys of type 0x04; at least `quorum` different ones must have
     cosigned. Signatures of keys that are not given are ignored; a false one of a given key refuses the note.
-    Raises NoteRefused, and InvalidSetting where the keys given cannot do.
+    Raises NoteRefused, and InvalidSetting if the keys given cannot do.
     """
     note = parse_note(data)
-    checkpoint = Checkpoint.parse(note.text)
+    checkpoint = Checkpoint.of(note)
     if origin is not None and checkpoint.origin != origin:
         raise NoteRefused(f"the checkpoint is of {checkpoint.origin!r}, not of {origin!r}")
     signed = verified_by(note, verifiers)
@@ -96,7 +101,7 @@ def cosigned_by(note: Note, witnesses: Iterable[Verifier], quorum: int = 0) -> l
     """The witnesses that cosigned a checkpoint's note.
 
     A key counts once, whatever its names: a cosignature does not say under which name it was made (tlog-cosignature,
-    "Ed25519 signed message"). Raises NoteRefused where one is false, InvalidSetting where `quorum` can never be met.
+    "Ed25519 signed message"). Raises NoteRefused if one is false, InvalidSetting if `quorum` can never be met.
     """
     keys = {}
     for witness in witnesses:

@@ -30,48 +30,21 @@ from pathlib import Path
 import msgspec
 
 from ledger.errors import EvidenceRefused, InvalidSetting, NoteRefused, ProofRefused, UsageError
+from ledger.files import UNFINISHED, replace_file
 from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.merkle import EMPTY_ROOT, check_consistency
 from ledger.tlog.note import (
-    COSIGNATURE,
     ED25519,
-    FileSigner,
     Note,
     Signer,
     Verifier,
-    base64_bytes,
-    base64_text,
     cosign,
     parse_note,
     verified_by,
 )
 from ledger.tlog.witness_protocol import SIZE_TYPE, Answer, Request
 
-_PRIVATE = "PRIVATE+KEY+"
 _log = logging.getLogger("ledger.witness")
-
-
-def new_cosigner(name: str, seed: bytes) -> tuple[str, str]:
-    """A witness's key: its private text (without a line break) and its vkey of type 0x04. seed: 32 random bytes.
-
-    The text is a log key's with the type 0x04, so that neither is taken for the other. Raises InvalidSetting for a name
-    that no key can have.
-    """
-    verifier = FileSigner(name, seed).verifier.cosigner
-    key = base64_text(bytes([COSIGNATURE]) + seed)
-    return f"{_PRIVATE}{name}+{verifier.key_id:08x}+{key}", verifier.vkey
-
-
-def parse_cosigner(text: str) -> FileSigner:
-    """The key of `new_cosigner`'s text, with or without a line break. Raises InvalidSetting; it shows nothing of it."""
-    line = text.removesuffix("\n")
-    name, _, rest = line.removeprefix(_PRIVATE).partition("+")
-    data = base64_bytes(rest.partition("+")[2])
-    if data is not None and len(data) == 33 and data[0] == ED25519:
-        raise InvalidSetting("this is a log's key, not a witness's: make one with 'auditledger witness keygen'")
-    if data is None or len(data) != 33 or data[0] != COSIGNATURE or new_cosigner(name, data[1:])[0] != line:
-        raise InvalidSetting("not a witness's private key: make one with 'auditledger witness keygen'")
-    return FileSigner(name, data[1:])
 
 
 class Refusal(Exception):
@@ -89,7 +62,7 @@ def opened(request: Request, logs: Mapping[str, Sequence[Verifier]]) -> tuple[No
     """
     try:
         note = parse_note(request.note)
-        checkpoint = Checkpoint.parse(note.text)
+        checkpoint = Checkpoint.of(note)
     except NoteRefused as error:
         raise Refusal(400, str(error)) from None
     if checkpoint.origin not in logs:
@@ -108,9 +81,9 @@ def opened(request: Request, logs: Mapping[str, Sequence[Verifier]]) -> tuple[No
 
 
 def check_continues(request: Request, checkpoint: Checkpoint, latest: Checkpoint | None) -> None:
-    """Is the checkpoint proven to continue the newest that was cosigned? None: there was none of this log.
+    """Checks that a checkpoint is proven to continue the newest cosigned one. latest: None if there is none yet.
 
-    Raises Refusal: 409 with the size where the proof begins elsewhere, 422 where it does not hold.
+    Raises Refusal: 409 with the size if the proof begins elsewhere, 422 if it does not hold.
     """
     size, root = (latest.size, latest.root) if latest else (0, EMPTY_ROOT)
     if request.old != size:
@@ -122,7 +95,7 @@ def check_continues(request: Request, checkpoint: Checkpoint, latest: Checkpoint
 
 
 class _Log(msgspec.Struct):
-    """A log as the witness remembers it. lock: whoever reads `latest` to decide holds it until that is written."""
+    """A log as the witness remembers it. lock: held from reading `latest` until the new one is written."""
 
     path: Path
     lock: threading.Lock
@@ -146,8 +119,8 @@ class Cosigner:
         """logs: their keys, of type 0x01; several of one name are keys of one log. mark: a file that outlives the
         folder, for this witness's public key: see above. clock: seconds since 1970 UTC.
 
-        Raises InvalidSetting where the folder is another witness's or lost, UsageError where another process uses it,
-        NoteRefused where what it holds is damaged.
+        Raises InvalidSetting if the folder is another witness's or lost, UsageError if another process uses it,
+        NoteRefused if what it holds is damaged.
         """
         self._signer, self._clock = signer, clock
         self.verifier = Verifier.parse(signer.vkey).cosigner
@@ -162,6 +135,8 @@ class Cosigner:
         self._lock = _locked(folder)
         try:
             _check_identity(folder, self.verifier.vkey, mark)
+            for unfinished in folder.glob(f".*{UNFINISHED}"):  # of a process that was killed
+                unfinished.unlink()
             self._logs = {origin: self._read(folder, origin) for origin in self._keys}
         except BaseException:
             self.close()
@@ -177,7 +152,7 @@ class Cosigner:
         return self._logs[origin].latest
 
     def answer(self, body: bytes) -> Answer:
-        """The answer to the body of an add-checkpoint. Raises OSError where it cannot be remembered: nothing is given.
+        """The answer to the body of an add-checkpoint. Raises OSError if it cannot be remembered: nothing is given.
 
         A clock that runs back is a 503: a cosignature says that at its time nothing newer was seen.
         """
@@ -203,7 +178,7 @@ class Cosigner:
             raise Refusal(503, "the witness's clock ran back")
         cosignature = cosign(note.text, self._signer, now)
         kept = Note(note.text, (*note.signatures, cosignature)).encode()
-        _write(log.path, kept)
+        replace_file(log.path, kept)
         log.latest, log.note, log.time = checkpoint, kept, now
         _log.info("Cosigned %s at size %d", checkpoint.origin, checkpoint.size)
         return Answer(200, cosignature.line)
@@ -218,8 +193,8 @@ class Cosigner:
         first, second = (log.path.with_name(f"{log.path.name}.forked.{number}") for number in (1, 2))
         if not second.exists():
             try:
-                _write(first, log.note)
-                _write(second, note.encode())
+                replace_file(first, log.note)
+                replace_file(second, note.encode())
             except OSError as error:
                 _log.error("The evidence could not be kept: %s", error)
 
@@ -230,7 +205,7 @@ class Cosigner:
             log.note = path.read_bytes()
             try:
                 note = parse_note(log.note)
-                log.latest = Checkpoint.parse(note.text)
+                log.latest = Checkpoint.of(note)
                 if not verified_by(note, [self.verifier]) or log.latest.origin != origin:
                     raise NoteRefused("it is not what this witness wrote there")
             except NoteRefused as error:
@@ -252,39 +227,23 @@ def _locked(folder: Path) -> int:
 
 
 def _check_identity(folder: Path, vkey: str, mark: Path | None) -> None:
-    said, own = folder / "witness", f"{vkey}\n".encode()
+    identity, own = folder / "witness", f"{vkey}\n".encode()
     served = mark is not None and mark.exists() and mark.read_bytes() == own
-    if said.exists():
-        if said.read_bytes() != own:
+    if identity.exists():
+        if identity.read_bytes() != own:
             raise InvalidSetting(f"{folder} is the memory of another witness, not of {vkey}")
     elif served:
         raise InvalidSetting(
             f"this witness has served before ({mark} says so), and {folder} holds nothing of it: give it its folder "
             "again, or make a new key. A witness that forgot what it cosigned can be led to cosign another history"
         )
-    elif {path.name for path in folder.iterdir()} - {"lock", "witness.new"}:
+    elif any(path.name != "lock" and not path.name.endswith(UNFINISHED) for path in folder.iterdir()):
         raise InvalidSetting(f"{folder} is not empty, and not the memory of a witness")
     else:
-        _write(said, own)
+        replace_file(identity, own)
         _log.info("%s begins in %s: it knows no checkpoint yet", vkey.partition("+")[0], folder)
     if mark is not None and not served:
         try:
-            _write(mark, own)
+            replace_file(mark, own)
         except OSError as error:
             _log.warning("%s cannot be written (%s): the loss of %s would not be noticed", mark, error, folder)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Replace a file, so that a loss of power leaves the old content or the new, and the new once this returns."""
-    new = path.with_name(f"{path.name}.new")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    with os.fdopen(os.open(new, flags, 0o600), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -10,8 +10,8 @@ from wherever they are kept, and then has the proof put together:
     nodes = nodes_of(inclusion_ranges(index, size))
     path = inclusion_proof(index, size, {node: hash_of(node) for node in nodes})
 
-Hashes are 32 bytes. Leaves count from 0. Sizes and indexes that make no sense raise UsageError where a proof is made,
-ProofRefused where one is checked.
+Hashes are 32 bytes. Leaves count from 0. Sizes and indexes that make no sense raise UsageError when a proof is made,
+ProofRefused when one is checked.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def nodes_of(ranges: Iterable[Range]) -> list[Node]:
 def range_hash(start: int, end: int, nodes: Mapping[Node, bytes]) -> bytes:
     """The hash of a range, from those of its nodes: MTH(D[start:end]) of RFC 6962, section 2.1.
 
-    Raises ProofRefused where a node is missing.
+    Raises ProofRefused if a node is missing.
     """
     try:
         hashes = [nodes[node] for node in subtrees(start, end)]

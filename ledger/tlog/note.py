@@ -30,13 +30,14 @@ MAX_NOTE = 1_000_000
 """Bytes of a note that are read at most."""
 MAX_SIGNATURES = 100
 """Signatures of a note that are read at most."""
+PRIVATE = "PRIVATE+KEY+"
+"""How the text of a private key begins."""
+KEY_ID = re.compile("[0-9a-f]{8}")
+"""The id of a key in its text."""
 
-_PRIVATE = "PRIVATE+KEY+"
 _DASH = "\u2014 "
 _CONTROLS = re.compile("[\x00-\x09\x0b-\x1f]")
-_HEX = re.compile("[0-9a-f]{8}")
 _MAX_TIME = 2**63 - 1
-_TYPES = (ED25519, COSIGNATURE)
 
 
 class Signer(Protocol):
@@ -111,27 +112,27 @@ class Verifier(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, vkey: str) -> Verifier:
-        """The key of a vkey. Raises InvalidSetting where the text is none, or of a type that is not known here."""
-        if _PRIVATE in vkey:
+        """The key of a vkey. Raises InvalidSetting if the text is none, or of a type that is not known here."""
+        if PRIVATE in vkey:
             raise InvalidSetting("this is a private key: give its public half, and keep this one to yourself")
         name, _, rest = vkey.partition("+")
         key_id, _, key = rest.partition("+")
         data = base64_bytes(key)
-        if not is_name(name) or not _HEX.fullmatch(key_id) or data is None:
-            raise InvalidSetting(f"{_shown(vkey)} is not a public key: it should be <name>+<8 hex digits>+<base64>")
+        if not is_name(name) or not KEY_ID.fullmatch(key_id) or data is None:
+            raise InvalidSetting(f"{shown(vkey)} is not a public key: it should be <name>+<8 hex digits>+<base64>")
         if data[:1] not in (b"\x01", b"\x04") or len(data) != 33:
             raise InvalidSetting(
-                f"the key {_shown(name)} is of a type other than 0x01 and 0x04, which alone are known here"
+                f"the key {shown(name)} is of a type other than 0x01 and 0x04, which alone are known here"
             )
         verifier = cls(name, data[0], data[1:])
         if int(key_id, 16) != verifier.key_id:
             raise InvalidSetting(
-                f"the key {_shown(name)} does not fit its own id, {key_id}: it was changed or miscopied"
+                f"the key {shown(name)} does not fit its own id, {key_id}: it was changed or miscopied"
             )
         return verifier
 
     def verifies(self, text: bytes, signature: Signature) -> bool:
-        """Is that this key's signature of the text?"""
+        """Returns whether it is this key's signature of the text."""
         if (signature.name, signature.key_id) != (self.name, self.key_id):
             return False
         from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - takes long to load
@@ -147,65 +148,8 @@ class Verifier(msgspec.Struct, frozen=True):
         return True
 
 
-class FileSigner:
-    """A key from the text that Go's sumdb/note keeps it in: `PRIVATE+KEY+<name>+<id>+<base64 of 0x01 and the seed>`."""
-
-    def __init__(self, name: str, seed: bytes) -> None:
-        """seed: 32 bytes (RFC 8032, section 5.1.5). Raises InvalidSetting for what can be no key's name."""
-        if not is_name(name):
-            raise InvalidSetting(f"{_shown(name)} cannot be a key's name: no spaces, no plus sign, not empty")
-        if len(seed) != 32:
-            raise InvalidSetting(f"a key's seed has 32 bytes, not {len(seed)}")
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
-
-        self._seed = seed
-        self._key = Ed25519PrivateKey.from_private_bytes(seed)
-        self.verifier = Verifier(name, ED25519, self._key.public_key().public_bytes_raw())
-
-    @classmethod
-    def parse(cls, text: str) -> FileSigner:
-        """The key of its text, with or without a line break. Raises InvalidSetting, which shows nothing of the key."""
-        line = text.removesuffix("\n")
-        name, _, rest = line.removeprefix(_PRIVATE).partition("+")
-        key_id, _, key = rest.partition("+")
-        data = base64_bytes(key)
-        if not line.startswith(_PRIVATE) or not is_name(name) or not _HEX.fullmatch(key_id) or data is None:
-            raise InvalidSetting(f"not a private key: it should be {_PRIVATE}<name>+<8 hex digits>+<base64>")
-        if data[:1] != b"\x01" or len(data) != 33:
-            raise InvalidSetting("the private key is not of type 0x01 (Ed25519)")
-        signer = cls(name, data[1:])
-        if int(key_id, 16) != signer.verifier.key_id:
-            raise InvalidSetting("the private key does not fit its own id: it was changed or miscopied")
-        return signer
-
-    @property
-    def name(self) -> str:
-        return self.verifier.name
-
-    @property
-    def vkey(self) -> str:
-        return self.verifier.vkey
-
-    @property
-    def private_text(self) -> str:
-        """What `parse` reads: to be kept secret. Without a line break."""
-        return f"{_PRIVATE}{self.name}+{self.verifier.key_id:08x}+{base64_text(bytes([ED25519]) + self._seed)}"
-
-    def __repr__(self) -> str:
-        return f"FileSigner({self.vkey!r})"
-
-    def sign(self, message: bytes) -> bytes:
-        return self._key.sign(message)
-
-
-def new_key(name: str, seed: bytes) -> tuple[str, str]:
-    """A key of that name: its private text and vkey. seed: 32 random bytes. Raises InvalidSetting for a bad name."""
-    signer = FileSigner(name, seed)
-    return signer.private_text, signer.vkey
-
-
 def is_name(text: str) -> bool:
-    """May this be a key's name (signed-note, "Format")? Not empty, no space of Unicode, no plus sign, no surrogate."""
+    """Returns whether it may be a key's name (signed-note, "Format"): not empty, no Unicode space, no plus sign."""
     return (
         bool(text)
         and "+" not in text
@@ -243,7 +187,7 @@ def parse_signatures(data: bytes) -> tuple[Signature, ...]:
 def sign(text: bytes, signers: Iterable[Signer], signatures: Sequence[Signature] = ()) -> bytes:
     """The note of a text, signed by all signers, below `signatures` that it has already from other keys.
 
-    Raises UsageError for a text that cannot be a note's, NoteRefused where a signer's signature is not its key's.
+    Raises UsageError for a text that cannot be a note's, NoteRefused if a signer's signature is not its key's.
     """
     if not text.endswith(b"\n"):
         raise UsageError("a note's text ends with a line break")
@@ -267,7 +211,7 @@ def cosign(text: bytes, signer: Signer, time: int) -> Signature:
     """A witness's cosignature/v1 of a checkpoint's text. time: seconds since 1970 UTC.
 
     Its key is `signer`'s as type 0x04: `Verifier.parse(signer.vkey).cosigner`.
-    Raises NoteRefused where the signer's signature is not its key's.
+    Raises NoteRefused if the signer's signature is not its key's.
     """
     if not 0 <= time <= _MAX_TIME:
         raise UsageError(f"{time} is not a time that a cosignature can hold")
@@ -284,19 +228,19 @@ def cosigned_message(text: bytes, time: int) -> bytes:
 def verified_by(note: Note, verifiers: Iterable[Verifier]) -> list[Verifier]:
     """Those of the keys that signed the note, each once, in the order given. None of them: the note proves nothing.
 
-    Raises NoteRefused where a signature of one of them does not verify.
+    Raises NoteRefused if a signature of one of them does not verify.
     """
     known: dict[tuple[str, int], Verifier] = {}
     for verifier in verifiers:
         if known.setdefault((verifier.name, verifier.key_id), verifier) != verifier:
             raise InvalidSetting(f"two different keys have the name and id of {verifier.vkey}")
-    found = set()
+    signers = set()
     for signature in note.signatures:
         signed = known.get((signature.name, signature.key_id))
         if signed is not None:
             _checked(signed, note.text, signature)
-            found.add(signed)
-    return [verifier for verifier in known.values() if verifier in found]
+            signers.add(signed)
+    return [verifier for verifier in known.values() if verifier in signers]
 
 
 def base64_text(data: bytes) -> str:
@@ -324,7 +268,7 @@ def _signature(line: str) -> Signature:
     name, _, encoded = line.removeprefix(_DASH).partition(" ")
     data = base64_bytes(encoded)
     if not line.startswith(_DASH) or not is_name(name) or data is None or len(data) < 5:
-        raise NoteRefused(f"{_shown(line)} is not a signature line")
+        raise NoteRefused(f"{shown(line)} is not a signature line")
     return Signature(name, int.from_bytes(data[:4], "big"), data[4:])
 
 
@@ -334,5 +278,5 @@ def _checked(verifier: Verifier, text: bytes, signature: Signature) -> Signature
     return signature
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     return repr(text if len(text) <= 200 else text[:200] + "…")

@@ -60,7 +60,7 @@ class Tile(NamedTuple):
 
     @classmethod
     def parse(cls, path: str) -> Tile:
-        """The tile of a path. Raises ProofRefused where that is none, or another spelling of one."""
+        """The tile of a path. Raises ProofRefused if that is none, or another spelling of one."""
         match = _PATH.fullmatch(path) if len(path) <= _LONGEST_PATH else None
         if match is not None:
             level = ENTRIES if match["level"] == "entries" else int(match["level"])
@@ -91,7 +91,7 @@ class Extended(msgspec.Struct, frozen=True):
 def tile_of(node: Node, size: int = MAX_SIZE) -> Tile:
     """The tile that a node's hash is in or is made from, as wide as it is in a tree of `size` leaves.
 
-    Raises UsageError where that tree has no such node.
+    Raises UsageError if that tree has no such node.
     """
     if not 0 <= node.index < size >> node.level:
         raise UsageError(f"a tree of {size} leaves has no node {node.index} at level {node.level}")
@@ -113,16 +113,16 @@ def hash_of(node: Node, hashes: bytes) -> bytes:
 def hashes_of(nodes: Iterable[Node], tiles: Mapping[tuple[int, int], bytes]) -> dict[Node, bytes]:
     """The hashes of nodes, as `merkle` asks for them, from tiles by (level, index).
 
-    Raises ProofRefused where a tile is missing or too narrow.
+    Raises ProofRefused if a tile is missing or too narrow.
     """
-    found = {}
+    hash_by_node = {}
     for node in nodes:
         level, index, _ = tile_of(node)
         hashes = tiles.get((level, index))
         if hashes is None:
             raise ProofRefused(f"the tile {Tile(level, index).path} is missing")
-        found[node] = hash_of(node, hashes)
-    return found
+        hash_by_node[node] = hash_of(node, hashes)
+    return hash_by_node
 
 
 def tiles_of(size: int, after: int = 0) -> Iterator[Tile]:
@@ -198,14 +198,14 @@ def encode_bundle(entries: Iterable[bytes]) -> bytes:
 
 
 def decode_bundle(data: bytes) -> list[bytes]:
-    """The entries of a bundle. Raises ProofRefused where it is cut off, empty, or holds more than 256."""
+    """The entries of a bundle. Raises ProofRefused if it is cut off, empty, or holds more than 256."""
     entries = []
-    at = 0
-    while at < len(data):
-        start = at + 2
-        at = start + int.from_bytes(data[at:start], "big")
-        entries.append(data[start:at])
-    if at != len(data):
+    end = 0
+    while end < len(data):
+        first = end + 2
+        end = first + int.from_bytes(data[end:first], "big")
+        entries.append(data[first:end])
+    if end != len(data):
         raise ProofRefused("the entry bundle is cut off")
     if not 1 <= len(entries) <= FULL:
         raise ProofRefused(f"the entry bundle holds {len(entries)} entries, not 1 to {FULL}")

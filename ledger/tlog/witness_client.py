@@ -12,122 +12,26 @@ answers is believed otherwise, so the connection need not be trusted.
 
 from __future__ import annotations
 
-import re
 import socket
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from http.client import HTTPException
-from typing import Literal
 from urllib.parse import urlsplit
 
-import msgspec
-
-from ledger.errors import CosignaturesMissing, InvalidSetting, NoteRefused, WitnessRefused
+from ledger.errors import CosignaturesMissing, InvalidSetting, WitnessRefused
 from ledger.tlog.checkpoint import Checkpoint, cosigned_by
 from ledger.tlog.http_client import connection_to
-from ledger.tlog.note import COSIGNATURE, Note, Signature, Verifier, decimal, parse_note, parse_signatures
-from ledger.tlog.witness_protocol import PATH, SIZE_TYPE, Answer, Cosigned, Prove, Request
+from ledger.tlog.note import Note, parse_note
+from ledger.tlog.witness_outcome import MAX_SKEW, Witness, WitnessOutcome, judge
+from ledger.tlog.witness_protocol import PATH, Answer, Cosigned, Prove, Request
 
 TIMEOUT = 10.0
 """Seconds that a witness has for an answer."""
-MAX_SKEW = 300.0
-"""Seconds by which a cosignature's time may differ from ours."""
 
 _MAX_ANSWER = 65_536
 _ROUNDS = 4  # one to learn the witness's size, one to continue it, and two that others may win in between
-_WITNESS = re.compile(r"(.+)\+([^+]+\+[0-9a-f]{8}\+[A-Za-z0-9+/]{44})", re.DOTALL)
-
-
-class Witness(msgspec.Struct, frozen=True):
-    """Where a witness is, and its key. url: its submission prefix, without the last slash."""
-
-    url: str
-    verifier: Verifier
-
-    @classmethod
-    def parse(cls, text: str) -> Witness:
-        """The witness of `URL+VKEY`. Raises InvalidSetting."""
-        found = _WITNESS.fullmatch(text)
-        if not found:
-            raise InvalidSetting(
-                "a witness is given as URL+VKEY, such as https://witness.example+witness.example/w1+1a2b3c4d+BA…"
-            )
-        url, verifier = found[1], Verifier.parse(found[2])
-        if verifier.kind != COSIGNATURE:
-            raise InvalidSetting(f"{verifier.vkey} is not a witness's key: its type is not 0x04")
-        try:
-            parts = urlsplit(url)
-            whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        except ValueError:
-            whole = False
-        if not whole or not url.isascii() or not url.isprintable() or set(url) & set(" ?#@"):
-            raise InvalidSetting(
-                f"the URL of the witness {verifier.name} is not http(s)://HOST[:PORT][/PATH], without user or query"
-            )
-        return cls(url.rstrip("/"), verifier)
-
-    def __str__(self) -> str:
-        return f"{self.url}+{self.verifier.vkey}"
-
-
-class WitnessOutcome(msgspec.Struct, frozen=True):
-    """What came of asking a witness.
-
-    kind: `cosigned`; `behind`: it stands at `size` and wants the proof from there; `ahead`: it cosigned a larger
-    checkpoint of this log, `size`; `forked`: it cosigned one that this one does not continue; `refused`: it does not
-    serve this log or this key; `false`: its answer does not hold; `away`: no answer, or one that asks to come back.
-    detail: for people, where it did not cosign; begins with the witness's name.
-    """
-
-    witness: Witness
-    kind: Literal["cosigned", "behind", "ahead", "forked", "refused", "false", "away"]
-    detail: str = ""
-    cosignature: Signature | None = None
-    size: int | None = None
-
-
-def judge(witness: Witness, note: Note, old: int, answer: Answer, now: float, skew: float = MAX_SKEW) -> WitnessOutcome:
-    """What an answer to the request for `note` from the size `old` means. now: seconds since 1970 UTC.
-
-    tlog-witness, "add-checkpoint". A same-size checkpoint with another root is a 422 in its version 1.1 and was a 409
-    before: both are understood.
-    """
-    size = Checkpoint.parse(note.text).size
-    said = _said(answer)
-
-    def outcome(
-        kind: Literal["behind", "ahead", "forked", "refused", "false", "away"], detail: str, at: int | None = None
-    ) -> WitnessOutcome:
-        return WitnessOutcome(witness, kind, f"{witness.verifier.name} {detail}", size=at)
-
-    match answer.status:
-        case 200:
-            try:
-                return WitnessOutcome(
-                    witness, "cosigned", cosignature=_cosignature(witness, note, answer.body, now, skew)
-                )
-            except NoteRefused as error:
-                return outcome("false", f"answered with what does not hold: {error}")
-        case 409 if (at := _size(answer)) is not None and at != old:
-            if at > size:
-                return outcome(
-                    "ahead", f"has cosigned a checkpoint of size {at} of this log, which now comes with {size}", at
-                )
-            return outcome("behind", f"stands at size {at}, not {old}", at)
-        case 409 | 422 if old == size and size:
-            return outcome("forked", f"has cosigned a checkpoint of size {size} with another root", size)
-        case 422 if old:
-            return outcome("forked", f"has cosigned a checkpoint of size {old} that this one does not continue", old)
-        case 403:
-            return outcome("refused", f"does not know the key that signed the checkpoint{said}")
-        case 404:
-            return outcome("refused", f"does not know this log{said}")
-        case 408 | 425 | 429 | 500 | 502 | 503 | 504 as status:
-            return outcome("away", f"answered {status}{said}")
-        case status:
-            return outcome("refused", f"answered {status}{said}")
 
 
 def gather(
@@ -143,10 +47,10 @@ def gather(
 
     proof: called in this thread, with sizes up to the checkpoint's. sizes: what the witnesses (by vkey) are believed to
     have cosigned last, which saves a round; by default 0, and they say it themselves. timeout: seconds for each answer.
-    Raises NoteRefused where `note` is no checkpoint; never for what a witness does.
+    Raises NoteRefused if `note` is no checkpoint; never for what a witness does.
     """
     parsed = parse_note(note)
-    size = Checkpoint.parse(parsed.text).size
+    size = Checkpoint.of(parsed).size
     places = list(dict.fromkeys(witnesses))
     olds = {witness: min((sizes or {}).get(witness.verifier.vkey, 0), size) for witness in places}
     outcomes: dict[Witness, WitnessOutcome] = {}
@@ -177,46 +81,20 @@ def demand(note: bytes, witnesses: Sequence[Witness], quorum: int, outcomes: Seq
 
     outcomes: of this round. A witness that says in it that it knows another history of the log does not count, whatever
     it cosigned before: so a backup that was brought back with its cosigned checkpoints is found.
-    Raises WitnessRefused where one says so and the others are too few, else CosignaturesMissing; NoteRefused where a
-    cosignature is false, InvalidSetting where so many can never be had.
+    Raises WitnessRefused if one says so and the others are too few, else CosignaturesMissing; NoteRefused if a
+    cosignature is false, InvalidSetting if so many can never be had.
     """
-    found = cosigned_by(parse_note(note), [witness.verifier for witness in witnesses], quorum)
+    cosigners = cosigned_by(parse_note(note), [witness.verifier for witness in witnesses], quorum)
     denied = {each.witness.verifier.public_key: each for each in outcomes if each.kind in ("ahead", "forked")}
-    found = [verifier for verifier in found if verifier.public_key not in denied]
-    if len(found) >= quorum:
+    cosigners = [verifier for verifier in cosigners if verifier.public_key not in denied]
+    if len(cosigners) >= quorum:
         return
     problems = "; ".join(outcome.detail for outcome in outcomes if outcome.detail)
-    message = f"{len(found)} of the {quorum} witnesses that are demanded vouch for the checkpoint"
+    message = f"{len(cosigners)} of the {quorum} witnesses that are demanded vouch for the checkpoint"
     if denied:
         ahead = [each.size or 0 for each in denied.values() if each.kind == "ahead"]
         raise WitnessRefused(f"{message}: {problems}", max(ahead) if len(ahead) == len(denied) else None)
     raise CosignaturesMissing(f"{message}{problems and ': '}{problems}. The checkpoint is signed: ask again later")
-
-
-def _cosignature(witness: Witness, note: Note, body: bytes, now: float, skew: float) -> Signature:
-    """The first of the witness's own lines, once all of them verified. Lines of other keys are ignored."""
-    key = witness.verifier
-    own = [each for each in parse_signatures(body) if (each.name, each.key_id) == (key.name, key.key_id)]
-    if not own:
-        raise NoteRefused(f"no signature of the key {key.name}+{key.key_id:08x}")
-    for each in own:
-        if not key.verifies(note.text, each):
-            raise NoteRefused("its cosignature does not verify over this checkpoint")
-        if abs(each.time - now) > skew:
-            raise NoteRefused(f"its cosignature is of the time {each.time}, ours is {int(now)} (seconds since 1970)")
-    return own[0]
-
-
-def _size(answer: Answer) -> int | None:
-    """The size that a 409 names."""
-    if answer.kind.partition(";")[0].strip().lower() != SIZE_TYPE or not answer.body.endswith(b"\n"):
-        return None
-    return decimal(answer.body[:-1].decode("ascii", "replace"))
-
-
-def _said(answer: Answer) -> str:
-    text = " ".join(answer.body[:200].decode("utf-8", "replace").split())
-    return f": {text}" if text else ""
 
 
 class _Call(threading.Thread):
@@ -297,7 +175,7 @@ class Witnesses:
     def __call__(self, note: bytes, prove: Prove) -> Cosigned:
         """What came of asking them; nothing that they answer is raised before `demand` is called."""
         outcomes = gather(note, self.witnesses, prove, sizes=self._sizes, timeout=self._timeout)
-        size = Checkpoint.parse(parse_note(note).text).size
+        size = Checkpoint.of(note).size
         made = [outcome.witness for outcome in outcomes if outcome.cosignature is not None]
         self._sizes |= {witness.verifier.vkey: size for witness in made}  # so that the next proof fits at once
         failed = [(outcome.witness.verifier.name, outcome.detail) for outcome in outcomes if outcome.detail]

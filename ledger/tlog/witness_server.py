@@ -25,7 +25,7 @@ _log = logging.getLogger("ledger.witness")
 class WitnessServer(Bounded, HTTPServer):
     """Serves a cosigner on host and port (0: a free one) from when it is made until `stop`.
 
-    Raises UsageError where it cannot listen there.
+    Raises UsageError if it cannot listen there.
     """
 
     def __init__(self, cosigner: Cosigner, host: str, port: int) -> None:
@@ -79,7 +79,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(Answer(405 if self.path == PATH else 404, b"this is a witness: POST /add-checkpoint\n"))
 
     def _body(self) -> bytes | None:
-        """The request's body; None where it was answered already, or did not come."""
+        """The request's body; None if it was answered already, or did not come."""
         lengths = self.headers.get_all("Content-Length", [])
         refused = None
         if self.path != PATH:

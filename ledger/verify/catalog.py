@@ -46,63 +46,63 @@ def read() -> Plan[Facts]:
     return {(kind, name): msgspec.json.decode(fact) for kind, name, fact in rows}
 
 
-def differences(wanted: Facts, found: Facts, *, newer: bool = False) -> Iterator[str]:
+def differences(wanted: Facts, actual: Facts, *, newer: bool = False) -> Iterator[str]:
     """A text for each object that is not as wanted, and for each privilege that is not.
 
     newer: the database has migrations beyond those of `wanted`, which may have added tables, columns and indexes.
     """
-    for kind, name in sorted(wanted.keys() | found.keys()):
-        should, there = wanted.get((kind, name)), found.get((kind, name))
+    for kind, name in sorted(wanted.keys() | actual.keys()):
+        expected, present = wanted.get((kind, name)), actual.get((kind, name))
         if kind == "privileges":
             of, _, target = name.partition(" ")
-            gone = (of, target) in wanted and (of, target) not in found
-            yield from _privileges(name, {} if gone else should or {}, there or {})
-        elif there is None:
-            if not _is_part_of_another(kind, name, found):
+            gone = (of, target) in wanted and (of, target) not in actual
+            yield from _privileges(name, {} if gone else expected or {}, present or {})
+        elif present is None:
+            if not _is_part_of_another(kind, name, actual):
                 yield f"{kind} {name} is missing"
-        elif should is None:
+        elif expected is None:
             # A role that is let in is named with the privilege that lets it.
             if not (kind == "role" or (newer and kind in _PASSIVE) or _is_part_of_another(kind, name, wanted)):
                 yield f"{kind} {name} is not of the schema"
         elif wrong := [
-            key for key in sorted(should.keys() | there.keys()) if not _fits(should.get(key), there.get(key))
+            key for key in sorted(expected.keys() | present.keys()) if not _fits(expected.get(key), present.get(key))
         ]:
-            if all(there.get(key) == "no" for key in wrong):
+            if all(present.get(key) == "no" for key in wrong):
                 yield f"{kind} {name} is not {' and not '.join(wrong)}"
             else:
-                told = "; ".join(_wrong(key, should.get(key), there.get(key)) for key in wrong)
-                yield f"{kind} {name} is not the one of the schema: {told}"
+                texts = "; ".join(_wrong(key, expected.get(key), present.get(key)) for key in wrong)
+                yield f"{kind} {name} is not the one of the schema: {texts}"
 
 
 def _is_part_of_another(kind: str, name: str, facts: Facts) -> bool:
-    """Is it a column of a table that is not there either? The table is named, which is enough."""
+    """Returns whether it is a column of a missing table, which is named itself."""
     table = name.rpartition(".")[0]
     return kind == "column" and not any((of, table) in facts for of in ("table", "view"))
 
 
-def _fits(should: Value | None, there: Value | None) -> bool:
-    return there in should if isinstance(should, list) else there == should
+def _fits(expected: Value | None, present: Value | None) -> bool:
+    return present in expected if isinstance(expected, list) else present == expected
 
 
-def _wrong(key: str, should: Value | None, there: Value | None) -> str:
+def _wrong(key: str, expected: Value | None, present: Value | None) -> str:
     if key == "body":
         return "its body differs"
-    if isinstance(should, list):
-        should = should[0]
-    if isinstance(should, str) and isinstance(there, str):
-        same = next((at for at, pair in enumerate(zip(should, there, strict=False)) if pair[0] != pair[1]), 0)
-        at = max(same - _SHOWN // 4, 0)
-        should, there = (("…" if at else "") + each[at : at + _SHOWN] for each in (should, there))
-    if should is None:
-        return f"{key} is {there}"
-    return f"{key} is {'not' if there is None else f'{there}, not'} {should}"
+    if isinstance(expected, list):
+        expected = expected[0]
+    if isinstance(expected, str) and isinstance(present, str):
+        same = next((start for start, pair in enumerate(zip(expected, present, strict=False)) if pair[0] != pair[1]), 0)
+        start = max(same - _SHOWN // 4, 0)
+        expected, present = (("…" if start else "") + each[start : start + _SHOWN] for each in (expected, present))
+    if expected is None:
+        return f"{key} is {present}"
+    return f"{key} is {'not' if present is None else f'{present}, not'} {expected}"
 
 
-def _privileges(on: str, should: dict[str, Value], there: dict[str, Value]) -> Iterator[str]:
+def _privileges(on: str, expected: dict[str, Value], present: dict[str, Value]) -> Iterator[str]:
     """By role, in lists."""
-    for role in sorted(should.keys() | there.keys()):
-        wanted, found = (set(str(each[role]).split("; ")) if role in each else set() for each in (should, there))
-        for privilege in sorted(found - wanted):
+    for role in sorted(expected.keys() | present.keys()):
+        wanted, actual = (set(str(each[role]).split("; ")) if role in each else set() for each in (expected, present))
+        for privilege in sorted(actual - wanted):
             yield f"{role} has {privilege} on {on}: more than the schema grants"
-        for privilege in sorted(wanted - found):
+        for privilege in sorted(wanted - actual):
             yield f"{role} does not have {privilege} on {on}, which the schema grants"

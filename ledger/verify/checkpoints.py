@@ -1,11 +1,11 @@
 """Checkpoints against the ledger that they are of, and against one another: the rules of a verification. Pure.
 
-A checkpoint was signed when the ledger had `size` entries. Whoever kept one can tell, for ever after, whether that
+A checkpoint was signed when the ledger had `size` entries. Anyone who kept one can tell whether that
 ledger is still the beginning of this one:
 
     truncated       the ledger has fewer entries than it had then
     rewritten       its entries up to there are others now
-    forked          two signed checkpoints contradict one another: whoever holds the key signed two histories
+    forked          two signed checkpoints contradict one another: the holder of the key signed two histories
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ class Trust(msgspec.Struct, frozen=True):
             for key in given:
                 if key.kind != kind:
                     raise InvalidSetting(f"{key.vkey} is not the key of a {whose}: its type is not 0x{kind:02x}")
-        there = len({witness.public_key for witness in cosigners})
-        wanted = there if quorum is None else quorum
-        if not 0 <= wanted <= there:
-            raise InvalidSetting(f"{wanted} witnesses are asked for, and {there} are given")
+        count = len({witness.public_key for witness in cosigners})
+        wanted = count if quorum is None else quorum
+        if not 0 <= wanted <= count:
+            raise InvalidSetting(f"{wanted} witnesses are asked for, and {count} are given")
         return cls(logs, cosigners, wanted)
 
     def open(self, note: bytes, ledger: str | None = None) -> Checkpoint:
-        """The checkpoint of a signed note, of that ledger. Raises NoteRefused where it is not signed as demanded."""
+        """The checkpoint of a signed note, of that ledger. Raises NoteRefused if it is not signed as demanded."""
         checkpoint = open_checkpoint(note, None, self.keys, self.witnesses, self.quorum)
         if ledger is not None and ledger_of(checkpoint) != ledger:
             raise NoteRefused(f"the checkpoint is of {checkpoint.origin!r}, not of a ledger {ledger!r}")
@@ -98,10 +98,10 @@ def given_claims(notes: Iterable[tuple[str, bytes]], trust: Trust, ledger: str) 
 def kept_claim(note: bytes, keys: Sequence[Verifier], ledger: str) -> Claim:
     """A checkpoint that the ledger itself keeps. Signed by keys that are not given, it is still compared.
 
-    Raises NoteRefused where it is none of this ledger, or a signature of a key given is false.
+    Raises NoteRefused if it is none of this ledger, or a signature of a key given is false.
     """
     parsed = parse_note(note)
-    checkpoint = Checkpoint.parse(parsed.text)
+    checkpoint = Checkpoint.of(parsed)
     if ledger_of(checkpoint) != ledger:
         raise NoteRefused(f"it is of {checkpoint.origin!r}, not of ledger {ledger!r}")
     signed = any(key.name == checkpoint.origin for key in verified_by(parsed, keys))
@@ -123,7 +123,7 @@ class Comparison:
         self.denied: list[Claim] = []
 
     def take(self, claim: Claim, root: bytes | None) -> None:
-        """root: the ledger's at the claim's size; None where that cannot be known, for want of entries before it."""
+        """root: the ledger's at the claim's size; None if that cannot be known, for want of entries before it."""
         if claim.size > self.newest:
             self._deny(claim, "truncated", f"{claim}, is of more entries than there are: the newest is {self.newest}")
         elif root is None:
@@ -136,7 +136,7 @@ class Comparison:
             self.holding[claim.checkpoint.origin] = claim
 
     def end(self) -> None:
-        """Of signed checkpoints that the ledger denies: do they contradict another one?
+        """Adds signed checkpoints that the ledger denies and that contradict another signed one.
 
         One that holds, of no fewer entries, was signed over other entries than they were. What lies beyond it could be
         its continuation, so there only two of one size contradict each other for certain.

@@ -7,59 +7,48 @@ checkpoints, or is to be compared with some, its tree is made anew from the entr
 
 from __future__ import annotations
 
-import multiprocessing
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ledger.drivers.connections import connect
-from ledger.drivers.run import Connection, drive
+from ledger.drivers.run import drive
 from ledger.effects import Plan, Query, Refused, SqlScript
-from ledger.errors import InvalidSetting, Unavailable
+from ledger.errors import InvalidSetting
 from ledger.events import GENESIS
-from ledger.format.findings import BEGINNING, Finding, Findings, Link, Report, check_tail
+from ledger.format.findings import BEGINNING, Finding, Findings, Link
 from ledger.migrate import journal, migrate
 from ledger.settings import Settings
+from ledger.statements import sql
 from ledger.store import damage, ledgers, stored_rows
-from ledger.store.stored_rows import SQL, Source
+from ledger.store.stored_rows import Source
 from ledger.telemetry import Progress
-from ledger.tlog.tiles import FULL
-from ledger.verify import entries, own_lookups, protections
-from ledger.verify import tree as treecheck
+from ledger.verify import own_lookups, protections
 from ledger.verify.checkpoints import Claim, Trust, given_claims
-from ledger.verify.entries import Span
-from ledger.verify.tree import Base, Job, KeptTree, TreeCheck
-from ledger.verify.tree_rebuild import Grown
+from ledger.verify.entries import newest_or
+from ledger.verify.ranges import Scope, check_ranges
+from ledger.verify.report import Report, check_tail
+from ledger.verify.tree import Base, KeptTree, TreeCheck, kept_tree, proven_base, rebuilds
 
-"""Called with how many entries are done, and about how many there are."""
-_RANGE = 10_000
-"""Positions that are checked at a time."""
+SQL = sql(__file__)
+_STRAYS = 1_000
+"""Rows at positions below 1 that are named; one finding is enough to damn the ledger."""
 
 
 class _Seen(NamedTuple):
     """What a verification begins with.
 
-    first: the position. newest: None in an empty ledger; tail: None where its row is gone. kept: None where the tree is
-    not looked at. base: of an incremental verification.
-    notes, privileged: as the report has them.
+    newest: None in an empty ledger; tail: None if its row is gone. kept: None if the tree is not looked at. base: of an
+    incremental verification. notes, privileged: as the report has them.
     """
 
-    source: Source
-    first: int
+    scope: Scope
     tail: Link | None
     newest: Link | None
     kept: KeptTree | None
     base: Base | None
-    snapshot: str | None
     notes: tuple[str, ...]
     privileged: list[str]
-
-    @property
-    def leaves(self) -> int | None:
-        return None if self.kept is None else self.kept.leaves
 
 
 def verify(
@@ -96,38 +85,38 @@ def verify(
     try:
         begin = _begin(settings.name, first, claims, incremental, workers > 1)
         seen, others = drive(begin, lambda: connection)
-        first, last = seen.first, seen.newest.position if seen.newest else 0
+        source, first, last = seen.scope.source, seen.scope.first, seen.scope.newest
         tree = None
         if seen.kept is not None:
-            tree = TreeCheck(seen.source.ledger, seen.kept, last, claims, trust.keys, seen.base)
+            tree = TreeCheck(source.ledger, seen.kept, last, claims, trust.keys, seen.base)
         findings, about_others = Findings(), Findings()
-        own = drive(own_lookups.beginning(seen.source, first, about_others), lambda: connection)
+        own = drive(own_lookups.beginning(source, first, about_others), lambda: connection)
         entries = 0
-        for span, grown in _spans(settings, connection, seen, tree, workers):
+        for span, grown in check_ranges(settings, connection, seen.scope, tree, workers):
             findings.extend(span.findings)
             entries += span.entries
-            drive(own_lookups.follow(seen.source, own, span.own), lambda: connection)
+            drive(own_lookups.follow(source, own, span.own), lambda: connection)
             if tree is not None and grown is not None:
                 drive(tree.take(grown), lambda: connection)
             if progress is not None:
                 progress(entries, max(entries, last - first + 1))
         if tree is not None:
             drive(tree.end(), lambda: connection)
-            others += tree.findings.in_order()
-        found = findings.in_order(*others, *about_others.in_order(), *_tail_findings(seen))
+            others += tree.findings.listed()
+        listed = findings.listed(*others, *about_others.listed(), *_tail_findings(seen))
         report = Report(
-            ledger=seen.source.name,
-            ok=not found,
+            ledger=source.name,
+            ok=not listed,
             first=first,
             last=max(last, first - 1),
             entries=entries,
             head=(seen.newest.stored if seen.newest else None) or GENESIS,
-            findings=found,
+            findings=listed,
             seconds=time.perf_counter() - started,
             notes=seen.notes,
             privileged=seen.privileged,
         )
-        drive(_end(seen.source, report, len(found) + max(findings.more - 1, 0)), lambda: connection)
+        drive(_end(source, report, len(listed) + max(findings.more - 1, 0)), lambda: connection)
     finally:
         connection.close()
     return report
@@ -138,27 +127,27 @@ def _begin(
 ) -> Plan[tuple[_Seen, list[Finding]]]:
     """Opens the snapshot; looks at everything but the entries."""
     migrations = journal.load()
-    yield SqlScript(SQL["begin"])
+    yield SqlScript(stored_rows.SQL["begin"])
     newer = yield from migrate.check_schema(migrations)
     ledger = yield from ledgers.find_ledger(name)
-    tail = yield from entries.tail_of(ledger)
+    tail = yield from stored_rows.tail_of(ledger)
     source = yield from stored_rows.source_of(ledger)
     if tail is None:
         newest = yield from stored_rows.newest(source)
     else:  # an entry that cannot be read is named when its turn comes
-        newest = yield from entries.newest_or(tail, source, near=tail.position)
+        newest = yield from newest_or(tail, source, near=tail.position)
     last = max(link.position for link in (tail, newest, BEGINNING) if link is not None)
     if first > last + 1:
         raise InvalidSetting(f"ledger {name!r} ends at position {last}: there is nothing to verify from {first} on")
     kept = base = None
     if first == 1:
-        kept = yield from treecheck.kept_tree(ledger)
+        kept = yield from kept_tree(ledger)
         if kept is None and claims:
             kept = KeptTree(0, {})
         if incremental:
-            base = yield from treecheck.proven_base(source, claims)
+            base = yield from proven_base(source, claims)
             first = 1 if base is None else base.size + 1
-    findings = yield from entries.strays(source)
+    findings = yield from _strays(source)
     findings += yield from own_lookups.false_marks(source)
     if source.whole and first == 1:  # else it would take longer than what was asked for
         findings += yield from damage.unindexed()
@@ -167,8 +156,9 @@ def _begin(
     snapshot = None
     if shared:
         [(snapshot,)] = yield Query(SQL["export_snapshot"])
-    notes = yield from treecheck.rebuilds(source)
-    return _Seen(source, first, tail, newest, kept, base, snapshot, notes, privileged), findings
+    notes = yield from rebuilds(source)
+    scope = Scope(source, first, newest.position if newest else 0, None if kept is None else kept.leaves, snapshot)
+    return _Seen(scope, tail, newest, kept, base, notes, privileged), findings
 
 
 def _end(source: Source, report: Report, findings: int) -> Plan[None]:
@@ -180,71 +170,20 @@ def _end(source: Source, report: Report, findings: int) -> Plan[None]:
         return  # a read-only user or server: the report is what counts
 
 
-def _spans(
-    settings: Settings, connection: Connection, seen: _Seen, tree: TreeCheck | None, workers: int
-) -> Iterator[tuple[Span, Grown | None]]:
-    """The outcome of each range, in order."""
-    jobs = _jobs(connection, seen, tree, workers)
-    if seen.snapshot is None:
-        for job in jobs:
-            yield drive(treecheck.check_range(seen.source, job, seen.first, seen.leaves), lambda: connection)
-        return
-    # More would make memory grow with the findings of ranges that no one has asked for yet.
-    ahead = 2 * workers
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        under_way: deque[Future[tuple[Span, Grown | None]]] = deque()
-        try:
-            for job in jobs:
-                under_way.append(pool.submit(_check_range, settings, seen, job))
-                if len(under_way) > ahead:
-                    yield under_way.popleft().result()
-            while under_way:
-                yield under_way.popleft().result()
-        except BrokenProcessPool as error:
-            raise Unavailable("a verifying process was killed: try again with fewer workers") from error
-        finally:
-            for future in under_way:
-                future.cancel()
+def _strays(source: Source) -> Plan[list[Finding]]:
+    """Rows where none can be: at positions below 1, and of ledgers that there are not.
 
-
-def _jobs(connection: Connection, seen: _Seen, tree: TreeCheck | None, workers: int) -> Iterator[Job]:
-    """Ranges that have entries; what lies between them is empty, however far a forged row stands off.
-
-    Where the tree is looked at they end with tiles, so that each of those is in one range.
+    No reader is shown rows of other ledgers, nor of none.
     """
-    if seen.newest is None:
-        return
-    size = min(_RANGE, -(-(seen.newest.position - seen.first + 1) // workers))
-    if tree is not None:
-        size = max(size // FULL, 1) * FULL
-    at = seen.first
-    while (start := drive(stored_rows.next_position(seen.source, at), lambda: connection)) is not None:
-        if tree is not None and start - at < size:
-            start = at  # missing entries that are quarantined have leaves too
-        end = start + size - 1
-        if tree is not None:
-            end -= end % FULL
-        end = min(end, ledgers.FAR)
-        job = Job(start, end, through=seen.newest.position)
-        yield job if tree is None else drive(tree.job(start, end), lambda: connection)
-        if end == ledgers.FAR:
-            return
-        at = end + 1
-
-
-def _check_range(settings: Settings, seen: _Seen, job: Job) -> tuple[Span, Grown | None]:
-    """In a process of its own: the same snapshot on a connection of its own."""
-    connection = connect(settings)
-    try:
-        return drive(_in_snapshot(seen, job), lambda: connection)
-    finally:
-        connection.close()
-
-
-def _in_snapshot(seen: _Seen, job: Job) -> Plan[tuple[Span, Grown | None]]:
-    yield SqlScript(SQL["begin"])
-    yield SqlScript(SQL["import_snapshot"].format(seen.snapshot))
-    return (yield from treecheck.check_range(seen.source, job, seen.first, seen.leaves))
+    rows = yield Query(source.statement(SQL["misplaced"]), (source.ledger_id, _STRAYS, source.ledger_id))
+    findings = [
+        Finding(position, "tail_mismatch", "a row stands before the first position, which is 1") for (position,) in rows
+    ]
+    rows = (yield Query(SQL["orphans"])) if source.whole else []
+    return findings + [
+        Finding(position, "broken_link", f"entry {position} stands under ledger_id {ledger_id}, which no ledger has")
+        for ledger_id, position in rows
+    ]
 
 
 def _tail_findings(seen: _Seen) -> list[Finding]:
@@ -253,5 +192,5 @@ def _tail_findings(seen: _Seen) -> list[Finding]:
         detail = f"the ledger's tail is gone; its newest entry is {newest.position}"
         return [Finding(newest.position, "tail_mismatch", detail)]
     findings = Findings()
-    check_tail(seen.tail, newest, seen.first, findings)
+    check_tail(seen.tail, newest, seen.scope.first, findings)
     return findings.kept

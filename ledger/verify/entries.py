@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
-from ledger.effects import Plan, Query, Refused, Row, Stored
-from ledger.format.canonical import body_bytes, digest, envelope_from, timestamp_from, uuid_text
-from ledger.format.findings import BEGINNING, OWN_ERASED, Finding, Findings, Link, Walk, body_missing, erased_mismatched
+from ledger.effects import Plan, Query, Refused, Row
+from ledger.format.actions import ERASED, ERASED_TYPE, is_own
+from ledger.format.canonical import body_bytes, digest, envelope_from, uuid_text
+from ledger.format.entry_checks import add_mismatched, add_not_erased, check_body, check_rules
+from ledger.format.findings import BEGINNING, Finding, Findings, Link, Walk
 from ledger.format.own_entries import OwnEntry
 from ledger.format.quarantine_record import Mark, digests, flaws, leaf_of
-from ledger.format.rules import ERASED, ERASED_TYPE, broken, is_own, surely_kept
+from ledger.format.rules import surely_kept
 from ledger.format.stored_row import Record
+from ledger.format.times import timestamp_from
+from ledger.statements import sql
 from ledger.store.damage import first_line, guarded
-from ledger.store.ledgers import FAR, LedgerRef
+from ledger.store.ledgers import FAR
 from ledger.store.quarantine import marks
-from ledger.store.stored_rows import SQL, Source, from_, newest, records, rows_of
+from ledger.store.stored_rows import Source, newest, records, rows_of
 
+SQL = sql(__file__)
 _HOLE = 1_000
 """Missing entries of one hole for which it is looked whether they are quarantined."""
-_STRAYS = 1_000
-"""Rows at positions below 1 that are named; one finding is enough to damn the ledger."""
 _MOST_OF_A_RANGE = 200_000
 """Findings on one range; more than an honest table's keys let it have."""
 Leaf: TypeAlias = Callable[[int, bytes | None, bool], object]
-"""Takes each position with what its leaf is of: its envelope, or None where a forged entry has none. The last: is it
+"""Takes each position with what its leaf is of: its envelope, or None if a forged entry has none. The last: is it
 quarantined? Then it is of the envelope only if that is the one that the chain goes on from, else of the hash by which
 the chain goes on (format.md, "Quarantine")."""
 
@@ -44,7 +47,7 @@ class Span(NamedTuple):
 
 
 def newest_or(damaged: Link, source: Source, last: int = FAR, first: int = 1, *, near: int = 1) -> Plan[Link | None]:
-    """The same; `damaged` where it cannot be read."""
+    """As stored_rows.newest; `damaged` if that entry cannot be read."""
     links: list[Link | None] = []
 
     def look() -> Plan[None]:
@@ -65,11 +68,11 @@ def check_range(
 ) -> Plan[Span]:
     """Checks the entries at positions start … end, each against the one before it, which may lie before `start`.
 
-    first: where the whole verification begins: what is missing before it is not looked for. before: what the first of
-    the range is judged by, where the caller knows it; else it is read. leaf: makes what takes the leaves, anew each
-    time that the range is read. through: up to where there must be entries after the last of the range.
+    first: the position at which the whole verification begins; nothing is missing before it. before: what the first
+    entry of the range is judged by; None to read it. leaf: makes what takes the leaves, anew each time that the range
+    is read. through: the position up to which there must be entries, also after the last of the range.
 
-    Only where something is wrong is it looked for what is quarantined, and the range read again with that.
+    If something is wrong, the records of quarantine about it are read, and the range again with them.
     """
     if before is None:
         begins = BEGINNING if first == 1 else Link(first - 1, None, None, None)
@@ -77,8 +80,8 @@ def check_range(
         before = (yield from newest_or(damaged, source, start - 1, max(first - 1, 1), near=start - 1)) or begins
     check = _Check(source.name, before, leaf() if leaf is not None else None, {})
     span = yield from _checked(source, start, end, check)
-    suspects = {finding.position for finding in span.findings.kept if finding.position is not None}
-    suspects |= set(range(span.last.position + 1, min(end, through, span.last.position + _HOLE) + 1))
+    suspects = {position for finding in span.findings.kept for position in _suspects(finding)}
+    suspects.update(range(span.last.position + 1, min(end, through, span.last.position + _HOLE) + 1))
     if not suspects:
         return span
     wanted = suspects | set(range(max(before.position, start - _HOLE), start))
@@ -92,21 +95,28 @@ def check_range(
     return (yield from _checked(source, start, end, check, min(end, through)))
 
 
+def _suspects(finding: Finding) -> Iterable[int]:
+    """The positions of a finding at which it is looked for what is quarantined: all, but of a hole the first _HOLE."""
+    if finding.position is None or finding.through is None:
+        return ()
+    hole = finding.kind == "missing_entry"
+    return range(finding.position, min(finding.through, finding.position + _HOLE if hole else finding.through) + 1)
+
+
 def _checked(source: Source, start: int, end: int, check: _Check, through: int = 0) -> Plan[Span]:
     yield from _readable(source, start, end, check)
     check.examine_group()
     check.pass_holes(through + 1)
     if check.erased:
         erased = [str(position) for position in check.erased]
-        rows = yield Query(from_(source, "erasures"), (source.ledger_id, ERASED_TYPE, erased, ERASED))
+        rows = yield Query(source.statement(SQL["erasures"]), (source.ledger_id, ERASED_TYPE, erased, ERASED))
         excused = {int(resource_id): position for resource_id, position in rows}
         for position, record in check.erased.items():
             if excused.get(position, 0) <= position and not check.is_quarantined(position, (record,)):
-                check.findings.add(position, "body_missing", body_missing(position))
-        mismatched = yield Query(from_(source, "mismatched"), (source.ledger_id, ERASED_TYPE, erased, ERASED))
+                add_not_erased(position, check.findings)
+        mismatched = yield Query(source.statement(SQL["mismatched"]), (source.ledger_id, ERASED_TYPE, erased, ERASED))
         for resource_id, position, actor, stood in mismatched:
-            check.findings.add(int(resource_id), "body_mismatch", erased_mismatched(actor, position, stood))
-    check.findings.sort()
+            add_mismatched(int(resource_id), position, actor, stood, check.findings)
     return Span(check.entries, check.findings, check.walk.last, check.own)
 
 
@@ -125,7 +135,7 @@ def _passed_over(source: Source, before: Link, start: int, known: Mapping[int, S
 
 
 def _after(known: Sequence[Mark], rows: Sequence[Record], before: Link) -> Link | None:
-    """What the entry after a quarantined one is judged by; None where no record names what stands there."""
+    """What the entry after a quarantined one is judged by; None if no record names what stands there."""
     stands = digests(rows)
     for mark in reversed(known):
         if mark.names(stands):
@@ -145,36 +155,6 @@ def _readable(source: Source, start: int, end: int, check: _Check) -> Plan[None]
     middle = (start + end) // 2
     yield from _readable(source, start, middle, check)
     yield from _readable(source, middle + 1, end, check)
-
-
-def strays(source: Source) -> Plan[list[Finding]]:
-    """Rows where none can be: at positions below 1, and of ledgers that there are not.
-
-    No reader is shown rows of other ledgers, nor of none.
-    """
-    rows = yield Query(from_(source, "misplaced"), (source.ledger_id, _STRAYS, source.ledger_id))
-    findings = [
-        Finding(position, "tail_mismatch", f"a row stands at position {position}: the first entry's is 1")
-        for (position,) in rows
-    ]
-    rows = (yield Query(SQL["orphans"])) if source.whole else []
-    return findings + [
-        Finding(position, "broken_link", f"entry {position} stands under ledger_id {ledger_id}, which no ledger has")
-        for ledger_id, position in rows
-    ]
-
-
-def tail_of(ledger: LedgerRef) -> Plan[Link | None]:
-    """What the tail's row says the newest entry is; None where there is no such row, or no position in it."""
-    tails: list[Link] = []
-
-    def take(row: Row) -> None:
-        position, stored, recorded = row
-        if position is not None:
-            tails.append(Link(position, stored, stored, recorded))
-
-    yield Stored(SQL["tail"], (ledger.ledger_id,), take)
-    return tails[0] if tails else None
 
 
 _recorded_from = lru_cache(maxsize=16)(timestamp_from)  # entries that were recorded together have it in common
@@ -220,8 +200,10 @@ class _Check:
             self._examine(record)
 
     def _is_sound(self, row: Row) -> bool:
-        """Is it a whole entry that continues a sound one, keeps the rules and is not the ledger's own? Then it is done
-        with."""
+        """Returns whether a row is a whole entry that continues a sound one, keeps the rules and is not an own entry.
+
+        If so, nothing more is done with it.
+        """
         # fmt: off
         (
             position, entry_id, recorded, occurred, actor, actor_type, action, resource_type, resource_id,
@@ -272,16 +254,12 @@ class _Check:
         if self.leaf is not None:
             self.leaf(position, envelope, False)
         flaw = record.body_flaw()
-        if flaw is not None:
-            self.findings.add(position, "body_mismatch", flaw)
-            record = Record(*record.without_body())
-        elif record.salt is None and is_own(record.action):
-            self.findings.add(position, "body_missing", OWN_ERASED)
-        elif record.salt is None:
+        if check_body(position, record.action, flaw, self.findings, gone=record.salt is None):
             self.erased[position] = record
+        if flaw is not None:
+            record = Record(*record.without_body())
         if link.computed is not None and link.computed == link.stored:  # else it is not what the ledger recorded
-            for rule in broken(record):
-                self.findings.add(position, "rule_broken", str(rule))
+            check_rules(record, self.findings)
             if is_own(record.action):
                 self.own.append(OwnEntry(position, record.action, record.resource_type, record.resource_id))
 
@@ -293,7 +271,7 @@ class _Check:
                 return
 
     def is_quarantined(self, position: int, rows: Sequence[Record], envelope: bytes | None = None) -> bool:
-        """Is what stands there on record as passed over? Then it is named as that, and the chain goes on from there."""
+        """Returns whether a record quarantines what is there: then that is a finding, and the chain goes on from it."""
         for mark in reversed(self.known.get(position, ())):
             if mark.names(digests(rows)):
                 self.findings.add(*mark.finding())

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from ledger.effects import Plan, Query
+from ledger.format.actions import ERASED, ERASED_TYPE, HOLD_PLACED, HOLD_RELEASED, RETRIED, SKIPPED
 from ledger.format.findings import Finding, Findings
 from ledger.format.own_entries import OwnEntries, OwnEntry, Target
-from ledger.format.rules import ERASED, ERASED_TYPE, HOLD_PLACED, HOLD_RELEASED, RETRIED, SKIPPED
-from ledger.store.stored_rows import SQL, Source, from_
+from ledger.statements import sql
+from ledger.store.stored_rows import Source
+
+SQL = sql(__file__)
 
 _KEPT = frozenset((HOLD_PLACED, HOLD_RELEASED, SKIPPED, RETRIED))
 """Actions that a table of the ledger keeps too."""
@@ -37,9 +40,9 @@ def follow(source: Source, own: OwnEntries, entries: list[OwnEntry]) -> Plan[Non
     targets: dict[int | None, Target] = {}
     if named:
         resources = [str(position) for position in named]
-        rows = yield Query(from_(source, "first_erasures"), (source.ledger_id, ERASED_TYPE, resources, ERASED))
+        rows = yield Query(source.statement(SQL["first_erasures"]), (source.ledger_id, ERASED_TYPE, resources, ERASED))
         erased = {int(resource_id): position for resource_id, position in rows}
-        rows = yield Query(from_(source, "targets"), (source.ledger_id, named))
+        rows = yield Query(source.statement(SQL["targets"]), (source.ledger_id, named))
         for position, action, resource_type, resource_id, has_body in rows:
             targets[position] = Target(action, resource_type, resource_id, has_body, erased.get(position))
     for entry in entries:
@@ -48,8 +51,8 @@ def follow(source: Source, own: OwnEntries, entries: list[OwnEntry]) -> Plan[Non
 
 def false_marks(source: Source) -> Plan[list[Finding]]:
     """Holds and skips in the tables that no entries say."""
-    rows = yield Query(from_(source, "false_marks"), (*[source.ledger_id] * 4, _MOST))
+    rows = yield Query(source.statement(SQL["false_marks"]), (*[source.ledger_id] * 4, _MOST))
     return [
-        Finding(position, "unprotected", f"{table} has what entry {position} should say, and no entries do")
+        Finding(position, "unprotected", f"{table} has what this entry should say, and no entries do")
         for table, position in rows
     ]

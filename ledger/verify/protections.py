@@ -1,4 +1,4 @@
-"""Is what the migrations set up against changes in place, and does nothing beside it let anybody past it? Plans."""
+"""Checks that the protections made by the migrations are in place, and that nothing goes round them. Plans."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def check(newer: Sequence[str] = ()) -> Plan[list[Finding]]:
     Changes settings of the transaction that it runs in.
     """
     wanted = catalog.load()
-    found = yield from catalog.read()
-    details = list(catalog.differences(wanted, found, newer=bool(newer)))
+    actual = yield from catalog.read()
+    details = list(catalog.differences(wanted, actual, newer=bool(newer)))
     for statement in ("views", "outside"):
         details += [detail for (detail,) in (yield Query(SQL[statement]))]
     details += [detail for (detail,) in (yield Query(SQL["roles"], (_roles(wanted),)))]
@@ -31,7 +31,7 @@ def check(newer: Sequence[str] = ()) -> Plan[list[Finding]]:
 
 def privileged() -> Plan[list[str]]:
     """Who is bound by no privilege, and who can make itself so: a sentence for each. No findings."""
-    return [said for (said,) in (yield Query(SQL["privileged"], (_roles(catalog.load()),)))]
+    return [sentence for (sentence,) in (yield Query(SQL["privileged"], (_roles(catalog.load()),)))]
 
 
 def _roles(wanted: catalog.Facts) -> list[str]:

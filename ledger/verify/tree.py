@@ -1,7 +1,6 @@
 """Compares what a ledger keeps of its tree, tiles and checkpoints, with the tree that its entries make. Plans.
 
-The entries are read once, by scan.check_range, range by range and perhaps in several processes; here is what a range is
-checked with beyond that (`check_range`), and what the process that gathers the ranges does with them (`TreeCheck`).
+The entries are read range by range (ranges.py); the process that gathers the ranges gives them to a `TreeCheck`.
 """
 
 from __future__ import annotations
@@ -12,9 +11,9 @@ from typing import NamedTuple
 
 from ledger.effects import Plan, Query
 from ledger.errors import NoteRefused, ProofRefused
+from ledger.format.actions import TREE_REBUILT, TREE_TYPE
 from ledger.format.canonical import digest
 from ledger.format.findings import Findings
-from ledger.format.rules import TREE_REBUILT, TREE_TYPE
 from ledger.format.stored_row import Record
 from ledger.statements import sql
 from ledger.store import stored_rows, tree
@@ -23,10 +22,8 @@ from ledger.store.stored_rows import Source
 from ledger.tlog.merkle import EMPTY_ROOT, HASH_SIZE, check_consistency, check_inclusion, leaf_hash
 from ledger.tlog.note import Verifier
 from ledger.tlog.tiles import FULL, Tile, edge_root, edge_tiles
-from ledger.verify import entries
 from ledger.verify.checkpoints import Claim, Comparison, kept_claim
-from ledger.verify.entries import Span
-from ledger.verify.tree_rebuild import Grown, Leaves, Regrown, rows_of, upper_finding
+from ledger.verify.tree_rebuild import Grown, Regrown, rows_of, upper_finding
 
 SQL = sql(__file__)
 _PAGE = 10_000
@@ -73,7 +70,7 @@ class Job(NamedTuple):
 
 
 def kept_tree(ledger: LedgerRef) -> Plan[KeptTree | None]:
-    """What the ledger keeps of its tree; None where there are neither tiles nor checkpoints."""
+    """What the ledger keeps of its tree; None if there are neither tiles nor checkpoints."""
     rows = yield Query(SQL["levels"], (ledger.ledger_id,))
     levels = {level: (count, first, last) for level, count, first, last in rows}
     if not levels:
@@ -86,7 +83,7 @@ def kept_tree(ledger: LedgerRef) -> Plan[KeptTree | None]:
 
 def rebuilds(source: Source) -> Plan[tuple[str, ...]]:
     """Which entries took the place of tiles and checkpoints, and by whom; at most _MOST."""
-    query = SQL["rebuilds"].format(source.entries)
+    query = source.statement(SQL["rebuilds"])
     rows = yield Query(query, (source.ledger_id, TREE_TYPE, source.name, TREE_REBUILT, _MOST))
     return tuple(f"the tree was rebuilt at entry {position} by {actor}" for position, actor in rows)
 
@@ -125,28 +122,6 @@ def _edge(ledger: LedgerRef, size: int) -> Plan[dict[int, bytes]]:
 
 
 # ------------------------------------------------------------------------------------------------------ range by range
-
-
-def check_range(source: Source, job: Job, first: int, leaves: int | None) -> Plan[tuple[Span, Grown | None]]:
-    """Checks a range of entries, and the tiles over them.
-
-    first: as scan.check_range takes it. leaves: how many the kept tiles are of; None: there is no tree to look at.
-    """
-    if leaves is None:
-        return (yield from entries.check_range(source, job.start, job.end, first, through=job.through)), None
-    made: list[Leaves] = []
-
-    def leaves_anew() -> entries.Leaf:
-        made.append(Leaves(job.start - 1, job.known))
-        return made[-1].add
-
-    span = yield from entries.check_range(source, job.start, job.end, first, leaf=leaves_anew, through=job.through)
-    hashed = made[-1]
-    if hashed.start % FULL == 0:  # else entries are missing before it, and their tile cannot be judged
-        rows = yield Query(SQL["leaves"], (source.ledger_id, hashed.start // FULL, (job.end - 1) // FULL))
-        hashed.tile_findings(dict(rows), leaves, span.findings)
-        span.findings.sort()
-    return span, hashed.grown(job.sizes)
 
 
 class TreeCheck:

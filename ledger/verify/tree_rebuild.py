@@ -21,7 +21,7 @@ class Grown(NamedTuple):
     """What a range of leaves came to.
 
     start: the first leaf, at a tile's beginning. end: the leaf after the last that has all others before it.
-    whole: False where entries are missing after that. folded: the hashes of the full tiles, joined. rest: the leaf
+    whole: False if entries are missing after that. folded: the hashes of the full tiles, joined. rest: the leaf
     hashes of the last, partial tile. parts: for sizes within the range, the hash over the leaves of the partial tile.
     """
 
@@ -41,7 +41,7 @@ class Leaves:
 
     def __init__(self, start: int, known: bytes = b"") -> None:
         self.start = start - len(known) // HASH_SIZE
-        self.hashes = [known[at : at + HASH_SIZE] for at in range(0, len(known), HASH_SIZE)]
+        self.hashes = [known[offset : offset + HASH_SIZE] for offset in range(0, len(known), HASH_SIZE)]
         self.whole = True
         self.quarantined: set[int] = set()
 
@@ -50,7 +50,7 @@ class Leaves:
         return self.start + len(self.hashes)
 
     def add(self, position: int, envelope: bytes | None, quarantined: bool = False) -> None:
-        """The entry at a position; after a gap there is no tree. envelope: None where a forged entry has none."""
+        """The entry at a position; after a gap there is no tree. envelope: None if a forged entry has none."""
         if position - 1 == self.end and self.whole:
             if quarantined:
                 self.quarantined.add(len(self.hashes))
@@ -63,22 +63,21 @@ class Leaves:
         for start in range(self.start, min(self.end, kept), FULL):
             index = start // FULL
             tile = Tile(0, index, min(FULL, kept - start))
-            at = start - self.start
-            self._keep_leaves(at, rows.get(index) or b"")
-            have = b"".join(self.hashes[at : at + tile.width])
+            offset = start - self.start
+            self._keep_leaves(offset, rows.get(index) or b"")
+            have = b"".join(self.hashes[offset : offset + tile.width])
             row = rows.get(index)
             if row is None or len(row) != tile.width * HASH_SIZE:
                 findings.add(start + 1, "tree_mismatch", _no_tile(tile, row))
             elif not row.startswith(have):
-                wrong = _wrong(row, have)
-                more = f", nor are {len(wrong) - 1} more of that tile" if len(wrong) > 1 else ""
-                detail = f"its leaf in {tile.path} is not the hash of its envelope{more}"
-                findings.add(start + wrong[0] + 1, "tree_mismatch", detail)
+                for index_in_tile in _wrong(row, have):
+                    detail = "its leaf in the kept tree is not the hash of its envelope"
+                    findings.add(start + index_in_tile + 1, "tree_mismatch", detail)
 
-    def _keep_leaves(self, at: int, row: bytes) -> None:
+    def _keep_leaves(self, offset: int, row: bytes) -> None:
         """An entry that had its leaf before it was changed and quarantined keeps that; the root tells if it is true."""
-        for place in self.quarantined & set(range(at, at + len(row) // HASH_SIZE)):
-            self.hashes[place] = row[(place - at) * HASH_SIZE :][:HASH_SIZE]
+        for place in self.quarantined & set(range(offset, offset + len(row) // HASH_SIZE)):
+            self.hashes[place] = row[(place - offset) * HASH_SIZE :][:HASH_SIZE]
 
     def grown(self, sizes: Iterable[int]) -> Grown:
         """sizes: of trees whose roots are wanted; those that end in this range are looked at."""
@@ -87,8 +86,8 @@ class Leaves:
         for size in sizes:
             width = size % FULL
             if width and self.start <= size - width and size <= self.end:
-                at = size - width - self.start
-                parts[size] = edge_root({0: b"".join(self.hashes[at : at + width])}, width)
+                offset = size - width - self.start
+                parts[size] = edge_root({0: b"".join(self.hashes[offset : offset + width])}, width)
         folded = b"".join(hashes for tile, hashes in tree.tiles if tile.level == 1)
         return Grown(self.start, self.end, self.whole, folded, tree.edge.get(0, b""), parts)
 
@@ -121,7 +120,7 @@ class Regrown:
         if self.broken or grown.start != self.size // FULL * FULL:
             self.broken = True
             return step
-        folded = [grown.folded[at : at + HASH_SIZE] for at in range(0, len(grown.folded), HASH_SIZE)]
+        folded = [grown.folded[offset : offset + HASH_SIZE] for offset in range(0, len(grown.folded), HASH_SIZE)]
         done = 0
         for size in sorted(sizes):
             if self.size <= size <= grown.end:
@@ -161,18 +160,18 @@ class Regrown:
 
 
 def upper_finding(tile: Tile, hashes: bytes, row: bytes | None, kept: int) -> str | None:
-    """What is wrong with a kept tile above level 0; None where nothing is.
+    """What is wrong with a kept tile above level 0; None if nothing is.
 
     tile, hashes: as the entries make it. row: as it is kept. kept: how many leaves the kept tiles are of.
     """
     width = min(FULL, (kept >> (HEIGHT * tile.level)) - tile.index * FULL)
     if width <= 0:
         return None
-    there = tile._replace(width=width)
+    stored = tile._replace(width=width)
     if row is None or len(row) != width * HASH_SIZE:
-        return _no_tile(there, row)
+        return _no_tile(stored, row)
     if row[: len(hashes)] != hashes[: len(row)]:
-        return f"{there.path} does not have the hashes of the tiles below it"
+        return f"{stored.path} does not have the hashes of the tiles below it"
     return None
 
 
@@ -189,5 +188,9 @@ def _no_tile(tile: Tile, row: bytes | None) -> str:
 
 
 def _wrong(row: bytes, have: bytes) -> list[int]:
-    places = range(0, len(have), HASH_SIZE)
-    return [at // HASH_SIZE for at in places if row[at : at + HASH_SIZE] != have[at : at + HASH_SIZE]]
+    offsets = range(0, len(have), HASH_SIZE)
+    return [
+        offset // HASH_SIZE
+        for offset in offsets
+        if row[offset : offset + HASH_SIZE] != have[offset : offset + HASH_SIZE]
+    ]

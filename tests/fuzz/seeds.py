@@ -7,8 +7,8 @@ from functools import cache
 from pathlib import Path
 
 from ledger.format import canonical
-from ledger.tlog.cosigner import new_cosigner
-from ledger.tlog.note import FileSigner, Verifier, parse_note, sign
+from ledger.tlog.file_signer import FileSigner, new_cosigner
+from ledger.tlog.note import Verifier, parse_note, sign
 from ledger.tlog.witness_protocol import Request
 from tests.support.logs import Log
 

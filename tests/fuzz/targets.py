@@ -19,11 +19,11 @@ from ledger.format.decode import parse_envelope
 from ledger.ops.redact import without_literals
 from ledger.stream.wire import parse
 from ledger.tlog.checkpoint import Checkpoint, cosigned_by, open_checkpoint
-from ledger.tlog.cosigner import new_cosigner, parse_cosigner
+from ledger.tlog.file_signer import FileSigner, new_cosigner, parse_cosigner
 from ledger.tlog.merkle import check_consistency, check_inclusion, leaf_hash
-from ledger.tlog.note import FileSigner, Verifier, base64_bytes, base64_text, decimal, parse_note, parse_signatures
+from ledger.tlog.note import Verifier, base64_bytes, base64_text, decimal, parse_note, parse_signatures
 from ledger.tlog.tiles import Tile, decode_bundle, edge_root, encode_bundle
-from ledger.tlog.witness_client import Witness, judge
+from ledger.tlog.witness_outcome import Witness, judge
 from ledger.tlog.witness_protocol import SIZE_TYPE, Answer, Request
 from tests.fuzz import seeds
 from tests.support.logs import TIME

@@ -17,7 +17,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ledger.events import GENESIS
-from ledger.export.bundle_check import BODIES, ENVELOPES, MANIFEST, Manifest
+from ledger.export.manifest import BODIES, ENVELOPES, MANIFEST, Manifest
 from ledger.export.public_log import CHECKPOINT, LayoutWriter
 from ledger.format import canonical
 from tests.fuzz import seeds

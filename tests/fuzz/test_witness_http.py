@@ -13,7 +13,8 @@ from threading import enumerate as enumerate_threads
 import pytest
 from hypothesis import example, given
 
-from ledger.tlog.witness_client import Witness, WitnessOutcome, gather
+from ledger.tlog.witness_client import gather
+from ledger.tlog.witness_outcome import Witness, WitnessOutcome
 from ledger.tlog.witness_server import MAX_BODY
 from tests.fuzz import seeds
 from tests.fuzz.mutations import mutated

@@ -21,7 +21,8 @@ import pytest
 
 from ledger.errors import WitnessRefused
 from ledger.tlog.checkpoint import open_checkpoint
-from ledger.tlog.witness_client import Witness, WitnessOutcome, cosigned, demand, gather
+from ledger.tlog.witness_client import cosigned, demand, gather
+from ledger.tlog.witness_outcome import Witness, WitnessOutcome
 from tests.support.logs import Log
 from tests.support.witnesses import forked, serving
 

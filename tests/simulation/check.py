@@ -14,8 +14,8 @@ import psycopg
 
 from ledger import Entry, Ledger
 from ledger.errors import LedgerError
+from ledger.format.actions import OWN_ACTIONS
 from ledger.format.canonical import envelope
-from ledger.format.rules import OWN_ACTIONS
 from tests.simulation.notes import Line, Restore, all_lines, lines, restores, standing
 from tests.simulation.readers import LONE
 from tests.simulation.transactions import ORDER

@@ -9,7 +9,7 @@ from ledger import Ledger, Receipt
 from ledger.checkpoints.signer import Checkpointer
 from ledger.drivers.pools import Connector
 from ledger.errors import ChainBroken, HoldRefused, InvalidSetting, ProjectionFailed, UnderLegalHold
-from ledger.format.rules import OWN_ACTIONS
+from ledger.format.actions import OWN_ACTIONS
 from ledger.projection.discover import find_projections
 from ledger.projection.rebuild import rebuild
 from tests.simulation.hostile import VICTIM

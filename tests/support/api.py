@@ -17,9 +17,9 @@ import psycopg
 
 from ledger import Appended, AsyncLedger, Entry, Event, Ledger, Receipt, Tail
 from ledger.checkpoints.proof import Consistency, Proof
-from ledger.format.findings import Report
 from ledger.settings import Settings
 from ledger.store.appender import Condition
+from ledger.verify.report import Report
 
 T = TypeVar("T")
 

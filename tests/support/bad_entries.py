@@ -12,11 +12,12 @@ from ledger import Event, Ledger
 from ledger.drivers.pools import Connector
 from ledger.events import Tail
 from ledger.format.chain import extend
-from ledger.format.findings import Report
 from ledger.store.copy_rows import insert_params
 from ledger.store.drafts import prepare
 from ledger.store.ledgers import SQL
 from ledger.stream.relay import Relay
+from ledger.verify.report import Report
+from tests.support.findings import places
 from tests.support.helpers import event
 
 BAD, LAST = 5, 8
@@ -54,4 +55,4 @@ def workers(ledger: Ledger) -> Iterator[tuple[Connector, Relay]]:
 
 
 def said(report: Report) -> list[tuple[int | None, str]]:
-    return [(each.position, each.kind) for each in report.findings if each.kind != "unprotected"]
+    return places([each for each in report.findings if each.kind != "unprotected"])

@@ -12,10 +12,10 @@ import psycopg
 from ledger import Entry
 from ledger.drivers.run import drive
 from ledger.format.canonical import digest, envelope
-from ledger.format.findings import Report
 from ledger.settings import Settings
 from ledger.store.ledgers import LedgerRef, read
 from ledger.verify import database
+from ledger.verify.report import Report
 
 LAST, ERASED, ERASURE = 30, 12, 20
 TRIGGERS = (

@@ -10,9 +10,10 @@ from uuid import UUID, uuid4
 import psycopg
 
 from ledger.events import GENESIS
-from ledger.format.canonical import POSTGRES_EPOCH, digest, microseconds
+from ledger.format.canonical import digest
 from ledger.format.rules import Columns
 from ledger.format.stored_row import Record
+from ledger.format.times import POSTGRES_EPOCH, microseconds
 
 INFINITY = 2**63 - 1
 """As Postgres stores the time `infinity`; `-infinity` is one less than its negative."""

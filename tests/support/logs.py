@@ -11,8 +11,9 @@ from ledger.events import GENESIS
 from ledger.format import canonical
 from ledger.tlog import merkle, tiles
 from ledger.tlog.checkpoint import Checkpoint
+from ledger.tlog.file_signer import FileSigner
 from ledger.tlog.merkle import Node, leaf_hash
-from ledger.tlog.note import FileSigner, Verifier, cosign, sign
+from ledger.tlog.note import Verifier, cosign, sign
 from ledger.tlog.tiles import Extended, Tile, bundles_of, encode_bundle, extend
 
 STAMP = b"2026-11-22T16:00:00.000007Z"

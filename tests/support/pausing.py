@@ -21,7 +21,7 @@ from ledger import Entry, Projection, Writes
 from ledger.cli import main
 from ledger.drivers import run
 from ledger.effects import CopyIn
-from ledger.tlog.note import FileSigner
+from ledger.tlog.file_signer import FileSigner
 
 COPY, PIPELINE, SIGNING = MOMENTS = "the middle of a COPY", "the middle of a pipeline", "signing"
 

@@ -12,15 +12,17 @@ import psycopg
 from ledger.checkpoints import grow
 from ledger.drivers.run import drive
 from ledger.format.canonical import digest, envelope
-from ledger.format.findings import Report
 from ledger.settings import Settings
 from ledger.store import tree
 from ledger.store.ledgers import FAR, LedgerRef, read
 from ledger.store.tree import Head
 from ledger.tlog.checkpoint import Checkpoint
-from ledger.tlog.note import FileSigner, Signature, Verifier, cosign, sign
+from ledger.tlog.file_signer import FileSigner
+from ledger.tlog.note import Signature, Verifier, cosign, sign
 from ledger.verify import database
 from ledger.verify.checkpoints import Trust
+from ledger.verify.report import Report
+from tests.support.findings import places
 from tests.support.logs import TIME
 
 MAIN = LedgerRef(1, "main")
@@ -110,7 +112,7 @@ Said = list[tuple[int | None, str]]
 
 
 def said(report: Report) -> Said:
-    return [(each.position, each.kind) for each in report.findings]
+    return places(report.findings)
 
 
 def check(url: str, *notes: bytes, trust: Trust = TRUST, **options: Any) -> Report:

@@ -15,8 +15,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ledger.tlog.cosigner import Cosigner
-from ledger.tlog.note import FileSigner, Verifier
-from ledger.tlog.witness_client import Witness
+from ledger.tlog.file_signer import FileSigner
+from ledger.tlog.note import Verifier
+from ledger.tlog.witness_outcome import Witness
 from ledger.tlog.witness_protocol import PATH, Answer, Request
 from ledger.tlog.witness_server import WitnessServer
 from tests.support.logs import Log

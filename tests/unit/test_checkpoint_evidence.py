@@ -7,8 +7,9 @@ import pytest
 from ledger.errors import InvalidSetting, NoteRefused
 from ledger.format.findings import Findings
 from ledger.tlog.checkpoint import Checkpoint
+from ledger.tlog.file_signer import FileSigner
 from ledger.tlog.merkle import leaf_hash
-from ledger.tlog.note import FileSigner, sign
+from ledger.tlog.note import sign
 from ledger.tlog.tiles import FULL, Tile, edge_tiles, extend, tiles_of
 from ledger.verify.checkpoints import Claim, Comparison, Trust, given_claims, kept_claim
 from ledger.verify.tree_rebuild import Leaves, Regrown, rows_of, upper_finding
@@ -97,23 +98,23 @@ def test_tiles_that_are_not_the_entries_are_named(log: Log) -> None:
         leaves.add(index + 1, log.envelopes[index])
     rows: dict[int, bytes | None] = {1: log.tiles[0, 1], 2: log.tiles[0, 2]}
 
-    def found(**changed: bytes | None) -> list[tuple[int | None, str]]:
+    def found(**changed: bytes | None) -> list[tuple[int | None, int | None, str]]:
         findings = Findings()
         leaves.tile_findings(rows | {int(name[1:]): row for name, row in changed.items()}, 600, findings)
-        return [(each.position, each.detail) for each in findings.kept]
+        return [(each.position, each.through, each.detail) for each in findings.kept]
 
     tile = log.tiles[0, 1]
     two = log.tiles[0, 2][: 88 * 32]
     assert found(_2=two) == []
     assert found(_2=two, _1=tile[:64] + bytes(32) + tile[96:]) == [
-        (259, "its leaf in tile/0/001 is not the hash of its envelope")
+        (259, 259, "its leaf in the kept tree is not the hash of its envelope")
     ]
     assert found(_2=two, _1=bytes(FULL * 32)) == [
-        (257, "its leaf in tile/0/001 is not the hash of its envelope, nor are 255 more of that tile")
+        (257, 512, "its leaf in the kept tree is not the hash of its envelope")
     ]
-    assert found(_2=two, _1=None) == [(257, "tile/0/001 is missing")]
-    assert found(_2=two[:-1]) == [(513, f"tile/0/002.p/88 has {len(two) - 1} bytes, not {len(two)}")]
-    assert found() == [(513, f"tile/0/002.p/88 has {FULL * 32} bytes, not {len(two)}")]
+    assert found(_2=two, _1=None) == [(257, 257, "tile/0/001 is missing")]
+    assert found(_2=two[:-1]) == [(513, 513, f"tile/0/002.p/88 has {len(two) - 1} bytes, not {len(two)}")]
+    assert found() == [(513, 513, f"tile/0/002.p/88 has {FULL * 32} bytes, not {len(two)}")]
     [(above, hashes)] = [(tile, log.content(tile)) for tile in tiles_of(WHOLE) if tile.level == 1]
     assert upper_finding(above, hashes, bytes(len(hashes)), WHOLE) == (
         "tile/1/000.p/5 does not have the hashes of the tiles below it"

@@ -12,8 +12,9 @@ from ledger import InvalidSetting, Key, SigningRefused, Unavailable
 from ledger.checkpoints.keys import create_key, hand_over, key_of, origin_of, read_key, rotating, state_beside
 from ledger.checkpoints.state import create_state, locked
 from ledger.store.tree import EMPTY_HEAD, Head
+from ledger.tlog.file_signer import FileSigner
 from ledger.tlog.merkle import EMPTY_ROOT
-from ledger.tlog.note import FileSigner, Verifier
+from ledger.tlog.note import Verifier
 from tests.support.logs import Log
 
 NAME = "log.example/audit/main"

@@ -14,18 +14,9 @@ from hypothesis import strategies as st
 
 from ledger.errors import InvalidSetting, NoteRefused, UsageError
 from ledger.tlog.checkpoint import Checkpoint, cosigned_by, open_checkpoint
+from ledger.tlog.file_signer import FileSigner, new_key
 from ledger.tlog.merkle import EMPTY_ROOT, leaf_hash
-from ledger.tlog.note import (
-    FileSigner,
-    Signature,
-    Verifier,
-    cosign,
-    new_key,
-    parse_note,
-    parse_signatures,
-    sign,
-    verified_by,
-)
+from ledger.tlog.note import Signature, Verifier, cosign, parse_note, parse_signatures, sign, verified_by
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors/c2sp.json").read_text())
 OURS = json.loads((Path(__file__).parents[1] / "vectors/tree.json").read_text())

@@ -23,7 +23,8 @@ from ledger.checkpoints.proof import (
 )
 from ledger.errors import EvidenceRefused, InvalidSetting, NoteRefused, ProofRefused
 from ledger.tlog.checkpoint import Checkpoint
-from ledger.tlog.note import FileSigner, sign
+from ledger.tlog.file_signer import FileSigner
+from ledger.tlog.note import sign
 from tests.support.logs import Log
 
 SIZE = 300

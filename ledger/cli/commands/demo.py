@@ -33,11 +33,11 @@ from ledger.drivers.run import Connection, drive
 from ledger.effects import Plan, Query, Row, SqlScript
 from ledger.errors import LedgerError, RecordRefused
 from ledger.events import Entry, Event, Receipt
-from ledger.format.findings import Report
 from ledger.projection.discover import find_projections
 from ledger.projection.worker import Projector
 from ledger.settings import Settings
 from ledger.stream.relay import Relay
+from ledger.verify.report import Report
 
 INVOICE = "inv_1007"
 """The one that the story is about; its amount as it was typed, as it should be, and as somebody would like it."""

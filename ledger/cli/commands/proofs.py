@@ -72,7 +72,7 @@ def _size_or_note(text: str) -> int | bytes:
 
 def _write_proof(shared: Shared, proof: Proof | Consistency, output: Path | None) -> None:
     data = proof.encode()
-    newest = Checkpoint.parse(parse_note(proof.note if isinstance(proof, Proof) else proof.new).text)
+    newest = Checkpoint.of(proof.note if isinstance(proof, Proof) else proof.new)
     if output is not None:
         try:
             output.write_bytes(data)
@@ -83,7 +83,7 @@ def _write_proof(shared: Shared, proof: Proof | Consistency, output: Path | None
         said: dict[str, Any] = {"kind": "proof", "position": position}
         what = f"of entry {position} of ledger {ledger_of(newest)}, in {_text(newest)}"
     else:
-        old = Checkpoint.parse(parse_note(proof.old).text)
+        old = Checkpoint.of(proof.old)
         said = {"kind": "consistency", "old_size": old.size}
         what = f"that {_text(newest)} continues that at {old.size}"
     if shared.json:

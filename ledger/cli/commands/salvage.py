@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 import msgspec
@@ -20,8 +18,8 @@ from ledger.cli.text import note, plain
 from ledger.drivers.pools import Connector
 from ledger.errors import UsageError
 from ledger.events import Entry
-from ledger.files import open_private
-from ledger.format.rules import ERASED, ERASED_TYPE, HOLD_PLACED, HOLD_RELEASED
+from ledger.files import new_private
+from ledger.format.actions import ERASED, ERASED_TYPE, HOLD_PLACED, HOLD_RELEASED
 from ledger.store.ledgers import LedgerRef, find_ledger
 from ledger.stream.salvage import Lost, entries_of, lost
 
@@ -59,17 +57,18 @@ def _salvage(connector: Connector, ledger: LedgerRef, missing: Lost, file: Path)
     """Writes the file. Returns the commands that record all of it again."""
     events, own, unusable = 0, list[str](), 0
     program = f"{PROGRAM} --ledger {ledger.name}"
-    with _created(file) as output:
-        for entry in _entries(connector, ledger, missing):
-            if entry is None:
-                unusable += 1
-            elif entry.action.startswith("ledger."):
-                own.append(_again(entry, missing.after.position, program))
-            else:
-                output.write(_event(entry) + b"\n")
-                events += 1
-        output.flush()
-        os.fsync(output.fileno())
+    try:
+        with new_private(file) as output:  # bodies may be personal data
+            for entry in _entries(connector, ledger, missing):
+                if entry is None:
+                    unusable += 1
+                elif entry.action.startswith("ledger."):
+                    own.append(_again(entry, missing.after.position, program))
+                else:
+                    output.write(_event(entry) + b"\n")
+                    events += 1
+    except FileExistsError:
+        raise UsageError(f"{file} exists already: name a new file") from None
     note(
         f"Ledger {ledger.name}: the stream's entries {missing.after.position + 1} to {missing.last.position} are not "
         f"in the database: {counted(events, 'event')} written to {file}, {len(own)} of the ledger's own, "
@@ -85,14 +84,6 @@ def _entries(connector: Connector, ledger: LedgerRef, missing: Lost) -> Iterator
         if not entries:
             return
         yield from entries
-
-
-def _created(file: Path) -> Any:
-    """A new file that nobody else may read: bodies may be personal data."""
-    try:
-        return os.fdopen(open_private(file, os.O_WRONLY | os.O_EXCL), "wb")
-    except FileExistsError:
-        raise UsageError(f"{file} exists already: name a new file") from None
 
 
 def _event(entry: Entry) -> bytes:

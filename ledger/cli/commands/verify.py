@@ -16,11 +16,11 @@ from ledger.cli.output import counted, line, progress, write_json
 from ledger.cli.params import POSITION
 from ledger.cli.text import note
 from ledger.export.bundle import export
-from ledger.export.bundle_check import verify_bundle
-from ledger.format.findings import Report
+from ledger.export.check import verify_bundle
+from ledger.format.findings import Finding
 from ledger.tlog.checkpoint import Checkpoint
-from ledger.tlog.note import parse_note
 from ledger.verify.database import verify
+from ledger.verify.report import Report
 
 
 @click.command("verify", cls=Command)
@@ -92,7 +92,7 @@ def verify_command(
                 incremental=incremental,
                 progress=advance,
             )
-    compared = [(file, Checkpoint.parse(parse_note(data).text)) for file, data in notes]
+    compared = [(file, Checkpoint.of(data)) for file, data in notes]
     if shared.json:
         given = [{"file": file, "origin": it.origin, "size": it.size, "root": it.root.hex()} for file, it in compared]
         head = {"head": report.head.hex(), "seconds": round(report.seconds, 6)}
@@ -109,7 +109,7 @@ def print_report(report: Report) -> None:
     if report.privileged:
         note(f"Users who bypass privilege checks: {'; '.join(report.privileged)}")
     for finding in report.findings:
-        line(f"{'-' if finding.position is None else finding.position:>8}", f"{finding.kind:<15}", finding.detail)
+        line(f"{_entries(finding):>8}", f"{finding.kind:<15}", finding.detail)
     for noted in report.notes:
         line(f"Note: {noted}")
     span = f", {report.first} to {report.last}" if report.entries else ""
@@ -118,6 +118,13 @@ def print_report(report: Report) -> None:
         line(f"OK, {what}; head {report.head.hex()}; {report.seconds:.2f} s")
     else:
         line(f"DOES NOT VERIFY, {what}; {counted(len(report.findings), 'finding')}; {report.seconds:.2f} s")
+
+
+def _entries(finding: Finding) -> str:
+    """The positions that a finding is about."""
+    if finding.position == finding.through:
+        return "-" if finding.position is None else str(finding.position)
+    return f"entries {finding.position:,} to {finding.through:,}"
 
 
 def _print_compared(file: str, checkpoint: Checkpoint, report: Report) -> None:

@@ -18,8 +18,10 @@ from ledger.cli.output import line, write_json
 from ledger.cli.params import Address
 from ledger.cli.signals import wait_until, working
 from ledger.errors import InvalidSetting
-from ledger.tlog.cosigner import Cosigner, new_cosigner, parse_cosigner
-from ledger.tlog.note import FileSigner, Verifier
+from ledger.files import new_private
+from ledger.tlog.cosigner import Cosigner
+from ledger.tlog.file_signer import FileSigner, new_cosigner, parse_cosigner
+from ledger.tlog.note import Verifier
 from ledger.tlog.witness_server import WitnessServer
 
 LISTEN = "127.0.0.1:7180"
@@ -44,13 +46,10 @@ def keygen_command(shared: Shared, file: Path, name: str) -> None:
     """
     private, vkey = new_cosigner(name, secrets.token_bytes(32))
     try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with new_private(file) as opened:
+            opened.write(f"{private}\n".encode())
     except FileExistsError:
         raise InvalidSetting(f"{file} is there already: a key is never overwritten") from None
-    with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
-        opened.write(private + "\n")
-        opened.flush()
-        os.fsync(opened.fileno())
     write_json({"file": str(file), "vkey": vkey}) if shared.json else line(vkey)
 
 

@@ -127,4 +127,4 @@ class Rotate(Job):
 
 
 def _size(note: bytes) -> int:
-    return Checkpoint.parse(parse_note(note).text).size
+    return Checkpoint.of(note).size

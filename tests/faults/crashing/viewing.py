@@ -14,7 +14,7 @@ from ledger_projections import Timeline
 from ledger import Entry, Ledger, Projection, Writes
 from ledger.drivers.pools import Connector
 from ledger.errors import SkipRefused
-from ledger.format.rules import RETRIED, SKIPPED
+from ledger.format.actions import RETRIED, SKIPPED
 from ledger.projection import rebuild as replay
 from ledger.projection import worker
 from ledger.projection.rebuild import rebuild

@@ -18,7 +18,7 @@ from ledger.checkpoints.proof import check_consistency_proof, check_proof
 from ledger.drivers.run import drive
 from ledger.errors import NoteRefused, ProofRefused, UsageError
 from ledger.export.bundle import export
-from ledger.export.bundle_check import verify_bundle
+from ledger.export.check import verify_bundle
 from ledger.format.canonical import body, envelope
 from ledger.settings import Settings
 from ledger.store import tree

@@ -36,8 +36,9 @@ from ledger.store import tree
 from ledger.store.ledgers import create_ledger
 from ledger.store.tree import Head, Kept
 from ledger.tlog.checkpoint import Checkpoint, open_checkpoint
+from ledger.tlog.file_signer import FileSigner
 from ledger.tlog.merkle import check_consistency
-from ledger.tlog.note import FileSigner, Verifier, cosign, parse_note, sign, verified_by
+from ledger.tlog.note import Verifier, cosign, parse_note, sign, verified_by
 from ledger.tlog.witness_protocol import Cosigned, Prove
 from tests.support.cli import cli_of
 from tests.support.forger import Forger
@@ -561,7 +562,7 @@ def test_cosignatures_are_kept_and_too_few_are_asked_for_again(ledger: Ledger, k
     willing, asked = False, []
 
     def ask(note: bytes, prove: Prove) -> Cosigned:
-        checkpoint = Checkpoint.parse(parse_note(note).text)
+        checkpoint = Checkpoint.of(note)
         asked.append((checkpoint.size, prove(5) if checkpoint.size > 5 else []))
         if willing:
             note += cosign(parse_note(note).text, witness, 1_800_000_000).line

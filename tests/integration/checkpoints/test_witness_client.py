@@ -21,8 +21,10 @@ from hypothesis import strategies as st
 
 from ledger.errors import CosignaturesMissing, InvalidSetting, ProofRefused, WitnessRefused
 from ledger.tlog.checkpoint import open_checkpoint
-from ledger.tlog.note import FileSigner, Signature, cosign, parse_note
-from ledger.tlog.witness_client import Witness, WitnessOutcome, cosigned, demand, gather
+from ledger.tlog.file_signer import FileSigner
+from ledger.tlog.note import Signature, cosign, parse_note
+from ledger.tlog.witness_client import cosigned, demand, gather
+from ledger.tlog.witness_outcome import Witness, WitnessOutcome
 from ledger.tlog.witness_protocol import SIZE_TYPE, Answer, Request
 from tests.support.logs import Log
 from tests.support.witnesses import KEY, TEXT, answering, forked, key_of, serving

@@ -24,10 +24,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.errors import InvalidSetting, NoteRefused, UsageError
-from ledger.tlog.cosigner import Cosigner, new_cosigner, parse_cosigner
+from ledger.tlog.cosigner import Cosigner
+from ledger.tlog.file_signer import FileSigner, new_cosigner, new_key, parse_cosigner
 from ledger.tlog.merkle import EMPTY_ROOT
-from ledger.tlog.note import FileSigner, Signature, Verifier, base64_text, new_key, parse_note, parse_signatures, sign
-from ledger.tlog.witness_client import Witness, gather
+from ledger.tlog.note import Signature, Verifier, base64_text, parse_note, parse_signatures, sign
+from ledger.tlog.witness_client import gather
+from ledger.tlog.witness_outcome import Witness
 from ledger.tlog.witness_protocol import PATH, SIZE_TYPE, Answer, Request
 from ledger.tlog.witness_server import MAX_BODY
 from tests.support.cli import ended, process, run
@@ -387,10 +389,22 @@ def test_what_cannot_be_remembered_is_not_cosigned(tmp_path: Path) -> None:
     with serving(tmp_path, LOG) as witness:
         own_cosignature(ask(witness, 0, 5), LOG.checkpoint(5).text)
         (name,) = sha_of(tmp_path)
-        (tmp_path / f"{name}.new").mkdir()
+        memory = (tmp_path / name).rename(tmp_path / "memory")
+        (tmp_path / name).mkdir()
         assert ask(witness, 5, 6).status == 500
-        (tmp_path / f"{name}.new").rmdir()
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "lock", "memory", "witness"])
+        (tmp_path / name).rmdir()
+        memory.rename(tmp_path / name)
         own_cosignature(ask(witness, 5, 6, HISTORIES[0]), LOG.checkpoint(6).text)
+
+
+def test_unfinished_files_of_a_killed_process(tmp_path: Path) -> None:
+    unfinished = tmp_path / ".witness.0123456789abcdef.new"
+    for size in (5, 6):
+        unfinished.write_bytes(b"half of wha")
+        with serving(tmp_path, LOG) as witness:
+            assert not unfinished.exists()
+            own_cosignature(ask(witness, 0 if size == 5 else 5, size), LOG.checkpoint(size).text)
 
 
 def test_a_damaged_memory_is_not_used(tmp_path: Path) -> None:

@@ -31,8 +31,9 @@ from ledger.store import tree
 from ledger.store.ledgers import LedgerRef
 from ledger.store.tree import Kept
 from ledger.tlog.checkpoint import Checkpoint, open_checkpoint
-from ledger.tlog.note import FileSigner, Verifier, cosign, parse_note
-from ledger.tlog.witness_client import Witness
+from ledger.tlog.file_signer import FileSigner
+from ledger.tlog.note import Verifier, cosign, parse_note
+from ledger.tlog.witness_outcome import Witness
 from ledger.tlog.witness_protocol import Cosigned, Prove
 from tests.support.cli import cli_of
 from tests.support.helpers import event, events

@@ -20,9 +20,11 @@ from ledger import Event, Ledger
 from ledger.errors import ChainBroken, EvidenceRefused, InvalidSetting, LedgerError, UnknownLedger, UsageError
 from ledger.events import GENESIS
 from ledger.export.bundle import export
-from ledger.export.bundle_check import BODIES, ENVELOPES, MANIFEST, Manifest, verify_bundle
-from ledger.format.findings import Report
+from ledger.export.check import verify_bundle
+from ledger.export.manifest import BODIES, ENVELOPES, MANIFEST, Manifest
 from ledger.settings import Settings
+from ledger.verify.report import Report
+from tests.support.findings import places
 from tests.support.helpers import erase, event, events
 
 CLOUDTRAIL = Path(__file__).parents[4] / "shared" / "data" / "cloudtrail.jsonl.gz"
@@ -58,7 +60,7 @@ def auditor(folder: Path) -> None:
 
 
 def said(report: Report) -> list[tuple[int | None, str]]:
-    return [(each.position, each.kind) for each in report.findings]
+    return places(report.findings)
 
 
 @pytest.fixture

@@ -15,10 +15,11 @@ from ledger import Ledger, testing
 from ledger.cli import main
 from ledger.errors import EvidenceRefused, InvalidSetting, NoteRefused, UsageError
 from ledger.export.bundle import export
-from ledger.export.bundle_check import ENVELOPES, verify_bundle
+from ledger.export.check import verify_bundle
+from ledger.export.manifest import ENVELOPES
 from ledger.export.public_log import CHECKPOINT
 from ledger.settings import Settings
-from ledger.tlog.note import FileSigner
+from ledger.tlog.file_signer import FileSigner
 from ledger.tlog.tiles import bundles_of, decode_bundle, tiles_of
 from ledger.verify.checkpoints import Trust
 from tests.support.cli import run

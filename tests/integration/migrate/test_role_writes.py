@@ -21,8 +21,9 @@ from ledger.errors import UsageError
 from ledger.store.ledgers import create_ledger
 from ledger.stream.relay import Relay
 from ledger.tlog.checkpoint import Checkpoint
+from ledger.tlog.file_signer import FileSigner
 from ledger.tlog.merkle import leaf_hash
-from ledger.tlog.note import FileSigner, Verifier, parse_note, sign, verified_by
+from ledger.tlog.note import Verifier, parse_note, sign, verified_by
 from tests.support.cli import cli_of
 from tests.support.failing_projection import working
 from tests.support.helpers import event, events, eventually, handed_out

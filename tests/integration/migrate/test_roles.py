@@ -13,7 +13,7 @@ from ledger import Event, Ledger, Unchanged
 from ledger.drivers.pools import Connector
 from ledger.drivers.run import drive
 from ledger.errors import ConditionFailed, IdempotencyConflict, UnknownLedger, UsageError
-from ledger.export.bundle_check import verify_bundle
+from ledger.export.check import verify_bundle
 from ledger.migrate.migrate import migrate
 from ledger.projection.discover import find_projections
 from ledger.projection.rebuild import rebuild

@@ -10,13 +10,14 @@ import pytest
 
 from ledger import Event, Ledger, Plan
 from ledger.drivers.run import drive
-from ledger.format.rules import SKIP_TYPE, SKIPPED
+from ledger.format.actions import SKIP_TYPE, SKIPPED
 from ledger.store.appender import Appender
 from ledger.store.drafts import prepare
 from ledger.store.idempotency import Outcome
 from ledger.store.own_actions import erasing, record_own, retrying, skipping
 from tests.support.erasure import CHANGE, call, refused
 from tests.support.failing_projection import POISON, Picky, poisoned, retry
+from tests.support.findings import places
 from tests.support.helpers import checked
 from tests.support.views import project, projector, some_events
 
@@ -120,7 +121,7 @@ def test_verify_compares_them_with_the_chain(stuck: Ledger, admin: psycopg.Conne
         with by_hand(admin):
             admin.execute(statement)
         findings = stuck.verify().findings
-        assert [(each.position, each.kind) for each in findings] == [(each, "unprotected") for each in positions]
+        assert places(findings) == [(each, "unprotected") for each in positions]
         assert all("ledger.skips" in each.detail for each in findings)
         assert stuck.verify(workers=2).findings == findings
         with by_hand(admin):

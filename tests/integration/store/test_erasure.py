@@ -15,9 +15,9 @@ from ledger import ErasureRefused, Event, HoldRefused, InvalidEvent, Ledger, Pla
 from ledger.drivers.run import drive
 from ledger.errors import IdempotencyConflict
 from ledger.events import Entry, Tail
+from ledger.format.actions import KEY_ROTATED
 from ledger.format.canonical import Draft
 from ledger.format.chain import extend
-from ledger.format.rules import KEY_ROTATED
 from ledger.store.appender import Appender
 from ledger.store.copy_rows import insert_params, row_params
 from ledger.store.drafts import prepare
@@ -25,6 +25,7 @@ from ledger.store.ledgers import SQL, LedgerRef
 from ledger.store.own_actions import erasing, holding, record_own
 from tests.support.api import Api
 from tests.support.erasure import CHANGE, OWN, call, refused
+from tests.support.findings import places
 from tests.support.helpers import checked, erase, event, events, race
 
 
@@ -395,7 +396,7 @@ def test_verify_compares_the_holds_with_the_chain(ledger: Ledger, admin: psycopg
         with by_hand(admin):
             admin.execute(statement)
         findings = ledger.verify().findings
-        assert [(each.position, each.kind) for each in findings] == [(each, "unprotected") for each in positions]
+        assert places(findings) == [(each, "unprotected") for each in positions]
         assert ledger.verify(workers=2).findings == findings
         with by_hand(admin):
             admin.execute("delete from ledger.holds")

@@ -15,9 +15,9 @@ import pytest
 from ledger import BodyUnreadable, Ledger, QuarantineRefused
 from ledger.checkpoints.keys import create_key
 from ledger.export.bundle import export
-from ledger.export.bundle_check import verify_bundle
-from ledger.format.canonical import microseconds
+from ledger.export.check import verify_bundle
 from ledger.format.rules import MAX_BODY, MAX_DEPTH
+from ledger.format.times import microseconds
 from ledger.projection.discover import find_projections
 from ledger.projection.rebuild import rebuild
 from tests.support.bad_entries import workers

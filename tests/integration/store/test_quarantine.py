@@ -19,11 +19,11 @@ from ledger.drivers.connections import create_redis_connection
 from ledger.drivers.run import drive
 from ledger.errors import LedgerError
 from ledger.export.bundle import export
-from ledger.export.bundle_check import verify_bundle
+from ledger.export.check import verify_bundle
+from ledger.format.actions import QUARANTINED
 from ledger.format.canonical import body, digest, envelope
 from ledger.format.chain import extend
 from ledger.format.quarantine_record import digests
-from ledger.format.rules import QUARANTINED
 from ledger.ops.metrics import _of_ledger
 from ledger.ops.status import look
 from ledger.projection.rebuild import rebuild
@@ -34,7 +34,7 @@ from ledger.store.own_actions import erasing
 from ledger.store.quarantine import _stands
 from ledger.store.tree import newest_kept
 from ledger.stream import wire as stream
-from ledger.verify import database
+from ledger.verify import ranges
 from tests.support.bad_entries import BAD, LAST, NO_RULES, WHO, false_hash, insert, said, workers
 from tests.support.cli import AUDITLEDGER, cli_of
 from tests.support.helpers import event, events, eventually
@@ -332,9 +332,9 @@ def test_a_hole_is_passed_entry_by_entry(
         rebuild(ledger.settings, Timeline())
         assert signer.checkpoint().size == end
     expected = [(position, "quarantined") for position in range(first, last + 1)]
-    for ranges in (10_000, 3):
+    for size in (10_000, 3):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(database, "_RANGE", ranges)
+            patch.setattr(ranges, "_RANGE", size)
             assert said(ledger.verify()) == expected
     export(ledger.settings, tmp_path / "bundle")
     assert said(verify_bundle(tmp_path / "bundle")) == expected
@@ -500,9 +500,9 @@ def test_a_hole_over_the_edge_of_a_tile(
         cli_of(ledger).well("quarantine", str(first), "--through", str(last), "--actor=user:ops", "--reason=x")
         assert signer.checkpoint().size == ledger.tail().position
     expected = [(position, "quarantined") for position in range(first, last + 1)]
-    for ranges in (10_000, 3):
+    for size in (10_000, 3):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(database, "_RANGE", ranges)
+            patch.setattr(ranges, "_RANGE", size)
             assert said(ledger.verify(keys=[key.vkey])) == expected
     export(ledger.settings, tmp_path / "bundle")
     assert said(verify_bundle(tmp_path / "bundle")) == expected

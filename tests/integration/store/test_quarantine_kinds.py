@@ -15,9 +15,10 @@ from ledger.checkpoints.keys import create_key
 from ledger.checkpoints.signer import Checkpointer
 from ledger.drivers.pools import Connector
 from ledger.export.bundle import export
-from ledger.export.bundle_check import verify_bundle
-from ledger.format.canonical import body_bytes, digest, envelope_from, timestamp, uuid_text
+from ledger.export.check import verify_bundle
+from ledger.format.canonical import body_bytes, digest, envelope_from, uuid_text
 from ledger.format.chain import extend
+from ledger.format.times import timestamp
 from ledger.store.copy_rows import insert_params
 from ledger.store.drafts import prepare
 from ledger.store.ledgers import SQL

@@ -18,18 +18,20 @@ from hypothesis import given, settings
 
 from ledger import Event, InvalidEvent, Ledger, testing
 from ledger.export.bundle import export
-from ledger.export.bundle_check import verify_bundle
+from ledger.export.check import verify_bundle
 from ledger.format import own_entries
-from ledger.format.canonical import draft, microseconds
-from ledger.format.findings import Report
+from ledger.format.canonical import draft
 from ledger.format.rules import LIMITS, MAX_BODY, MAX_DEPTH, RULES, Columns, broken, surely_kept
 from ledger.format.stored_row import Record
+from ledger.format.times import microseconds
 from ledger.migrate.journal import load, schema_folder
 from ledger.migrate.migrate import SQL as MIGRATE
 from ledger.migrate.migrate import migrate
 from ledger.settings import Settings
 from ledger.verify import database
+from ledger.verify.report import Report
 from tests.support.cli import cli_of
+from tests.support.findings import places
 from tests.support.forger import TRIGGERS
 from tests.support.forging import INFINITY, Time, forged, insert
 from tests.support.helpers import event
@@ -221,8 +223,9 @@ def rules_of(report: Report) -> dict[int, set[str]]:
     found: dict[int, set[str]] = {}
     for each in report.findings:
         name = each.detail.partition(":")[0]
-        if each.kind == "rule_broken" and name in names and each.position is not None:
-            found.setdefault(each.position, set()).add(name)
+        for position, kind in places([each]):
+            if kind == "rule_broken" and name in names and position is not None:
+                found.setdefault(position, set()).add(name)
     return found
 
 
@@ -250,7 +253,7 @@ def test_database_rules_and_verify_agree(world: World, said: list[Said]) -> None
     timeless = {position for position, names in wanted.items() if "entry_times" in names}
     named = {position: names for position, names in wanted.items() if names and position not in timeless}
     assert rules_of(report) == named
-    assert {each.position for each in report.findings if each.kind == "hash_mismatch"} == timeless
+    assert {position for position, kind in places(report.findings) if kind == "hash_mismatch"} == timeless
 
     # What no bundle can carry is not exported: a time without an envelope, a line break.
     if not timeless and not any(b"\n" in (text or b"") for row in rows for text in row[9:12]):

@@ -17,8 +17,9 @@ from ledger.store import tree
 from ledger.store.ledgers import BEGIN
 from ledger.store.tree import EMPTY_HEAD, Head
 from ledger.tlog.checkpoint import Checkpoint
+from ledger.tlog.file_signer import FileSigner
 from ledger.tlog.merkle import check_consistency, check_inclusion, leaf_hash
-from ledger.tlog.note import FileSigner, sign
+from ledger.tlog.note import sign
 from ledger.tlog.tiles import tiles_of
 from tests.support.forger import Forger
 from tests.support.helpers import erase, events

@@ -20,7 +20,7 @@ from ledger import AsyncLedger, Entry, Event, Ledger, Projection, Writes
 from ledger.drivers.connections import create_redis_connection
 from ledger.drivers.pools import Connector
 from ledger.export.bundle import export
-from ledger.export.bundle_check import verify_bundle
+from ledger.export.check import verify_bundle
 from ledger.format.canonical import body
 from ledger.migrate.migrate import migrate
 from ledger.projection.rebuild import rebuild

@@ -20,7 +20,6 @@ from ledger.checkpoints.keys import create_key
 from ledger.checkpoints.signer import Checkpointer
 from ledger.drivers.pools import Connector
 from ledger.errors import EntryUnreadable, Unavailable
-from ledger.format.findings import Report
 from ledger.migrate.migrate import migrate
 from ledger.projection.base import view_positions
 from ledger.projection.rebuild import rebuild
@@ -29,8 +28,10 @@ from ledger.settings import Settings
 from ledger.stream import commands
 from ledger.stream.relay import Relay
 from ledger.verify import database
+from ledger.verify.report import Report
 from tests.support.cli import Cli
 from tests.support.clusters import Cluster, Clusters, clusters_folder
+from tests.support.findings import places
 from tests.support.helpers import event
 
 PAGE = 8192
@@ -127,7 +128,7 @@ def test_a_page_of_entries(whole: Whole, damaged: Callable[..., Cluster], name: 
     if not isinstance(found, Report):  # noise that no checksum tells may end the server's process
         assert name == "rows of noise" and "cannot be reached" in found
         return
-    positions = {each.position for each in found.findings} - {None}
+    positions = {position for position, _ in places(found.findings)} - {None}
     assert positions and positions <= wrong | {max(wrong) + 1}
     if name == "zeros":
         assert positions == wrong
@@ -140,12 +141,12 @@ def test_a_page_of_entries(whole: Whole, damaged: Callable[..., Cluster], name: 
 def test_the_newest_page(whole: Whole, damaged: Callable[..., Cluster], name: str) -> None:
     found = outcome(damaged("audit_logs", DAMAGES[name], max(whole.positions)))
     assert isinstance(found, Report), found
-    assert {each.position for each in found.findings} - {None} == set(whole.positions[max(whole.positions)])
+    assert {position for position, _ in places(found.findings)} - {None} == set(whole.positions[max(whole.positions)])
 
 
 def test_all_pages(whole: Whole, damaged: Callable[..., Cluster]) -> None:
     found = outcome(damaged("audit_logs", DAMAGES["zeros"], *whole.positions))
-    assert isinstance(found, Report) and len(found.findings) >= ENTRIES
+    assert isinstance(found, Report) and len(places(found.findings)) >= ENTRIES
 
 
 @pytest.mark.parametrize("name", ["zeros", "rows of noise"])

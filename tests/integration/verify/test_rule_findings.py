@@ -14,11 +14,13 @@ import pytest
 
 from ledger import Ledger, testing
 from ledger.export.bundle import export
-from ledger.export.bundle_check import BODIES, verify_bundle
+from ledger.export.check import verify_bundle
+from ledger.export.manifest import BODIES
 from ledger.format.canonical import digest
-from ledger.format.findings import Report
 from ledger.settings import Settings
-from ledger.verify import database
+from ledger.verify import database, ranges
+from ledger.verify.report import Report
+from tests.support.findings import places
 from tests.support.forger import Forger
 from tests.support.forging import chain
 from tests.support.helpers import erase, event
@@ -193,8 +195,8 @@ COURSES: dict[str, tuple[list[Said], Broken]] = {
 def rules_of(report: Report) -> Broken:
     """Positions and names of the broken rules. The tables of holds and skips lack what is forged: `unprotected`."""
     assert {each.kind for each in report.findings} <= {"rule_broken", "unprotected"}, report.findings
-    broken = [(each.position, each.detail.partition(":")[0]) for each in report.findings if each.kind == "rule_broken"]
-    return in_order(broken)
+    broken = [each for each in report.findings if each.kind == "rule_broken"]
+    return in_order([(position, each.detail.partition(":")[0]) for each in broken for position, _ in places([each])])
 
 
 def in_order(broken: Broken) -> Broken:
@@ -205,7 +207,7 @@ def check(forger: Forger, monkeypatch: pytest.MonkeyPatch, folder: Path, expecte
     """Named by verify, wherever its ranges begin, and in a bundle."""
     report = forger.verify()
     assert rules_of(report) == in_order(expected)
-    monkeypatch.setattr(database, "_RANGE", 2)
+    monkeypatch.setattr(ranges, "_RANGE", 2)
     assert forger.verify().findings == report.findings
     bundle = folder / "bundle"
     export(forger.settings, bundle)

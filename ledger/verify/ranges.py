@@ -1,0 +1,129 @@
+"""Splits a ledger into ranges of positions and checks each, in this process or in several that share its snapshot."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import NamedTuple
+
+from ledger.drivers.connections import connect
+from ledger.drivers.run import Connection, drive
+from ledger.effects import Plan, Query, SqlScript
+from ledger.errors import Unavailable
+from ledger.settings import Settings
+from ledger.statements import sql
+from ledger.store import ledgers, stored_rows
+from ledger.store.stored_rows import Source
+from ledger.tlog.tiles import FULL
+from ledger.verify.entries import Leaf, Span, check_range
+from ledger.verify.tree import SQL as TREE
+from ledger.verify.tree import Job, TreeCheck
+from ledger.verify.tree_rebuild import Grown, Leaves
+
+SQL = sql(__file__)
+_RANGE = 10_000
+"""Positions that are checked at a time."""
+
+
+class Scope(NamedTuple):
+    """What is verified.
+
+    first: the position at which the verification begins. newest: the position of the newest entry, 0 if there is none.
+    leaves: how many the kept tiles are of; None if the tree is not looked at. snapshot: its name, for other processes;
+    None if there are none.
+    """
+
+    source: Source
+    first: int
+    newest: int
+    leaves: int | None
+    snapshot: str | None
+
+
+def check_ranges(
+    settings: Settings, connection: Connection, scope: Scope, tree: TreeCheck | None, workers: int
+) -> Iterator[tuple[Span, Grown | None]]:
+    """The outcome of each range, in order. Raises Unavailable if a process is killed."""
+    jobs = _jobs(connection, scope, tree, workers)
+    if scope.snapshot is None:
+        for job in jobs:
+            yield drive(_check(scope, job), lambda: connection)
+        return
+    # More would make memory grow with the findings of ranges that no one has asked for yet.
+    ahead = 2 * workers
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        under_way: deque[Future[tuple[Span, Grown | None]]] = deque()
+        try:
+            for job in jobs:
+                under_way.append(pool.submit(_check_in_process, settings, scope, job))
+                if len(under_way) > ahead:
+                    yield under_way.popleft().result()
+            while under_way:
+                yield under_way.popleft().result()
+        except BrokenProcessPool as error:
+            raise Unavailable("a verifying process was killed: try again with fewer workers") from error
+        finally:
+            for future in under_way:
+                future.cancel()
+
+
+def _jobs(connection: Connection, scope: Scope, tree: TreeCheck | None, workers: int) -> Iterator[Job]:
+    """Ranges that have entries; what lies between them is empty, however far a forged row stands off.
+
+    If the tree is looked at they end with tiles, so that each of those is in one range.
+    """
+    if not scope.newest:
+        return
+    size = min(_RANGE, -(-(scope.newest - scope.first + 1) // workers))
+    if tree is not None:
+        size = max(size // FULL, 1) * FULL
+    position = scope.first
+    while (start := drive(stored_rows.next_position(scope.source, position), lambda: connection)) is not None:
+        if tree is not None and start - position < size:
+            start = position  # missing entries that are quarantined have leaves too
+        end = start + size - 1
+        if tree is not None:
+            end -= end % FULL
+        end = min(end, ledgers.FAR)
+        job = Job(start, end, through=scope.newest)
+        yield job if tree is None else drive(tree.job(start, end), lambda: connection)
+        if end == ledgers.FAR:
+            return
+        position = end + 1
+
+
+def _check_in_process(settings: Settings, scope: Scope, job: Job) -> tuple[Span, Grown | None]:
+    """In a process of its own: the same snapshot on a connection of its own."""
+
+    def in_snapshot() -> Plan[tuple[Span, Grown | None]]:
+        yield SqlScript(stored_rows.SQL["begin"])
+        yield SqlScript(SQL["import_snapshot"].format(scope.snapshot))
+        return (yield from _check(scope, job))
+
+    connection = connect(settings)
+    try:
+        return drive(in_snapshot(), lambda: connection)
+    finally:
+        connection.close()
+
+
+def _check(scope: Scope, job: Job) -> Plan[tuple[Span, Grown | None]]:
+    """Checks the entries of a range, and the tiles over them if the tree is looked at."""
+    source, first = scope.source, scope.first
+    if scope.leaves is None:
+        return (yield from check_range(source, job.start, job.end, first, through=job.through)), None
+    made: list[Leaves] = []
+
+    def leaves_anew() -> Leaf:
+        made.append(Leaves(job.start - 1, job.known))
+        return made[-1].add
+
+    span = yield from check_range(source, job.start, job.end, first, leaf=leaves_anew, through=job.through)
+    hashed = made[-1]
+    if hashed.start % FULL == 0:  # else entries are missing before it, and their tile cannot be judged
+        rows = yield Query(TREE["leaves"], (source.ledger_id, hashed.start // FULL, (job.end - 1) // FULL))
+        hashed.tile_findings(dict(rows), scope.leaves, span.findings)
+    return span, hashed.grown(job.sizes)
