@@ -1,4 +1,4 @@
-"""The command line. `main` is the console script `auditledger`; design.md's table has the commands."""
+"""The command line: the frame of all commands, and the commands. `main` is the console script `auditledger`."""
 
 from ledger.cli.app import main
 

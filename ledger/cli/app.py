@@ -1,11 +1,11 @@
-"""The command `auditledger`: its global options, its commands (each loaded when it is called), its exit codes.
+"""The command `auditledger`: global options, the table of commands (each loaded when it is called), exit codes.
 
 0   success
 1   integrity failure: the ledger does not verify, or data was found that contradicts itself
 2   usage error, or bad input
 3   service unavailable: a server is unreachable, or the output cannot be written
 70  internal error, of this program or of a projection (sysexits.h: EX_SOFTWARE)
-130 interrupted; 141 the reader of stdout went away
+130 interrupted; 141 stdout was closed by its reader
 """
 
 from __future__ import annotations
@@ -35,56 +35,56 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Servers and schema": {
         "up": ("servers", "Start the embedded Postgres and Valkey; print their URLs"),
-        "down": ("servers", "Stop them"),
-        "migrate": ("servers", "Bring the schema up to date; creates ledger main"),
-        "create": ("servers", "Create a further ledger"),
+        "down": ("servers", "Stop the embedded servers; their data stays"),
+        "migrate": ("servers", "Bring the schema up to date; create ledger main"),
+        "create": ("servers", "Create another ledger"),
         "grant": ("grant", "Give a database user a role: writer, reader, projector, eraser, admin"),
         "revoke": ("grant", "Take a role from a database user"),
-        "status": ("status", "Show tail, stream, lag of every projection, last verification"),
-        "doctor": ("doctor", "Versions, settings, protections, clocks, lag: what is wrong, and what to do"),
+        "status": ("status", "Show tail, stream, lag and last verification of every ledger"),
+        "doctor": ("doctor", "Check versions, settings, protections, clocks and lag; print advice"),
     },
     "Record": {
         "append": ("record", "Append one event; print its receipt"),
-        "import": ("record", "Append events from a file: JSON lines or CloudTrail, gzip or -"),
+        "import": ("record", "Append events from a file or stdin: JSON lines or CloudTrail"),
     },
     "Erase": {
         "erase": ("erase", "Remove an entry's body; record who did it and why"),
         "hold": ("erase", "Place a legal hold on a resource or an entry"),
         "release": ("erase", "Release a legal hold"),
-        "quarantine": ("erase", "Let workers go on past an entry that does not hold, on the record"),
+        "quarantine": ("erase", "Let workers pass an entry that fails verification, on the record"),
     },
     "Sign": {
-        "keygen": ("sign", "Make a key to sign checkpoints with; print its public half"),
-        "checkpoint": ("sign", "Sign the ledger as it is now; publish what was signed"),
-        "rebuild-tree": ("sign", "Remove tiles and checkpoints that are wrong, on the record, to be made again"),
-        "rotate-key": ("sign", "Let a new key take an old one's place"),
+        "keygen": ("sign", "Create a key that signs checkpoints; print the public key"),
+        "checkpoint": ("sign", "Sign a checkpoint of the ledger; publish it"),
+        "rebuild-tree": ("sign", "Remove wrong tiles and checkpoints, on the record"),
+        "rotate-key": ("sign", "Replace the signing key"),
     },
     "Publish and project": {
-        "run": ("workers", "relay and project in one process"),
+        "run": ("workers", "Run relay and project in one process"),
         "relay": ("workers", "Publish entries to the Redis streams"),
-        "project": ("workers", "Keep projections up to date"),
-        "replay": ("workers", "Rebuild projections from Postgres, beside the live ones"),
-        "salvage": ("salvage", "Keep what the stream has and a database that was rolled back has lost"),
+        "project": ("workers", "Apply entries to read views"),
+        "replay": ("workers", "Rebuild read views from Postgres, beside the live ones"),
+        "salvage": ("salvage", "Save entries of the stream that a rolled-back database has lost"),
         "skip": ("skip", "Leave an entry out of the projection that is blocked at it"),
-        "retry": ("skip", "Take that back: rebuild the projection with the entry"),
-        "groups": ("groups", "List consumer groups; delete one, or set it to another position"),
+        "retry": ("skip", "Undo a skip: rebuild the projection with the entry"),
+        "groups": ("groups", "List consumer groups; reset or delete one"),
         "parked": ("skip", "List a consumer group's dead letters; --retry delivers one again"),
     },
     "Read": {
-        "tail": ("read", "The newest entries; --follow for those to come"),
+        "tail": ("read", "Show the newest entries; --follow waits for more"),
         "query": ("read", "Search by actor, action, resource, time, words"),
-        "history": ("read", "What happened to a resource, field by field"),
-        "state": ("read", "What a resource is now"),
-        "activity": ("read", "Who did what, per day"),
+        "history": ("read", "Show the changes of a resource, field by field"),
+        "state": ("read", "Show the current state of a resource"),
+        "activity": ("read", "Count actions by actor and day"),
     },
     "Check": {
-        "verify": ("verify", "Check the chain, bodies, tail and protections; name every finding"),
+        "verify": ("verify", "Check the chain, bodies, tail and protections; list every finding"),
         "export": ("verify", "Write a bundle that anyone can check"),
         "prove": ("proofs", "Prove that an entry is in the ledger, or that a checkpoint continues another"),
-        "check": ("proofs", "Check a proof or a checkpoint, with no database"),
+        "check": ("proofs", "Check a proof or a checkpoint, without a database"),
     },
-    "Vouch for others": {
-        "witness": ("witness", "Be a witness of logs: keygen, serve"),
+    "Witness other logs": {
+        "witness": ("witness", "Cosign checkpoints of other logs: keygen, serve"),
     },
 }
 _MODULES = {name: module for section in COMMANDS.values() for name, (module, _) in section.items()}
@@ -96,23 +96,23 @@ def _keep(context: click.Context, option: click.Parameter, value: Any) -> None:
 
 
 def _global_options(*, after_command: bool) -> list[click.Option]:
-    """The same before the command and after it, where people also type them."""
+    """The global options, accepted before and after the command's name."""
 
     def option(name: str, text: str, **more: Any) -> click.Option:
         hidden = after_command and name != "--json"
         return click.Option([name], help=text, expose_value=False, callback=_keep, hidden=hidden, **more)
 
     return [
-        option("--database-url", "Postgres; else LEDGER_DATABASE_URL.", metavar="URL"),
-        option("--redis-url", "Redis or Valkey; else LEDGER_REDIS_URL.", metavar="URL"),
-        option("--ledger", "Which ledger; else LEDGER_NAME, else main.", metavar="NAME"),
-        option("--home", "The embedded servers' folder; else LEDGER_HOME, else .ledger.", metavar="DIR"),
-        option("--json", "Print JSON: one object, or one a line.", is_flag=True),
+        option("--database-url", "Postgres; default LEDGER_DATABASE_URL.", metavar="URL"),
+        option("--redis-url", "Redis or Valkey; default LEDGER_REDIS_URL.", metavar="URL"),
+        option("--ledger", "The ledger; default LEDGER_NAME, then main.", metavar="NAME"),
+        option("--home", "Folder of the embedded servers; default LEDGER_HOME, then .ledger.", metavar="DIR"),
+        option("--json", "Print JSON: one object, or one per line.", is_flag=True),
     ]
 
 
 class Command(click.Command):
-    """A command that takes the global options too."""
+    """A command that accepts the global options."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -120,7 +120,7 @@ class Command(click.Command):
 
 
 class _Commands(click.Group):
-    """Loads a command's module when it is called, so that help is quick."""
+    """Loads a command's module when it is called, so that help is fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_MODULES)
@@ -153,7 +153,7 @@ def _print_version(context: click.Context, option: click.Parameter, value: bool)
 def _root() -> None:
     """A tamper-evident audit ledger on Postgres.
 
-    Without a database URL it uses, and starts, a Postgres and a Valkey of its own in .ledger.
+    Without a database URL it starts and uses an embedded Postgres and Valkey in .ledger.
     """
 
 
@@ -168,7 +168,7 @@ cli = _Commands(
         ),
     ],
     help=_root.__doc__,
-    epilog=f"'{PROGRAM} COMMAND --help' says more. Exit codes: 0 success, 1 integrity failure, "
+    epilog=f"Details: '{PROGRAM} COMMAND --help'. Exit codes: 0 success, 1 integrity failure, "
     "2 usage error, 3 service unavailable, 70 internal error.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     no_args_is_help=False,
@@ -176,7 +176,7 @@ cli = _Commands(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns its exit code. Whatever goes wrong is one line on stderr."""
+    """Runs the command line and returns its exit code. An error is one line on stderr."""
     standard_streams.prepare()
     use_json_lines(False)
     try:
@@ -232,9 +232,12 @@ def _fail(error: Exception) -> int:
         case OSError(strerror=str(reason)) if error.filename:
             code, text = WRONG_USE, f"{os.fsdecode(error.filename)}: {reason}"
         case OSError(strerror=str(reason)):
-            code, text = UNREACHABLE, f"the output cannot be written: {reason}; what the command did stands"
+            code, text = UNREACHABLE, f"the output cannot be written: {reason}; changes that the command made stay"
         case _:
-            code, text = FAULT, f"{type(error).__name__}: {error} (a fault of this program; LEDGER_DEBUG=1 shows where)"
+            code, text = (
+                FAULT,
+                f"{type(error).__name__}: {error} (an internal error; LEDGER_DEBUG=1 shows the traceback)",
+            )
     for remark in getattr(error, "__notes__", ()):
         text = f"{text.rstrip('.')}. {remark}"
     error_line(text)

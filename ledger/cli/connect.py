@@ -1,4 +1,4 @@
-"""From the global options to servers that answer and a ledger that is there."""
+"""Opens servers and ledgers from the global options."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from ledger.store.ledgers import ledger_ends
 
 
 def settings_of(shared: Shared, *, redis: bool = False, migrated: bool = True) -> Settings:
-    """Settings with a database: as given, else the embedded servers, started and their schema brought up to date.
+    """Settings with a database: as given, else of the embedded servers, which are started and migrated.
 
-    redis: the command needs it too. migrated: False leaves an embedded database's schema as it is.
+    redis: whether the command needs Redis. migrated: whether an embedded database is migrated. Raises InvalidSetting.
     """
     settings = shared.given()
     if settings.database_url is None:
         home = shared.embedded_home()
         verb = "starting" if embedded.running(home) is None else "using"
-        note(f"No database is set: {verb} the embedded Postgres and Valkey of {home}")
+        note(f"No database is set: {verb} the embedded Postgres and Valkey in {home}")
         settings = start_embedded(home, settings, migrated=migrated)
     if redis and settings.redis_url is None:
-        raise InvalidSetting("this needs Redis: give --redis-url or LEDGER_REDIS_URL")
+        raise InvalidSetting("this command needs Redis: give --redis-url or LEDGER_REDIS_URL")
     return settings
 
 
 def start_embedded(home: Path, settings: Settings, *, migrated: bool = True) -> Settings:
-    """The settings with the servers of `home`, which are started if need be. migrated: bring the schema up to date."""
-    connector = embedded.start(home)
+    """The settings with the servers of `home`, started if necessary. migrated: whether the database is migrated."""
+    servers = embedded.start(home)
     settings = replace(
-        settings, home=home, database_url=connector.database_url, redis_url=connector.redis_url, embedded=True
+        settings, home=home, database_url=servers.database_url, redis_url=servers.redis_url, embedded=True
     )
     if migrated:
         migrate.migrate(settings)
@@ -49,7 +49,7 @@ def start_embedded(home: Path, settings: Settings, *, migrated: bool = True) -> 
 
 @contextmanager
 def opened(shared: Shared) -> Iterator[Ledger]:
-    """The ledger, found in its database."""
+    """The ledger, which must exist in its database. Raises UnknownLedger, SchemaMismatch."""
     with Ledger(settings_of(shared)) as ledger:
         _ = ledger.ref
         yield ledger
@@ -57,9 +57,9 @@ def opened(shared: Shared) -> Iterator[Ledger]:
 
 @contextmanager
 def ready(shared: Shared, *, redis: bool) -> Iterator[Connector]:
-    """The servers, known to answer and to have the schema, and the ledger that was named. redis: it is needed too.
+    """Connections for a worker, once the servers answer, the schema is up to date and the named ledger exists.
 
-    A worker waits for a server that goes away later; one that was never there is a mistake to be told at once.
+    redis: whether Redis must answer. Later on a worker waits for an unreachable server; at the start that is an error.
     """
     connector = Connector(settings_of(shared, redis=redis))
     try:

@@ -1,4 +1,4 @@
-"""What all commands share: the global options."""
+"""The global options, shared by all commands."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ HOME = ".ledger"
 
 
 class Interrupted(Exception):
-    """Somebody pressed Ctrl-C, and there is something to say about how far it came."""
+    """A command was interrupted; the message says how far it came."""
 
 
 @dataclass(slots=True)
 class Shared:
-    """The global options, wherever on the command line they stood. None: not given there.
+    """The global options. None: not given on the command line.
 
-    log_format, metrics: of the commands that run for long; `text` or `json`, and the host and port to serve at.
+    log_format: `text` or `json`. metrics: host and port to serve at. Both belong to long-running commands.
     """
 
     database_url: str | None = None
@@ -34,27 +34,24 @@ class Shared:
     metrics: tuple[str, int] | None = None
 
     def given(self) -> Settings:
-        """Settings as the command line and the environment have them; no database where neither names one.
-
-        Raises InvalidSetting.
-        """
+        """Settings of the command line and the environment, possibly without a database. Raises InvalidSetting."""
         if self.home is not None and (self.database_url or self.redis_url):
-            raise InvalidSetting("--home means the embedded servers: give it or URLs, not both")
+            raise InvalidSetting("--home selects the embedded servers: give --home or URLs, not both")
         settings = Settings.load(
             database_url=self.database_url, redis_url=self.redis_url, name=self.ledger, home=self.home
         )
         if settings.database_url is None and settings.redis_url is not None:
             raise InvalidSetting(
-                "a Redis is set, but no database: give --database-url or LEDGER_DATABASE_URL, or neither of the two"
+                "Redis is set, but no database: give --database-url or LEDGER_DATABASE_URL, or neither URL"
             )
         return settings
 
     def embedded_home(self) -> Path:
-        """The folder of the embedded servers, whatever URLs there are."""
+        """The folder of the embedded servers, regardless of URLs."""
         return Path(self.home or os.environ.get("LEDGER_HOME") or HOME).absolute()
 
     def names(self) -> list[str] | None:
-        """The ledger that was asked for by name; None for all."""
+        """The ledger that is selected by name; None for all."""
         name = self.ledger or os.environ.get("LEDGER_NAME")
         return [name] if name else None
 

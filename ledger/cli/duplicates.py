@@ -1,4 +1,4 @@
-"""JSON in which an object has a key twice: every parser but a strict one drops a value without a word. Pure."""
+"""Refuses JSON objects with duplicate keys, of which most parsers silently drop one. Pure."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
 class DuplicateKey(ValueError):
-    """A key that one object has twice; the message begins with its path."""
+    """A duplicate key; the message begins with its path."""
 
 
 def refuse_duplicates(text: bytes, value: Any) -> None:
-    """Raises DuplicateKey for the first key, in the order of the text, that an object has for the second time.
+    """Raises DuplicateKey for the first duplicate key, in the order of the text.
 
-    text: JSON. value: what msgspec decoded it to, from which a Struct may omit what has its default value.
+    text: JSON. value: the text as msgspec decoded it; a Struct may omit defaults.
     """
-    # Most texts are proven free of it without a second parser: a key ends with a quotation mark and a colon. No string
-    # holds those two, but one that begins with a colon, unless something is escaped; and what was dropped is missing
-    # where the value is written again.
+    # The quick proof: a key ends with a quotation mark and a colon, and without escapes only a string that begins with
+    # a colon holds these two as well. A dropped key is missing when the value is encoded again.
     if b"\\" not in text and not _has_blank_after_quote(text) and text.count(_KEY) == _encode(value).count(_KEY):
         return
     for path in _repeated(_objects(text.decode()), ""):
@@ -37,10 +36,10 @@ def _has_blank_after_quote(text: bytes) -> bool:
 
 
 class _Object(list[tuple[str, Any]]):
-    """An object with all the pairs that its text has."""
+    """An object with all pairs of its text."""
 
 
-# Numbers are of no interest here, and may be longer than Python takes.
+# Numbers are not converted: they may be longer than Python accepts.
 _objects = json.JSONDecoder(object_pairs_hook=_Object, parse_int=len, parse_float=len, strict=False).decode
 
 
@@ -48,11 +47,11 @@ def _repeated(value: Any, path: str) -> Iterator[str]:
     if isinstance(value, _Object):
         seen = set()
         for key, item in value:
-            at = f"{path}.{key}" if _PLAIN.fullmatch(key) else f"{path}[{json.dumps(key)}]"
+            key_path = f"{path}.{key}" if _PLAIN.fullmatch(key) else f"{path}[{json.dumps(key)}]"
             if key in seen:
-                yield at.removeprefix(".")
+                yield key_path.removeprefix(".")
             seen.add(key)
-            yield from _repeated(item, at)
+            yield from _repeated(item, key_path)
     elif isinstance(value, list):
         for index, item in enumerate(value):
             yield from _repeated(item, f"{path}[{index}]")

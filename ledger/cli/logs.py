@@ -1,4 +1,4 @@
-"""What the long-running commands log, on stderr: lines for people, or JSON, one object a line."""
+"""Logging of long-running commands on stderr: text lines, or one JSON object per line."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def _choose(context: click.Context, option: click.Parameter, value: str) -> None
 
 log_format = click.option(
     "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, expose_value=False,
-    is_eager=True, callback=_choose, help="How stderr is written; json: one object a line.",
+    is_eager=True, callback=_choose, help="Format of stderr; json: one object per line.",
 )  # fmt: skip
-"""For commands that run for long. Their last error line is in that form too."""
+"""The option --log-format. It also applies to the final error line."""
 
 
 @contextmanager
 def logging_to_stderr(form: str) -> Iterator[logging.Logger]:
-    """The package's log lines on stderr for as long as the block runs. form: `text` or `json`.
+    """Logs the package's records to stderr while the block runs. form: `text` or `json`.
 
-    With `json` those of others too (the drivers', a projection's), which Python would write there as they are.
+    With `json` also the records of other packages, which Python would write there as plain text.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLine() if form == "json" else _OneLine("%(asctime)s %(levelname)s %(message)s"))
@@ -49,7 +49,7 @@ def logging_to_stderr(form: str) -> Iterator[logging.Logger]:
 
 
 class JsonLine(logging.Formatter):
-    """A record as JSON. What was given as `extra` stands beside the message, the traceback under `traceback`."""
+    """Formats a record as JSON, with the fields of `extra`, and the traceback as `traceback`."""
 
     def format(self, record: logging.LogRecord) -> str:
         more = {key: _fit(value) for key, value in record.__dict__.items() if key not in _PLAIN}
@@ -65,7 +65,7 @@ def _fit(value: object) -> object:
 
 
 class _OneLine(logging.Formatter):
-    """Entries' text may be in a message, and a URL in an error."""
+    """Escapes and redacts: messages may contain text of entries, and URLs."""
 
     def format(self, record: logging.LogRecord) -> str:
         return redacted(one_line(super().format(record)))

@@ -18,11 +18,11 @@ from ledger.events import Entry, Receipt
 from ledger.format.times import timestamp
 
 _LONG = 96
-"""Characters of a JSON text on a line for people."""
+"""Characters of a JSON text in a human-readable line."""
 _WIDE = 130
-"""Columns of a terminal, below which a table of entries folds its cells beyond reading."""
+"""Columns that a terminal needs for a table of entries."""
 Advance = Callable[[int, int], None]
-"""Called with how much is done, and about how much there is."""
+"""Called with (done, total); total may be an estimate."""
 
 
 # ------------------------------------------------------------------------------------------------------------- JSON
@@ -45,7 +45,7 @@ class _EntryObject(msgspec.Struct):
 
 
 def write_json(value: Any) -> None:
-    """One JSON object on a line of stdout, in UTF-8 or ASCII. In names of files, what is no UTF-8 is escaped."""
+    """Writes one line of JSON to stdout, in UTF-8 or ASCII. Invalid UTF-8 in file names is escaped."""
     try:
         text = (value if isinstance(value, bytes) else msgspec.json.encode(value)).decode()
     except UnicodeEncodeError:
@@ -56,7 +56,7 @@ def write_json(value: Any) -> None:
 
 
 def write_note(data: bytes) -> None:
-    """A signed note or a proof on stdout: its bytes as they are, unless a terminal would show them."""
+    """Writes a signed note or a proof to stdout: the exact bytes, or escaped text on a terminal."""
     if sys.stdout.isatty():
         for each in data.decode(errors="backslashreplace").splitlines():
             line(each)
@@ -77,7 +77,7 @@ def _escaped(value: Any) -> Any:
 
 
 def entry_json(entry: Entry) -> bytes:
-    """An entry as design.md has it. The body's texts stand as stored: no number loses a digit."""
+    """An entry as a line of JSON. The body's JSON texts are those stored, so numbers keep all digits."""
     return msgspec.json.encode(
         _EntryObject(
             entry.position,
@@ -107,8 +107,8 @@ def receipt_object(receipt: Receipt) -> dict[str, Any]:
 
 
 def raw_json(text: str | None) -> msgspec.Raw:
-    """A stored JSON text to be put into a line of JSON as it is, less its line breaks, if another writer left any."""
-    # Within a string a line break would be escaped: those that stand there as they are part the text's words.
+    """A stored JSON text for embedding in a line of JSON. Line breaks between its tokens are removed."""
+    # Line breaks inside strings are escaped, so every raw one is between tokens.
     return msgspec.Raw(b"null" if text is None else text.replace("\n", " ").replace("\r", " ").encode())
 
 
@@ -120,7 +120,7 @@ def print_receipt(receipt: Receipt, *, as_json: bool) -> None:
 
 
 def time_text(moment: datetime) -> str:
-    """`YYYY-MM-DDTHH:MM:SS.ffffffZ`; `invalid` for the time of a forged entry that no datetime can hold."""
+    """`YYYY-MM-DDTHH:MM:SS.ffffffZ`; `invalid` for a forged time that no datetime can hold."""
     return "invalid" if moment is None else timestamp(moment).decode()
 
 
@@ -128,19 +128,19 @@ def time_text(moment: datetime) -> str:
 
 
 def line(*parts: str) -> None:
-    """One line on stdout, its parts two spaces apart."""
+    """Prints one line on stdout, its parts separated by two spaces."""
     sys.stdout.write("  ".join(plain(part) for part in parts).rstrip() + "\n")
 
 
 def entry_line(entry: Entry, *, occurred: bool = False) -> None:
-    """One entry on one line. occurred: with the time at which it occurred, not that at which it was recorded."""
+    """Prints one entry on one line. occurred: with its occurred_at instead of its recorded_at."""
     moment = entry.occurred_at if occurred else entry.recorded_at
     who_and_what = (f"{each:<20}" for each in (entry.actor, entry.action, resource_text(entry)))
     line(f"{entry.position:>6}", short_time(moment), *who_and_what, body_text(entry))
 
 
 def entry_table(entries: Sequence[Entry]) -> None:
-    """Entries as a table on a terminal that is wide enough for one, else as lines."""
+    """Prints entries as a table on a wide terminal, else as lines."""
     if not sys.stdout.isatty() or shutil.get_terminal_size().columns < _WIDE:
         for entry in entries:
             entry_line(entry, occurred=True)
@@ -157,7 +157,7 @@ def entry_table(entries: Sequence[Entry]) -> None:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
-    """A table on a terminal; else aligned lines without a head. right: columns of numbers."""
+    """Prints a table on a terminal, else aligned lines without a header. right: columns that are right-aligned."""
     cells = [[plain(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         widths = [max(len(row[column]) for row in cells) for column in range(len(columns))] if cells else []
@@ -170,7 +170,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Seque
 
 
 def short_time(moment: datetime) -> str:
-    """To the millisecond, which is enough to read."""
+    """UTC, to the millisecond."""
     if moment is None:
         return "invalid"
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
@@ -181,7 +181,7 @@ def resource_text(entry: Entry) -> str:
 
 
 def body_text(entry: Entry) -> str:
-    """What changed, cut short."""
+    """The change from before to after, shortened."""
     if entry.erased:
         return "(erased)"
     match entry.before_json, entry.after_json:
@@ -207,7 +207,7 @@ def counted(number: int, thing: str) -> str:
 
 
 def seconds_text(seconds: float) -> str:
-    """A time span for people."""
+    """A human-readable time span."""
     if seconds < 120:
         return f"{seconds:.1f} s"
     for unit, size in (("days", 172_800), ("h", 7_200), ("min", 0)):
@@ -221,7 +221,7 @@ def seconds_text(seconds: float) -> str:
 
 @contextmanager
 def progress(label: str, unit: str = "entries") -> Iterator[Advance]:
-    """A progress bar on stderr, where that is a terminal. Gives what is to be called with (done, total)."""
+    """A progress bar on stderr if that is a terminal. Yields a function of (done, total)."""
     if not sys.stderr.isatty() or writes_json_lines():
         yield lambda done, total: None
         return
@@ -233,7 +233,7 @@ def progress(label: str, unit: str = "entries") -> Iterator[Advance]:
 
 @contextmanager
 def counting(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """`progress` for those who report how much each step did."""
+    """`progress` whose function takes the amount of each step."""
     done = 0
     with progress(label) as advance:
 
@@ -246,7 +246,7 @@ def counting(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def write_all(entries: Iterable[Entry], *, as_json: bool, flush: bool = False) -> None:
-    """Entries one by one, as JSON lines or as lines. flush: somebody waits for each."""
+    """Prints entries one by one, as JSON or text lines. flush: after each entry."""
     for entry in entries:
         write_json(entry_json(entry)) if as_json else entry_line(entry)
         if flush:

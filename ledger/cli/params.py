@@ -1,4 +1,4 @@
-"""Kinds of arguments: JSON, resources, moments, positions. Errors name what was given, on one line."""
+"""Parameter types: JSON, resources, times, positions. Their errors quote the value, on one line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ else:
 
 
 class Whole(Kind):
-    """A whole number of some kind, such as a position, within limits."""
+    """A whole number within limits, such as a position. what: its name in errors."""
 
     name = "integer"
 
@@ -39,7 +39,7 @@ class Whole(Kind):
 
 POSITION = Whole("position", 1, 2**63 - 1)
 AFTER = Whole("position", 0, 2**63 - 1)
-"""A position, or 0: from the beginning."""
+"""A position, or 0 for the beginning."""
 COUNT = Whole("count", 1, 10**9)
 
 
@@ -81,8 +81,8 @@ class Span(Kind):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         if isinstance(value, float):
             return value
-        found = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(s|m|h)?", value)
-        seconds = float(found[1]) * {"m": 60, "h": 3600}.get(found[2] or "s", 1) if found else 0.0
+        match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(s|m|h)?", value)
+        seconds = float(match[1]) * {"m": 60, "h": 3600}.get(match[2] or "s", 1) if match else 0.0
         if not seconds:
             self.fail(f"{value!r} is not a time span such as 60s, 5m or 1h", param, ctx)
         return seconds
@@ -120,17 +120,17 @@ class PositionOrId(Kind):
 
 
 class Address(Kind):
-    """[HOST:]PORT to listen on, as host and port. HOST is 127.0.0.1 unless given, an IPv6 address in brackets."""
+    """[HOST:]PORT to listen on, as host and port. HOST defaults to 127.0.0.1; an IPv6 address is in brackets."""
 
     name = "[host:]port"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
         if isinstance(value, tuple):
             return value
-        found = re.fullmatch(r"(?:(\[[0-9a-fA-F:.]+\]|[^:\[\]]+):)?([0-9]{1,5})", value)
-        host, port = ((found[1] or "127.0.0.1").strip("[]"), int(found[2])) if found else ("", 65536)
+        match = re.fullmatch(r"(?:(\[[0-9a-fA-F:.]+\]|[^:\[\]]+):)?([0-9]{1,5})", value)
+        host, port = ((match[1] or "127.0.0.1").strip("[]"), int(match[2])) if match else ("", 65536)
         try:
-            host.encode("idna")  # as the name service will be asked
+            host.encode("idna")  # as in the DNS query
         except UnicodeError:
             port = 65536
         if port > 65535:
@@ -139,7 +139,7 @@ class Address(Kind):
 
 
 class Moment(Kind):
-    """ISO 8601. zone_needed: else a time without one, and a mere date, is UTC."""
+    """A time in ISO 8601. zone_needed: whether a time zone is required; if not, UTC is the default."""
 
     name = "time"
 
@@ -162,12 +162,12 @@ class Moment(Kind):
 
 
 def moment_of(text: str) -> datetime:
-    """ISO 8601 with a zone. Digits beyond microseconds are cut off, never rounded (format.md). Raises ValueError."""
+    """ISO 8601 with a time zone. Digits beyond microseconds are cut off (format.md). Raises ValueError."""
     return aware(datetime.fromisoformat(text))
 
 
 def aware(moment: datetime) -> datetime:
-    """The moment in UTC. Raises ValueError for one without a zone, and outside the years 0001-9999 in UTC."""
+    """The time in UTC. Raises ValueError without a time zone, and outside the years 0001-9999 in UTC."""
     if moment.tzinfo is None:
         raise ValueError(f"{moment.isoformat()} has no time zone: end it with Z or an offset such as +02:00")
     try:
@@ -177,18 +177,18 @@ def aware(moment: datetime) -> datetime:
 
 
 def exact_float(digits: str) -> float:
-    """A float that says the same number. For msgspec's float_hook. Raises ValueError where none does.
+    """The float of exactly this number, for msgspec's float_hook. Raises ValueError if there is none.
 
-    A number with more digits than a float has would be recorded as another one, without anybody noticing.
+    Without this, a number with more digits than a float has would be recorded as another number.
     """
     number = float(digits)
     if not math.isfinite(number):
         raise ValueError(f"the number {digits[:40]} is too large")
-    if repr(number) == digits:  # as most are written
+    if repr(number) == digits:  # the common case
         return number
     try:
         kept = Decimal(repr(number)) == Decimal(digits)
-    except InvalidOperation:  # an exponent of more digits than decimals can have
+    except InvalidOperation:  # the exponent is out of Decimal's range
         kept = False
     if not kept:
         raise ValueError(f"the number {digits[:40]} has more digits than can be kept: write it as a string")
@@ -196,10 +196,7 @@ def exact_float(digits: str) -> float:
 
 
 def exact_json(text: bytes) -> Any:
-    """A JSON value; a number that would change, and a key that is given twice, are refused.
-
-    Raises ValueError, RecursionError.
-    """
+    """The decoded JSON. Raises ValueError (also for numbers that would change, and duplicate keys), RecursionError."""
     value = _decode(text)
     refuse_duplicates(text, value)
     return value

@@ -1,4 +1,4 @@
-"""The three streams, as the caller left them: closed, full, a pipe that nobody reads, an odd encoding."""
+"""Handles standard streams that are closed, full, unread or in an unusual encoding."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 
 
 def prepare() -> None:
-    """Before anything is opened: a closed descriptor would be given to the next file or socket, and written to."""
+    """Reopens closed descriptors 0 to 2. Otherwise the next file or socket would get one, and be written to."""
     while (descriptor := os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)) <= 2:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)
     for name, number in (("stdout", 1), ("stderr", 2)):
-        if getattr(sys, name) is None:  # so Python says that it was closed
+        if getattr(sys, name) is None:  # Python's mark of a closed descriptor
             setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", closefd=False))
-        with suppress(AttributeError):  # not every stream that a caller puts there has it
+        with suppress(AttributeError):  # a replaced stream may lack it
             getattr(sys, name).reconfigure(errors="backslashreplace")
 
 
 def settle() -> None:
-    """At the end: what could not be written goes nowhere. Python would try it again, and exit as if it had crashed."""
+    """Discards output that cannot be written. Otherwise Python tries again at exit, and exits with code 120."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -31,7 +31,7 @@ def settle() -> None:
 
 
 def speaks_ascii(stream: Any) -> bool:
-    """Is what is ASCII the same bytes in the stream's encoding? Not in UTF-16."""
+    """Whether the stream's encoding extends ASCII; UTF-16 does not."""
     try:
         return "{}".encode(stream.encoding or "utf-8") == b"{}"
     except (AttributeError, LookupError):

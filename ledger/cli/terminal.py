@@ -1,4 +1,4 @@
-"""Tables and progress bars, for terminals only: rich takes long to load."""
+"""Tables and progress bars on terminals. Loaded on demand, because rich is slow to load."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.text import Text
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int]) -> None:
-    """A table on stdout. The cells are text as it is, never markup. right: columns of numbers."""
+    """Prints a table on stdout. Cells are plain text, never markup. right: columns that are right-aligned."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index in right else "left", overflow="fold")
@@ -24,7 +24,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Se
 
 @contextmanager
 def progress_bar(label: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr that goes away at its end."""
+    """A progress bar on stderr, removed at its end. Yields a function of (done, total)."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),

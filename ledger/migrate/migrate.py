@@ -1,10 +1,10 @@
-"""Brings the schema up to date: numbered SQL files, each applied once, in order, in a transaction of its own.
+"""Brings the schema up to date: applies numbered SQL files in order, each once, each in its own transaction.
 
 schema/journal.json lists them: file name, SHA-256, and the SHA-256 of the line before it, so that an edited, removed or
-reordered migration is refused. The database keeps what was applied in `ledger.migrations`.
+reordered migration is refused. The database keeps the applied ones in `ledger.migrations`.
 
-A client works with a database that has more migrations than it knows, as each leaves what older clients use as it was.
-The one that ends this says so in its name: `0012_drop_x.needs_0010.sql` is for clients that know 0010, or more.
+Migrations are backward compatible: a client works with a database that has more migrations than the client knows. A
+migration that breaks older clients says so in its name: `0012_drop_x.needs_0010.sql` is for clients that know 0010.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ledger.drivers.connections import connect
 from ledger.drivers.run import drive
 from ledger.effects import Pipeline, Plan, Query, Refused, Rollback, SqlScript, Wait
 from ledger.errors import MigrationTampered, SchemaMismatch, Unavailable
-from ledger.migrate.journal import _NEEDS, Migration, load
+from ledger.migrate.journal import NEEDS, Migration, load
 from ledger.settings import Settings
 from ledger.statements import sql
 from ledger.store.ledgers import BEGIN, COMMIT, LET_REBUILD, LOCK_TIMEOUT, create_ledger
@@ -28,15 +28,15 @@ log = logging.getLogger("ledger.migrate")
 
 SQL = sql(__file__)
 TRIES, PAUSE = 120, 2.0
-"""How often a migration whose tables are in use is tried, and the seconds between: some seven minutes."""
+"""Attempts for a migration whose tables are in use, and the seconds between: some seven minutes."""
 _OLDEST_POSTGRES = 150000
 
 
 def migrate(settings: Settings, *, dry_run: bool = False, folder: Path | None = None) -> list[str]:
-    """Applies what is missing and creates the ledger `main`; the files applied, or that would be (dry_run).
+    """Applies the missing migrations and creates the ledger `main`. Returns the files. dry_run: applies nothing.
 
-    Safe when several processes start at once: one works, the others wait for it.
-    Raises MigrationTampered, Unavailable, and SchemaMismatch for a database that needs a newer package or is unfit.
+    Safe when several processes start at once: one works, the others wait. Raises MigrationTampered, Unavailable, and
+    SchemaMismatch for a database that needs a newer package or that is not supported.
     """
     migrations = load(folder)
     with closing(connect(settings)) as connection:
@@ -51,9 +51,9 @@ def migrate(settings: Settings, *, dry_run: bool = False, folder: Path | None = 
 
 
 def check_schema(migrations: list[Migration]) -> Plan[list[str]]:
-    """The database's migrations beyond these, which a client that knows only these can work with.
+    """The database's migrations that come after `migrations` and are compatible with a client that knows only these.
 
-    Raises SchemaMismatch where the database lacks one of these, or has one that needs a newer client.
+    Raises SchemaMismatch if the database lacks one of `migrations`, or has one that needs a newer client.
     """
     pending, newer = yield from _compare(migrations)
     if pending:
@@ -67,19 +67,19 @@ def _check_server() -> Plan[None]:
     if version < _OLDEST_POSTGRES:
         raise SchemaMismatch(f"PostgreSQL 15 or newer is needed, this is {version // 10000}")
     if encoding != "UTF8":
-        raise SchemaMismatch(f"the database's encoding must be UTF8, this one's is {encoding}: create it anew")
+        raise SchemaMismatch(f"the database's encoding is {encoding}: create one with UTF8")
 
 
 def _wait_for_turn() -> Plan[None]:
-    """Takes the lock of whoever migrates this database."""
+    """Takes the lock that serialises migrations of this database. Raises Unavailable."""
     for left in reversed(range(TRIES)):
         if (yield from take(Query(SQL["lock"]))):
             return
-        yield from _wait("another migration is at work in this database", SQL["lock_holder"], left)
+        yield from _wait("another migration of this database is running", SQL["lock_holder"], left)
 
 
 def _bring_up(migrations: list[Migration], locked: Callable[[], None]) -> Plan[list[str]]:
-    """locked: raises where the lock is lost."""
+    """Applies all missing migrations. locked: raises Unavailable if the lock was lost."""
     applied: list[str] = []
     left = TRIES
     while True:
@@ -88,7 +88,7 @@ def _bring_up(migrations: list[Migration], locked: Callable[[], None]) -> Plan[l
             migration = yield from _apply_next(migrations)
         except _InUse as in_use:
             left -= 1
-            problem = f"{in_use} was not applied: its tables are in use by transactions that do not end"
+            problem = f"{in_use} was not applied: long transactions use its tables"
             yield from _wait(problem, SQL["in_the_way"], left)
             continue
         if migration is None:
@@ -99,14 +99,11 @@ def _bring_up(migrations: list[Migration], locked: Callable[[], None]) -> Plan[l
 
 
 class _InUse(Exception):
-    """A migration was not applied, because a table that it alters is in use for long."""
+    """A migration was not applied, because a long transaction uses a table that it alters."""
 
 
 def _apply_next(migrations: list[Migration]) -> Plan[Migration | None]:
-    """Applies the next one that the database lacks, in a transaction of its own; None where it lacks none any more.
-
-    Raises _InUse.
-    """
+    """Applies the next missing migration in its own transaction. None if none is missing. Raises _InUse."""
     migration: Migration | None = None
     try:
         yield Pipeline((BEGIN, Query(SQL["short_lock_timeout"]), Query(SQL["lock_one"])))
@@ -133,7 +130,7 @@ def _apply_next(migrations: list[Migration]) -> Plan[Migration | None]:
 
 
 def _validate() -> Plan[None]:
-    """Validates the constraints that a migration added NOT VALID. What cannot be now, or never, is logged."""
+    """Validates the constraints that a migration added NOT VALID. Logs those that cannot be validated."""
     if not (yield Query(SQL["not_validated"])):
         return
     try:
@@ -148,43 +145,43 @@ def _validate() -> Plan[None]:
         yield Rollback()
     for (name,) in (yield Query(SQL["not_validated"])):
         log.warning(
-            "constraint %s on ledger.audit_logs is not validated: entries break it, as 'auditledger verify' says, or, "
-            "where none does, the table was in use: migrate again",
+            "constraint %s on ledger.audit_logs is not validated: entries break it ('auditledger verify' lists them), "
+            "or the table was in use (migrate again)",
             name,
         )
 
 
 def _wait(problem: str, holders: str, left: int) -> Plan[None]:
-    """Lets others go first. holders: the statement that names them. Raises Unavailable where no try is left."""
-    found = yield Query(holders)
+    """Waits for other sessions. holders: the query that names them. Raises Unavailable if no attempt is left."""
+    sessions = yield Query(holders)
     named = "; ".join(
         f"pid {pid} ({name or 'no name'}" + (f", since {since:%Y-%m-%d %H:%M:%SZ})" if since else ")")
-        for pid, name, since in found
+        for pid, name, since in sessions
     )
-    said = f"{problem}: {named or 'none that can be seen'}"
+    message = f"{problem}: {named or 'held by a session that this user may not see'}"
     if not left:
-        raise Unavailable(f"{said}. What was done before it stays; migrate again later")
+        raise Unavailable(f"{message}. Migrations applied before it stay; migrate again later")
     if left == TRIES - 1:
-        log.warning("migrate waits, and appends go on: %s", said)
+        log.warning("migrate waits; appends go on: %s", message)
     yield Wait(PAUSE)
 
 
 def _compare(migrations: list[Migration]) -> Plan[tuple[list[Migration], list[str]]]:
-    """Those of these that the database lacks, and the files of those that it has beyond these."""
+    """The migrations that the database lacks, and the files of those that come after all of `migrations`."""
     [(present,)] = yield Query(SQL["present"])
     applied = (yield Query(SQL["applied"])) if present else []
     for (file, sha256), migration in zip(applied, migrations, strict=False):
         if (file, sha256) != (migration.file, migration.sha256):
             raise MigrationTampered(
                 f"the database was migrated with {file} (SHA-256 {sha256[:12]}…), this package has {migration.file} "
-                f"({migration.sha256[:12]}…) in its place: install the package that migrated it"
+                f"({migration.sha256[:12]}…): install the package that migrated it"
             )
     newer = [file for file, _ in applied[len(migrations) :]]
     for file in newer:
-        needed = _NEEDS.search(file)
+        needed = NEEDS.search(file)
         if needed and needed[1] > migrations[-1].file[:4]:
             raise SchemaMismatch(
-                f"the database is too new for this package (it has {file}, the package ends with "
+                f"the database is too new for this package (it has {file}, the package's last is "
                 f"{migrations[-1].file}): upgrade auditledger"
             )
     return migrations[len(applied) :], newer

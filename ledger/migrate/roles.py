@@ -1,4 +1,4 @@
-"""Who may do what: the roles of schema/0005_roles.sql, and granting them. Plans."""
+"""Grants and revokes the roles of schema/0005_roles.sql. Plans."""
 
 from __future__ import annotations
 
@@ -12,27 +12,25 @@ from ledger.store.ledgers import all_ledgers, unknown_ledger
 SQL = sql(__file__)
 READER, WRITER = "ledger_reader", "ledger_writer"
 ROLES = (WRITER, READER, "ledger_projector", "ledger_eraser", "ledger_admin")
-"""The roles that users are given. Nobody is given ledger_owner."""
+"""The roles that can be granted. ledger_owner is never granted."""
 BY_LEDGER = (READER, WRITER)
-"""Those that are given for some ledgers, or for all."""
+"""The roles that can be granted for single ledgers."""
 _REFUSED = "0LP01"
 
 
 def grant(role: str, user: str, ledgers: Sequence[str] | None = None) -> Plan[None]:
-    """Gives a user one of ROLES. ledgers: the names of those that a reader may read, or a writer append to, besides
-    what it may already; None for all, those to come among them.
+    """Grants one of ROLES to a user. ledgers: names, for a reader or writer, added to those it has; None for all.
 
-    Raises UsageError where there is no such role or user, UnknownLedger.
+    None includes future ledgers. Raises UsageError if the role or the user does not exist, UnknownLedger.
     """
     yield from _change("grant", role, user, ledgers)
 
 
 def revoke(role: str, user: str, ledgers: Sequence[str] | None = None) -> Plan[None]:
-    """Takes a role from a user. ledgers: the names of those that a reader or writer has it for no longer; the role goes
-    with the last of them. None: the role, whatever it was given for.
+    """Revokes a role from a user. ledgers: names that a reader or writer loses, and the role with the last; None: all.
 
-    Raises UsageError where there is no such role or user, where the user has it for all ledgers and some are named, or
-    where somebody else gave it the role by hand; UnknownLedger.
+    Raises UsageError if the role or the user does not exist, if single ledgers are named and the user has the role for
+    all, or if the role was granted by hand by another user; UnknownLedger.
     """
     yield from _change("revoke", role, user, ledgers)
 
@@ -41,7 +39,7 @@ def _change(how: str, role: str, user: str, ledgers: Sequence[str] | None) -> Pl
     ids = None
     if ledgers is not None:
         if role not in BY_LEDGER:
-            raise UsageError(f"{role} is for all ledgers: only {' and '.join(BY_LEDGER)} are given ledger by ledger")
+            raise UsageError(f"{role} applies to all ledgers; only {' and '.join(BY_LEDGER)} are granted by ledger")
         known = {ledger.name: ledger.ledger_id for ledger in (yield from all_ledgers())}
         unknown = [name for name in ledgers if name not in known]
         if unknown:

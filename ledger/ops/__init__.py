@@ -1,1 +1,1 @@
-"""For operators: status, doctor, metrics."""
+"""What operators look at: status, doctor, metrics."""

@@ -1,4 +1,4 @@
-"""Metrics for Prometheus, over HTTP. The state of ledgers and projections is looked up at each scrape."""
+"""Metrics for Prometheus, over HTTP. Each scrape reads the state of the ledgers from the servers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("ledger.metrics")
 
 CONNECT_TIMEOUT = 2.0
-"""Seconds in which a connection must be there: Prometheus waits for ten by default."""
+"""Seconds; Prometheus waits for ten by default."""
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def serve_metrics(settings: Settings, address: tuple[str, int] | None, ledgers: 
     except ImportError:
         raise InvalidSetting("--metrics-port needs prometheus-client: pip install 'auditledger[metrics]'") from None
     host, port = address
-    # Its own connections: a worker's pool may be busy, or wait for a server that is away.
+    # Own connections: a worker's pool may be busy, or wait for an unreachable server.
     own = Connector(replace(settings, pool_max_size=2, connect_timeout=CONNECT_TIMEOUT))
     registry = CollectorRegistry()
     registry.register(_Collector(own, ledgers))
@@ -66,7 +66,7 @@ def serve_metrics(settings: Settings, address: tuple[str, int] | None, ledgers: 
 
 
 class _MetricsServer(Bounded, WSGIServer):
-    daemon_threads = True  # a scrape in hand may be lost: the next one tells more
+    daemon_threads = True  # a running scrape may be lost at exit
 
     def server_bind(self) -> None:
         super().server_bind()
@@ -82,7 +82,7 @@ class _Handler(WSGIRequestHandler):
 
 
 class _Collector:
-    """Asked for all metrics on each scrape; a server that is away leaves out what it alone knows."""
+    """Collects all metrics on each scrape. Those of an unreachable server are left out."""
 
     def __init__(self, connector: Connector, names: list[str] | None) -> None:
         self._connector = connector
@@ -92,11 +92,11 @@ class _Collector:
         self._looked = 0.0
 
     def describe(self) -> list[Metric]:
-        """Nothing: the registry would have to ask both servers to learn the names."""
+        """Nothing, so that registering asks no server."""
         return []
 
     def collect(self) -> list[Metric]:
-        """One look at a time; who came before it began shares it, so that nobody keeps the servers from the others."""
+        """Concurrent scrapes that wait when a look begins share its result."""
         came = time.monotonic()
         with self._turn:
             if self._looked <= came:
@@ -148,7 +148,7 @@ def _of_ledger(ledger: LedgerState) -> Iterator[tuple[str, float | None, dict[st
     if ledger.ledger_id is not None:
         yield "tail_position", ledger.position, {}
         held = ledger.holder
-        # Where its age may not be seen, it is known to be no less than this.
+        # An age that the user may not see is at least this.
         yield "tail_held_seconds", 0.0 if held is None else held.seconds or STUCK, {}
         yield "tail_held_waiting", 0 if held is None else held.waiting, {}
         if ledger.stopped is not None:
@@ -171,12 +171,13 @@ def _of_ledger(ledger: LedgerState) -> Iterator[tuple[str, float | None, dict[st
                 yield f"{kind}_lag_entries", place.lag.entries, labels
                 yield f"{kind}_lag_seconds", place.lag.seconds, labels
                 if kind == "projection":
-                    still = place.standstill
-                    yield "projection_standstill_seconds", 0.0 if still is None else max(0.001, still.seconds), labels
-                    yield "projection_standstill_position", 0 if still is None else still.position, labels
+                    blocked = place.blocked
+                    seconds = 0.0 if blocked is None else max(0.001, blocked.seconds)
+                    yield "projection_standstill_seconds", seconds, labels
+                    yield "projection_standstill_position", 0 if blocked is None else blocked.position, labels
                     yield "projection_skipped_entries", place.skipped, labels
-                elif place.parked is not None:
-                    yield "subscription_parked_entries", place.parked, labels
+                elif place.dead_letters is not None:
+                    yield "subscription_parked_entries", place.dead_letters, labels
     if ledger.verified is not None:
         yield "verified_timestamp_seconds", ledger.verified.verified_at.timestamp(), {}
         yield "verified_position", ledger.verified.last, {}
@@ -184,29 +185,29 @@ def _of_ledger(ledger: LedgerState) -> Iterator[tuple[str, float | None, dict[st
 
 
 _HELP = {
-    "up": "1 where the server answers.",
-    "unprotected": "Protections that are not as the schema has them.",
+    "up": "1 if the server answers.",
+    "unprotected": "Protections that are not as the migrations make them.",
     "tail_position": "The position of a ledger's newest entry.",
-    "tail_held_seconds": "Age of the transaction that holds the tail for long; 0 where none does.",
+    "tail_held_seconds": "Age of a transaction that holds the tail lock for long; 0 if none does.",
     "tail_held_waiting": "Sessions that wait for that transaction.",
-    "bad_entries": "Entries that do not hold, before which workers stop.",
-    "bad_entry_position": "The first of them; 0 where there is none.",
+    "bad_entries": "Entries that fail verification, before which workers stop.",
+    "bad_entry_position": "Position of the first of them; 0 if there is none.",
     "signing_refused": "Logs of a ledger whose signer refuses to sign.",
     "stream_position": "The position of a stream's newest entry.",
     "stream_lag_entries": "Entries not yet published.",
     "stream_lag_seconds": "Seconds since the first of those was recorded.",
-    "stream_diverged": "1 where the stream holds what is not the ledger's.",
-    "projection_position": "The position that a projection has reached.",
+    "stream_diverged": "1 if the stream holds entries that the ledger does not.",
+    "projection_position": "The offset of a projection.",
     "projection_lag_entries": "Entries not yet applied.",
     "projection_lag_seconds": "Seconds since the first of those was recorded.",
     "projection_standstill_seconds": "For how long a projection has been blocked; 0 if it is not.",
-    "projection_standstill_position": "The entry that it cannot apply; 0 where there is none.",
+    "projection_standstill_position": "Position of the entry that it cannot apply; 0 if there is none.",
     "projection_skipped_entries": "Entries that a projection leaves out.",
-    "subscription_position": "The position up to which a consumer group has dealt with everything.",
-    "subscription_lag_entries": "Entries not yet dealt with.",
+    "subscription_position": "The offset of a consumer group.",
+    "subscription_lag_entries": "Entries not yet acknowledged.",
     "subscription_lag_seconds": "Seconds since the first of those was recorded.",
-    "subscription_parked_entries": "Entries that a consumer group has parked.",
-    "verified_timestamp_seconds": "When a ledger was verified last.",
+    "subscription_parked_entries": "Dead letters of a consumer group.",
+    "verified_timestamp_seconds": "Time of a ledger's last verification.",
     "verified_position": "The last position of that verification.",
-    "verified_findings": "What that verification found.",
+    "verified_findings": "Number of findings of that verification.",
 }

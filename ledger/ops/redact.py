@@ -1,7 +1,7 @@
-"""A statement of SQL without its literals: what somebody's session ran may be shown, what was in it may not.
+"""Removes the literals from an SQL statement, so that `status` can show what a session ran without its values.
 
-Errs on the side of showing less: what cannot be told apart for certain ends the text. Lexical structure as in the
-PostgreSQL documentation, "Lexical Structure": strings, dollar quoting, comments that nest.
+In doubt it shows less: an ambiguous literal ends the text. Tokens are those of the PostgreSQL documentation, section
+"Lexical Structure": strings, dollar quoting, nested comments.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def without_literals(sql: str) -> str:
     at = 0
     while at < len(sql):
         found = _TOKEN.match(sql, at)
-        if found is None:  # cannot be: `other` takes anything
+        if found is None:  # for mypy: `other` matches anything
             break
         at = found.end()
         match found.lastgroup:

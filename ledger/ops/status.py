@@ -1,6 +1,6 @@
-"""Where everything stands, as far as it is known: for `status`, `doctor` and the metrics.
+"""The state of all ledgers, for `status`, `doctor` and the metrics.
 
-A server that is away, and what a database user may not see, leave gaps; they are said, never filled with a guess.
+What an unreachable server knows, and what the database user may not see, is reported as unknown.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from ledger.ops.redact import without_literals
 from ledger.ops.status_types import (
     NOT_SET,
     OK,
+    Blocked,
     Holder,
     Lag,
     LedgerState,
     Overview,
     Place,
     Refusal,
-    Standstill,
     Stopped,
     StreamPlace,
     Verified,
@@ -47,19 +47,19 @@ SQL = sql(__file__)
 REDIS_TIMEOUT = 3.0
 """Seconds in which Redis must answer."""
 STUCK = 1.0
-"""Seconds from which on a transaction that holds a tail is named; appends hold it for milliseconds."""
+"""Seconds after which a transaction that holds a tail lock is reported; appends hold it for milliseconds."""
 SECOND_LOOK = 0.5
-"""Seconds after which it must still hold it: a long transaction may have appended as its last step."""
+"""Seconds after which it must still hold the lock: a long transaction may have appended as its last step."""
 _DENIED = "42501"
 
 
 def look(connector: Connector, names: Collection[str] | None) -> Overview:
-    """At all ledgers, or at those named. Raises UnknownLedger, SchemaMismatch, MigrationTampered."""
-    postgres, found, unprotected = OK, list[LedgerState](), None
+    """The state of all ledgers. names: only these. Raises UnknownLedger, SchemaMismatch, MigrationTampered."""
+    postgres, states, unprotected = OK, list[LedgerState](), None
     hidden: list[str] = []
     try:
         newer = connector.run(check_schema(load()))
-        found = connector.run(_ledgers(names, hidden))
+        states = connector.run(_ledgers(names, hidden))
         unprotected = connector.run(_allowed(_unprotected(newer), "protections", hidden))
     except Unavailable as error:
         postgres = str(error)
@@ -67,22 +67,22 @@ def look(connector: Connector, names: Collection[str] | None) -> Overview:
     if connector.settings.redis_url is not None:
         client = connector.new_redis(REDIS_TIMEOUT)
         try:
-            redis, found = _with_streams(connector, client, found, names, postgres)
+            redis, states = _with_streams(connector, client, states, names, postgres)
         finally:
             client.close()
     if postgres == OK:
         try:
-            found = connector.run(_with_stopped(found, hidden))
+            states = connector.run(_with_stopped(states, hidden))
         except Unavailable as error:
             postgres = str(error)
-    return Overview(postgres, redis, tuple(found), unprotected, tuple(hidden))
+    return Overview(postgres, redis, tuple(states), unprotected, tuple(hidden))
 
 
 # ---------------------------------------------------------------------------------------------------------- Postgres
 
 
 def _ledgers(names: Collection[str] | None, hidden: list[str]) -> Plan[list[LedgerState]]:
-    # What follows the tails is read before them: read after, it could seem to be ahead of them.
+    # Offsets are read before the tails: read after them, they could seem to be ahead.
     projections = yield from _allowed(_rows("projections"), "projections", hidden)
     subscriptions = yield from _allowed(_rows("subscriptions"), "subscriptions", hidden)
     verifications = yield from _allowed(_rows("verifications"), "verified", hidden)
@@ -94,13 +94,13 @@ def _ledgers(names: Collection[str] | None, hidden: list[str]) -> Plan[list[Ledg
         raise unknown_ledger(min(missing), (row[1] for row in all_rows))
     holders = (yield from _allowed(_stuck(), "holder", hidden)) or {}
     refusals = yield from _allowed(_refusals(), "refusals", hidden)
-    found = []
+    states = []
     for row in rows:
         state = LedgerState(row[1], row[0], *row[2:])
         places = []
         for kind in (projections, subscriptions):
             places.append(None if kind is None else (yield from _places(state, kind)))
-        found.append(
+        states.append(
             state._replace(
                 projections=places[0],
                 subscriptions=places[1],
@@ -109,28 +109,28 @@ def _ledgers(names: Collection[str] | None, hidden: list[str]) -> Plan[list[Ledg
                 refusals=None if refusals is None else tuple(refusals.get(row[0], ())),
             )
         )
-    return found
+    return states
 
 
-def _with_stopped(found: list[LedgerState], hidden: list[str]) -> Plan[list[LedgerState]]:
-    """Looks at the entries right after what each worker has done, and at those at which one said that it stopped."""
+def _with_stopped(states: list[LedgerState], hidden: list[str]) -> Plan[list[LedgerState]]:
+    """Checks the entry after each offset, and those at which workers noted that they stopped."""
     suspects = (yield from _allowed(_suspects(), "suspects", hidden)) or {}
-    with_them = []
-    for ledger in found:
+    checked = []
+    for ledger in states:
         if ledger.ledger_id is not None and ledger.position:
-            done = [place.position for place in (*(ledger.projections or ()), *(ledger.subscriptions or ()))]
-            done += [ledger.stream.position] if ledger.stream is not None else []
-            at = {position + 1 for position in done} | suspects.get(ledger.ledger_id, set())
-            looking = _bad_ones(ledger, sorted(each for each in at if each <= ledger.position))
-            ledger = ledger._replace(stopped=(yield from _allowed(looking, "stopped", hidden)))  # noqa: PLW2901
-        with_them.append(ledger)
-    return with_them
+            offsets = [place.position for place in (*(ledger.projections or ()), *(ledger.subscriptions or ()))]
+            offsets += [ledger.stream.position] if ledger.stream is not None else []
+            positions = {offset + 1 for offset in offsets} | suspects.get(ledger.ledger_id, set())
+            plan = _failing(ledger, sorted(each for each in positions if each <= ledger.position))
+            ledger = ledger._replace(stopped=(yield from _allowed(plan, "stopped", hidden)))  # noqa: PLW2901
+        checked.append(ledger)
+    return checked
 
 
 def _refusals() -> Plan[dict[int, list[Refusal]]]:
     refusals: dict[int, list[Refusal]] = {}
-    for ledger_id, *said in (yield Query(quarantine.SQL["refusals"])):
-        refusals.setdefault(ledger_id, []).append(Refusal(*said))
+    for ledger_id, *values in (yield Query(quarantine.SQL["refusals"])):
+        refusals.setdefault(ledger_id, []).append(Refusal(*values))
     return refusals
 
 
@@ -141,7 +141,7 @@ def _suspects() -> Plan[dict[int, set[int]]]:
     return suspects
 
 
-def _bad_ones(ledger: LedgerState, positions: Sequence[int]) -> Plan[tuple[Stopped, ...]]:
+def _failing(ledger: LedgerState, positions: Sequence[int]) -> Plan[tuple[Stopped, ...]]:
     bad = []
     for position in positions:
         found = yield from quarantine.look(LedgerRef(ledger.ledger_id or 0, ledger.name), position)
@@ -164,25 +164,25 @@ def _rows(statement: str) -> Plan[list[Row]]:
 def _places(state: LedgerState, rows: list[Row]) -> Plan[tuple[Place, ...]]:
     end = state.position or 0
     places = []
-    for ledger_id, name, at, *more in rows:
+    for ledger_id, name, position, *more in rows:
         if ledger_id == state.ledger_id:
-            lag = yield from _lag(ledger_id, at, end)
-            place = Place(name, at, lag, at > end)
-            places.append(_with_trouble(place, *more) if more else place)
+            lag = yield from _lag(ledger_id, position, end)
+            place = Place(name, position, lag, position > end)
+            places.append(_with_projection(place, *more) if more else place)
     return tuple(places)
 
 
-def _with_trouble(place: Place, version: int, building: bool, abandoned: bool, *more: Any) -> Place:
-    *standstill, skipped = more
-    stands = Standstill(*standstill) if standstill[0] is not None else None
-    return place._replace(version=version, rebuilding=building, abandoned=abandoned, standstill=stands, skipped=skipped)
+def _with_projection(place: Place, version: int, building: bool, abandoned: bool, *more: Any) -> Place:
+    *failure, skipped = more
+    blocked = Blocked(*failure) if failure[0] is not None else None
+    return place._replace(version=version, rebuilding=building, abandoned=abandoned, blocked=blocked, skipped=skipped)
 
 
-def _lag(ledger_id: int, at: int, end: int) -> Plan[Lag]:
-    if at >= end:
+def _lag(ledger_id: int, offset: int, end: int) -> Plan[Lag]:
+    if offset >= end:
         return Lag(0, 0.0)
-    rows: list[Row] = (yield from _allowed(_first_behind(ledger_id, at + 1), "lag_seconds", [])) or []
-    return Lag(end - at, round(max(0.0, rows[0][0]), 3) if rows else None)
+    rows: list[Row] = (yield from _allowed(_first_behind(ledger_id, offset + 1), "lag_seconds", [])) or []
+    return Lag(end - offset, round(max(0.0, rows[0][0]), 3) if rows else None)
 
 
 def _first_behind(ledger_id: int, position: int) -> Plan[list[Row]]:
@@ -191,7 +191,7 @@ def _first_behind(ledger_id: int, position: int) -> Plan[list[Row]]:
 
 
 def _stuck() -> Plan[dict[int, Holder]]:
-    """By ledger_id, the transactions that held a tail at two looks, and had begun a while before."""
+    """By ledger_id, the old transactions that held a tail lock in two samples."""
     first = {(row[0], row[1]) for row in (yield Query(SQL["holders"])) if row[7] is None or row[7] > STUCK}
     if not first:
         return {}
@@ -208,7 +208,7 @@ def _holder(row: Row) -> Holder:
 
 
 def _unprotected(newer: Sequence[str]) -> Plan[tuple[str, ...]]:
-    """What is not as the schema has it, as verify says it."""
+    """The details of `unprotected` findings, as `verify` reports them."""
     yield SqlScript(SCAN["begin"])
     findings = yield from protections.check(newer)
     yield Query("rollback")
@@ -216,7 +216,7 @@ def _unprotected(newer: Sequence[str]) -> Plan[tuple[str, ...]]:
 
 
 def _allowed(plan: Plan[T], what: str, hidden: list[str]) -> Plan[T | None]:
-    """The plan's result; None where the database user may not see that, which `hidden` is told."""
+    """The plan's result; None if the database user lacks the privilege, and then `what` is added to `hidden`."""
     try:
         return (yield from plan)
     except Refused as refused:
@@ -230,36 +230,37 @@ def _allowed(plan: Plan[T], what: str, hidden: list[str]) -> Plan[T | None]:
 
 
 def _with_streams(
-    connector: Connector, client: Redis, found: list[LedgerState], names: Collection[str] | None, postgres: str
+    connector: Connector, client: Redis, ledgers: list[LedgerState], names: Collection[str] | None, postgres: str
 ) -> tuple[str, list[LedgerState]]:
-    """How Redis is, and the ledgers with their streams. Where Postgres is away, those that Redis knows."""
+    """The state of Redis, and the ledgers with their streams. If Postgres is unreachable: the ledgers in Redis."""
     redis = OK
     states: dict[str, StreamState] = {}
     try:
-        if not found and postgres != OK:
-            found = [LedgerState(name) for name in sorted(names or connector.run(_stream_names(), client))]
-        for index, ledger in enumerate(found):
+        if not ledgers and postgres != OK:
+            ledgers = [LedgerState(name) for name in sorted(names or connector.run(_stream_names(), client))]
+        for index, ledger in enumerate(ledgers):
             try:
                 states[ledger.name] = connector.run(commands.state(ledger.name), client)
-                found[index] = connector.run(_with_parked(ledger), client)
+                ledgers[index] = connector.run(_with_dead_letters(ledger), client)
             except StreamUnusable as error:
-                found[index] = ledger._replace(unusable=str(error))
+                ledgers[index] = ledger._replace(unusable=str(error))
     except LedgerError as error:
         redis = str(error)
-    for index, ledger in enumerate(found):
+    for index, ledger in enumerate(ledgers):
         if ledger.name in states:
             place = _from_redis(states[ledger.name])
             if ledger.ledger_id is not None:
-                with suppress(LedgerError):  # Postgres went away meanwhile, or does not show it
+                with suppress(LedgerError):  # Postgres became unreachable, or refuses
                     place = connector.run(_compared(ledger, states[ledger.name]))
-            found[index] = ledger._replace(stream=place)
-    return redis, found
+            ledgers[index] = ledger._replace(stream=place)
+    return redis, ledgers
 
 
-def _with_parked(ledger: LedgerState) -> Plan[LedgerState]:
+def _with_dead_letters(ledger: LedgerState) -> Plan[LedgerState]:
     groups = []
     for group in ledger.subscriptions or ():
-        groups.append(group._replace(parked=(yield Command(("HLEN", wire.group_keys(ledger.name, group.name).parked)))))
+        count = yield Command(("HLEN", wire.group_keys(ledger.name, group.name).parked))
+        groups.append(group._replace(dead_letters=count))
     return ledger if ledger.subscriptions is None else ledger._replace(subscriptions=tuple(groups))
 
 
@@ -268,8 +269,8 @@ def _stream_names() -> Plan[set[str]]:
     names, cursor = set(), b"0"
     while True:
         cursor, keys = yield Command(("SCAN", cursor, "MATCH", wire.key("*"), "COUNT", 1000))
-        found = (key.removeprefix(prefix).removesuffix(suffix).decode(errors="replace") for key in keys)
-        names |= {name for name in found if LEDGER_NAME.fullmatch(name)}
+        candidates = (key.removeprefix(prefix).removesuffix(suffix).decode(errors="replace") for key in keys)
+        names |= {name for name in candidates if LEDGER_NAME.fullmatch(name)}
         if cursor in (b"0", 0):
             return names
 
@@ -280,7 +281,7 @@ def _from_redis(state: StreamState) -> StreamPlace:
 
 
 def _compared(ledger: LedgerState, state: StreamState) -> Plan[StreamPlace]:
-    """What Redis knows, compared with the ledger. A stream of an older epoch holds nothing that counts."""
+    """The stream's state, compared with the ledger. A stream of an older epoch counts as empty."""
     ledger_id = ledger.ledger_id or 0
     epoch, end = ledger.epoch or 1, ledger.position or 0
     if state.last > StreamId(epoch, end):  # what was published since the tail was read is no divergence
@@ -291,6 +292,6 @@ def _compared(ledger: LedgerState, state: StreamState) -> Plan[StreamPlace]:
         hash_ = wire.raw_hash(state.newest_hash)
         chained = yield from _allowed(quarantine.is_chained(ref, state.newest.position, hash_), "hash", [])
         diverged = None if chained is None else not chained
-    at = state.last.position if state.last.epoch == epoch else 0
-    lag = yield from _lag(ledger_id, min(at, end), end)
-    return _from_redis(state)._replace(position=at, lag=lag, diverged=diverged)
+    offset = state.last.position if state.last.epoch == epoch else 0
+    lag = yield from _lag(ledger_id, min(offset, end), end)
+    return _from_redis(state)._replace(position=offset, lag=lag, diverged=diverged)

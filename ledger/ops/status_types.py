@@ -1,4 +1,4 @@
-"""What `status` knows: of ledgers, their streams, projections and groups, and of who holds them up."""
+"""What `status` reports: ledgers, their streams, projections and consumer groups, and who holds a tail lock."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ OK, NOT_SET = "ok", "not set"
 
 
 class Lag(NamedTuple):
-    """seconds: since the first of the entries behind was recorded; None where that cannot be seen."""
+    """How far an offset is behind the tail. seconds: since the first of these entries was recorded; None if unknown."""
 
     entries: int
     seconds: float | None
 
 
-class Standstill(NamedTuple):
-    """The entry that a projection could not apply. error: its type and place. since: when that began, `seconds` ago."""
+class Blocked(NamedTuple):
+    """The entry at which a projection is blocked.
+
+    error: type and place of the exception. since: time of the first failure, `seconds` ago. tries: attempts.
+    """
 
     position: int
     error: str
@@ -26,10 +29,11 @@ class Standstill(NamedTuple):
 
 
 class Place(NamedTuple):
-    """How far a projection or a consumer group has come. ahead: further than the ledger, which was set back.
+    """The offset of a projection or a consumer group. ahead: beyond the tail, because the database was rolled back.
 
-    skipped: how many entries a projection leaves out. parked: how many a group does; None where Redis is away.
-    abandoned: a rebuild that was killed, and left copies of bodies that no erasure reaches.
+    rebuilding: a rebuild's view, not the live one. abandoned: a rebuild that was killed, and left copies of bodies that
+    erasures do not reach. blocked, skipped: of a projection; skipped: number of entries that it leaves out.
+    dead_letters: their number, of a group; None if Redis is unreachable.
     """
 
     name: str
@@ -39,15 +43,15 @@ class Place(NamedTuple):
     version: int = 0
     rebuilding: bool = False
     abandoned: bool = False
-    standstill: Standstill | None = None
+    blocked: Blocked | None = None
     skipped: int = 0
-    parked: int | None = None
+    dead_letters: int | None = None
 
 
 class StreamPlace(NamedTuple):
-    """Where a stream stands. first: the first position that it still holds. lag: None where Postgres is away.
+    """The state of a stream. first: the oldest position that it still holds. lag: None if Postgres is unreachable.
 
-    diverged: it is ahead of its ledger, or its newest entry is not the ledger's; None where that cannot be seen.
+    diverged: it is ahead of its ledger, or its newest entry is not the ledger's; None if unknown.
     """
 
     epoch: int
@@ -58,7 +62,7 @@ class StreamPlace(NamedTuple):
 
 
 class Verified(NamedTuple):
-    """A ledger's last verification."""
+    """A ledger's last verification. head: hash of the last entry that it read. findings: their number."""
 
     verified_at: datetime
     first: int
@@ -68,10 +72,11 @@ class Verified(NamedTuple):
 
 
 class Holder(NamedTuple):
-    """The transaction that holds a tail for too long; appends to that ledger wait for it.
+    """The transaction that holds a tail lock for too long; appends to that ledger wait for it.
 
-    pid: None for a prepared transaction, which has a name instead. since: when the transaction began or was prepared,
-    `seconds` ago. last_ran: without literals. None for all that this database user may not see. waiting: sessions.
+    pid: None for a prepared transaction, whose name is `prepared`. since: when the transaction began or was prepared,
+    `seconds` ago. last_ran: its last statement, without literals. Fields that this database user may not see are None.
+    waiting: number of sessions.
     """
 
     pid: int | None
@@ -87,9 +92,9 @@ class Holder(NamedTuple):
 
 
 class Stopped(NamedTuple):
-    """An entry that does not hold and is not quarantined: workers that have not passed it yet stop before it.
+    """An entry that fails verification and is not quarantined; workers stop before it.
 
-    found: what is wrong with it. damaged: Postgres cannot read it, which no quarantine passes over.
+    found: its findings. damaged: Postgres cannot read it, and it cannot be quarantined.
     """
 
     position: int
@@ -98,7 +103,7 @@ class Stopped(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """A log whose signer refuses to sign. since: when it first said so."""
+    """A log whose signer refuses to sign. since: time of the first refusal."""
 
     origin: str
     problem: str
@@ -106,9 +111,9 @@ class Refusal(NamedTuple):
 
 
 class LedgerState(NamedTuple):
-    """One ledger. Without a ledger_id it is known from Redis alone; without a position it has no tail.
+    """One ledger. ledger_id is None if it is known from Redis alone; position is None if it has no tail row.
 
-    unusable: why Redis, which answers, does not let its stream be used.
+    unusable: why its stream cannot be used although Redis answers.
     """
 
     name: str
@@ -128,9 +133,9 @@ class LedgerState(NamedTuple):
 
 
 class Overview(NamedTuple):
-    """postgres, redis: `ok`, `not set`, or why it is away. hidden: what the database user may not see.
+    """All ledgers. postgres, redis: `ok`, `not set`, or why the server is unreachable.
 
-    unprotected: what `verify` would say of the protections; None where that is not known.
+    unprotected: details of the `unprotected` findings; None if unknown. hidden: what the database user may not see.
     """
 
     postgres: str
@@ -140,5 +145,5 @@ class Overview(NamedTuple):
     hidden: tuple[str, ...]
 
     @property
-    def away(self) -> bool:
+    def unreachable(self) -> bool:
         return self.postgres != OK or self.redis not in (OK, NOT_SET)

@@ -1,20 +1,20 @@
-"""Real servers for tests, never a fake: yours, Docker's, or the embedded pair.
+"""For tests of applications: servers, pytest fixtures, and a ledger in memory.
 
-What the environment says decides, in this order:
+The environment selects the servers, in this order:
 
     LEDGER_TEST_DATABASE_URL and LEDGER_TEST_REDIS_URL
-        Servers of yours. The first is a superuser's; Redis databases are flushed.
+        Your own servers. The database user must be a superuser; Redis databases are flushed.
     LEDGER_TEST_SERVERS=docker
         Containers of postgres:17 and redis:7. Needs testcontainers and Docker.
-    nothing
+    default
         The embedded Postgres and Valkey, from the extra `embedded`.
 
     with servers() as pair, database(pair.database_url) as url:
         migrate(Settings.load(database_url=url))
         with Ledger.open(database_url=url, redis_url=redis_database(pair.redis_url, 0)) as ledger: ...
 
-The fixtures of pytest (fixtures.py) and the ledgers in memory (recorder.py) can be had from here too. They are loaded
-when first asked for: who only wants servers needs no pytest.
+The pytest fixtures (fixtures.py) and the ledgers in memory (recorder.py) are names of this module too, loaded on first
+use, so that the servers alone need no pytest.
 """
 
 from __future__ import annotations
@@ -56,17 +56,17 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """With the fixtures, because pytest looks for those of a plugin here."""
+    """Includes the fixtures, which pytest looks up here."""
     return sorted({*globals(), *_HOMES})
 
 
 REDIS_DATABASES = 16
-"""Logical databases of a Redis that was not told otherwise."""
+"""Logical databases of a Redis with the default configuration."""
 
 
 @dataclass(frozen=True, slots=True)
 class TestServers:
-    """Where both servers answer. The URLs may hold passwords, so they are kept out of the repr."""
+    """The URLs of both servers. They may contain passwords and are not part of the repr."""
 
     __test__ = False  # pytest takes classes called Test… for tests
 
@@ -76,10 +76,9 @@ class TestServers:
 
 @contextmanager
 def servers(home: Path | None = None) -> Iterator[TestServers]:
-    """Both servers, for as long as the block runs; see above for which.
+    """Both servers while the block runs, selected by the environment as described above.
 
-    home: the embedded pair's folder, which stays; by default a temporary one, which is removed.
-    Raises InvalidSetting and Unavailable where they cannot be had.
+    home: folder of the embedded servers, which is kept; by default a temporary one. Raises InvalidSetting, Unavailable.
     """
     here = forks.process()
     if (own := given()) is not None:
@@ -92,14 +91,14 @@ def servers(home: Path | None = None) -> Iterator[TestServers]:
         try:
             yield start_embedded(folder)
         finally:
-            if forks.process() is here:  # a child of a fork that leaves the block takes nothing from its parent
+            if forks.process() is here:  # a forked child must not stop its parent's servers
                 embedded.stop(folder)
                 if home is None:
                     shutil.rmtree(folder, ignore_errors=True)
 
 
 def given() -> TestServers | None:
-    """The servers that the environment names. Raises InvalidSetting where it names one of the two."""
+    """The servers named in the environment, or None. Raises InvalidSetting if only one of the two is named."""
     urls = [os.environ.get(f"LEDGER_TEST_{which}_URL") or "" for which in ("DATABASE", "REDIS")]
     if any(urls) and not all(urls):
         raise InvalidSetting("set both LEDGER_TEST_DATABASE_URL and LEDGER_TEST_REDIS_URL, or neither")
@@ -107,7 +106,7 @@ def given() -> TestServers | None:
 
 
 def wants_docker() -> bool:
-    """Does LEDGER_TEST_SERVERS ask for Docker? Raises InvalidSetting where it asks for what there is not."""
+    """Whether LEDGER_TEST_SERVERS selects Docker. Raises InvalidSetting for an unknown value."""
     wanted = os.environ.get("LEDGER_TEST_SERVERS") or "embedded"
     if wanted not in ("docker", "embedded"):
         raise InvalidSetting(f"LEDGER_TEST_SERVERS must be 'docker' or 'embedded', not {wanted!r}")
@@ -117,7 +116,7 @@ def wants_docker() -> bool:
 @contextmanager
 def docker() -> Iterator[TestServers]:
     """Containers of both servers through testcontainers, removed at the end."""
-    from testcontainers.community.postgres import PostgresContainer  # noqa: PLC0415 - only where it is asked for
+    from testcontainers.community.postgres import PostgresContainer  # noqa: PLC0415 - only if selected
     from testcontainers.community.redis import RedisContainer  # noqa: PLC0415
 
     with PostgresContainer("postgres:17", driver=None) as postgres, RedisContainer("redis:7") as redis:
@@ -129,16 +128,16 @@ def docker() -> Iterator[TestServers]:
 
 
 def start_embedded(home: Path) -> TestServers:
-    """The embedded pair in `home`. Whoever calls it stops it."""
+    """Starts the embedded servers in `home`. The caller stops them, with embedded.stop."""
     pair = embedded.start(home)
     return TestServers(pair.database_url, pair.redis_url)
 
 
 @contextmanager
 def database(url: str, *, template: str = "template1") -> Iterator[str]:
-    """A fresh database on the server of `url`, dropped at the end whoever is still connected to it; its URL.
+    """The URL of a new database on the server of `url`. It is dropped at the end, despite open connections.
 
-    template: the database that it is a copy of; no one may be connected to that one meanwhile.
+    template: the database to copy, which must have no connections.
     """
     here = forks.process()
     name = f"auditledger_{secrets.token_hex(6)}"
@@ -156,10 +155,10 @@ def other_database(url: str, name: str) -> str:
 
 
 def redis_database(url: str, offset: int) -> str:
-    """The URL of the logical database `offset` places after the one of `url`, for tests that run beside each other."""
+    """The URL of the logical database `offset` places after that of `url`, for parallel tests."""
     number = int(urlsplit(url).path.strip("/") or 0) + offset
     if number >= REDIS_DATABASES:
-        raise InvalidSetting(f"Redis has {REDIS_DATABASES} logical databases: run fewer tests beside each other")
+        raise InvalidSetting(f"Redis has {REDIS_DATABASES} logical databases: run fewer tests in parallel")
     return urlsplit(url)._replace(path=f"/{number}").geturl()
 
 

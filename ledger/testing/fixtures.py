@@ -1,14 +1,14 @@
-"""Fixtures of pytest for the tests of applications. One line in conftest.py brings them:
+"""Pytest fixtures for the tests of applications. One line in conftest.py loads them:
 
     pytest_plugins = ["ledger.testing"]
 
     ledger_recorder      a ledger in memory: for unit tests (recorder.py)
-    ledger               a ledger of the test's own, in the run's database: for tests with a real one
+    ledger               an empty ledger for one test, in the run's database
     ledger_connection    a connection to that database, in a transaction that is rolled back at the test's end
     ledger_database      the URL of the database, migrated once for the whole run
-    ledger_servers       where Postgres and Redis are: see __init__.py; LEDGER_TEST_REDIS_URL may be missing here
+    ledger_servers       the URLs of Postgres and Redis: see __init__.py; LEDGER_TEST_REDIS_URL is optional here
 
-Nothing of LEDGER_DATABASE_URL and its like in the developer's shell is used.
+LEDGER_DATABASE_URL and other settings of the developer's shell are not used.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def ledger_recorder() -> Recorder:
 
 @pytest.fixture(scope="session")
 def ledger_servers() -> Iterator[testing.TestServers]:
-    """The run's Postgres, as a superuser, and Redis; its URL is empty where only LEDGER_TEST_DATABASE_URL is set."""
+    """The run's Postgres (as a superuser) and Redis. redis_url is empty if only LEDGER_TEST_DATABASE_URL is set."""
     database_url = os.environ.get("LEDGER_TEST_DATABASE_URL")
     if database_url and not os.environ.get("LEDGER_TEST_REDIS_URL"):
         yield testing.TestServers(database_url, "")
@@ -49,7 +49,7 @@ def ledger_servers() -> Iterator[testing.TestServers]:
 
 @pytest.fixture(scope="session")
 def ledger_database(ledger_servers: testing.TestServers) -> Iterator[str]:
-    """The URL of a database with the schema, made for this run and dropped at its end."""
+    """The URL of a migrated database for this run, dropped at its end."""
     with testing.database(ledger_servers.database_url) as url:
         migrate(Settings(database_url=url))
         yield url
@@ -57,17 +57,17 @@ def ledger_database(ledger_servers: testing.TestServers) -> Iterator[str]:
 
 @pytest.fixture
 def ledger(ledger_servers: testing.TestServers, ledger_database: str) -> Iterator[Ledger]:
-    """An empty ledger of the test's own."""
+    """An empty ledger for one test."""
     settings = Settings(
         database_url=ledger_database, redis_url=ledger_servers.redis_url or None, name=f"test-{secrets.token_hex(6)}"
     )
-    servers = Connector(settings)
+    connector = Connector(settings)
     try:
-        servers.run(create_ledger(settings.name))
+        connector.run(create_ledger(settings.name))
     finally:
-        servers.close()
-    with Ledger(settings) as opened:
-        yield opened
+        connector.close()
+    with Ledger(settings) as empty:
+        yield empty
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
-"""A ledger in memory, for the unit tests of applications: it takes what a Ledger takes, and keeps what was said.
+"""A ledger in memory, for unit tests of applications. It accepts the same events as a Ledger, and keeps them.
 
     recorder = Recorder()
     send_invoice("inv_7", ledger=recorder)
     assert [each.action for each in recorder.events] == ["invoice.sent"]
 
-Events are checked, encoded, chained and compared with their repeats by the same code as a Ledger's. What needs a
-database is not here: transactions (an append with `connection=` stands, whatever becomes of it), reading, verifying.
+Events are validated, encoded, chained and compared with duplicates by the Ledger's own code. There are no transactions
+(an append with `connection=` is never rolled back), no reading and no verification.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ledger.store.idempotency import Outcome, Repeat, same_content
 
 
 class Recorder:
-    """`append`, `append_many` and `tail` of a Ledger. events: what was recorded, in order, as it would be read."""
+    """`append`, `append_many` and `tail` of a Ledger. events: the recorded events, in order, as they would be read."""
 
     def __init__(self, name: str = "main") -> None:
         self.name = check_ledger_name(name)
@@ -54,7 +54,7 @@ class Recorder:
         return gathering.result()
 
     def tail(self) -> Tail:
-        """Position, hash and time of the newest event."""
+        """Position, hash and time of the newest entry."""
         return self._tail
 
     def _record_all(self, gathering: Gathering, drafts: Iterable[Draft]) -> None:
@@ -86,7 +86,7 @@ class Recorder:
                         f"{expect[0]}:{expect[1]} changed at position {position}, after {expect.since}"
                     )
         elif expect is not None and expect != self._tail.position:
-            raise ConditionFailed(f"the ledger stands at position {self._tail.position}, not at {expect}")
+            raise ConditionFailed(f"the ledger's tail is at position {self._tail.position}, not at {expect}")
 
 
 class AsyncRecorder(Recorder):
@@ -111,7 +111,7 @@ class AsyncRecorder(Recorder):
 
 
 def _is_repeat(draft: Draft, first: Draft) -> bool:
-    """Does it say what the first one said? An occurred_at that was not given is not compared."""
+    """Whether both drafts have the same content. An occurred_at that was not given is not compared."""
     if draft.event.occurred_at is None:
         first = msgspec.structs.replace(first, event=msgspec.structs.replace(first.event, occurred_at=None))
     return same_content(draft, first)

@@ -1,4 +1,4 @@
-"""The examples of docs/deploying.md, as they stand there: an application's files, its tests, the unit, the commands."""
+"""The examples of docs/deploying.md: an application's files, its tests, the systemd unit, the commands."""
 
 from __future__ import annotations
 

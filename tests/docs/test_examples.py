@@ -1,4 +1,4 @@
-"""The examples do what they say."""
+"""The examples in examples/."""
 
 from __future__ import annotations
 

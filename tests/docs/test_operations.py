@@ -1,4 +1,4 @@
-"""docs/operations.md does what it says: its commands are run on real servers, as they stand. More: test_recovery.py."""
+"""The commands of docs/operations.md, run on real servers. Backups and failovers: test_recovery.py."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ledger import Event, Ledger, errors
 from ledger.format.findings import KINDS
 from ledger.migrate.journal import schema_folder
 from ledger.migrate.migrate import migrate
-from ledger.ops import doctor
+from ledger.ops import doctor_ledgers, doctor_servers
 from ledger.settings import Settings
 from tests.support.cli import AUDITLEDGER, Cli, cli_of
 from tests.support.clusters import Cluster, Clusters
@@ -53,9 +53,10 @@ def test_every_finding_is_explained() -> None:
 
 
 def test_every_check_of_doctor_is_explained() -> None:
-    """Its checks are made in doctor.py, by their names or `LEDGER: name`."""
-    named = {name for name, *_ in doctor._DURABLE}
-    for node in ast.walk(ast.parse(Path(doctor.__file__).read_text(encoding="utf-8"))):
+    """Checks are created with their name, with `LEDGER: name`, or with `LEDGER: name` in a variable."""
+    named = {name for name, *_ in doctor_servers.DURABLE}
+    sources = [Path(str(module.__file__)).read_text(encoding="utf-8") for module in (doctor_servers, doctor_ledgers)]
+    for node in (node for source in sources for node in ast.walk(ast.parse(source))):
         match node:
             case ast.Call(func=ast.Name(id="Check" | "check"), args=[ast.Constant(value=str(name)), *_]):
                 named.add(name)
@@ -185,7 +186,7 @@ def test_whoever_holds_the_tail_is_found_and_ended(perform: Perform, primary: Cl
 # ------------------------------------------------------------------------------------------------------ poison entries
 
 
-@performs("Poison entries")
+@performs("Blocked projections")
 def test_a_projection_that_stands_still(perform: Perform, ledger: Ledger) -> None:
     """One of tests/integration/cli/test_skip.py, which cannot count a certain entry until a file is there."""
     (perform.folder / "my_views.py").write_text(OWN)
@@ -195,14 +196,14 @@ def test_a_projection_that_stands_still(perform: Perform, ledger: Ledger) -> Non
     what = {"PROJECTION": "my_views:Counting", "VIEW": "counting", "POSITION": "2", "WHO": "user:oncall", "WHY": "12"}
     cli.well("relay", "--once")
     perform.env.update(what)
-    assert "what is None?" in perform("Poison entries").stderr
+    assert "what is None?" in perform("Blocked projections").stderr
     assert main_of(cli)["projections"][0]["standstill"]["position"] == 2
     assert "BLOCKED:  at entry 2" in cli.well("status").out
-    perform("Poison entries")
+    perform("Blocked projections")
     with worker(cli, "project", "my_views:Counting", cwd=perform.folder):
         eventually(lambda: main_of(cli)["projections"][0]["position"] == 4)
     (perform.folder / "mended").touch()
-    assert "Rebuilt counting with entry 2" in perform("Poison entries").stdout
+    assert "Rebuilt counting with entry 2" in perform("Blocked projections").stdout
     assert main_of(cli)["projections"][0]["skipped"] == 0
     cli.well("relay", "--once")
     for _ in range(2):
@@ -210,14 +211,14 @@ def test_a_projection_that_stands_still(perform: Perform, ledger: Ledger) -> Non
             if delivery.entry.position != 2:
                 delivery.ack()
     assert main_of(cli)["subscriptions"][0]["parked"] == 1
-    perform("Poison entries", GROUP="mailer")
+    perform("Blocked projections", GROUP="mailer")
     assert handed_out(ledger) == [2]
 
 
 # ------------------------------------------------------------------------------------------ an entry that does not hold
 
 
-@performs("An entry that does not hold")
+@performs("An entry that fails verification")
 def test_an_entry_that_does_not_hold(perform: Perform, ledger: Ledger, admin: psycopg.Connection) -> None:
     ledger.append_many(events(4))
     Superuser(admin).run(
@@ -227,12 +228,12 @@ def test_an_entry_that_does_not_hold(perform: Perform, ledger: Ledger, admin: ps
     cli = cli_of(ledger)
     cli("relay", "--once")
     perform.env.update(LEDGER_DATABASE_URL=cli.urls[1], LEDGER_REDIS_URL=cli.urls[3], LEDGER="main", POSITION="2")
-    shown = perform("An entry that does not hold").stdout
-    assert "ENTRY 2 DOES NOT HOLD" in shown and "hash_mismatch" in shown
+    shown = perform("An entry that fails verification").stdout
+    assert "ENTRY 2 FAILS VERIFICATION" in shown and "hash_mismatch" in shown
     perform.env.update(WHO="user:oncall", WHY="12", CHANGED="4")
     cli.well("quarantine", "4", "--actor", "user:oncall", "--reason", "12")
-    assert "quarantined by user:oncall" in perform("An entry that does not hold").stdout
-    perform("An entry that does not hold")
+    assert "quarantined by user:oncall" in perform("An entry that fails verification").stdout
+    perform("An entry that fails verification")
     assert main_of(cli)["stopped"] == []
 
 

@@ -1,4 +1,4 @@
-"""What users install: the wheel's contents, the command from a clean environment, and constraints.txt."""
+"""The wheel's contents, the command in a clean environment, and constraints.txt."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""The README's code blocks work as they stand: each alone in a fresh folder, and all of them in order in one.
+"""The README's code blocks, run unchanged: each alone in a new folder, and all in order in one folder.
 
 Each runs as its reader runs it: a file for Python, a file for sh, a process of its own, `auditledger` on the path.
 """

@@ -1,4 +1,4 @@
-"""docs/operations.md: backups, failovers, a lost Redis, performed on real servers with the commands as they stand."""
+"""Backups, failovers and a lost Redis, by the commands of docs/operations.md on real servers."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_dump_in_another_cluster(perform: Perform, primary: Cluster, clusters:
     assert main_of(working)["stream"]["diverged"] is False
 
 
-@performs("Base backups", "From a base backup", "Erasure and backups", "After the database was set back")
+@performs("Base backups", "From a base backup", "Erasure and backups", "After the database was rolled back")
 def test_a_base_backup_and_a_moment_in_the_past(
     perform: Perform, primary: Cluster, clusters: Clusters, redis_url: str, tmp_path: Path
 ) -> None:
@@ -117,9 +117,9 @@ def test_a_base_backup_and_a_moment_in_the_past(
             assert ran.code == 1 and "has cosigned a checkpoint of size 93 of this log" in ran.error
 
             perform.env.update(LEDGER_DATABASE_URL=url, LEDGER_REDIS_URL=redis_url)
-            assert "DIVERGED" in (ran_ := perform("After the database was set back")).stdout
+            assert "DIVERGED" in (ran_ := perform("After the database was rolled back")).stdout
             assert "erase --actor=user:dpo" in ran_.stdout and " -- 5\n" in ran_.stdout and '"inv_' in ran_.stdout
-            ran_ = perform("After the database was set back")
+            ran_ = perform("After the database was rolled back")
             assert "OK, ledger main: 93 entries" in ran_.stdout
             perform("Erasure and backups", POSITION="6", WHO="user:dpo", WHY="4712")
         cli.well("run", "--once")
@@ -245,8 +245,8 @@ def test_a_failover_to_a_standby_that_was_behind(
         assert ran.code == 1 and ran.error.startswith("truncated")
 
         perform.env.update(LEDGER_DATABASE_URL=url, LEDGER_REDIS_URL=redis_url)
-        perform.borrow("After the database was set back", 0)
-        perform.borrow("After the database was set back", 1)
+        perform.borrow("After the database was rolled back", 0)
+        perform.borrow("After the database was rolled back", 1)
         entries = checked(ledger)
         back = {entry.id: entry.position for entry in entries[101:]}
         assert [back[receipt.id] for receipt in lost] == list(range(102, 122))

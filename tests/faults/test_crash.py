@@ -1,4 +1,4 @@
-"""kill -9 of every part while all of them work, a lost Redis, a crashed Postgres: nothing lost, nothing twice."""
+"""kill -9 of every process under load, a lost Redis, a crashed Postgres: nothing is lost or recorded twice."""
 
 from __future__ import annotations
 

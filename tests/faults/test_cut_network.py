@@ -1,4 +1,4 @@
-"""A network that is cut without a word, and a server that hangs: noticed within seconds, said, and got over.
+"""A network cut silently, and a server that hangs: detected within seconds, reported, recovered from.
 
 stalled: whatever is sent is acknowledged and never answered, as by a stopped server. unplugged: no packet is.
 """

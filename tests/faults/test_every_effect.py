@@ -1,4 +1,4 @@
-"""Every job is brought to grief at each of its effects, in every way; then everything starts again.
+"""Every job fails at each of its effects, in every way; after a restart the result is right.
 
 What must hold then: the ledger verifies; the stream is the store's; views are what a replay makes of them; every
 receipt that was handed out is true; nothing is missing, or there twice, or half done.

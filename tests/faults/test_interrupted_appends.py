@@ -1,4 +1,4 @@
-"""An exception from a signal's handler (Ctrl-C, Celery's soft time limit) at any moment of an append."""
+"""Exceptions from a signal handler (Ctrl-C, Celery's soft time limit) at any moment of an append."""
 
 from __future__ import annotations
 

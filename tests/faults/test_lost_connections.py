@@ -1,4 +1,4 @@
-"""Lost connections, held tails, full pools, wrong clocks: every receipt stays true and nothing is recorded twice."""
+"""Lost connections, held tail locks, full pools, wrong clocks: receipts are true, nothing is recorded twice."""
 
 from __future__ import annotations
 

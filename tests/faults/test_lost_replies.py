@@ -1,4 +1,4 @@
-"""A consumer that dies, or loses its servers, between any two steps: what was not acknowledged comes again."""
+"""A consumer dies, or loses its servers, between any two steps: unacknowledged entries are redelivered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two of every part at once, as processes: each entry published, projected, signed and dealt with once; one may die."""
+"""Two processes of every kind at once: each entry is published, projected, signed and handled once."""
 
 from __future__ import annotations
 

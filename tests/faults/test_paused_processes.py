@@ -1,4 +1,4 @@
-"""A process that stops in the middle of its work (SIGSTOP), and one that dies there: another of its kind takes over.
+"""A process that is paused (SIGSTOP) or killed in the middle of its work: another one takes over.
 
 The stopped one is woken afterwards: what it had begun is gone, and it does nothing twice.
 """

@@ -1,4 +1,4 @@
-"""The fault proxy, between real clients and the run's real servers: what it says it did is what they saw."""
+"""The fault proxy between real clients and servers: the faults that it reports are those that clients see."""
 
 from __future__ import annotations
 

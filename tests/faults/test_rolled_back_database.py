@@ -1,4 +1,4 @@
-"""A database set back behind its stream: an older backup restored in its place, a standby that had not received all.
+"""A database that is behind its stream: restored from a backup, or failed over to a standby that lagged.
 
 What the stream holds beyond it happened once and is the ledger's no more: no view and no group's progress is built on
 it, and whoever goes on needs no help once a new epoch was opened.

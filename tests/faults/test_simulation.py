@@ -1,4 +1,4 @@
-"""A short run of the simulation (see tests/simulation), and that its checks find what is wrong."""
+"""A short run of the simulation (tests/simulation), and its checks against violations made on purpose."""
 
 from __future__ import annotations
 

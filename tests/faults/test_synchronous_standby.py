@@ -1,4 +1,4 @@
-"""A commit that waits for a synchronous standby: no receipt before that has it, and status says what is waited for."""
+"""Commits that wait for a synchronous standby: no receipt before it has the entry; status reports the wait."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every parser of bytes and texts under mutations of sound ones, and under what once broke it."""
+"""Every parser of bytes and texts, with mutations of valid input and with inputs that once broke it."""
 
 from __future__ import annotations
 

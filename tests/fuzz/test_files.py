@@ -1,4 +1,4 @@
-"""Files that the package keeps for itself, damaged: keys, what signers and witnesses remember, passwords, journals.
+"""Damaged private files of the package: keys, states of signers and witnesses, passwords, journals.
 
 What comes back from a damaged file would be signed, or connected with: so it is what was written, or refused.
 """

@@ -1,4 +1,4 @@
-"""Files to import: whatever they hold, it ends with 0, or with 2 and the line, and what stood before is recorded."""
+"""Files to import: exit code 0, or 2 with the line, and everything before that line is recorded."""
 
 from __future__ import annotations
 

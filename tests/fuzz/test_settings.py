@@ -1,4 +1,4 @@
-"""Settings and URLs: whatever they say, it is InvalidSetting or it works; a password never stands in a message."""
+"""Settings and URLs: InvalidSetting, or they work; no message contains a password."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events of any values that Python has: InvalidEvent, or an entry that every reader of the format reads back."""
+"""Events of any Python values: InvalidEvent, or an entry that every reader of the format can read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Both ends of a witness's HTTP: whatever comes, the server answers the next request, the client has an outcome."""
+"""Both ends of a witness's HTTP with any input: the server answers the next request, the client has an outcome."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A ledger of 100,000 entries in a database, before verifiers that others wrote: checkpoints, proofs, served tiles."""
+"""Independent verifiers on a ledger of 100,000 entries: checkpoints, proofs, served tiles."""
 
 from __future__ import annotations
 

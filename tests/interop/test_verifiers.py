@@ -1,4 +1,4 @@
-"""A log of 100,000 leaves, made by this package, before verifiers that others wrote for logs of others.
+"""Independent verifiers on a log of 100,000 leaves made by this package.
 
 metamorphic-log (Rust) and tlog-scales (Python) are the extra `verifiers`; Go's golang.org/x/mod is a Debian package. A
 verifier that is not installed is skipped, and says how to install it. Each is shown false ones too: one that accepts

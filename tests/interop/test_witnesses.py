@@ -1,4 +1,4 @@
-"""Our client before a witness that others wrote, and their client before ours: aics-witness, from PyPI.
+"""aics-witness from PyPI: our client with their witness, and their client with ours.
 
 It needs Python 3.12. Where this interpreter does not have it, LEDGER_TEST_AICS names one that does.
 """

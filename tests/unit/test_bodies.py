@@ -1,4 +1,4 @@
-"""What a body may hold, how it is written, and what is refused, with the path to it."""
+"""Bodies: what they may contain, how they are encoded, and refusals with the path."""
 
 from __future__ import annotations
 

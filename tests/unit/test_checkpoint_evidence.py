@@ -1,4 +1,4 @@
-"""The tree made anew from envelopes, and checkpoints compared with it and with one another."""
+"""The tree rebuilt from envelopes, compared with checkpoints, and checkpoints with each other."""
 
 from __future__ import annotations
 

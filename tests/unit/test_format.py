@@ -1,4 +1,4 @@
-"""The bytes that are hashed: golden vectors, the properties of the canonical form, and the same bytes from SQL."""
+"""The hashed bytes: golden vectors, properties of the canonical form, and the same bytes from SQL."""
 
 from __future__ import annotations
 

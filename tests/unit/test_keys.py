@@ -1,4 +1,4 @@
-"""Keys in files and what they remember: who may read them, what is refused, how two signers wait for each other."""
+"""Key files and their states: permissions, refusals, and the lock between two signers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Merkle tree against RFC 6962: its vectors, and a definition written straight from its section 2.1."""
+"""The Merkle tree against RFC 6962: its vectors, and a direct implementation of section 2.1."""
 
 from __future__ import annotations
 

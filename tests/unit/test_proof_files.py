@@ -1,4 +1,4 @@
-"""Proof files: what they hold, and that nothing of them can be changed."""
+"""Proof files: their contents, and that every change is found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a session last ran is shown without its literals, however the statement is written or cut off."""
+"""Literals are removed from SQL statements, however they are written or cut off."""
 
 from __future__ import annotations
 

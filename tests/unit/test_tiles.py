@@ -1,4 +1,4 @@
-"""Tiles and entry bundles: paths, sizes around the edges of tiles, growing in steps of any size."""
+"""Tiles and entry bundles: paths, sizes around tile edges, growth in steps of any size."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The commands, one module for each group of them. They are loaded when called."""
+"""The commands, one module for each group, loaded when a command is called."""

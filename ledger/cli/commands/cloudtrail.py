@@ -1,9 +1,9 @@
-"""AWS CloudTrail records as events. Pure.
+"""Converts AWS CloudTrail records to events. Pure.
 
-Nothing of a record is lost: `after` has its responseElements where the call succeeded, `metadata` all the rest. What
-does not fit a field of an event is shortened there, with a hash in place of the rest, and stands whole in `metadata`.
+Nothing of a record is lost: `after` has the responseElements of a successful call, `metadata` everything else. A value
+that is too long for a field of an event is shortened, with a hash in place of the rest; `metadata` has all of it.
 
-Types of resources have no colon, so that TYPE:ID can be typed: AWS::EC2::SecurityGroup is `ec2.security-group`.
+Resource types have no colon, so that TYPE:ID can be typed: AWS::EC2::SecurityGroup is `ec2.security-group`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from ledger.format.canonical import digest
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _SERVICE = ".amazonaws.com"
 
-# Request parameters that name what a call is about, by service. The first row that is there decides, and only where
-# it is there alone: a call that names two things of one row is about neither for certain.
+# Request parameters that name a call's resource, by service. The first row with a parameter in the call decides, if the
+# call has exactly one of the row: two would be ambiguous.
 _NAMED: Mapping[str, tuple[Mapping[str, str], ...]] = {
     "s3": ({"bucketName": "s3.bucket"},),
     "ec2": (
@@ -47,7 +47,7 @@ _NAMED: Mapping[str, tuple[Mapping[str, str], ...]] = {
 
 
 def event_of(record: Any) -> Event:
-    """The event of one record. Raises ValueError saying what a record must have and this one lacks."""
+    """The event of one record. Raises ValueError, naming the missing or malformed field."""
     if not isinstance(record, dict):
         raise ValueError("not a CloudTrail record: not a JSON object")
     service = _text(record, "eventSource").removesuffix(_SERVICE)
@@ -70,7 +70,7 @@ def event_of(record: Any) -> Event:
 
 
 def shortened(text: str, limit: int) -> str:
-    """The text within so many characters; different texts stay different."""
+    """The text in at most `limit` characters. Different texts stay different, by a hash."""
     if len(text) <= limit:
         return text
     mark = f"~{digest(text.encode(errors='surrogatepass')).hex()[:16]}"
@@ -92,28 +92,28 @@ def _id(text: str) -> UUID:
 
 
 def _actor(identity: dict[str, Any], service: str) -> tuple[str, str]:
-    said = {key: value for key, value in identity.items() if isinstance(value, str) and value}
+    texts = {key: value for key, value in identity.items() if isinstance(value, str) and value}
     keys = ("arn", "userName", "invokedBy", "principalId", "accountId", "identityProvider", "accessKeyId")
-    actor = next((said[key] for key in keys if key in said), service)
-    return actor, said.get("type") or ("AWSService" if "invokedBy" in said else "Unknown")
+    actor = next((texts[key] for key in keys if key in texts), service)
+    return actor, texts.get("type") or ("AWSService" if "invokedBy" in texts else "Unknown")
 
 
 def _resource(record: dict[str, Any], service: str) -> tuple[str, str] | None:
-    """Type and id of what the record is about; None where it does not say for certain."""
+    """Type and id of the record's resource; None if it is ambiguous or missing."""
     resources = record.get("resources")
     first = resources[0] if isinstance(resources, list) and resources else None
     if isinstance(first, dict):
         arn = first.get("ARN") or first.get("arn")
         if isinstance(arn, str) and arn:
-            said = first.get("type")
-            return (_type_of(said) if isinstance(said, str) else "") or type_of_arn(arn), arn
+            aws_type = first.get("type")
+            return (_type_of(aws_type) if isinstance(aws_type, str) else "") or type_of_arn(arn), arn
     parameters = record.get("requestParameters")
     if not isinstance(parameters, dict):
         return None
     for row in _NAMED.get(service, ()):
-        there = [key for key in row if parameters.get(key)]
-        if there:
-            return _named(row[there[0]], parameters[there[0]], record) if len(there) == 1 else None
+        given = [key for key in row if parameters.get(key)]
+        if given:
+            return _named(row[given[0]], parameters[given[0]], record) if len(given) == 1 else None
     return None
 
 
@@ -129,13 +129,13 @@ def _named(resource_type: str, value: Any, record: dict[str, Any]) -> tuple[str,
     if resource_type == "s3.bucket" and not value.startswith("arn:"):
         region = str(record.get("awsRegion"))
         partition = "aws-cn" if region.startswith("cn-") else "aws-us-gov" if region.startswith("us-gov-") else "aws"
-        value = f"arn:{partition}:s3:::{value}"  # as `resources` has it
+        value = f"arn:{partition}:s3:::{value}"  # the form used in `resources`
     return resource_type, value
 
 
-def _type_of(said: str) -> str:
+def _type_of(aws_type: str) -> str:
     """`AWS::EC2::SecurityGroup` as `ec2.security-group`."""
-    service, *kinds = said.removeprefix("AWS::").split("::")
+    service, *kinds = aws_type.removeprefix("AWS::").split("::")
     return ".".join([service.lower(), *(_HUMP.sub("-", kind).lower() for kind in kinds)]).replace(":", ".")
 
 

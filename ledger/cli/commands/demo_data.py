@@ -1,4 +1,4 @@
-"""A made-up invoicing company: five days of its users, invoices and logins. The same at every call."""
+"""Sample data: five days of users, invoices and logins of an invoicing company. The same at every call."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ def events() -> Iterator[Event]:
             yield from company.morning()
         company.invoice(number)
     company.change("user:deepak", "user.role_changed", "user", "ben", {"role": "accountant"})
-    yield from company.said()
+    yield from company.take()
 
 
 class _Company:
-    """Its clock, its dice, and what each of its resources is now."""
+    """The company's clock, random numbers and the current state of its resources."""
 
     def __init__(self) -> None:
-        self._dice = random.Random(20260302)  # noqa: S311 - made-up data, and the same every time
+        self._dice = random.Random(20260302)  # noqa: S311 - sample data
         self._now = _START
         self._known: dict[str, dict[str, Any]] = {}
-        self._said: list[Event] = []
+        self._events: list[Event] = []
 
-    def said(self) -> list[Event]:
-        """What has happened since the last call."""
-        said, self._said = self._said, []
-        return said
+    def take(self) -> list[Event]:
+        """The events since the last call."""
+        events, self._events = self._events, []
+        return events
 
     def morning(self) -> list[Event]:
         for person in PEOPLE:
             if self._dice.random() < 0.2:
                 self.happen(person, "login.failed", metadata={"reason": "wrong password"})
             self.happen(person, "login.succeeded", metadata={"second_factor": "totp"})
-        return self.said()
+        return self.take()
 
     def invoice(self, number: int) -> None:
         name = f"inv_{1000 + number}"
@@ -80,7 +80,7 @@ class _Company:
     def change(
         self, actor: str, action: str, kind: str, name: str, fields: dict[str, Any], actor_type: str = "user"
     ) -> None:
-        """Fields of a resource become these: their values before and after."""
+        """Changes fields of a resource, with their values before and after."""
         known = self._known.setdefault(f"{kind}:{name}", {})
         before = {field: known[field] for field in fields if field in known}
         known |= fields
@@ -91,4 +91,4 @@ class _Company:
         if self._now.hour >= 18:
             self._now = self._now.replace(hour=8, minute=self._dice.randrange(60)) + timedelta(days=1)
         metadata = {"ip": f"192.0.2.{self._dice.randrange(1, 255)}"} | (more.pop("metadata", None) or {})
-        self._said.append(Event(actor, action, kind, name, metadata=metadata, occurred_at=self._now, **more))
+        self._events.append(Event(actor, action, kind, name, metadata=metadata, occurred_at=self._now, **more))

@@ -1,4 +1,4 @@
-"""grant, revoke: who may do what."""
+"""grant and revoke: roles of database users."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ledger.settings import check_ledger_name
 
 
 class _ManyLedgers(Command):
-    """A command with a --ledger of its own, which may be given more than once."""
+    """A command whose --ledger is repeatable."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -31,7 +31,7 @@ class _ManyLedgers(Command):
 
 
 class _Role(Kind):
-    """A role, with or without `ledger_`."""
+    """A role, with or without the prefix `ledger_`."""
 
     name = "role"
 
@@ -41,7 +41,7 @@ class _Role(Kind):
                 return role
         full = value if value.startswith("ledger_") else f"ledger_{value}"
         close = get_close_matches(full, roles.ROLES, 1, 0.8)
-        order = f"the role comes first, then the user; the roles are {', '.join(roles.ROLES)}"
+        order = f"usage: ROLE USER; the roles are {', '.join(roles.ROLES)}"
         return self.fail(f"{value!r} is not a role: {f'did you mean {close[0]}?' if close else order}", param, ctx)
 
 
@@ -50,9 +50,9 @@ _user = click.argument("user")
 _ROLES = """
 
     \b
-    ledger_writer     appends to the ledgers that it is granted, or to all; no read access
-    ledger_reader     reads the ledgers that it is granted
-    ledger_projector  the workers: relay, project, run, replay
+    ledger_writer     appends to the granted ledgers, or to all; no read access
+    ledger_reader     reads the granted ledgers, or all
+    ledger_projector  runs the workers: relay, project, run, replay
     ledger_eraser     erases bodies, places and releases legal holds
     ledger_admin      creates ledgers, opens epochs, grants these roles
 """
@@ -61,20 +61,20 @@ _ROLES = """
 @click.command("grant", cls=_ManyLedgers, help="Give a database user a role." + _ROLES)
 @_role
 @_user
-@click.option("--ledger", "ledgers", multiple=True, metavar="NAME", help="A ledger to read, or to append to.")
+@click.option(
+    "--ledger", "ledgers", multiple=True, metavar="NAME", help="A ledger to read, or to append to. Repeatable."
+)
 @click.option("--all-ledgers", is_flag=True, help="All ledgers, including future ones.")
 @pass_shared
 def grant_command(shared: Shared, role: str, user: str, ledgers: tuple[str, ...], all_ledgers: bool) -> None:
     named = _named(shared, ledgers)
     if role == roles.READER and bool(named) == all_ledgers:
-        raise click.UsageError(
-            "say which ledgers it may read: --ledger NAME, more than once if need be, or --all-ledgers"
-        )
+        raise click.UsageError("ledger_reader needs --ledger NAME (repeatable) or --all-ledgers")
     if named and all_ledgers:
         raise click.UsageError("--ledger and --all-ledgers exclude each other")
     if role not in roles.BY_LEDGER and (named or all_ledgers):
         some = " and ".join(roles.BY_LEDGER)
-        raise click.UsageError(f"{role} is for all ledgers: only {some} are given ledger by ledger")
+        raise click.UsageError(f"{role} applies to all ledgers; only {some} are granted by ledger")
     _run(shared, lambda: roles.grant(role, user, named or None))
     if shared.json:
         write_json({"granted": role, "user": user, "ledgers": named or None})
@@ -85,12 +85,14 @@ def grant_command(shared: Shared, role: str, user: str, ledgers: tuple[str, ...]
 @click.command("revoke", cls=_ManyLedgers)
 @_role
 @_user
-@click.option("--ledger", "ledgers", multiple=True, metavar="NAME", help="Only this ledger, of a reader or writer.")
+@click.option(
+    "--ledger", "ledgers", multiple=True, metavar="NAME", help="Only this ledger, of a reader or writer. Repeatable."
+)
 @pass_shared
 def revoke_command(shared: Shared, role: str, user: str, ledgers: tuple[str, ...]) -> None:
     """Take a role from a database user.
 
-    With --ledger a reader or writer loses the ledgers named; the role goes with the last of them.
+    With --ledger, a reader or writer loses the named ledgers, and the role with the last of them.
     """
     named = _named(shared, ledgers)
     _run(shared, lambda: roles.revoke(role, user, named or None))
@@ -101,7 +103,7 @@ def revoke_command(shared: Shared, role: str, user: str, ledgers: tuple[str, ...
 
 
 def _named(shared: Shared, ledgers: tuple[str, ...]) -> list[str]:
-    """Those given after the command and before it. LEDGER_NAME does not count: it is not meant for this."""
+    """The ledgers of --ledger before and after the command's name. LEDGER_NAME is ignored."""
     named = list(dict.fromkeys((*((shared.ledger,) if shared.ledger else ()), *ledgers)))
     for name in named:
         check_ledger_name(name)

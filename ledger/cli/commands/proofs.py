@@ -1,4 +1,4 @@
-"""prove, check: evidence for those who believe neither the database nor whoever runs it."""
+"""prove and check: proofs that need no trust in the database or its operator."""
 
 from __future__ import annotations
 
@@ -36,27 +36,27 @@ from ledger.verify.checkpoints import ledger_of
     "--between",
     nargs=2,
     metavar="A B",
-    help="Prove that one checkpoint continues another: sizes that are kept, or files.",
+    help="Prove that checkpoint B continues A: sizes of kept checkpoints, or files.",
 )
-@click.option("--with-body", is_flag=True, help="The proof holds the entry's body too.")
+@click.option("--with-body", is_flag=True, help="Include the entry's body in the proof.")
 @click.option(
     "-o",
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Else stdout.",
+    help="Write to FILE; default stdout.",
 )
 @pass_shared
 def prove_command(
     shared: Shared, entry: int | UUID | None, between: tuple[str, str] | None, with_body: bool, output: Path | None
 ) -> None:
-    """Prove that an entry is in the ledger, against its newest checkpoint: a file that anyone can check offline."""
+    """Write a proof that an entry is in the ledger's newest checkpoint. Anyone can check it offline."""
     if (entry is None) == (between is None):
-        raise click.UsageError("say what to prove: an entry by POSITION or ID, or --between two checkpoints")
+        raise click.UsageError("give either POSITION or ID of an entry, or --between A B")
     if output == Path("-"):
         output = None
     if with_body and between is not None:
-        raise click.UsageError("--with-body is for the proof of an entry")
+        raise click.UsageError("--with-body applies to the proof of an entry only")
     checkpoints = [_size_or_note(each) for each in between or ()]
     with opened(shared) as ledger:
         if entry is None:
@@ -80,15 +80,15 @@ def _write_proof(shared: Shared, proof: Proof | Consistency, output: Path | None
             raise UsageError(f"{output} cannot be written: {error.strerror or error}") from error
     if isinstance(proof, Proof):
         position = proof.index + 1
-        said: dict[str, Any] = {"kind": "proof", "position": position}
+        fields: dict[str, Any] = {"kind": "proof", "position": position}
         what = f"of entry {position} of ledger {ledger_of(newest)}, in {_text(newest)}"
     else:
         old = Checkpoint.of(proof.old)
-        said = {"kind": "consistency", "old_size": old.size}
+        fields = {"kind": "consistency", "old_size": old.size}
         what = f"that {_text(newest)} continues that at {old.size}"
     if shared.json:
-        where = {"proof": data.decode()} if output is None else {"file": str(output)}
-        write_json(said | {"ledger": ledger_of(newest)} | _checkpoint(newest) | {"bytes": len(data)} | where)
+        content = {"proof": data.decode()} if output is None else {"file": str(output)}
+        write_json(fields | {"ledger": ledger_of(newest)} | _checkpoint(newest) | {"bytes": len(data)} | content)
     elif output is None:
         write_note(data)
     else:
@@ -102,9 +102,9 @@ def _write_proof(shared: Shared, proof: Proof | Consistency, output: Path | None
 def check_command(
     shared: Shared, file: str, keys: tuple[str, ...], witnesses: tuple[str, ...], quorum: int | None
 ) -> None:
-    """Check a proof, a consistency proof or a checkpoint with nothing but the log's public key. '-' is stdin.
+    """Check a proof, a consistency proof or a checkpoint with the log's public key. '-' is stdin.
 
-    No database and no network. Exits 1 where it does not hold.
+    Needs no database and no network. Exit code 1 if the file is not valid.
     """
     trust = trust_of(keys, witnesses, quorum)
     if not trust.keys:
@@ -116,24 +116,27 @@ def check_command(
         _print_proven(shared, check_proof(data, *given))
     elif kind == CONSISTENCY.encode():
         _print_consistent(shared, *check_consistency_proof(data, *given))
-    elif b"\n\n" not in data and "\n\u2014 ".encode() not in data:  # a damaged one still has either: that is exit 1
+    elif (
+        b"\n\n" not in data and "\n\u2014 ".encode() not in data
+    ):  # a damaged one has at least one of these, and ends with exit code 1
         raise UsageError(f"{file} is neither a proof nor a checkpoint")
     else:
         _print_checkpoint(shared, trust.open(data), cosigned_by(parse_note(data), trust.witnesses))
 
 
 def _print_proven(shared: Shared, proven: Proven) -> None:
-    said, checkpoint = proven.envelope, proven.checkpoint
+    envelope, checkpoint = proven.envelope, proven.checkpoint
     if shared.json:
         body = None if proven.body is None else msgspec.Raw(proven.body)
-        found = {"kind": "proof", "ok": True, "ledger": said.ledger, "position": said.position}
+        fields = {"kind": "proof", "ok": True, "ledger": envelope.ledger, "position": envelope.position}
         rest = {"envelope": msgspec.Raw(proven.raw), "body": body}
-        write_json(found | _checkpoint(checkpoint) | _witnesses(proven.witnesses) | rest)
+        write_json(fields | _checkpoint(checkpoint) | _witnesses(proven.witnesses) | rest)
         return
     line(proven.raw.decode())
     if proven.body is not None:
         line(proven.body.decode())
-    line(f"OK, entry {said.position} of ledger {said.ledger} is in {_text(checkpoint)}{_cosigned(proven.witnesses)}")
+    entry = f"entry {envelope.position} of ledger {envelope.ledger}"
+    line(f"OK, {entry} is in {_text(checkpoint)}{_cosigned(proven.witnesses)}")
 
 
 def _print_consistent(shared: Shared, old: Checkpoint, new: Checkpoint) -> None:
@@ -141,15 +144,15 @@ def _print_consistent(shared: Shared, old: Checkpoint, new: Checkpoint) -> None:
         checkpoints = {"old": _checkpoint(old), "new": _checkpoint(new)}
         write_json({"kind": "consistency", "ok": True, "ledger": ledger_of(new)} | checkpoints)
     else:
-        line(f"OK, {_text(new)}, begins with all that {_text(old)}, had")
+        line(f"OK, {_text(new)} continues {_text(old)}")
 
 
 def _print_checkpoint(shared: Shared, checkpoint: Checkpoint, witnesses: list[Verifier]) -> None:
     if shared.json:
-        found = {"kind": "checkpoint", "ok": True, "ledger": ledger_of(checkpoint)}
-        write_json(found | _checkpoint(checkpoint) | _witnesses(witnesses))
+        fields = {"kind": "checkpoint", "ok": True, "ledger": ledger_of(checkpoint)}
+        write_json(fields | _checkpoint(checkpoint) | _witnesses(witnesses))
     else:
-        line(f"OK, {_text(checkpoint)}, is signed{_cosigned(witnesses)}; root {checkpoint.root.hex()}")
+        line(f"OK, {_text(checkpoint)} is signed{_cosigned(witnesses)}; root {checkpoint.root.hex()}")
 
 
 def _checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:

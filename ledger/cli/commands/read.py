@@ -1,4 +1,4 @@
-"""tail, and the built-in views: query, history, state, activity."""
+"""tail, and the commands of the built-in views: query, history, state, activity."""
 
 from __future__ import annotations
 
@@ -13,7 +13,18 @@ from ledger_projections import Activity, HistoryItem, State, activity, history, 
 from ledger.cli.app import Command
 from ledger.cli.connect import opened
 from ledger.cli.context import Shared, pass_shared
-from ledger.cli.output import cut, entry_table, line, raw_json, short_time, table, time_text, write_all, write_json
+from ledger.cli.output import (
+    counted,
+    cut,
+    entry_table,
+    line,
+    raw_json,
+    short_time,
+    table,
+    time_text,
+    write_all,
+    write_json,
+)
 from ledger.cli.params import AFTER, COUNT, POSITION, Moment, Resource
 from ledger.cli.text import note
 from ledger.client import Ledger
@@ -24,19 +35,19 @@ _resource = click.argument("resource", type=Resource(), metavar="TYPE:ID")
 
 
 @click.command("tail", cls=Command)
-@click.option("-n", "count", type=click.IntRange(0, 10**9), help="How many; 10, or all with --from.")
+@click.option("-n", "count", type=click.IntRange(0, 10**9), help="Number of entries; default 10, or all with --from.")
 @click.option("--from", "first", type=POSITION, metavar="POSITION", help="Begin at this position.")
-@click.option("-f", "--follow", is_flag=True, help="Go on with entries as they come.")
+@click.option("-f", "--follow", is_flag=True, help="Wait for new entries.")
 @pass_shared
 def tail_command(shared: Shared, count: int | None, first: int | None, follow: bool) -> None:
-    """The newest entries, oldest of them first.
+    """Show the newest entries, in order of position.
 
-    --follow works from Postgres alone; with Redis it is quicker. Every entry that it shows was checked on arrival.
+    --follow works with Postgres alone, and with less delay with Redis. Each entry is checked on arrival.
     """
     with opened(shared) as ledger:
         end = ledger.tail().position
         if first is not None and first > end + 1:
-            raise click.UsageError(f"the ledger ends at position {end}: there is nothing from {first} on yet")
+            raise click.UsageError(f"the ledger ends at position {end}; there is no entry {first} yet")
         after = first - 1 if first is not None else max(0, end - (10 if count is None else count))
         entries: Iterator[Entry]
         if follow:
@@ -48,20 +59,20 @@ def tail_command(shared: Shared, count: int | None, first: int | None, follow: b
 
 @click.command("query", cls=Command)
 @click.option("--actor", metavar="KEY", help="Exactly this actor.")
-@click.option("--action", metavar="PATTERN", help="An action; * stands for any characters: 'invoice.*'.")
-@click.option("--resource", type=Resource(), metavar="TYPE:ID", help="About this resource.")
+@click.option("--action", metavar="PATTERN", help="An action; * matches any characters: 'invoice.*'.")
+@click.option("--resource", type=Resource(), metavar="TYPE:ID", help="This resource.")
 @click.option(
-    "--since", type=Moment(zone_needed=False), metavar="TIME", help="Occurred then or later: date or ISO 8601."
+    "--since", type=Moment(zone_needed=False), metavar="TIME", help="Occurred at or after this time: date or ISO 8601."
 )
-@click.option("--until", type=Moment(zone_needed=False), metavar="TIME", help="Occurred before then.")
-@click.option("--text", metavar="WORDS", help='Words that must all be there; "a b", or, and -a as in search engines.')
-@click.option("--limit", type=COUNT, default=50, show_default=True, help="How many at most.")
-@click.option("--cursor", help="Go on where the page before ended, with the same filters.")
+@click.option("--until", type=Moment(zone_needed=False), metavar="TIME", help="Occurred before this time.")
+@click.option("--text", metavar="WORDS", help='All of these words; supports "a b", or, and -a.')
+@click.option("--limit", type=COUNT, default=50, show_default=True, help="Maximum number of entries.")
+@click.option("--cursor", help="Continue after the previous page, with the same filters.")
 @pass_shared
 def query_command(shared: Shared, /, limit: int, **filters: Any) -> None:
-    """Entries for which all that is given holds, newest first.
+    """Entries matching all filters, newest first.
 
-    Where there are more, the cursor of the next page is the last line on stderr.
+    If there are more, the last line on stderr has the cursor of the next page.
     """
     with opened(shared) as ledger:
         _check_view(ledger, "timeline")
@@ -78,11 +89,11 @@ def query_command(shared: Shared, /, limit: int, **filters: Any) -> None:
 
 @click.command("history", cls=Command)
 @_resource
-@click.option("--limit", type=COUNT, default=100, show_default=True, help="How many entries at most.")
+@click.option("--limit", type=COUNT, default=100, show_default=True, help="Maximum number of entries.")
 @click.option("--after", type=AFTER, default=0, metavar="POSITION", help="Begin after this position.")
 @pass_shared
 def history_command(shared: Shared, resource: tuple[str, str], limit: int, after: int) -> None:
-    """What happened to a resource: who changed which field, from what to what."""
+    """Show the changes of a resource: who changed which field, before and after."""
     with opened(shared) as ledger:
         _check_view(ledger, "resource_history")
         items = ledger.run(history(ledger.ref, *resource, limit=limit, after_position=after))
@@ -106,33 +117,33 @@ def history_command(shared: Shared, resource: tuple[str, str], limit: int, after
 @_resource
 @pass_shared
 def state_command(shared: Shared, resource: tuple[str, str]) -> None:
-    """What a resource is now, put together from all that is recorded about it."""
+    """Show the current state of a resource, derived from all entries about it."""
     with opened(shared) as ledger:
         _check_view(ledger, "resource_state")
-        found = ledger.run(state(ledger.ref, *resource))
-    if found is None:
+        current = ledger.run(state(ledger.ref, *resource))
+    if current is None:
         note(f"No entry is about {resource[0]}:{resource[1]}")
         if shared.json:
             write_json(None)
         return
     if shared.json:
         write_json({
-            "resource_type": found.resource_type, "resource_id": found.resource_id,
-            "state": raw_json(found.state_json), "deleted": found.deleted, "entries": found.entries,
-            "first_position": found.first_position, "last_position": found.last_position,
-            "action": found.action, "actor": found.actor,
-            "occurred_at": time_text(found.occurred_at), "recorded_at": time_text(found.recorded_at),
+            "resource_type": current.resource_type, "resource_id": current.resource_id,
+            "state": raw_json(current.state_json), "deleted": current.deleted, "entries": current.entries,
+            "first_position": current.first_position, "last_position": current.last_position,
+            "action": current.action, "actor": current.actor,
+            "occurred_at": time_text(current.occurred_at), "recorded_at": time_text(current.recorded_at),
         })  # fmt: skip
         return
-    print_state(found)
+    print_state(current)
 
 
 @click.command("activity", cls=Command)
 @click.argument("actor", required=False)
-@click.option("--limit", type=COUNT, default=100, show_default=True, help="How many lines at most.")
+@click.option("--limit", type=COUNT, default=100, show_default=True, help="Maximum number of lines.")
 @pass_shared
 def activity_command(shared: Shared, actor: str | None, limit: int) -> None:
-    """How often an actor, or everyone, did what on each day (UTC), newest day first."""
+    """Count actions by actor and day (UTC), newest day first; of one actor or all."""
     with opened(shared) as ledger:
         _check_view(ledger, "actor_activity")
         rows = ledger.run(activity(ledger.ref, actor, limit=limit + 1))
@@ -154,41 +165,41 @@ def activity_command(shared: Shared, actor: str | None, limit: int) -> None:
 
 
 def print_history(items: Sequence[HistoryItem]) -> None:
-    """An entry on a line, and under it a line for each field that it changed."""
+    """Prints a line for each entry, and below it a line for each changed field."""
     for item in items:
         line(f"{item.position:>6}", short_time(item.occurred_at), item.actor, item.action)
         if item.changes_json is None:
             line("       ", "(erased)")
         try:
             changes = _changes(item.changes_json or "[]")
-        except (ValueError, RecursionError):  # another writer's JSON, which cannot be taken apart
+        except (ValueError, RecursionError):  # JSON of another writer that cannot be decoded
             line("       ", cut(str(item.changes_json)))
             continue
         for change in changes:
             line("       ", f"{change.field or '(all)'}: {_side(change.before)} -> {_side(change.after)}")
 
 
-def print_state(found: State) -> None:
-    """The resource as JSON to read; on stderr what it rests on."""
-    if found.deleted:
+def print_state(current: State) -> None:
+    """Prints the state as indented JSON; on stderr its entries."""
+    if current.deleted:
         line("(deleted)")
-    elif found.state_json is None:
-        line("(nothing is recorded of what it is)")
+    elif current.state_json is None:
+        line("(no state recorded)")
     else:
         try:
-            text = msgspec.json.format(found.state_json, indent=2)
-        except (ValueError, RecursionError):  # another writer's
-            text = found.state_json
+            text = msgspec.json.format(current.state_json, indent=2)
+        except (ValueError, RecursionError):  # JSON of another writer
+            text = current.state_json
         for each in text.splitlines():
             line(each)
     note(
-        f"{found.entries} entries, positions {found.first_position} to {found.last_position}; "
-        f"the last: {found.action} by {found.actor}, {short_time(found.occurred_at)}"
+        f"{current.entries} entries, positions {current.first_position} to {current.last_position}; "
+        f"the last: {current.action} by {current.actor}, {short_time(current.occurred_at)}"
     )
 
 
 def print_activity(rows: Sequence[Activity]) -> None:
-    """A line for each actor, day and action."""
+    """Prints a line for each actor, day and action."""
     cells = [
         (
             *(row.day.isoformat(), row.actor, row.action, str(row.entries)),
@@ -200,15 +211,15 @@ def print_activity(rows: Sequence[Activity]) -> None:
 
 
 def _check_view(ledger: Ledger, name: str) -> None:
-    """Raises UnknownProjection where the view is not built; says so where it lags behind."""
-    at = ledger.run(reached(ledger.ref, name))
-    behind = ledger.tail().position - at
+    """Prints a note if the view lags behind the ledger. Raises UnknownProjection if it is not built."""
+    position = ledger.run(reached(ledger.ref, name))
+    behind = ledger.tail().position - position
     if behind > 0:
-        note(f"The view {name} is {behind:,} behind the ledger, at position {at}: 'auditledger project' brings it up")
+        note(f"The view {name} is {counted(behind, 'entry')} behind, at position {position}: run 'auditledger project'")
 
 
 class _Change(msgspec.Struct):
-    """A change with its texts as stored; an empty one where the field was not there."""
+    """A change, with JSON texts as stored; empty if the field did not exist."""
 
     field: str
     before: msgspec.Raw = msgspec.Raw(b"")

@@ -1,4 +1,4 @@
-"""append, import."""
+"""append and import."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from ledger.store.drafts import prepare
 @click.option("--actor", required=True, metavar="KEY", help="Who, as a key: user:42.")
 @click.option("--action", required=True, metavar="NAME", help="What happened: invoice.updated.")
 @click.option("--actor-type", default="user", metavar="TYPE", show_default=True, help="What kind of actor.")
-@click.option("--resource", type=Resource(), metavar="TYPE:ID", help="To what: invoice:inv_7.")
+@click.option("--resource", type=Resource(), metavar="TYPE:ID", help="The resource: invoice:inv_7.")
 @click.option("--before", type=Json(), metavar="JSON", help="The resource before.")
 @click.option("--after", type=Json(), metavar="JSON", help="The resource after.")
-@click.option("--metadata", type=Json(), metavar="JSON", help="Anything else: address, request id, reason.")
+@click.option("--metadata", type=Json(), metavar="JSON", help="Anything else: IP address, request id, reason.")
+@click.option("--id", "id_", type=click.UUID, metavar="UUID", help="Your own id; appending it again adds nothing.")
+@click.option("--idempotency-key", metavar="TEXT", help="Your own text with the same effect as --id.")
 @click.option(
-    "--id", "id_", type=click.UUID, metavar="UUID", help="An id of your own: appending it twice adds nothing."
+    "--occurred-at", type=Moment(zone_needed=True), metavar="TIME", help="ISO 8601 with a time zone; default now."
 )
-@click.option("--idempotency-key", metavar="TEXT", help="Any text of your own that does the same.")
-@click.option("--occurred-at", type=Moment(zone_needed=True), metavar="TIME", help="ISO 8601 with a zone; else now.")
 @pass_shared
 def append_command(
     shared: Shared,
@@ -47,7 +47,7 @@ def append_command(
 ) -> None:
     """Append one event, and print its receipt once it is durable.
 
-    Actor and resource can never be erased: use keys there, and put personal data into the JSON.
+    Actor and resource can never be erased: use keys there. Put personal data into the JSON.
     """
     resource_type, resource_id = resource or (None, None)
     event = Event(
@@ -63,7 +63,7 @@ def append_command(
         idempotency_key=idempotency_key,
         occurred_at=occurred_at,
     )
-    prepare(event, "main")  # what is wrong with it shows before any server is asked for, or started
+    prepare(event, "main")  # checks the event before connecting
     with opened(shared) as ledger:
         receipt = ledger.append(event)
     print_receipt(receipt, as_json=shared.json)
@@ -79,9 +79,8 @@ def append_command(
 def import_command(shared: Shared, file: str, format_: str) -> int:
     """Append events from FILE: JSON lines, plain or gzip; '-' is stdin.
 
-    A bad line ends the import: what stood before it is recorded, nothing after it, and the error says how far it came.
-    CloudTrail records are keyed by their eventID and events by their id, where they have one: importing those again
-    adds nothing.
+    A bad line ends the import: all events before it are recorded, none after it, and the error names the line. The id
+    of a CloudTrail record is its eventID. Importing records, or events with an id, again adds nothing.
     """
     with Import(file, format_) as source, opened(shared) as ledger:
         done = source.run(ledger)
@@ -92,6 +91,6 @@ def import_command(shared: Shared, file: str, format_: str) -> int:
     elif not source.read:
         line("Nothing to import: the file has no events")
     else:
-        there = f"; {duplicates:,} were there already" if duplicates else ""
-        line(f"Recorded {done.count:,} of {counted(source.read, 'event')}{there}; the last is at position {last}")
+        known = f"; {counted(duplicates, 'duplicate')}" if duplicates else ""
+        line(f"Recorded {done.count:,} of {counted(source.read, 'event')}{known}; the last is at position {last}")
     return 0

@@ -1,4 +1,4 @@
-"""up, down, migrate, create."""
+"""up, down, migrate and create."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ledger.store.ledgers import create_ledger
 def up_command(shared: Shared) -> None:
     """Start the embedded Postgres and Valkey, and print their URLs.
 
-    They go on running until 'auditledger down'. To use them from your shell: eval "$(auditledger up)"
+    They run until 'auditledger down'. To use them in your shell: eval "$(auditledger up)"
     """
     settings = start_embedded(shared.embedded_home(), Settings())
     if shared.json:
@@ -45,7 +45,7 @@ def down_command(shared: Shared) -> None:
 
 
 @click.command("migrate", cls=Command)
-@click.option("--dry-run", is_flag=True, help="Say what would be applied; change nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the pending migrations; change nothing.")
 @pass_shared
 def migrate_command(shared: Shared, dry_run: bool) -> None:
     """Bring the schema up to date, and create ledger main. Safe to run at every start."""
@@ -63,7 +63,7 @@ def migrate_command(shared: Shared, dry_run: bool) -> None:
 @click.argument("name")
 @pass_shared
 def create_command(shared: Shared, name: str) -> None:
-    """Create a further ledger in the database."""
+    """Create another ledger in the database."""
     check_ledger_name(name)
     connector = Connector(settings_of(shared))
     try:
@@ -76,4 +76,4 @@ def create_command(shared: Shared, name: str) -> None:
     elif created:
         line(f"Created ledger {name}")
     else:
-        note(f"Ledger {name} was there already")
+        note(f"Ledger {name} already exists")

@@ -1,4 +1,4 @@
-"""keygen, checkpoint, rotate-key."""
+"""keygen, checkpoint, rotate-key and rebuild-tree."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ from ledger.tlog.note import is_name
 @click.argument("file", type=FILE, required=False)
 @click.option(
     "--origin", envvar="LEDGER_ORIGIN", metavar="ORIGIN",
-    help="Who runs the log, as a name that is yours: example.com/audit. Else LEDGER_ORIGIN, else this host's name.",
+    help="Name of the log, under a domain of yours: example.com/audit. Default LEDGER_ORIGIN, then this host's name.",
 )  # fmt: skip
 @pass_shared
 def keygen_command(shared: Shared, file: Path | None, origin: str | None) -> None:
-    """Make a key to sign a ledger's checkpoints with: into FILE, by default <home>/<ledger>.key, readable by you alone.
+    """Create a key that signs a ledger's checkpoints, in FILE (default <home>/<ledger>.key), readable by you alone.
 
-    Prints the public half, which those who verify need. FILE.state remembers what was signed last: keep both, and keep
-    them where the database's administrators are not.
+    Prints the public key, which verifiers need. FILE.state holds what was signed last. Back up both, and keep them out
+    of reach of the database's administrators.
     """
     ledger = shared.given().name
     path = file or key_file(shared, ledger)
     name = f"{(origin or socket.gethostname()).rstrip('/')}/{ledger}"
     if not is_name(name):
-        raise InvalidSetting(f"{origin!r} cannot be an origin: no spaces, no plus sign")
+        raise InvalidSetting(f"{origin!r} is not a valid origin: no spaces, no plus sign")
     key = create_key(path, name)
     if shared.json:
         write_json({"file": str(path), "name": key.name, "vkey": key.vkey})
     else:
         line(key.vkey)
-        note(f"The private key is in {path}, its state in {path}.state; the line above is what verifiers need")
+        note(f"The private key is in {path}, its state in {path}.state; verifiers need the public key above")
 
 
 @click.command("checkpoint", cls=Command)
 @signing_options
 @click.option(
     "--new-state", is_flag=True,
-    help="Begin a state file where there is none: checks the whole ledger, and the newest checkpoint that it keeps.",
+    help="Create a missing state file, after checking the whole ledger and its newest kept checkpoint.",
 )  # fmt: skip
 @pass_shared
 def checkpoint_command(
@@ -64,10 +64,10 @@ def checkpoint_command(
     quorum: int | None,
     new_state: bool,
 ) -> None:
-    """Sign the ledger as it is now, keep the checkpoint, have it cosigned, publish it, and print it.
+    """Sign a checkpoint of the ledger, keep it, have it cosigned, publish it and print it.
 
-    What is new since the last one is checked first, and that nothing signed before was cut off or rewritten: then
-    nothing is signed, and the exit code is 1.
+    First checks the entries since the last checkpoint, and that no signed entry was cut off or rewritten. If that
+    fails, nothing is signed and the exit code is 1.
     """
     cosign = cosign_option(witnesses, quorum)
     settings = settings_of(shared, redis=REDIS in publish)
@@ -81,7 +81,7 @@ def checkpoint_command(
             cosign=cosign,
             new_state=new_state,
         )
-        with progress("Checking what is new") as advance:
+        with progress("Checking new entries") as advance:
             made = checkpointer.checkpoint(advance)
     finally:
         connector.close()
@@ -103,15 +103,15 @@ def checkpoint_command(
 
 
 @click.command("rotate-key", cls=Command)
-@click.option("--key", "old", type=FILE, metavar="FILE", help="The old key; by default <home>/<ledger>.key.")
-@click.option("--new", type=FILE, required=True, metavar="FILE", help="The new key; made where there is none.")
-@click.option("--actor", metavar="KEY", help="Who, as a key: user:42; by default the old key itself.")
+@click.option("--key", "old", type=FILE, metavar="FILE", help="The old key; default <home>/<ledger>.key.")
+@click.option("--new", type=FILE, required=True, metavar="FILE", help="The new key; created if it does not exist.")
+@click.option("--actor", metavar="KEY", help="Who, as a key: user:42; default the old key.")
 @click.option("--actor-type", default="user", metavar="TYPE", show_default=True, help="What kind of actor.")
 @pass_shared
 def rotate_key_command(shared: Shared, old: Path | None, new: Path, actor: str | None, actor_type: str) -> None:
-    """Record that a new signing key takes the old one's place, and print the entry's receipt.
+    """Record that a new signing key replaces the old one, and print the entry's receipt.
 
-    From then on sign with both ('checkpoint --key OLD --key NEW') until everybody who verifies has the new public key.
+    Sign with both keys ('checkpoint --key OLD --key NEW') until all verifiers have the new public key.
     """
     old = old or key_file(shared, shared.given().name)
     before = read_key(old)
@@ -119,23 +119,23 @@ def rotate_key_command(shared: Shared, old: Path | None, new: Path, actor: str |
         after = read_key(new) if new.exists() else create_key(new, before.name)
         receipt = ledger.rotate_key(old, new, actor=actor, actor_type=actor_type)
     print_receipt(receipt, as_json=shared.json)
-    note(f"The new public key is {after.vkey}; sign with both keys until everybody who verifies has it")
+    note(f"The new public key is {after.vkey}; sign with both keys until all verifiers have it")
 
 
 @click.command("rebuild-tree", cls=Command)
 @click.option(
     "--checkpoint", "sizes", type=click.IntRange(0), multiple=True, metavar="SIZE",
-    help="Remove the kept checkpoint of so many entries too; may be given more than once.",
+    help="Also remove the kept checkpoint of this size. Repeatable.",
 )  # fmt: skip
 @who_and_why()
 @pass_shared
 def rebuild_tree_command(shared: Shared, sizes: tuple[int, ...], actor: str, reason: str, actor_type: str) -> None:
-    """Remove all tiles of the Merkle tree, and record who did it, why, and what stood there.
+    """Remove all tiles of the Merkle tree, and record who did it, why, and the removed state.
 
-    For tiles or checkpoints that 'verify' finds wrong. The next 'checkpoint' makes the tiles again from the entries;
-    what signers' state files and witnesses remember still holds.
+    For tiles or checkpoints that 'verify' reports. The next 'checkpoint' makes the tiles again from the entries. The
+    state of signers and witnesses stays valid.
     """
     with opened(shared) as ledger:
         receipt = ledger.rebuild_tree(actor, reason, checkpoints=sizes, actor_type=actor_type)
     print_receipt(receipt, as_json=shared.json)
-    note("The tiles are removed: 'auditledger checkpoint' makes them again from the entries")
+    note("The tiles are removed; 'auditledger checkpoint' makes them again from the entries")

@@ -1,4 +1,4 @@
-"""verify, export."""
+"""verify and export."""
 
 from __future__ import annotations
 
@@ -30,24 +30,22 @@ from ledger.verify.report import Report
     type=POSITION,
     default=1,
     metavar="POSITION",
-    help="Begin at this position; the tree and checkpoints, which need all entries, are then not looked at.",
+    help="Begin at this position; tree and checkpoints, which need all entries, are then not checked.",
 )
-@click.option(
-    "--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes to share the work."
-)
+@click.option("--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Number of processes.")
 @click.option(
     "--checkpoint",
     "checkpoints",
     multiple=True,
     type=click.Path(dir_okay=False),
     metavar="FILE",
-    help="Compare with this signed checkpoint; any number. Needs --key.",
+    help="Compare with this signed checkpoint. Repeatable. Needs --key.",
 )
 @trust_options
-@click.option("--incremental", is_flag=True, help="Read only what is newer than the newest of these checkpoints.")
+@click.option("--incremental", is_flag=True, help="Read only entries after the newest of these checkpoints.")
 @click.option(
     "--bundle", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
-    help="Check this exported bundle instead; needs no database.",
+    help="Check this exported bundle instead, without a database.",
 )  # fmt: skip
 @pass_shared
 def verify_command(
@@ -61,23 +59,22 @@ def verify_command(
     incremental: bool,
     bundle: Path | None,
 ) -> int:
-    """Check the chain, bodies, tail and protections, and name every finding. Exits 1 where there is one.
+    """Check the chain, bodies, tail and protections, and list every finding. Exit code 1 if there is one.
 
-    Checkpoints that you kept show what no chain alone can: that the ledger was cut (truncated), made anew (rewritten),
-    or signed in two versions (forked). Those that the ledger keeps itself are always compared, and its Merkle tree.
+    A checkpoint that you kept shows what the chain alone cannot: that entries were cut off (truncated), that the ledger
+    was replaced (rewritten), or that two versions were signed (forked). The ledger's own checkpoints and Merkle tree
+    are always checked.
     """
     trust = trust_of(keys, witnesses, quorum)
     if checkpoints and not keys:
-        raise click.UsageError("a checkpoint says nothing without the key that signed it: give --key VKEY")
+        raise click.UsageError("--checkpoint needs --key VKEY, the public key of the log")
     notes = [(file, read_evidence(file)) for file in checkpoints]
     for file, data in notes:
         if data.startswith((PROOF.encode(), CONSISTENCY.encode())):
             raise click.UsageError(f"{file} is a proof, not a checkpoint: 'auditledger check {file}' checks it")
     if bundle is not None:
         if first != 1 or workers != 1 or incremental:
-            raise click.UsageError(
-                "--bundle checks the whole bundle: it goes without --from, --workers and --incremental"
-            )
+            raise click.UsageError("--bundle checks the whole bundle; --from, --workers and --incremental do not apply")
         with progress("Verifying") as advance:
             report = verify_bundle(bundle, advance, checkpoints=notes, trust=trust)
     else:
@@ -105,7 +102,7 @@ def verify_command(
 
 
 def print_report(report: Report) -> None:
-    """A line for each finding, and a last one with the verdict; on stderr, who is beyond privileges."""
+    """Prints a line for each finding, and the verdict; on stderr, users who bypass privilege checks."""
     if report.privileged:
         note(f"Users who bypass privilege checks: {'; '.join(report.privileged)}")
     for finding in report.findings:
@@ -128,7 +125,7 @@ def _entries(finding: Finding) -> str:
 
 
 def _print_compared(file: str, checkpoint: Checkpoint, report: Report) -> None:
-    """What a checkpoint that was given said, and whether the ledger says the same."""
+    """Prints whether the ledger matches a given checkpoint."""
     verdict = "Matches" if report.ok else "Compared with"
     if any(file in finding.detail for finding in report.findings):
         verdict = "Does not match"
@@ -143,7 +140,7 @@ def _print_compared(file: str, checkpoint: Checkpoint, report: Report) -> None:
 def export_command(shared: Shared, folder: Path, first: int) -> None:
     """Write a bundle into DIR, a new or empty folder: anyone can check it with b3sum, or with 'verify --bundle'."""
     if folder == Path("-"):
-        raise click.UsageError("a bundle is a folder of several files, which stdout cannot take: name a folder")
+        raise click.UsageError("a bundle is a folder of several files: give a folder, not '-'")
     settings = settings_of(shared)
     with progress("Exporting") as advance:
         manifest = export(settings, folder, first=first, progress=advance)

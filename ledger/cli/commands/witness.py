@@ -1,4 +1,4 @@
-"""witness keygen, witness serve: a witness of one's own for the logs of others."""
+"""witness keygen and witness serve: a witness for other logs."""
 
 from __future__ import annotations
 
@@ -30,26 +30,24 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 @click.group("witness", no_args_is_help=True)
 def witness_command() -> None:
-    """Be a witness: cosign the checkpoints of logs, and never two that contradict each other."""
+    """Run a witness: cosign checkpoints of other logs, and never two that contradict each other."""
 
 
 @witness_command.command("keygen", cls=Command)
 @click.argument("file", type=_FILE, metavar="FILE")
-@click.option(
-    "--name", required=True, metavar="NAME", help="Such as witness.example/w1: a URL of yours, without https."
-)
+@click.option("--name", required=True, metavar="NAME", help="A URL of yours without https, such as witness.example/w1.")
 @pass_shared
 def keygen_command(shared: Shared, file: Path, name: str) -> None:
-    """Make a witness's key in FILE, which only you can read, and print its public key.
+    """Create a witness's key in FILE, readable by you alone, and print its public key.
 
-    Keep the file secret. Give the public key to the logs you witness and to those who check them.
+    Keep the file secret. Give the public key to the operators of the logs, and to their verifiers.
     """
     private, vkey = new_cosigner(name, secrets.token_bytes(32))
     try:
         with new_private(file) as opened:
             opened.write(f"{private}\n".encode())
     except FileExistsError:
-        raise InvalidSetting(f"{file} is there already: a key is never overwritten") from None
+        raise InvalidSetting(f"{file} exists already: a key is never overwritten") from None
     write_json({"file": str(file), "vkey": vkey}) if shared.json else line(vkey)
 
 
@@ -58,19 +56,19 @@ def keygen_command(shared: Shared, file: Path, name: str) -> None:
 @click.option("--log", "logs", multiple=True, required=True, metavar="VKEY", help="The public key of a log to witness.")
 @click.option(
     "--state", type=click.Path(file_okay=False, path_type=Path), required=True, metavar="DIR",
-    help="Where it remembers what it cosigned.",
+    help="Folder of the newest cosigned checkpoints.",
 )  # fmt: skip
 @click.option(
     "--listen", type=Address(), default=LISTEN, show_default=True, metavar="[HOST:]PORT",
-    help="HOST is 127.0.0.1 unless given; port 0 takes a free one.",
+    help="HOST defaults to 127.0.0.1; port 0 selects a free port.",
 )  # fmt: skip
 @log_format
 @pass_shared
 def serve_command(shared: Shared, key_file: Path, logs: tuple[str, ...], state: Path, listen: tuple[str, int]) -> None:
-    """Cosign what logs ask for, until Ctrl-C or SIGTERM. Prints URL+VKEY, as 'checkpoint --witness' takes it.
+    """Cosign checkpoints of the logs until Ctrl-C or SIGTERM. Prints URL+VKEY, for 'checkpoint --witness'.
 
-    DIR is the witness's memory: never restore an older copy of it, and never run two witnesses with one key.
-    It speaks plain HTTP: before the internet goes a proxy with TLS.
+    DIR is the witness's state: never restore an older copy of it, and never run two witnesses with one key. The server
+    speaks plain HTTP: put a TLS proxy in front of it.
     """
     signer = _read_key(key_file)
     with working(once=False) as stop:
@@ -98,10 +96,10 @@ def _read_key(file: Path) -> FileSigner:
     try:
         with file.open(encoding="utf-8") as opened:
             if os.fstat(opened.fileno()).st_mode & 0o077:
-                raise InvalidSetting("others than its owner may read it: make a new one, or 'chmod 600' it")
+                raise InvalidSetting("other users may read it: create a new key, or 'chmod 600' it")
             return parse_cosigner(opened.read(4096))
     except FileNotFoundError:
-        raise InvalidSetting(f"there is no key {file}: make one with 'auditledger witness keygen'") from None
+        raise InvalidSetting(f"no key {file}: create one with 'auditledger witness keygen'") from None
     except (UnicodeDecodeError, InvalidSetting) as error:
         text = str(error) if isinstance(error, InvalidSetting) else "not a witness's private key"
         raise InvalidSetting(f"{file}: {text}") from None

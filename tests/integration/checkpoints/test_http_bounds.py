@@ -1,4 +1,4 @@
-"""The witness' and the metrics' HTTP servers: no client can take them from the others. Real sockets, both servers."""
+"""The HTTP servers of witness and metrics: no client can block the others."""
 
 from __future__ import annotations
 

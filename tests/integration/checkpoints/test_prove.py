@@ -1,4 +1,4 @@
-"""Proofs made from a ledger in a database, by both colours and by the command line; and what cannot be proven.
+"""Proofs from a ledger in a database, by both clients and the command line; and refused ones.
 
 The ledger has 300 entries, of which 7 is erased (99 says so); checkpoints were signed at 0, 100 and 299 entries.
 """

@@ -1,4 +1,4 @@
-"""Checkpoints in a folder, at a real HTTP endpoint, in a real Redis; and how many of them must have taken one."""
+"""Checkpoints published to a folder, a real HTTP endpoint, a real Redis; and how many must succeed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signing a ledger: what is kept and remembered, what a superuser's doings are called, signers that race or die."""
+"""Signing a ledger: kept checkpoints and states, findings after a superuser's changes, racing and killed signers."""
 
 from __future__ import annotations
 

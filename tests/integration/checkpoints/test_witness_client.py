@@ -1,4 +1,4 @@
-"""The client of witnesses: what it sends, what it makes of answers, true ones and false ones."""
+"""The client of witnesses: its requests, and its treatment of true and false answers."""
 
 from __future__ import annotations
 

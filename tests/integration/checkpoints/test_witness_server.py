@@ -1,4 +1,4 @@
-"""Our witness: what it refuses, what it remembers, and that nothing makes it cosign two histories."""
+"""The witness server: refusals, state, and that it never cosigns two histories."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A ledger's checkpoints and the witnesses that cosign them: what their owner can no longer do."""
+"""Cosigned checkpoints of a ledger: changes that its owner can no longer hide."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""verify, export."""
+"""verify and export."""
 
 from __future__ import annotations
 

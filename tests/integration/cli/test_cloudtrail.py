@@ -1,4 +1,4 @@
-"""CloudTrail: records as events; and 2,900 real ones imported, published, projected and asked about."""
+"""CloudTrail records as events; 2,900 real ones imported, published, projected and queried."""
 
 from __future__ import annotations
 

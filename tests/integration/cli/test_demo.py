@@ -1,4 +1,4 @@
-"""The demo tells its story, finds the tampering, and leaves nothing behind."""
+"""The demo runs, finds the tampering, and leaves nothing behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A key that a JSON object has twice is refused with its line and path: parsers keep the last one, without a word."""
+"""Duplicate keys of JSON objects are refused, with line and path."""
 
 from __future__ import annotations
 

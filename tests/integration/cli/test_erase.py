@@ -1,4 +1,4 @@
-"""erase, hold, release: what they record and print, and their exit codes."""
+"""erase, hold, release: entries, output and exit codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line as a whole: help, exit codes, errors on one line, secrets, pipes. And `run`, for all tests of it."""
+"""The command line as a whole: help, exit codes, one-line errors, secrets, pipes."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_a_reader_that_goes_away_is_no_error(ledger: Ledger) -> None:
 def test_output_that_cannot_be_written_is_an_error() -> None:
     with Path("/dev/full").open("w") as full, process("--help", stdout=full) as popen:
         ran = ended(popen)
-    said = "error: the output cannot be written: No space left on device; what the command did stands\n"
+    said = "error: the output cannot be written: No space left on device; changes that the command made stay\n"
     assert (ran.code, ran.err) == (3, said)
 
 

@@ -1,4 +1,4 @@
-"""Typical mistakes on the command line and in projections: the error says whose mistake it is, and what to do."""
+"""Typical mistakes on the command line and in projections: the error names the cause and the remedy."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def vkey() -> str:
         ("bundle", "'auditledger verify --bundle bundle'"),
         ("bundle/envelopes.jsonl", "is neither a proof nor a checkpoint"),
         ("empty", "is empty"),
-        ("note.crlf", "Windows line ends (CR LF)"),
-        ("proof.crlf", "Windows line ends (CR LF)"),
+        ("note.crlf", "Windows line endings (CR LF)"),
+        ("proof.crlf", "Windows line endings (CR LF)"),
         ("missing", "cannot be read: No such file"),
     ],
 )
@@ -81,14 +81,14 @@ def test_a_checkpoint_that_does_not_match_is_said_to_be_so(cli: Cli, admin: psyc
 
 def test_dashes(cli: Cli) -> None:
     assert cli.well("prove", "1", "-o", "-").out.encode() == Path("proof").read_bytes()
-    assert "which stdout cannot take" in cli("export", "-").error
+    assert "give a folder, not '-'" in cli("export", "-").error
     assert not Path("-").exists()
 
 
 def test_roles_by_their_short_names(cli: Cli, admin: psycopg.Connection) -> None:
     assert "no role nobody_there" in cli("grant", "writer", "nobody_there").error
     assert cli("grant", "wrtier", "x").error.endswith("is not a role: did you mean ledger_writer?")
-    assert "the role comes first, then the user" in cli("grant", "app", "writer").error
+    assert "usage: ROLE USER" in cli("grant", "app", "writer").error
 
 
 MISTAKES: list[tuple[tuple[str, ...], str]] = [

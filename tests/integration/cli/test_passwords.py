@@ -1,4 +1,4 @@
-"""A password is never shown, however malformed its URL: in errors, tracebacks, debug output, logs, JSON and reprs."""
+"""Passwords never appear, even of malformed URLs: in errors, tracebacks, logs, JSON and reprs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""tail, query, history, state, activity."""
+"""tail, query, history, state and activity."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_view_that_lags_says_so(cli: Cli, ledger: Ledger) -> None:
     ledger.append(event())
     for arguments in (["query"], ["history", "invoice:inv:7"], ["state", "invoice:inv:7"], ["activity"]):
         ran = cli.well(*arguments)
-        assert " is 1 behind the ledger, at position 6" in ran.err.splitlines()[0]
+        assert " is 1 entry behind, at position 6" in ran.err.splitlines()[0]
 
 
 def test_query(cli: Cli, ledger: Ledger) -> None:

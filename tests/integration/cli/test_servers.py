@@ -1,4 +1,4 @@
-"""Servers that are away, wrong or behind; and the embedded pair as the default."""
+"""Servers that are unreachable, wrong or of another version; and the embedded servers as the default."""
 
 from __future__ import annotations
 
@@ -118,11 +118,11 @@ def test_without_urls_the_embedded_pair_is_started_and_it_says_so(
     monkeypatch.setenv("LEDGER_HOME", home.name)
     ran = run("append", "--actor", "a", "--action", "b", "--json")
     assert ran.code == 0, ran
-    assert ran.err == f"No database is set: starting the embedded Postgres and Valkey of {home}\n"
+    assert ran.err == f"No database is set: starting the embedded Postgres and Valkey in {home}\n"
     assert ran.json["position"] == 1
     ran = run("run", "--once", "--json")
     assert (ran.code, ran.json) == (0, {"published": 1, "projected": 1})
-    assert ran.err.startswith("No database is set: using the embedded Postgres and Valkey of ")
+    assert ran.err.startswith("No database is set: using the embedded Postgres and Valkey in ")
     assert run("--home", str(home), "query", "--json").json["position"] == 1
     up = run("up", "--json").json
     assert list(up) == ["database_url", "redis_url"]

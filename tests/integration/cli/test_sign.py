@@ -1,4 +1,4 @@
-"""keygen, checkpoint, rotate-key, and run --checkpoint-every: what they print, which exit codes they have."""
+"""keygen, checkpoint, rotate-key and run --checkpoint-every: output and exit codes."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_keygen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("keygen", str(tmp_path / "c.key"), "--origin", "here.example/").out.startswith("here.example/main+")
     bad = run("keygen", str(tmp_path / "d.key"), "--origin", "my log")
     assert (bad.code, (tmp_path / "d.key").exists()) == (2, False)
-    assert "cannot be an origin" in bad.error
+    assert "is not a valid origin" in bad.error
 
 
 # --------------------------------------------------------------------------------------------------------- checkpoint

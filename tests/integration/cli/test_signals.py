@@ -1,4 +1,4 @@
-"""Signals whose handlers raise, as Ctrl-C does: at any moment, and never the end of the process by itself."""
+"""Signals whose handlers raise, such as Ctrl-C, at any moment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""skip, retry, project --skip-after: what they record and print, and their exit codes."""
+"""skip, retry, project --skip-after: entries, output and exit codes."""
 
 from __future__ import annotations
 

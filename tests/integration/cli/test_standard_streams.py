@@ -1,4 +1,4 @@
-"""stdin, stdout and stderr in any state are no faults; what entries say steers no terminal; JSON is UTF-8 or ASCII."""
+"""Standard streams in any state; escaped terminal controls; JSON in UTF-8 or ASCII."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_the_exit_code_is_that_of_the_command(ledger: Ledger) -> None:
 
 def test_a_full_disk_is_said_and_is_no_fault(ledger: Ledger) -> None:
     ledger.append(Event("user:1", "a.b"))
-    said = b"error: the output cannot be written: No space left on device; what the command did stands\n"
+    said = b"error: the output cannot be written: No space left on device; changes that the command made stay\n"
     for command in ("--help", "--version", "--json verify", "verify", "tail"):
         code, _, err = shell(f"auditledger {command} >/dev/full", ledger)
         noted = b"Users who bypass privilege checks: " if command == "verify" else b""

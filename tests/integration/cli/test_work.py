@@ -1,4 +1,4 @@
-"""relay, project, run, replay, status."""
+"""relay, project, run, replay and status."""
 
 from __future__ import annotations
 

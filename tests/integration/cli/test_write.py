@@ -1,4 +1,4 @@
-"""append, import, create: what they record, what they print, and that a bad input records nothing."""
+"""append, import and create: entries, output, and bad input that records nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from ledger import Event, Ledger
-from ledger.cli.commands.import_file import _Said
+from ledger.cli.commands.import_file import _EventLine
 from tests.support.cli import Cli, cli_of, ended, process, run
 from tests.support.helpers import checked
 
@@ -161,7 +161,7 @@ def test_import(cli: Cli, ledger: Ledger, tmp_path: Path, packed: bool, piped: b
         assert ran.json == {"read": 6, "recorded": recorded, "duplicates": duplicates, "last_position": 6}
     assert [entry.after["number"] for entry in checked(ledger)] == [0, 1, 2, 3, 4, 5]
     again = cli.well("import", "-", stdin=content).out
-    assert again == "Recorded 0 of 6 events; 6 were there already; the last is at position 6\n"
+    assert again == "Recorded 0 of 6 events; 6 duplicates; the last is at position 6\n"
 
 
 def test_import_keeps_numbers_and_cuts_times(cli: Cli, tmp_path: Path) -> None:
@@ -250,4 +250,4 @@ def ended_after(popen: Any, more: str) -> Any:
 
 
 def test_a_line_has_the_fields_of_an_event_in_their_order() -> None:
-    assert _Said.__struct_fields__ == Event.__struct_fields__
+    assert _EventLine.__struct_fields__ == Event.__struct_fields__

@@ -1,4 +1,4 @@
-"""append on the caller's own connection, whatever that is like: a true receipt, or a UsageError."""
+"""append on the caller's connection, in any state: a true receipt, or UsageError."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_a_database_in_another_encoding_is_refused(database_url: str, encoding: 
         try:
             url = database_url.rpartition("/")[0] + f"/{name}"
             for dry_run in (True, False):
-                with pytest.raises(SchemaMismatch, match=f"encoding must be UTF8, this one's is {encoding}"):
+                with pytest.raises(SchemaMismatch, match=f"encoding is {encoding}: create one with UTF8"):
                     migrate(Settings(database_url=url), dry_run=dry_run)
             with Ledger(Settings(database_url=url)) as ledger, pytest.raises(SchemaMismatch):
                 ledger.append(event(0))

@@ -1,4 +1,4 @@
-"""A child of a fork opens connections of its own, whatever its parent had open or in flight; the parent's go on."""
+"""A forked child opens its own connections, and its parent's stay usable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real gunicorn with --preload: the ledger is used before the workers are forked, and by each of them."""
+"""gunicorn with --preload: the ledger is used before the fork, and by each worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""connection=: what is no psycopg connection is named, with what to give instead; one's own open transaction too."""
+"""connection= of another kind is refused with advice; TailBusy names the caller's own open transaction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything works behind PgBouncer with its default settings: in transaction mode, in session mode, and without it."""
+"""Everything works behind PgBouncer with its default settings, in transaction and session mode."""
 
 from __future__ import annotations
 

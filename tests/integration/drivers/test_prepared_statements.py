@@ -1,4 +1,4 @@
-"""What psycopg makes of pipelines that break: statements it takes for prepared, errors without a SQLSTATE.
+"""psycopg after a broken pipeline: statements that it believes prepared, errors without a SQLSTATE.
 
 It prepares a statement on its sixth use, and believes so also where the pipeline that would have was given up.
 """

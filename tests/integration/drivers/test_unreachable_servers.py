@@ -1,4 +1,4 @@
-"""Servers that cannot be reached and settings that are wrong: one clear line, never a password, nothing recorded."""
+"""Unreachable servers and wrong settings: a one-line error without a password, nothing recorded."""
 
 from __future__ import annotations
 

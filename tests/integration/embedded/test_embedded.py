@@ -1,4 +1,4 @@
-"""The embedded servers, for real: started, killed, copied and misled, as root and as an ordinary user."""
+"""The embedded servers: started, killed, copied, misled, as root and as an ordinary user."""
 
 from __future__ import annotations
 

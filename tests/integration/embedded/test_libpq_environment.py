@@ -1,4 +1,4 @@
-"""The embedded servers start and are reached whatever libpq's environment says of other servers."""
+"""The embedded servers under any libpq environment."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_any_environment(own_servers: OwnServers, environment: dict[str, str], m
 
 def test_nonsense_that_libpq_sends_is_said_at_once(own_servers: OwnServers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGTZ", "Nowhere/At_All")
-    with pytest.raises(InvalidSetting, match=r'^the environment asks .*invalid value for parameter "TimeZone"'):
+    with pytest.raises(InvalidSetting, match=r'^invalid PGTZ or PGDATESTYLE .*invalid value for parameter "TimeZone"'):
         Ledger.open(home=own_servers.home)
 
 

@@ -1,4 +1,4 @@
-"""Embedded servers whose folder was deleted, moved or replaced while they ran: none is left over, none is doubled."""
+"""Embedded servers whose folder was deleted, moved or replaced: none is left over, none is doubled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bundle: written from a real ledger, read by an auditor who has nothing of ours, and forged in every byte."""
+"""The bundle: written from a real ledger, read without the package, and forged in every byte."""
 
 from __future__ import annotations
 

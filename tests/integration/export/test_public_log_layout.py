@@ -1,4 +1,4 @@
-"""The tlog-tiles layout beside a bundle: what export writes, and that nothing of it can be changed."""
+"""The tlog-tiles layout beside a bundle: its files, and that every change is found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The migrations make what schema/declared/ says; and `make migration`, which writes the next one."""
+"""The migrations make what schema/declared/ declares; and `make migration`, which writes the next one."""
 
 from __future__ import annotations
 

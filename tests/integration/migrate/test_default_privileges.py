@@ -1,4 +1,4 @@
-"""`migrate`, and whatever makes a read view, leaves no privilege that it did not give."""
+"""`migrate`, and the creation of read views, leave no privileges of default privileges."""
 
 from __future__ import annotations
 

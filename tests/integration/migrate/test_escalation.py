@@ -1,4 +1,4 @@
-"""A role that may make objects cannot have others run them: neither the owner, nor superusers, nor readers.
+"""A role that may create objects cannot make the owner, superusers or readers run its code.
 
 Each attack is a login with ledger_projector and no more; its code notes as whom it ran, and tries to make the login a
 superuser and a member of ledger_owner.

@@ -1,4 +1,4 @@
-"""Clients and schemas of different versions meet: an older client and a newer database, and the reverse."""
+"""Clients and schemas of different versions: an older client with a newer database, and the reverse."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_migration_that_older_clients_cannot_work_with_stops_them(
     assert migrate(ledger.settings, folder=folder) == ["9001_more.sql", "9002_drop.needs_9001.sql"]
     too_new = (
         r"^the database is too new for this package \(it has 9002_drop.needs_9001.sql, "
-        rf"the package ends with {FILES[-1]}\): upgrade auditledger$"
+        rf"the package's last is {FILES[-1]}\): upgrade auditledger$"
     )
     with Ledger(ledger.settings) as opened, pytest.raises(SchemaMismatch, match=too_new):
         opened.append(event())

@@ -1,4 +1,4 @@
-"""Migrations: each applied once, in order, or refused where a file, the journal or the database was tampered with."""
+"""Migrations: each applied once, in order, or refused if a file, the journal or the database was tampered with."""
 
 from __future__ import annotations
 
@@ -130,12 +130,12 @@ def reorder(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("tamper", "message"),
     [
-        (edit_file, f"^{FILES[1]} is not the file that journal.json names: it was edited"),
+        (edit_file, f"^{FILES[1]} was edited: its hash is not the one in journal.json"),
         (remove_file, f"^{FILES[1]} is in journal.json, but the file is missing"),
         (add_stranger, "^not in journal.json: 9999_stranger.sql"),
-        (edit_line, rf"^journal.json: the line of {FILES[2]} does not follow the one before it"),
-        (remove_line, rf"^journal.json: the line of {FILES[2]} does not follow the one before it"),
-        (reorder, rf"^journal.json: the line of {FILES[1]} does not follow the one before it"),
+        (edit_line, rf"^journal.json: the line of {FILES[2]} does not continue the previous line"),
+        (remove_line, rf"^journal.json: the line of {FILES[2]} does not continue the previous line"),
+        (reorder, rf"^journal.json: the line of {FILES[1]} does not continue the previous line"),
     ],
 )
 def test_a_tampered_folder_is_refused_before_anything_is_done(
@@ -213,7 +213,7 @@ def test_a_database_of_another_encoding_is_refused(admin: psycopg.Connection, mi
     )
     try:
         url = migrated_url.rpartition("/")[0] + "/auditledger_latin"
-        with pytest.raises(SchemaMismatch, match=r"^the database's encoding must be UTF8, this one's is LATIN1"):
+        with pytest.raises(SchemaMismatch, match=r"^the database's encoding is LATIN1: create one with UTF8"):
             migrate(Settings(database_url=url))
         assert relations(url) == []
     finally:

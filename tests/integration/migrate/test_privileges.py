@@ -1,4 +1,4 @@
-"""A writer's credentials can do nothing but append; and members of the roles are no finding."""
+"""A writer's credentials can only append; members of the roles are no finding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a role may write, at its worst, stops nobody else beyond that moment."""
+"""The worst values that a role may write do not stop other users."""
 
 from __future__ import annotations
 

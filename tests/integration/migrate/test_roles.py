@@ -1,4 +1,4 @@
-"""Each part runs under its own role, logged in with its own password, and can do what it is for."""
+"""Each part works under its own role, with its own login."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""doctor names what is wrong and what to do. Each fault is made on a real server."""
+"""doctor reports each fault, made on a real server, with advice."""
 
 from __future__ import annotations
 

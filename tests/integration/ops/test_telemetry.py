@@ -1,4 +1,4 @@
-"""What the workers tell of themselves: metrics over HTTP, spans, structured logs; and that they stop when told to."""
+"""The workers' metrics, spans and structured logs; and their stop on a signal."""
 
 from __future__ import annotations
 

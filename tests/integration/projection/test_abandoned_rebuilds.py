@@ -1,4 +1,4 @@
-"""What a killed rebuild leaves behind is found, named and dropped; and an erasure reaches a rebuild in progress."""
+"""Leftovers of a killed rebuild are found, reported and dropped; an erasure reaches a running rebuild."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The built-in views hold what a plain model says, whatever the entries, the batches and the ledgers."""
+"""The built-in views equal a plain model, for any entries, batches and ledgers."""
 
 from __future__ import annotations
 

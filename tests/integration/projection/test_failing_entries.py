@@ -1,4 +1,4 @@
-"""An entry that a projection cannot apply: found exactly, told without its body, tried again; the others go on."""
+"""An entry that a projection cannot apply: found exactly, reported without its body, retried; others go on."""
 
 from __future__ import annotations
 
@@ -70,10 +70,10 @@ def test_what_is_noted_says_nothing_of_the_body(stuck: Ledger, admin: psycopg.Co
     assert (shown["position"], still["position"], still["error"], still["tries"]) == (5, 6, error, 1)
     assert still["since"].endswith("Z") and 0 <= still["seconds"] < 60 and shown["skipped"] == 0
     text = cli.well("status").out
-    assert f"picky BLOCKED:  at entry 6, since {still['since'][:10]}" in text and f"1 try: {error}" in text
+    assert f"picky BLOCKED:  at entry 6, since {still['since'][:10]}" in text and f"1 attempt: {error}" in text
     ran = cli("doctor", "--json")
     [check] = [each for each in ran.json["checks"] if each["name"] == "main: projection picky"]
-    assert check["level"] == "warning" and check["found"] == f"is blocked at entry 6: {error}"
+    assert check["level"] == "warning" and check["found"] == f"blocked at entry 6: {error}"
     assert "auditledger --ledger main skip picky 6" in check["advice"]
     assert SECRET not in text + ran.out
 

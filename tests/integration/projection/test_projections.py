@@ -1,4 +1,4 @@
-"""What holds for every projection: rebuilt as it was live, swapped unseen, stopped alone, moved exactly once."""
+"""Every projection: a rebuild equals the live view, swaps atomically, and applies exactly once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A rebuild beside the live view: swapped in without a reader noticing, or given up without a trace."""
+"""A rebuild beside the live view: swapped in unnoticed by readers, or abandoned without a trace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Skipped entries in the database: only through the functions that record them, and as `verify` compares the two."""
+"""Skipped entries in the database: only through the functions that record them; `verify` compares both."""
 
 from __future__ import annotations
 

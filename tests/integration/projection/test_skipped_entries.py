@@ -1,4 +1,4 @@
-"""Entries that a projection leaves out: skipped on the record, by hand or by policy, and taken back by a rebuild."""
+"""Skipped entries: by hand or by --skip-after, on the record, and undone by a rebuild."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The view `timeline` finds what a plain model finds, page by page, from its indexes."""
+"""Searches of the view `timeline` equal those of a plain model, page by page, and use its indexes."""
 
 from __future__ import annotations
 

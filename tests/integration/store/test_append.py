@@ -1,4 +1,4 @@
-"""append and append_many, sync and async: every receipt is true, positions have no gaps, a bad event harms no other."""
+"""append and append_many, sync and async: true receipts, no gaps, and a bad event affects no other."""
 
 from __future__ import annotations
 

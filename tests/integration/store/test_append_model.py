@@ -1,4 +1,4 @@
-"""Any sequence of appends against a plain list: the ledger holds what the list holds, in that order, and is a chain."""
+"""Any sequence of appends against a plain list: same entries, same order, a valid chain."""
 
 from __future__ import annotations
 

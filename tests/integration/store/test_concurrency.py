@@ -1,4 +1,4 @@
-"""Eight processes at once, on one ledger and on eight: no fork, no gap, no deadlock, and every receipt is true."""
+"""Eight concurrent processes, on one ledger and on eight: no fork, no gap, no deadlock, true receipts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The view `ledger.envelopes` yields the hashed bytes, whatever the session's settings."""
+"""The view `ledger.envelopes` has the hashed bytes, under any session settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Erasure and legal hold in the database: both halves or none, only through the functions that record them."""
+"""Erasures and legal holds in the database: atomic, and only through the functions that record them."""
 
 from __future__ import annotations
 

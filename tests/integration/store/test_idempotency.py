@@ -1,4 +1,4 @@
-"""The same event twice is recorded once; an id stands for one event only; conditions hold or nothing is recorded."""
+"""A duplicate is recorded once; an id stands for one event; conditions hold or nothing is recorded."""
 
 from __future__ import annotations
 

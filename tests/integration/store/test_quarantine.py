@@ -1,4 +1,4 @@
-"""Entries that do not hold: each worker of that ledger stops before it, all else goes on; quarantine is the way on."""
+"""Entries that fail verification stop the workers of their ledger, until they are quarantined."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_stopped_shown_quarantined_passed(bad: Ledger, admin: psycopg.Connection
         cli = cli_of(bad)
         [main, other] = cli.well("status", "--json").json["ledgers"]
         assert [each["position"] for each in main["stopped"]] == [BAD] and other["stopped"] == []
-        assert f"ENTRY {BAD} DOES NOT HOLD" in cli.well("status").out
+        assert f"ENTRY {BAD} FAILS VERIFICATION" in cli.well("status").out
         ran = cli("doctor", "--json")
         [check] = [each for each in ran.json["checks"] if each["name"] == "main: entries"]
         assert ran.code == 1 and check["level"] == "danger" and f"quarantine {BAD}" in check["advice"]

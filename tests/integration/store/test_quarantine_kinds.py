@@ -1,4 +1,4 @@
-"""Quarantined entries of every kind under a real signer: what it signs, verify, prove, export and bundles agree on."""
+"""Quarantined entries of every kind: signer, verify, prove, export and bundles agree on them."""
 
 from __future__ import annotations
 

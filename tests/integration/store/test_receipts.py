@@ -1,4 +1,4 @@
-"""No receipt is made of anything but what Postgres recorded; whatever a driver raises, the outcome is settled."""
+"""Receipts are made only of what Postgres recorded; after any driver error the outcome is settled."""
 
 from __future__ import annotations
 

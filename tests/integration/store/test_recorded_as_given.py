@@ -1,4 +1,4 @@
-"""What was said is what is recorded: an event is encoded when it is given; what is done to it later does not count."""
+"""An event is encoded when it is given; later changes of its values have no effect."""
 
 from __future__ import annotations
 

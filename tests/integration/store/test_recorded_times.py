@@ -1,4 +1,4 @@
-"""An entry that reaches the database later than its time is no lie: the process stood still, or the network did."""
+"""An entry that reaches the database late, after a pause of process or network, is not refused as false."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One table of rules: what the database refuses, what an append refuses, and what verify names are the same."""
+"""One table of rules: the database, append and verify refuse and report the same."""
 
 from __future__ import annotations
 

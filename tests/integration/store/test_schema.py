@@ -1,4 +1,4 @@
-"""The database itself refuses what an append-only chain must not see, and says why; its names are the contract."""
+"""The database refuses everything but valid appends, with a reason; its names are the contract."""
 
 from __future__ import annotations
 

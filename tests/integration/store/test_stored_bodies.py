@@ -1,4 +1,4 @@
-"""Bodies at their limits, and where an error says that it is, through a real ledger."""
+"""Bodies at their limits, and the path in their errors, through a real ledger."""
 
 from __future__ import annotations
 

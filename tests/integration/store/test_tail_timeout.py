@@ -1,4 +1,4 @@
-"""An append waits no longer than its timeout for the tail: a clear error, nothing recorded, appending again is safe."""
+"""An append waits for the tail lock no longer than its timeout; then an error, and nothing recorded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""append within the caller's own transaction: recorded if and only if that commits."""
+"""append in the caller's transaction: recorded if and only if it commits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tree in the database: its tiles against a naive tree, what extending reads, what it refuses."""
+"""The tree in the database against a naive tree: its tiles, the entries that growing reads, refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Readers with much to do hold little of it: their memory grows neither with the backlog nor with large bodies."""
+"""Readers' memory grows neither with the backlog nor with large bodies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Consumer groups: where they begin, what a delivery can be told, listed, deleted and set back; sync and async."""
+"""Consumer groups: their start, deliveries, list, deletion and reset; sync and async."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a consumer group was handed out too often is parked, shown, and handed out again when somebody asks for it."""
+"""Dead letters of a consumer group: made after too many deliveries, listed, redelivered on request."""
 
 from __future__ import annotations
 

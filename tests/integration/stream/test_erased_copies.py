@@ -1,4 +1,4 @@
-"""What an erasure reaches: the stream, its readers, every view, exports; and that nothing is lost with it."""
+"""The copies that an erasure reaches: the stream, its readers, every view, exports."""
 
 from __future__ import annotations
 

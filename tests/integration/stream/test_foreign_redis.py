@@ -1,4 +1,4 @@
-"""A Redis that answers with what nobody foresaw: as if it was away. Readers and views go on from Postgres."""
+"""A Redis with unexpected answers counts as unreachable; readers and views use Postgres."""
 
 from __future__ import annotations
 

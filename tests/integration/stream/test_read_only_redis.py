@@ -1,4 +1,4 @@
-"""A Redis that answers and takes no writes: a replica, no memory left. Whoever can wait waits; all say what to do."""
+"""A Redis that takes no writes (a replica, out of memory): workers wait, errors have advice."""
 
 from __future__ import annotations
 

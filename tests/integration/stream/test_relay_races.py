@@ -1,4 +1,4 @@
-"""Relays beside one another: what one believes of the ledger may be older than what another has published since."""
+"""Concurrent relays: one's knowledge of the ledger may be older than what another published."""
 
 from __future__ import annotations
 

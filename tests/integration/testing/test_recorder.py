@@ -1,4 +1,4 @@
-"""A Recorder takes, refuses and hands out what a Ledger does."""
+"""A Recorder accepts, refuses and returns the same as a Ledger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""verify against checkpoints: a superuser who can change everything in the database, and cannot change what was signed.
+"""verify against signed checkpoints, after a superuser changed the database.
 
 Each ledger has 700 entries, two full tiles and a part of one; checkpoints were signed at 300, 512 and 700.
 """

@@ -1,4 +1,4 @@
-"""verify compares the whole catalog with what the migrations make, and names what goes round it."""
+"""verify compares the whole catalog with the migrations, and reports what bypasses the protections."""
 
 from __future__ import annotations
 

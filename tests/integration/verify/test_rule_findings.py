@@ -1,4 +1,4 @@
-"""What breaks a rule is named wherever it stands: in the database, in a bundle, by one process and by several.
+"""Broken rules are reported in the database and in a bundle, by one process and by several.
 
 Each case forges entries from position 9 on, with true hashes and links, in a copy of a ledger that is sound.
 """

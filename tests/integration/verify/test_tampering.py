@@ -1,4 +1,4 @@
-"""A superuser with the triggers off changes what is stored: verify names every change, where it is and of which kind.
+"""verify reports every change of a superuser who disabled the triggers: position and kind.
 
 Each case works on its own copy of a ledger of 30 entries; entry 12 is erased, and entry 20 is the erasure that says so.
 """

@@ -1,4 +1,4 @@
-"""Whole-ledger verification: healthy ledgers, its arguments, its snapshot, and servers that are in its way."""
+"""Whole-ledger verification: sound ledgers, its arguments, its snapshot, and failing servers."""
 
 from __future__ import annotations
 
