@@ -182,10 +182,10 @@ class Ledger:
         return self._record_own(releasing(held, actor, reason, actor_type))
 
     def skip(self, projection: str, position: int, actor: str, reason: str, *, actor_type: str = "user") -> Receipt:
-        """Leaves out of a projection the entry that it stands still at, and records who did that and why.
+        """Leaves out of a projection the entry at which it is blocked, and records who did that and why.
 
         projection: its name. It goes on behind that entry, and replays leave it out too. 'auditledger retry' takes it
-        back. Raises SkipRefused (it does not stand still there, or was skipped by another), InvalidEvent.
+        back. Raises SkipRefused (it is not blocked there, or was skipped by another), InvalidEvent.
         """
         return self._record_own(skipping(projection, position, actor, reason, actor_type))
 

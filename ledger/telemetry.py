@@ -1,4 +1,4 @@
-"""Counters of the ledger's work, and a span for each batch. Knows nothing of the ledger.
+"""Counters of the ledger's work, progress, and a span for each batch. Knows nothing of the ledger.
 
 Counters are always kept: one addition a batch. Spans are OpenTelemetry's, if its API is installed (extra `otel`) and an
 SDK was set up, as by `opentelemetry-instrument auditledger run`; otherwise there are none.
@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from ledger.drivers import forks
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called again and again with how much is done, and how much there is to do."""
 
 _NOTHING: AbstractContextManager[object] = nullcontext()
 

@@ -1,13 +1,13 @@
 """Grows a ledger's Merkle tree up to its tail. Plans.
 
 `extend` begins at the newest head that the caller trusts, whose root and entry hash the database must still have, and
-reads only the entries after it: the cost grows with what is new. Each entry is checked as `verify` checks it (chain,
+reads only the entries after it: the cost is that of the new entries. Each is checked as `verify` checks it (chain,
 envelope, body), so that nothing is signed that does not hold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from ledger.effects import Pipeline, Plan, Query, Refused
@@ -19,6 +19,7 @@ from ledger.store.ledgers import BEGIN, LedgerRef
 from ledger.store.quarantine import passed
 from ledger.store.stored_rows import source_of
 from ledger.store.tree import CHANGED, EMPTY_HEAD, SQL, Head, nodes, root_at, size, tile_rows
+from ledger.telemetry import Progress
 from ledger.tlog import tiles
 from ledger.tlog.merkle import HASH_SIZE, Node, leaf_hash
 from ledger.tlog.tiles import Tile, edge_root, edge_tiles
@@ -28,14 +29,12 @@ _BATCH = 8192
 """Entries that are read and hashed at a time."""
 
 
-def extend(
-    ledger: LedgerRef, trusted: Sequence[Head] = (), progress: Callable[[int, int], None] | None = None
-) -> Plan[Head]:
-    """Brings the tiles up to the ledger's tail, in a transaction of its own. The head of it. Sync only.
+def extend(ledger: LedgerRef, trusted: Sequence[Head] = (), progress: Progress | None = None) -> Plan[Head]:
+    """Extends the tiles to the ledger's tail, in a transaction of its own. Returns the head there. Sync only.
 
-    trusted: what was signed before. The ledger must continue all of it; entries up to the newest that has a hash are
-    not read again. progress: called with how many entries are done, and how many there are to do.
-    Raises SigningRefused where the ledger does not continue what is trusted, ChainBroken where an entry does not hold.
+    trusted: heads that were signed before. The ledger must continue all of them; entries up to the newest that has a
+    hash are not read again. progress: called with entries done and entries to do.
+    Raises SigningRefused if the ledger does not continue a trusted head, ChainBroken if an entry does not hold.
     """
     yield Pipeline((BEGIN, Query(SQL["search_path"])))
     yield Query(SQL["lock"], (ledger.ledger_id,))
@@ -55,7 +54,7 @@ def extend(
 
 
 def _check_entries(ledger: LedgerRef, tail: Tail, stored: int, trusted: Sequence[Head]) -> Plan[None]:
-    """Are the entries that were signed still there, as far as their hashes tell?"""
+    """Raises SigningRefused if signed entries are missing, or the hash of a trusted head is not the entry's."""
     most = max((head.size for head in trusted), default=0)
     if tail.position < max(most, stored):
         signed = "were signed" if most >= stored else "are in its tree"
@@ -66,18 +65,18 @@ def _check_entries(ledger: LedgerRef, tail: Tail, stored: int, trusted: Sequence
         if head.size and head.hash is not None:
             rows = yield Query(ledgers.SQL["hash_at"], (ledger.ledger_id, head.size))
             if not rows or rows[0][0] != head.hash:
-                stands_for_it = yield from passed(ledger, head.size, tail.recorded_at)
-                if stands_for_it is not None and stands_for_it.hash == head.hash:
+                quarantined = yield from passed(ledger, head.size, tail.recorded_at)
+                if quarantined is not None and quarantined.hash == head.hash:
                     continue
-                found = "is gone" if not rows else "is not the one that was signed"
-                raise SigningRefused("rewritten", f"entry {head.size} of ledger {ledger.name!r} {found}")
+                problem = "is gone" if not rows else "is not the one that was signed"
+                raise SigningRefused("rewritten", f"entry {head.size} of ledger {ledger.name!r} {problem}")
 
 
 def _edge(ledger: LedgerRef, base: Head) -> Plan[dict[int, bytes]]:
-    """The partial tiles of the tree at the size of `base`, which must have its root."""
+    """The partial tiles, by level, of the tree at the size of `base`, which must have its root."""
     try:
-        found = yield from tile_rows(ledger, edge_tiles(base.size))
-        edge = {tile.level: found[tile[:2]][: tile.width * HASH_SIZE] for tile in edge_tiles(base.size)}
+        rows = yield from tile_rows(ledger, edge_tiles(base.size))
+        edge = {tile.level: rows[tile[:2]][: tile.width * HASH_SIZE] for tile in edge_tiles(base.size)}
         root = edge_root(edge, base.size)
     except (KeyError, ProofRefused):
         root = None
@@ -96,39 +95,38 @@ def _extend(
     edge: Mapping[int, bytes],
     tail: Tail,
     stored: int,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> Plan[Head]:
     source = yield from source_of(ledger)
-    at, last = base.size, Link(base.size, base.hash, base.hash, None)
+    done, last = base.size, Link(base.size, base.hash, base.hash, None)
     partial: dict[int, tuple[Tile, bytes]] = {}
-    while at < tail.position:
-        leaves = _Leaves(at)
-        end = min(at + _BATCH, tail.position)
-        span = yield from check_range(source, at + 1, end, 1, last, leaves.anew, tail.position)
+    while done < tail.position:
+        leaves = _Leaves(done)
+        end = min(done + _BATCH, tail.position)
+        span = yield from check_range(source, done + 1, end, 1, last, leaves.anew, tail.position)
         _check_findings(ledger, span.findings)
-        if len(leaves.hashes) < end - at:
+        if len(leaves.hashes) < end - done:
             problem = f"there is no such entry, but the tail is at {tail.position}; nothing was signed"
             raise ChainBroken(span.last.position + 1, problem, ledger.name)
         yield from _keep_leaves(ledger, leaves, stored)
-        grown = tiles.extend(edge, at, leaves.hashes)
+        grown = tiles.extend(edge, done, leaves.hashes)
         for tile, hashes in grown.tiles:
             partial[tile.level] = tile, hashes
-        # Partial tiles are written once, at the end: each time costs Postgres the whole row.
+        # Partial tiles are written once, at the end: each write costs Postgres the whole row.
         yield from _write(ledger, [(tile, hashes) for tile, hashes in grown.tiles if tile.width == tiles.FULL])
-        at, edge, last = grown.size, grown.edge, span.last
+        done, edge, last = grown.size, grown.edge, span.last
         if progress is not None:
-            progress(at - base.size, tail.position - base.size)
+            progress(done - base.size, tail.position - base.size)
     yield from _write(ledger, [(tile, hashes) for tile, hashes in partial.values() if tile.width < tiles.FULL])
     if tail.position and last.stored != tail.hash:
         raise ChainBroken(tail.position, "its hash is not the one that the tail has; nothing was signed", ledger.name)
-    return Head(at, edge_root(edge, at), tail.hash)
+    return Head(done, edge_root(edge, done), tail.hash)
 
 
 class _Leaves:
-    """The leaf hashes of a range, whose first leaf is `start`.
+    """The leaf hashes of a range, whose first leaf is `start`. quarantined: the leaves of quarantined entries.
 
-    quarantined: leaves of entries that do not hold. A forged entry without an envelope is a finding, after which the
-    leaves are not looked at.
+    A forged entry without an envelope is a finding, after which the leaves are not used.
     """
 
     def __init__(self, start: int) -> None:
@@ -147,7 +145,7 @@ class _Leaves:
 
 
 def _keep_leaves(ledger: LedgerRef, leaves: _Leaves, stored: int) -> Plan[None]:
-    """An entry that had its leaf before it was changed and quarantined keeps that."""
+    """Keeps the stored leaf of an entry that was changed and quarantined after it got its leaf."""
     kept = [Node(0, leaf) for leaf in leaves.quarantined if leaf < stored]
     for node, hash_ in (yield from nodes(ledger, kept)).items():
         leaves.hashes[node.index - leaves.start] = hash_
@@ -166,7 +164,7 @@ def _check_root(ledger: LedgerRef, trusted: Head, base: Head) -> Plan[None]:
     except ProofRefused as error:
         raise SigningRefused("tree_mismatch", f"ledger {ledger.name!r}: {error}") from error
     if root != trusted.root:
-        # What comes after `base` was just made from the entries.
+        # The tree after `base` was just made from the entries.
         raise SigningRefused(
             "rewritten" if trusted.size > base.size else "tree_mismatch",
             f"the root of the first {trusted.size} entries of ledger {ledger.name!r} is not the one that was signed: "

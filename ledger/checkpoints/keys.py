@@ -35,9 +35,9 @@ AnyKey: TypeAlias = "Key | str | os.PathLike[str]"
 
 
 def create_key(path: Path, name: str) -> FileSigner:
-    """A new key of that name in a new file, 0600, and a state file beside it. Its folder is made where it is missing.
+    """Creates a key of that name in a new file of mode 0600, with a state file beside it, and its folder if missing.
 
-    name: the log's origin, `<origin>/<ledger>`. Raises InvalidSetting, where there is such a file already too.
+    name: the log's origin, `<origin>/<ledger>`. Raises InvalidSetting, also if one of the files exists.
     """
     text, _ = new_key(name, os.urandom(32))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def create_key(path: Path, name: str) -> FileSigner:
 
 
 def read_key(path: Path) -> FileSigner:
-    """The key in a file. Raises InvalidSetting where it is none, or where others than its owner may read it."""
+    """The key in a file. Raises InvalidSetting if it holds none, or others than its owner may read it."""
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
@@ -116,7 +116,7 @@ def state_beside(path: Path) -> Path:
 
 
 def verifier_of(signer: Signer) -> Verifier:
-    """A signer's public half. Raises InvalidSetting where its name and vkey do not fit, or it does not sign notes."""
+    """A signer's public key. Raises InvalidSetting if its name and vkey differ, or it does not sign notes."""
     verifier = Verifier.parse(signer.vkey)
     if verifier.name != signer.name or verifier.kind != ED25519:
         raise InvalidSetting(f"the key {signer.name!r} has the vkey {signer.vkey}: of another name or type")
@@ -124,7 +124,7 @@ def verifier_of(signer: Signer) -> Verifier:
 
 
 def origin_of(keys: Sequence[Key], ledger: str) -> str:
-    """The origin that keys sign for: their name. Raises InvalidSetting where they do not sign for that ledger together.
+    """The origin that keys sign for: their name. Raises InvalidSetting if they do not sign for that ledger together.
 
     format.md, "Merkle tree and checkpoint": the origin is `<origin>/<ledger>`.
     """
@@ -143,9 +143,9 @@ def origin_of(keys: Sequence[Key], ledger: str) -> str:
 
 
 def rotating(old: Signer, new: Signer, actor: str | None = None, actor_type: str = "user") -> Event:
-    """The event that says that a new key takes an old one's place. actor: by default the old key itself.
+    """The event that records that a new key replaces an old one. actor: by default the old key itself.
 
-    Raises InvalidSetting where they are not two keys of one log.
+    Raises InvalidSetting if they are not two keys of one log.
     """
     before, after = verifier_of(old), verifier_of(new)
     if before.name != after.name or before == after:
@@ -163,9 +163,9 @@ def rotating(old: Signer, new: Signer, actor: str | None = None, actor_type: str
 
 
 def hand_over(old: Key, new: Key, timeout: float) -> None:
-    """The new key remembers what the old one signed, unless it has signed more itself. timeout: as in `locked`.
+    """Copies the old key's state to the new key, unless that has signed more itself.
 
-    Raises as `locked` does.
+    timeout: as in `locked`. Raises as `locked` does.
     """
     origin = verifier_of(new.signer).name
     create_state(new.state, origin)

@@ -3,9 +3,8 @@
     Proof           that an entry is in the ledger that a checkpoint names: c2sp.org/tlog-proof@v1
     Consistency     that a newer checkpoint continues an older one: auditledger.dev/consistency-proof@v1
 
-`parse` takes a file apart and believes nothing; `check_proof` and `check_consistency_proof` verify it. Both files hold
-nothing that is not covered: of a file that passes, no bit can be changed unless in signatures of keys that were not
-given, or that the quorum can do without.
+`parse` takes a file apart and verifies nothing; `check_proof` and `check_consistency_proof` verify it. Every bit of a
+file that passes is covered, except signatures of keys that were not given, or that the quorum does not need.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ class Proof(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, data: bytes) -> Proof:
-        """The parts of a file; nothing is verified. Raises ProofRefused where it is none."""
+        """The parts of a file; nothing is verified. Raises ProofRefused if it is malformed."""
         head, note = _lines(data, PROOF)
         if not head or not head[0].startswith(_EXTRA):
             raise ProofRefused("the proof holds no entry: a line of `extra` is missing")
@@ -74,9 +73,9 @@ class Consistency(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, data: bytes) -> Consistency:
-        """The parts of a file; nothing is verified. Raises ProofRefused where it is none.
+        """The parts of a file; nothing is verified. Raises ProofRefused if it is malformed.
 
-        No line of a checkpoint is empty, so that empty lines part the file: hashes, then each note's text and its
+        No line of a checkpoint is empty, so empty lines separate the parts: hashes, then each note's text and its
         signatures.
         """
         head, rest = _lines(data, CONSISTENCY)
@@ -88,10 +87,10 @@ class Consistency(msgspec.Struct, frozen=True):
 
 
 class Proven(msgspec.Struct, frozen=True):
-    """What a proof of an entry proves: that the ledger which signed this checkpoint has this entry.
+    """A verified proof of an entry: the ledger that signed this checkpoint has this entry.
 
-    raw: the envelope's bytes. body: its bytes, where the proof holds them. Both are one line of JSON.
-    witnesses: those of the keys given that cosigned the checkpoint.
+    raw: the envelope's bytes. body: its bytes, if the proof has them. Both are one line of JSON.
+    witnesses: those of the given keys that cosigned the checkpoint.
     """
 
     envelope: Envelope
@@ -111,7 +110,7 @@ def check_proof(
     """Verifies the file of a proof of an entry: form, checkpoint, place in the tree, body. No database is needed.
 
     origin, verifiers, witnesses, quorum: as `open_checkpoint` takes them.
-    Raises ProofRefused or NoteRefused where it does not hold, InvalidSetting where the keys given cannot do.
+    Raises ProofRefused or NoteRefused if it does not hold, InvalidSetting if the given keys cannot verify it.
     """
     proof = Proof.parse(data)
     checkpoint = open_checkpoint(proof.note, origin, verifiers, witnesses, quorum)
@@ -131,7 +130,7 @@ def check_proof(
 
 
 def _check_body(body: bytes, envelope: Envelope) -> None:
-    """Is it the one that the envelope names, and a line of JSON? Whoever signs a log may hash anything."""
+    """Raises ProofRefused if it is not the body that the envelope names, or not one line of JSON."""
     if digest(body).hex() != envelope.body:
         raise ProofRefused(f"the body is not the one that entry {envelope.position} names")
     try:
@@ -149,10 +148,10 @@ def check_consistency_proof(
     witnesses: Sequence[Verifier] = (),
     quorum: int = 0,
 ) -> tuple[Checkpoint, Checkpoint]:
-    """Verifies the file of a proof of consistency; the older and the newer checkpoint.
+    """Verifies the file of a proof of consistency. Returns the older and the newer checkpoint.
 
-    Both must be signed, and cosigned by the quorum, as `open_checkpoint` demands it of each.
-    Raises ProofRefused or NoteRefused where it does not hold, InvalidSetting where the keys given cannot do.
+    Each must be signed, and cosigned by the quorum, as in `open_checkpoint`.
+    Raises ProofRefused or NoteRefused if it does not hold, InvalidSetting if the given keys cannot verify it.
     """
     proof = Consistency.parse(data)
     old, new = (open_checkpoint(note, origin, verifiers, witnesses, quorum) for note in (proof.old, proof.new))
@@ -179,8 +178,8 @@ def _lines(data: bytes, header: str) -> tuple[list[str], bytes]:
 def _hashes(lines: Sequence[str]) -> tuple[bytes, ...]:
     hashes = []
     for line in lines:
-        entry = base64_bytes(line)
-        if entry is None or len(entry) != HASH_SIZE:
+        hash_ = base64_bytes(line)
+        if hash_ is None or len(hash_) != HASH_SIZE:
             raise ProofRefused(f"a line of the proof is not the base64 of {HASH_SIZE} bytes: {line[:80]!r}")
-        hashes.append(entry)
+        hashes.append(hash_)
     return tuple(hashes)

@@ -1,7 +1,7 @@
 """Makes proofs: of one entry, and of one checkpoint continuing another. Plans.
 
-Each is put together from a few tiles, so that it takes no longer in a large ledger, and checked before it is handed
-out: a proof that does not hold is an error here, and not an accusation there.
+Each is made from a few tiles, so that it takes no longer in a large ledger, and checked before it is returned: a proof
+that does not hold is an error of whoever makes it, not of whoever checks it.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def prove(ledger: LedgerRef, which: int | UUID, with_body: bool = False) -> Plan
     """A proof of an entry, against the newest checkpoint that the ledger keeps.
 
     which: its position, or its id. with_body: the proof holds the body too.
-    Raises UsageError where there is no such entry or body, or no checkpoint has it yet; ProofRefused where the entry,
-    the tiles and the checkpoint do not fit each other.
+    Raises UsageError if there is no such entry or body, or no checkpoint has it yet; ProofRefused if the entry, the
+    tiles and the checkpoint do not fit each other.
     """
     entry = yield from _entry(ledger, which)
     body = canonical.body(entry) if with_body else None
@@ -46,11 +46,11 @@ def prove(ledger: LedgerRef, which: int | UUID, with_body: bool = False) -> Plan
     try:
         envelope = canonical.envelope(entry)
     except (AttributeError, OverflowError, TypeError):
-        what = "it has no envelope: a NULL, or a time out of range"
-        raise ProofRefused(f"entry {entry.position} cannot be proven: {what}; run 'auditledger verify'") from None
+        problem = "it has no envelope: a NULL, or a time out of range"
+        raise ProofRefused(f"entry {entry.position} cannot be proven: {problem}; run 'auditledger verify'") from None
     try:
         parse_envelope(envelope)
-        checkpoint = _said(kept.note, ledger)
+        checkpoint = _checkpoint(kept.note, ledger)
         path = yield from tree.inclusion_proof(ledger, index, checkpoint.size)
         check_inclusion(index, checkpoint.size, leaf_hash(envelope), path, checkpoint.root)
         if body is not None and canonical.digest(body) != entry.body_hash:
@@ -63,19 +63,19 @@ def prove(ledger: LedgerRef, which: int | UUID, with_body: bool = False) -> Plan
 def prove_between(ledger: LedgerRef, old: int | bytes, new: int | bytes) -> Plan[Consistency]:
     """A proof that the larger of two checkpoints continues the other.
 
-    old, new: the size of one that the ledger keeps, or a signed note; its signatures are not looked at here.
-    Raises UsageError where none of that size is kept, or one is of another ledger; NoteRefused; ProofRefused where the
-    ledger does not have both: one of them is of another history, or larger than the tree.
+    old, new: the size of one that the ledger keeps, or a signed note, whose signatures are not checked here.
+    Raises UsageError if none of that size is kept, or one is of another ledger; NoteRefused; ProofRefused if the ledger
+    does not have both: one is of another history, or larger than the tree.
     """
     notes = []
     for which in (old, new):
         notes.append((yield from _note(ledger, which)))
-    older, newer = sorted(notes, key=lambda note: _said(note, ledger).size)
-    first, second = _said(older, ledger), _said(newer, ledger)
-    there = yield from tree.size(ledger)
-    if second.size > there:
+    older, newer = sorted(notes, key=lambda note: _checkpoint(note, ledger).size)
+    first, second = _checkpoint(older, ledger), _checkpoint(newer, ledger)
+    size = yield from tree.size(ledger)
+    if second.size > size:
         raise ProofRefused(
-            f"the checkpoint is of {second.size} entries, and the tree of ledger {ledger.name!r} has {there}: "
+            f"the checkpoint is of {second.size} entries, and the tree of ledger {ledger.name!r} has {size}: "
             "it was truncated, or is behind; run 'auditledger verify' with that checkpoint"
         )
     try:
@@ -108,7 +108,7 @@ def _note(ledger: LedgerRef, which: int | bytes) -> Plan[bytes]:
     return kept.note
 
 
-def _said(note: bytes, ledger: LedgerRef) -> Checkpoint:
+def _checkpoint(note: bytes, ledger: LedgerRef) -> Checkpoint:
     checkpoint = Checkpoint.of(note)
     if ledger_of(checkpoint) != ledger.name:
         raise UsageError(f"the checkpoint is of {checkpoint.origin!r}, not of ledger {ledger.name!r}")

@@ -1,6 +1,6 @@
-"""Where signed checkpoints are published, so that their owner cannot take them back: a folder, an HTTP endpoint, Redis.
+"""Publishers of signed checkpoints, so that their owner cannot take them back: a folder, an HTTP endpoint, Redis.
 
-A publisher is anything with `publish(note)`, which raises where it did not work; `str()` of it goes into messages.
+A publisher is anything with `publish(note)`, which raises if that failed; `str()` of it goes into messages.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from urllib.parse import unquote, urlsplit
 from ledger.effects import Plan
 from ledger.errors import InvalidSetting, LedgerError, NoteRefused, PublishingFailed
 from ledger.files import replace_file
-from ledger.stream import wire
+from ledger.stream import commands
 from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.http_client import connection_to
 
 TIMEOUT = 10.0
 """Seconds that an HTTP endpoint has to take a checkpoint, and then for its answer."""
 REDIS = "redis"
-"""How the stream of checkpoints in the ledger's Redis is named on the command line."""
+"""The name of the ledger's Redis on the command line."""
 _MAX_ANSWER = 131_072
 _LATEST = "checkpoint"
 _ALL = "checkpoints"
 
 
 class Publisher(Protocol):
-    """Puts a signed checkpoint where others see it."""
+    """Publishes a signed checkpoint."""
 
     def publish(self, note: bytes, /) -> None:
-        """Raises anything where it did not work. The same note may come again, also with more signatures."""
+        """Raises any exception if it failed. The same note may come again, also with more signatures."""
 
 
 AnyPublisher: TypeAlias = Publisher | str | os.PathLike[str]
@@ -42,7 +42,7 @@ AnyPublisher: TypeAlias = Publisher | str | os.PathLike[str]
 
 
 class Published(NamedTuple):
-    """Where a checkpoint was published, and where not: (publisher, problem)."""
+    """done: the publishers that took a checkpoint. failed: (publisher, problem) of those that did not."""
 
     done: list[str]
     failed: list[tuple[str, str]]
@@ -78,16 +78,16 @@ class Endpoint:
         """timeout: seconds. Raises InvalidSetting."""
         try:
             parts = urlsplit(url)
-            whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+            valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
         except ValueError:
-            whole = False
-        if not whole or not url.isascii() or not url.isprintable() or " " in url:
+            valid = False
+        if not valid or not url.isascii() or not url.isprintable() or " " in url:
             raise InvalidSetting("the URL to publish to is not http(s)://HOST[:PORT]/PATH")
         self._parts = parts
         self._timeout = timeout
 
     def __str__(self) -> str:
-        """Without what may be secret: user, password, query."""
+        """The URL without user, password and query, which may be secret."""
         return f"{self._parts.scheme}://{self._parts.netloc.rpartition('@')[2]}{self._parts.path}"
 
     def publish(self, note: bytes) -> None:
@@ -100,12 +100,12 @@ class Endpoint:
             connection.request("POST", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""), note, headers)
             response = connection.getresponse()
             if not 200 <= response.status < 300:
-                said = " ".join(response.read(200).decode("utf-8", "replace").split())
-                raise PublishingFailed(f"answered {response.status}{said and ': '}{said}")
+                text = " ".join(response.read(200).decode("utf-8", "replace").split())
+                raise PublishingFailed(f"answered {response.status}{text and ': '}{text}")
 
 
 class Redis:
-    """A stream beside the ledger's own, in the same Redis: see stream/wire.py."""
+    """The stream of checkpoints, beside the ledger's own in the same Redis: see stream/commands.py."""
 
     def __init__(self, run: Callable[[Plan[Any]], Any], ledger: str) -> None:
         """run: drives a plan, as `Ledger.run` does."""
@@ -116,11 +116,11 @@ class Redis:
         return REDIS
 
     def publish(self, note: bytes) -> None:
-        self._run(wire.publish_checkpoint(self._ledger, Checkpoint.of(note).size, note))
+        self._run(commands.publish_checkpoint(self._ledger, Checkpoint.of(note).size, note))
 
 
 class Once:
-    """A publisher that does not get the note again that it took last."""
+    """A publisher that is not given again the note that it took last."""
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
@@ -150,7 +150,7 @@ def publisher_of(what: AnyPublisher, run: Callable[[Plan[Any]], Any], ledger: st
 
 
 def check_require(publishers: Sequence[object], require: int | None) -> int:
-    """How many must succeed: all, unless it is said. Raises InvalidSetting where there are not so many."""
+    """How many publishers must succeed; None: all. Raises InvalidSetting if there are not so many."""
     if require is None:
         return len(publishers)
     if not 0 <= require <= len(publishers):
@@ -159,7 +159,7 @@ def check_require(publishers: Sequence[object], require: int | None) -> int:
 
 
 def publish(note: bytes, publishers: Sequence[Publisher], require: int | None = None) -> Published:
-    """Gives the note to every publisher. Raises PublishingFailed where fewer than `require` (else all) took it."""
+    """Gives the note to every publisher. Raises PublishingFailed if fewer than `require` took it; None: than all."""
     required = check_require(publishers, require)
     done: list[str] = []
     failed: list[tuple[str, str]] = []
@@ -188,7 +188,7 @@ def _problem(error: Exception) -> str:
 
 
 def _published(path: Path) -> Checkpoint | None:
-    """The checkpoint in a file of ours; None where there is none, or something else."""
+    """The checkpoint in a file; None if there is none, or it is malformed."""
     try:
         return Checkpoint.of(path.read_bytes())
     except (FileNotFoundError, NoteRefused):

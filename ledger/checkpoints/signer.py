@@ -1,17 +1,16 @@
 """Makes checkpoints: extends the tree, signs its head, keeps the note, has it cosigned, publishes it.
 
-In this order, and each step can be done again after a crash behind any of them: the tree is committed; then each
-signer's state is written; only then is signed, and the note kept. A state may so be ahead of the kept checkpoints (then
-the same size is signed again), never behind one of its own.
+In this order, and each step can be repeated after a crash: the tree is committed; then the state of each key is
+written; only then is the head signed, and the note kept. So a state may be ahead of the kept checkpoints, in which case
+the same size is signed again, but never behind one that its key signed.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TypeAlias
 
 import msgspec
 
@@ -27,15 +26,15 @@ from ledger.errors import (
     LedgerError,
     NoteRefused,
     SigningRefused,
-    Unavailable,
     WitnessRefused,
 )
 from ledger.settings import Settings
 from ledger.store import tree
 from ledger.store.ledgers import LedgerRef, find_ledger
 from ledger.store.quarantine import refusal
-from ledger.store.stops import Stops
 from ledger.store.tree import Head, Kept
+from ledger.store.worker import Pauses, Stops, run_until
+from ledger.telemetry import Progress
 from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.note import Signer, parse_note, sign, verified_by
 from ledger.tlog.witness_protocol import Cosign, Cosigned
@@ -43,15 +42,14 @@ from ledger.tlog.witness_protocol import Cosign, Cosigned
 log = logging.getLogger("ledger.checkpointing")
 
 _LOOKED_AT = 100
-"""Kept checkpoints among which the newest that our keys signed is looked for: others may stand before it."""
-Progress: TypeAlias = Callable[[int, int], None]
+"""How many kept checkpoints are searched for the newest that our keys signed: other signers' may be newer."""
 
 
 class Checkpointed(msgspec.Struct, frozen=True):
     """A checkpoint that was made. root: 32 bytes. note: the signed note.
 
-    published: where it was; failed: where not, though it was tried: (publisher, problem). unwitnessed: who was asked
-    and did not cosign: (witness, problem).
+    published: the publishers that took it. failed: (publisher, problem) of those that did not. unwitnessed:
+    (witness, problem) of those that did not cosign.
     """
 
     ledger: str
@@ -67,8 +65,8 @@ class Checkpointed(msgspec.Struct, frozen=True):
 class Checkpointer:
     """Signs one ledger's checkpoints with the same keys, again and again.
 
-    keys: more than one while a key is rotated. publish: where to; require: how many must take it, by default all.
-    cosign: asks witnesses. new_state: begin a state file where there is none, instead of refusing.
+    keys: more than one while a key is rotated. publish: the publishers; require: how many must take the note, by
+    default all. cosign: asks witnesses. new_state: creates a state file that is missing, instead of refusing.
     Raises InvalidSetting for keys that cannot be read or do not sign for that ledger.
     """
 
@@ -85,18 +83,18 @@ class Checkpointer:
     ) -> None:
         self._connector = connector
         self.name = connector.settings.name if name is None else name
-        found = [key_of(key) for key in keys]
-        self.origin = origin_of(found, self.name)
-        self._signers: list[Signer] = [Guarded(key.signer) for key in found]
-        self._verifiers = [verifier_of(key.signer) for key in found]
-        self._states = [key.state for key in found]
+        own_keys = [key_of(key) for key in keys]
+        self.origin = origin_of(own_keys, self.name)
+        self._signers: list[Signer] = [Guarded(key.signer) for key in own_keys]
+        self._verifiers = [verifier_of(key.signer) for key in own_keys]
+        self._states = [key.state for key in own_keys]
         self._publishers: list[Publisher] = [publisher_of(each, connector.run, self.name) for each in publish]
         self._require = check_require(self._publishers, require)
         self._cosign = cosign
         self._new_state = new_state
         self._ref: LedgerRef | None = None
         self._stops = Stops(connector, "sign")
-        self._may_be_noted = True  # by a process of before
+        self._may_be_noted = True  # a refusal, by an earlier process
 
     @property
     def ref(self) -> LedgerRef:
@@ -105,40 +103,42 @@ class Checkpointer:
         return self._ref
 
     def checkpoint(self, progress: Progress | None = None) -> Checkpointed:
-        """Signs the ledger as it is now; where that was signed before, the checkpoint that is kept is published again.
+        """Signs the ledger as it is now; if that was signed before, publishes the kept checkpoint again.
 
-        Raises SigningRefused, ChainBroken, NoteRefused where the ledger does not hold; PublishingFailed, Unavailable.
+        Raises SigningRefused, ChainBroken, NoteRefused if the ledger does not hold; PublishingFailed, Unavailable.
         """
         with self._noted():
             return self._finish(*self._signed(progress))
 
     def run(self, stop: threading.Event, every: float) -> None:
-        """A checkpoint every so many seconds until `stop` is set; a server that is away is waited for.
+        """Makes a checkpoint every so many seconds until `stop` is set; an unreachable server is tried again.
 
-        Where the ledger does not hold, or does not continue what was signed, it signs nothing, says so, and looks again
-        after growing pauses: what else runs goes on. No publisher gets again what it took last. Raises UsageError.
+        If the ledger does not hold, or does not continue what was signed, nothing is signed; that is logged, and tried
+        again after growing pauses. No publisher gets the note again that it took last. Raises UsageError.
         """
         self._publishers = [Once(publisher) for publisher in self._publishers]
-        done: Checkpointed | None = None
-        while not stop.is_set():
+        newest: Checkpointed | None = None
+
+        def step() -> None:
+            nonlocal newest
+            if self._stops.waits(self.name):
+                return
             try:
-                if not self._stops.waits(self.name):
-                    with self._noted():
-                        done = self._step(done)
-                    self._stops.passed(self.name, self.ref)
+                with self._noted():
+                    newest = self._step(newest)
+                self._stops.passed(self.name, self.ref)
             except IntegrityError as error:
                 position = error.position if isinstance(error, ChainBroken) else None
                 self._stops.stopped(self.name, self.ref, error, position=position)
-            except Unavailable as error:
-                log.warning("%s; trying again", error)
-            stop.wait(every)
+
+        run_until(stop, step, Pauses(busy=every, idle=every, retry=every), log=log)
 
     @contextmanager
     def _noted(self) -> Iterator[None]:
-        """Notes a refusal in the database, where `status` finds it, and that signing goes on after one."""
+        """Notes in the database, for `status`, that signing was refused, or that it goes on after a refusal."""
         try:
             yield
-        except ChainBroken:  # `status` sees the entry
+        except ChainBroken:  # `status` shows the entry
             raise
         except IntegrityError as error:
             self._note(str(error))
@@ -147,7 +147,7 @@ class Checkpointer:
             self._note(None)
 
     def _note(self, problem: str | None) -> None:
-        with suppress(LedgerError):  # a role that may not, or a database that is away
+        with suppress(LedgerError):  # a role without the right to, or an unreachable database
             self._connector.run(refusal(self.ref, self.origin, problem))
             self._may_be_noted = problem is not None
 
@@ -174,11 +174,11 @@ class Checkpointer:
             trusted = [state.head for state in states] + self._trusted(kept)
             head = self._connector.run(grow.extend(ref, trusted, progress))
             checkpoint = Checkpoint(self.origin, head.size, head.root)
-            there = self._connector.run(tree.kept_at(ref, head.size, self.origin))
-            missing = self._missing(checkpoint, there)
+            stored = self._connector.run(tree.kept_at(ref, head.size, self.origin))
+            missing = self._missing(checkpoint, stored)
             self._advance(states, head)
-            if there is not None and not missing:
-                return checkpoint, there.note
+            if stored is not None and not missing:
+                return checkpoint, stored.note
             note = sign(checkpoint.text, missing)
         return checkpoint, self._connector.run(tree.keep(ref, head, note))
 
@@ -194,7 +194,7 @@ class Checkpointer:
         return Checkpointed(self.name, self.origin, checkpoint.size, checkpoint.root, note, done, failed, unwitnessed)
 
     def _demand(self, cosigned: Cosigned, note: bytes, checkpoint: Checkpoint) -> None:
-        """Another signer may have had a newer checkpoint cosigned meanwhile: that is no other history."""
+        """Raises if too few witnesses cosigned: CosignaturesMissing if they cosigned a newer checkpoint meanwhile."""
         try:
             cosigned.demand(note)
         except WitnessRefused as error:
@@ -213,19 +213,19 @@ class Checkpointer:
         return self._connector.run(tree.consistency_proof(self.ref, old, new))
 
     def _trusted(self, kept: Sequence[Kept]) -> list[Head]:
-        """What the database keeps is believed as far as our own keys signed it: the newest of these."""
+        """The newest kept head that our own keys signed, if there is one: no other of the database is believed."""
         for each in kept:
             try:
                 note = parse_note(each.note)
-                said = Checkpoint.of(note)
+                checkpoint = Checkpoint.of(note)
             except NoteRefused:
                 continue
             if verified_by(note, self._verifiers):
-                return [Head(said.size, said.root, None)]
+                return [Head(checkpoint.size, checkpoint.root, None)]
         return []
 
     def _missing(self, checkpoint: Checkpoint, kept: Kept | None) -> list[Signer]:
-        """The keys whose signature the kept checkpoint of that size does not have yet."""
+        """The keys whose signature the kept checkpoint of that size lacks."""
         if kept is None:
             return self._signers
         note = parse_note(kept.note)

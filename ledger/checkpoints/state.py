@@ -1,8 +1,8 @@
-"""What a signer remembers outside the database: the size, root and entry hash that each key signed last.
+"""A signer's state outside the database: the size, root and entry hash that each key signed last.
 
-A signer that believed the database would sign whatever a superuser made of it. So each key has a state file, and a
+A signer that trusted the database would sign whatever a superuser made of it. So each key has a state file, and a
 checkpoint is signed only with a proof that it continues the one before (RFC 6962, section 2.1.2). The state is written
-before the signature is made: after a crash it may be ahead of what came out, never behind.
+before the signature is made: after a crash it may be ahead of what was published, never behind.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class _Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class State:
-    """What a signer remembers, while its file is locked."""
+    """The state of one key, while its file is locked."""
 
     def __init__(self, path: Path, origin: str) -> None:
         self.path = path
@@ -47,9 +47,9 @@ class State:
         self.head = _read_state(path, origin)
 
     def advance(self, head: Head, proof: Sequence[bytes]) -> None:
-        """Remembers a head that is about to be signed; it outlasts a crash when this returns.
+        """Stores a head that is about to be signed; it is durable when this returns.
 
-        proof: the consistency proof from the state's size to the head's. Raises SigningRefused where it does not hold.
+        proof: the consistency proof from the state's size to the head's. Raises SigningRefused if it does not hold.
         """
         if head.size < self.head.size:
             raise SigningRefused(
@@ -63,20 +63,20 @@ class State:
             self.put(head)
 
     def put(self, head: Head) -> None:
-        """Remembers a head that somebody vouches for: another key's, in a rotation."""
+        """Stores a head without a proof: another key's, in a rotation."""
         _write_state(self.path, self.origin, head)
         self.head = head
 
 
 def create_state(path: Path, origin: str) -> None:
-    """A state of having signed nothing, where there is none."""
+    """Creates the state of a key that has signed nothing, if there is no file."""
     if not path.exists():
         _write_state(path, origin, EMPTY_HEAD)
 
 
 @contextmanager
 def locked(paths: Sequence[Path], origin: str, timeout: float) -> Iterator[list[State]]:
-    """The states in these files, which no other signer reads or writes meanwhile.
+    """Gives the states in these files, and keeps other signers from reading and writing them meanwhile.
 
     timeout: seconds to wait for another signer. Raises Unavailable after that, InvalidSetting for a file that is
     missing or no state of this origin.
@@ -91,8 +91,8 @@ def locked(paths: Sequence[Path], origin: str, timeout: float) -> Iterator[list[
 def _lock(path: Path, deadline: float) -> int:
     """A descriptor of the file that holds its lock.
 
-    `put` replaces the file: a lock that was got on one that has been replaced meanwhile protects nothing, try again.
-    Once a holder has replaced it, others may go on from what it wrote; it writes nothing more.
+    `put` replaces the file: a lock on a file that was replaced meanwhile protects nothing, so it is tried again. Once a
+    holder has replaced the file, others may go on from that; the holder writes nothing more.
     """
     while True:
         try:
@@ -113,7 +113,7 @@ def _lock(path: Path, deadline: float) -> int:
                 raise Unavailable(f"another signer holds {path}: nothing was signed, trying again is safe") from None
             time.sleep(_POLL)
         except FileNotFoundError:
-            pass  # taken away in this moment: the next round says so
+            pass  # deleted at this moment: the next round raises
         os.close(descriptor)
 
 

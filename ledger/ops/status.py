@@ -36,8 +36,9 @@ from ledger.store import quarantine
 from ledger.store.ledgers import SQL as STORE
 from ledger.store.ledgers import LedgerRef, unknown_ledger
 from ledger.store.stored_rows import SQL as SCAN
-from ledger.stream import wire
-from ledger.stream.wire import NO_ID, StreamId, StreamState
+from ledger.stream import commands, wire
+from ledger.stream.commands import StreamState
+from ledger.stream.wire import NO_ID, StreamId
 from ledger.verify import protections
 
 T = TypeVar("T")
@@ -239,7 +240,7 @@ def _with_streams(
             ledgers = [LedgerState(name) for name in sorted(names or connector.run(_stream_names(), client))]
         for index, ledger in enumerate(ledgers):
             try:
-                states[ledger.name] = connector.run(wire.state(ledger.name), client)
+                states[ledger.name] = connector.run(commands.state(ledger.name), client)
                 ledgers[index] = connector.run(_with_dead_letters(ledger), client)
             except StreamUnusable as error:
                 ledgers[index] = ledger._replace(unusable=str(error))

@@ -1,6 +1,6 @@
-"""Applies entries to projections: what they have not seen, less what they skip. Plans.
+"""Applies entries to projections: those that they have not seen, without those that they skip. Plans.
 
-Exactly once: checkpoints move in the transaction in which the tables change. An erasure is followed in it, too.
+Exactly once: view positions move in the transaction that changes the tables. Erasures are carried out in it, too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ledger.store.stuck_sessions import end_silent_sessions
 ABOUT = 100
 """Entries about one resource that are read at a time: 25 MB where each has the largest body."""
 _OF_SERVER = ("40", "53", "55", "57", "58", "XX")
-"""Classes of errors that are none of a view's: whatever else a commit raises, a deferred constraint of it raised."""
+"""Classes of SQLSTATE of the server's own errors. Any other that a commit raises is of a view's deferred constraint."""
 
 
 def advance(
@@ -37,17 +37,17 @@ def advance(
 ) -> Plan[dict[str, ViewPosition]]:
     """Applies the entries, which continue `start`, to several projections of one ledger in one transaction.
 
-    Each takes from them what it has not seen; one that is elsewhere (another worker was faster) is left alone. Skipped
-    entries are left out. building: in the tables of a rebuild, which is of one projection. applied: told of each
-    projection that moved, and by how many entries, once that is committed. Returns their checkpoints afterwards.
-    Raises ProjectionFailed at the first of the entries that a projection was given, whichever it failed at;
-    StreamDiverged where the entries are not the ledger's, and ChainBroken where a view was built over one that is not.
+    Each gets those that it has not seen, without those that it skips; one that is elsewhere, because another worker was
+    faster, gets none. building: in the tables of a rebuild, which is of one projection. applied: called with the name
+    of each projection that moved, and by how many entries, after the commit. Returns their positions afterwards.
+    Raises ProjectionFailed with the first entry that a projection got, whichever it failed at; StreamDiverged if the
+    entries are not the ledger's; ChainBroken if a view was built over an entry that is not.
     """
     schema = building_schema(projections[0]) if building else LIVE_SCHEMA
     names = [projection.name for projection in projections]
     last = entries[-1]
     try:
-        _, rows, *_, skipped, there = yield Pipeline(
+        _, rows, *_, skipped, chained = yield Pipeline(
             (
                 BEGIN,
                 Query(SQL["lock_checkpoints"], (ledger.ledger_id, names, building)),
@@ -64,8 +64,8 @@ def advance(
             raise
         yield Rollback()
         yield from end_silent_sessions()
-        raise Unavailable(f"another worker holds the checkpoint of {', '.join(names)} for too long") from refused
-    if not there[0][0] and not isinstance(last, Quarantined):  # which is of Postgres, never of a stream
+        raise Unavailable(f"another worker holds the position of {', '.join(names)} for too long") from refused
+    if not chained[0][0] and not isinstance(last, Quarantined):  # which comes from Postgres, never from a stream
         yield Rollback()
         raise StreamDiverged(f"entry {last.position} of the stream of ledger {ledger.name!r} is not the ledger's")
     held = {row[0]: ViewPosition(*row) for row in rows}
@@ -108,9 +108,9 @@ def advance_exactly(
     retry: Retry | None = None,
     applied: Callable[[str, int], None] | None = None,
 ) -> Plan[dict[str, ViewPosition]]:
-    """`advance` of one projection; where it fails, in halves, up to the very entry that it cannot apply.
+    """`advance` of one projection; if it fails, in halves, up to the entry that it cannot apply.
 
-    Raises ProjectionFailed at that entry, with everything before it applied.
+    Raises ProjectionFailed with that entry; everything before it is applied.
     """
     options: dict[str, Any] = {"epoch": epoch, "building": building, "retry": retry, "applied": applied}
     try:
@@ -125,7 +125,7 @@ def advance_exactly(
 
 
 def skipped_by(ledger: LedgerRef, rows: Iterable[Row], retry: Retry | None) -> dict[str, frozenset[int]]:
-    """The positions that each projection leaves out. rows: of trouble.skips."""
+    """The positions that each projection skips. rows: of failures.skips. retry: the skip that is taken back."""
     retried = {retry.position} if retry is not None and retry.ledger_id == ledger.ledger_id else set()
     return {name: frozenset(positions) - retried for name, positions in rows}
 
@@ -139,7 +139,7 @@ def apply_unseen(
     epoch: int,
     skips: Mapping[str, frozenset[int]],
 ) -> Plan[ViewPosition]:
-    """Lets the projection write what it has not seen; the checkpoint that belongs to it then."""
+    """Applies the entries that the projection has not seen. Returns its position afterwards."""
     fresh = _unseen(view_position, start, entries)
     if not fresh:
         return view_position
@@ -154,7 +154,7 @@ def apply_unseen(
 
 
 def move(ledger_id: int, to: ViewPosition, building: bool) -> Query:
-    """The statement that moves a checkpoint."""
+    """The statement that moves a view position."""
     params = (to.epoch, to.position, to.hash, to.recorded_at, ledger_id, to.name, building)
     return Query(SQL["move_checkpoint"], params)
 
@@ -180,7 +180,7 @@ def _applying(
 def _erase(
     projection: Projection, ledger: LedgerRef, position: int, erasure: int, skipped: frozenset[int], tx: Writes
 ) -> None:
-    """Lets the projection drop what came from the body of the entry at `position`, erased by that at `erasure`."""
+    """Has the projection drop what came from the body of the entry at `position`, erased by that at `erasure`."""
     rows = tx.execute(SQL["entry"], (ledger.ledger_id, position))
     if not rows:
         return
@@ -211,7 +211,7 @@ def _unseen(view_position: ViewPosition, start: Tail, entries: Sequence[Seen]) -
     if before.hash != view_position.hash:
         raise ChainBroken(
             view_position.position,
-            f"projection {view_position.name!r} was built over another entry than the ledger's: look into it, "
+            f"projection {view_position.name!r} was built over another entry than the ledger's: find out why, "
             f"then 'auditledger replay {view_position.name}'",
         )
     return entries[seen:]

@@ -1,6 +1,6 @@
-"""What a projection is, its tables and its checkpoints. apply.py moves it, rebuild.py rebuilds it.
+"""What a projection is, its tables and its positions. apply.py moves it, rebuild.py rebuilds it.
 
-A projection's tables have plain names. They live in the schema `ledger_views`; while they are rebuilt, in a schema of
+A projection's tables have plain names. They are in the schema `ledger_views`; while they are rebuilt, in a schema of
 their own. The search_path decides which of the two a statement means, so a projection never names a schema.
 """
 
@@ -25,22 +25,22 @@ SQL = entry_sql(__file__)
 LIVE_SCHEMA = "ledger_views"
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 _FAULTS = ("22", "23", "42", "0A", "3F")
-"""Classes of SQLSTATE that say that the SQL is at fault, not the server."""
-_THERE = "42P07"
-"""duplicate_table: the tables are there, and their checkpoints are not."""
+"""Classes of SQLSTATE: errors of the SQL, not of the server."""
+_EXISTS = "42P07"
+"""SQLSTATE duplicate_table: the tables exist without view positions."""
 
 
 class Writes(Protocol):
-    """The transaction in which `apply` changes its tables and its checkpoint moves."""
+    """The transaction in which `apply` changes its tables, and its position moves."""
 
     def execute(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()) -> list[Row]:
-        """One statement; its rows, as tuples."""
+        """Runs one statement. Returns its rows, as tuples."""
 
     def execute_many(self, sql: str, params: Iterable[Sequence[Any]]) -> None:
-        """One statement for each set of parameters, in few round trips."""
+        """Runs one statement for each set of parameters, in few round trips."""
 
     def copy(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """Many rows into one table: the fastest way in."""
+        """Copies many rows into one table, which is the fastest way."""
 
 
 class Projection(ABC):
@@ -57,7 +57,7 @@ class Projection(ABC):
     schema: ClassVar[str]
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Refuses methods that could not be called. Raises InvalidSetting."""
+        """Raises InvalidSetting if `apply` or `erase` cannot be called as they are."""
         super().__init_subclass__(**options)
         for method, parameters in (("apply", _APPLY), ("erase", _ERASE)):
             if method in cls.__dict__:
@@ -65,18 +65,18 @@ class Projection(ABC):
 
     @abstractmethod
     def apply(self, ledger_id: int, entries: Sequence[Entry], tx: Writes) -> None:
-        """Brings the tables up to date with the next entries of one ledger, all of them or, by raising, none.
+        """Applies the next entries of one ledger to the tables: all of them or, by raising, none.
 
-        Must depend on nothing but its tables and the entries: a replay has to give the same rows.
+        Must depend on nothing but its tables and the entries: a rebuild has to give the same rows.
         """
 
     def erase(self, ledger_id: int, entry: Entry, about: Iterable[Entry], tx: Writes) -> None:
-        """Drops from the tables what came from the body of an entry that was erased; by default there is nothing.
+        """Drops from the tables what came from the body of an erased entry; by default nothing.
 
-        Called once `apply` was given the erasure (`ledger.entry_erased`), before the entries after it, in the same
-        transaction. A replay is given the entry without its body from the beginning: both have to give the same rows.
-        entry: as it stands now, without its body. about: all entries about the same resource up to the erasure, as
-        they stand now, read from Postgres while they are iterated; none where the entry is about no resource.
+        Called after `apply` got the erasure (`ledger.entry_erased`), before the entries after it, in the same
+        transaction. A rebuild gets the entry without its body from the start: both have to give the same rows.
+        entry: as it is now, without its body. about: all entries about the same resource up to the erasure, as they
+        are now, read from Postgres while they are iterated; none if the entry is about no resource.
         """
         return
 
@@ -93,16 +93,18 @@ def _check_method(cls: type, method: str, parameters: tuple[str, ...]) -> None:
     try:
         signature(function).bind(*parameters)
     except (TypeError, ValueError) as error:
-        raise InvalidSetting(f"{what} is how it is called, and this one cannot be called so: {error}") from None
+        raise InvalidSetting(f"{what} is how it is called, and this method does not take that: {error}") from None
 
 
 def check_projection(projection: object) -> Projection:
-    """The projection itself. Raises InvalidSetting where it lacks something, or is none."""
+    """Returns the projection. Raises InvalidSetting if it is none, or incomplete."""
     if isinstance(projection, type) and issubclass(projection, Projection):
-        raise InvalidSetting(f"{projection.__name__} is the class of a projection: give one that it makes, with ()")
+        raise InvalidSetting(
+            f"{projection.__name__} is the class of a projection: pass an instance, {projection.__name__}()"
+        )
     if not isinstance(projection, Projection):
         raise InvalidSetting(
-            f"{type(projection).__name__} is no projection: it must be a subclass of ledger.Projection"
+            f"{type(projection).__name__} is not a projection: it must be a subclass of ledger.Projection"
         )
     what = f"projection {type(projection).__name__}"
     missing = [each for each in ("name", "tables", "schema") if not hasattr(projection, each)]
@@ -116,9 +118,9 @@ def check_projection(projection: object) -> Projection:
 
 
 class ViewPosition(NamedTuple):
-    """How far a projection has come: the tail of what it has seen, and the stream's epoch at that time.
+    """How far a projection has come in a ledger: the tail of what it has seen, and the stream's epoch at that time.
 
-    failed_position: of the entry that it could not apply, where it stands still.
+    failed_position: of the entry at which it is blocked.
     """
 
     name: str
@@ -135,9 +137,9 @@ class ViewPosition(NamedTuple):
 
 
 class Retry(NamedTuple):
-    """A skip that a rebuild takes back: the entry is applied in its place.
+    """A skip that a rebuild takes back: the entry is applied at its position.
 
-    record: makes the plan that records it in the open transaction, the one that puts the view in place, and commits.
+    record: makes the plan that records this in the open transaction, which swaps the view in, and commits.
     """
 
     ledger_id: int
@@ -146,7 +148,7 @@ class Retry(NamedTuple):
 
 
 def install(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[None]:
-    """Creates the tables where the projection is new, and a checkpoint for every ledger that has none."""
+    """Creates the tables if the projection is new, and its position in each ledger where it has none."""
     yield Pipeline(
         (
             *(BEGIN, Query(SQL["as_projector"]), Query(SQL["lock_name"], (projection.name,))),
@@ -163,8 +165,8 @@ def install(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[None]:
 def read_views(tables: Sequence[str], query: Query) -> Plan[list[Row]]:
     """The rows of a query on read views, in a transaction of its own. tables: those of `ledger_views` that it names.
 
-    Raises RecordRefused where one of them is no plain table: Postgres would run what its owner put there, with the
-    rights of whoever reads it.
+    Raises RecordRefused if one of them is no plain table: Postgres would run what its owner put there, with the rights
+    of the reader.
     """
     lock = Query(SQL["lock_plain"], (list(tables),))
     *_, rows, _ = yield Pipeline((Begin("begin isolation level read committed read only"), lock, query, COMMIT))
@@ -172,41 +174,42 @@ def read_views(tables: Sequence[str], query: Query) -> Plan[list[Row]]:
 
 
 def clear_rebuilds() -> Plan[None]:
-    """Drops what rebuilds left behind that were killed."""
+    """Drops the tables that killed rebuilds left behind."""
     yield Query(SQL["clear_rebuilds"])
 
 
 def view_positions(name: str, building: bool = False) -> Plan[dict[int, ViewPosition]]:
-    """The checkpoints of a projection by ledger_id."""
+    """The positions of a projection, by ledger_id. building: those of its rebuild."""
     rows = yield Query(SQL["checkpoints"], (name, building))
     return {row[0]: ViewPosition(*row[1:]) for row in rows}
 
 
 def reached(ledger: LedgerRef, name: str) -> Plan[int]:
     """The position that the live projection has reached. Raises UnknownProjection."""
-    found = yield from view_positions(name)
-    if ledger.ledger_id not in found:
+    positions = yield from view_positions(name)
+    if ledger.ledger_id not in positions:
         raise UnknownProjection(f"there is no projection {name!r} yet: build it with 'auditledger project {name}'")
-    return found[ledger.ledger_id].position
+    return positions[ledger.ledger_id].position
 
 
 def lock_work(schema: str, projections: Iterable[Projection]) -> Query:
-    """The statement that refuses to go on where a worker with more rights than ledger_projector would run its code."""
+    """The statement that locks the tables, and refuses if a worker with more rights than ledger_projector would run
+    code that their owner put there."""
     return Query(SQL["lock_work"], (schema, [table for projection in projections for table in projection.tables]))
 
 
 def building_schema(projection: Projection) -> str:
-    """Where its tables are while they are rebuilt."""
+    """The schema of its tables while they are rebuilt."""
     return f"ledger_rebuild_{projection.name}"
 
 
 def create_tables(projection: Projection, schema: str) -> Plan[None]:
-    """In the schema that the search_path names."""
+    """Creates the tables in `schema`, which the search_path names. Raises InvalidSetting if its SQL is wrong."""
     try:
         yield SqlScript(projection.schema)
     except Refused as refused:
-        lacks_checkpoints = schema == LIVE_SCHEMA and refused.sqlstate == _THERE
-        if refused.sqlstate[:2] not in _FAULTS or lacks_checkpoints:
+        lacks_positions = schema == LIVE_SCHEMA and refused.sqlstate == _EXISTS
+        if refused.sqlstate[:2] not in _FAULTS or lacks_positions:
             raise
         problem = " ".join(str(refused).split())
         raise InvalidSetting(f"the schema of projection {projection.name!r} cannot be created: {problem}") from refused
@@ -214,7 +217,7 @@ def create_tables(projection: Projection, schema: str) -> Plan[None]:
 
 
 def add_view_positions(projection: Projection, ledgers: Sequence[LedgerRef], building: bool) -> Plan[None]:
-    """At the beginning, for every ledger that has none."""
+    """Adds a position, at the beginning, in each ledger where there is none."""
     ids = [ledger.ledger_id for ledger in ledgers]
     yield Query(SQL["add_checkpoints"], (projection.name, building, projection.version, ids))
 

@@ -67,7 +67,7 @@ from ledger.projections where ledger_id = %s and name = any(%s) and building = %
 order by name for update;
 
 -- name: move_checkpoint
--- Past whatever could not be applied: with that it stood still.
+-- Past an entry that could not be applied, at which it was blocked.
 update ledger.projections
 set
     epoch = %s, position = %s, hash = %s, recorded_at = %s, updated_at = now(),

@@ -13,28 +13,28 @@ GROUP = "auditledger.projections"
 
 
 def find_projections(names: list[str] | None = None) -> list[Projection]:
-    """Projections by name, or as `module:Class`; all installed ones where none is named. Raises UnknownProjection."""
+    """Projections by name, or as `module:Class`; without names, all installed ones. Raises UnknownProjection."""
     offered = {entry.name: entry for entry in entry_points(group=GROUP)}
-    found: list[Projection] = []
+    projections: list[Projection] = []
     for name in names or sorted(offered):
         try:
-            made = offered[name].load() if name in offered else _load(name)
+            loaded = offered[name].load() if name in offered else _load(name)
         except (ImportError, AttributeError, SyntaxError) as error:
             raise UnknownProjection(f"projection {name!r} cannot be loaded: {error}") from error
-        if isinstance(made, Projection):
-            raise UnknownProjection(f"{name!r} is an instance: name its class, {type(made).__name__}")
-        if not (isinstance(made, type) and issubclass(made, Projection)):
+        if isinstance(loaded, Projection):
+            raise UnknownProjection(f"{name!r} is an instance: name its class, {type(loaded).__name__}")
+        if not (isinstance(loaded, type) and issubclass(loaded, Projection)):
             raise UnknownProjection(f"{name!r} is not a Projection: it must be a subclass of ledger.Projection")
         try:
-            found.append(check_projection(made()))
-        except TypeError as error:  # it wants arguments, or lacks a method
+            projections.append(check_projection(loaded()))
+        except TypeError as error:  # its __init__ takes arguments, or a method is missing
             raise UnknownProjection(f"{name!r} cannot be made: {error}") from error
-    return found
+    return projections
 
 
 def _load(name: str) -> object:
     module, colon, attribute = name.partition(":")
     if not colon or not all(each.isidentifier() for each in (*module.split("."), attribute)):
         known = ", ".join(sorted(entry.name for entry in entry_points(group=GROUP)))
-        raise UnknownProjection(f"there is no projection {name!r}; known are {known}; your own goes by module:Class")
+        raise UnknownProjection(f"there is no projection {name!r}; known are {known}; name your own as module:Class")
     return getattr(import_module(module), attribute)

@@ -1,7 +1,7 @@
-"""What a projection could not apply: how that is told, noted beside its checkpoint, and left out once it is skipped.
+"""Entries that a projection could not apply: described, noted beside its position, and left out once skipped.
 
-An exception's message may quote what stood in a body, which somebody may erase later. So what is noted, logged and
-recorded of it is its type, what the database says by names and codes, and where it was raised: `described`.
+An exception's message may quote a body, which somebody may erase later. So only its type, the database's names and
+codes, and where it was raised are noted, logged and recorded: see `described`.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ LONGEST = 500
 NOT_PLAIN = "LE030"
 """SQLSTATE of a read view that a worker with more rights than its owner does not touch (schema/0010)."""
 ROW = 10
-"""So many skipped entries in a row say that it is the projection that is broken, not the entries."""
+"""Skipped entries in a row after which no more are skipped: the projection is broken then, not the entries."""
 
-# Of Postgres' errors those that lie in what was to be written: cardinality, data, integrity, limits, RAISE. The others
-# say that a table or a right is missing, or that the server is busy, full or going down.
+# Classes of SQLSTATE that the written values cause: cardinality, data, integrity, limits, RAISE. The others mean that a
+# table or a right is missing, or that the server is busy, full or shutting down.
 _OF_ENTRY = ("21", "22", "23", "54", "P0")
 
 
 class Noted(NamedTuple):
-    """tries: how often the entry failed for a reason that lies in it. row: how many skipped ones stand before it."""
+    """tries: how often the entry failed for a reason of its own. row: how many skipped entries are right before it."""
 
     tries: int
     row: int
@@ -42,7 +42,7 @@ def failure(name: str, ledger: str, position: int, error: BaseException, source:
     from_entry = sqlstate.startswith(_OF_ENTRY) if sqlstate else not isinstance(error, OSError | MemoryError)
     text = described(error, source)
     if sqlstate == "42P01":
-        text += f"; if a table of it was dropped, 'auditledger replay {name}' makes it anew"
+        text += f"; if a table of it was dropped, 'auditledger replay {name}' builds it anew"
     if sqlstate == NOT_PLAIN:
         text = (
             "its view would run what ledger_projector put there (LE030): work as a user that has only that, "
@@ -54,7 +54,7 @@ def failure(name: str, ledger: str, position: int, error: BaseException, source:
 
 
 def described(error: BaseException, source: type) -> str:
-    """`ValueError in apply, views.py:31`: no part of it comes from an entry."""
+    """An exception as text, such as `ValueError in apply, views.py:31`, of which no part comes from an entry."""
     diagnosis = getattr(error, "diag", None)
     names = [
         f"SQLSTATE {error.sqlstate}" if getattr(error, "sqlstate", None) else "",  # type: ignore[attr-defined]
@@ -70,15 +70,15 @@ def described(error: BaseException, source: type) -> str:
 
 
 def note(ledger_id: int, failed: ProjectionFailed, version: int) -> Plan[Noted | None]:
-    """Notes beside the live checkpoint what could not be applied; None where that has moved on meanwhile.
+    """Notes beside the live position the entry that could not be applied; None if that has moved on meanwhile.
 
-    version: of the projection that failed: it may have been a rebuild, of another version than the live view.
+    version: of the projection that failed, which in a rebuild may be another one than the live view's.
     """
-    said = (failed.position, failed.error, int(failed.from_entry))
-    rows = yield Query(SQL["note"], (*said, ledger_id, failed.name, version, ROW))
+    failure_columns = (failed.position, failed.error, int(failed.from_entry))
+    rows = yield Query(SQL["note"], (*failure_columns, ledger_id, failed.name, version, ROW))
     return Noted(*rows[0]) if rows else None
 
 
 def skips(ledger_id: int, names: Sequence[str]) -> Query:
-    """Asks which entries these projections leave out: (name, positions) for each that does."""
+    """Asks which entries these projections skip. Its rows: (name, positions) of each that skips some."""
     return Query(SQL["skips"], (ledger_id, list(names)))

@@ -30,26 +30,26 @@ from ledger.store.ledgers import BEGIN, COMMIT, LET_REBUILD, LOCK_TIMEOUT, PAGE,
 from ledger.store.locks import kept, take
 from ledger.store.quarantine import vetted
 from ledger.store.stuck_sessions import end_silent_sessions
+from ledger.telemetry import Progress
 
 BATCH = 5000
 ALIVE = 2.0
 """Seconds between two signs of life of a rebuild."""
 TRIES = 60
-"""How often a swap that readers hold up is tried, a second apart."""
+"""How often a swap is tried that readers hold up, a second apart."""
 
 T = TypeVar("T")
-Progress = Callable[[int, int], None]
 
 
 def rebuild(
     settings: Settings, projection: Projection, progress: Progress | None = None, *, retry: Retry | None = None
 ) -> int:
-    """Replays every ledger into new tables and swaps them in. Returns how many entries that took.
+    """Applies every ledger to new tables and swaps them in. Returns how many entries were applied.
 
-    The live view goes on meanwhile. progress: called with entries done and entries to do. retry: take a skip back.
-    Raises ChainBroken at an entry that does not continue the one before, ProjectionFailed at the entry that could not
-    be applied, TailBusy where readers hold the live tables for minutes, InvalidSetting where another rebuild of the
-    same projection runs, SkipRefused where there is nothing to take back.
+    The live view goes on meanwhile. progress: called with entries done and entries to do. retry: a skip to take back.
+    Raises ChainBroken with an entry that does not continue the one before, ProjectionFailed with an entry that could
+    not be applied, TailBusy if readers hold the live tables for minutes, InvalidSetting if another rebuild of the
+    projection runs, SkipRefused if there is no such skip.
     """
     check_projection(projection)
     with closing(connect(settings)) as holder, closing(connect(settings)) as connection:
@@ -66,7 +66,7 @@ def rebuild(
 
 
 class _Rebuild:
-    """One rebuild, on a connection of its own. locked: raises where its lock is lost."""
+    """One rebuild, on a connection of its own. locked: raises if its lock is lost."""
 
     def __init__(
         self,
@@ -88,21 +88,21 @@ class _Rebuild:
         for _ in range(TRIES):
             ledgers = self._drive(all_ledgers())
             while sum(map(self._catch_up, ledgers)) > BATCH:
-                pass  # much has come meanwhile; it gets less, but hardly ever nothing
+                pass  # many entries came meanwhile; fewer each time, but hardly ever none
             self._locked()
             try:
                 if self._drive(swap(self._projection, ledgers, self._retry)):
                     return self._done
-            except (ProjectionFailed, TailBusy):  # at one of the newest: catching up again finds which
+            except (ProjectionFailed, TailBusy):  # at one of the newest: catching up again finds it
                 self._connection.rollback()
             time.sleep(1)
         raise TailBusy(f"readers held the tables of {self._projection.name!r} for too long: replay it again later")
 
     def _catch_up(self, ledger: LedgerRef) -> int:
-        """Replays up to the ledger's end as it is now. Returns how many entries that took."""
+        """Applies the entries up to the ledger's end as it is now. Returns how many."""
         built = self._drive(view_positions(self._projection.name, building=True)).get(ledger.ledger_id)
         if built is None:
-            return 0  # created a moment ago: the swap replays it
+            return 0  # created a moment ago: the swap applies it
         tail, goal = built.tail, self._drive(tail_of(ledger)).position
         while tail.position < goal:
             read_now = self._drive(read(ledger, tail.position, BATCH, goal))
@@ -134,7 +134,7 @@ def lock_of(projection: Projection) -> Query:
 
 
 def begin_rebuild(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[None]:
-    """Empty tables beside the live ones, in place of those of a rebuild that was given up. Wants the lock."""
+    """Creates empty tables beside the live ones, in place of those of an abandoned rebuild. Needs `lock_of`."""
     schema = building_schema(projection)
     yield BEGIN
     yield SqlScript(LET_REBUILD)
@@ -147,18 +147,18 @@ def begin_rebuild(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[
         except Refused as refused:
             yield Rollback()
             if refused.sqlstate == LOCK_TIMEOUT:
-                # One that fell silent in the middle of what it says has lost its lock, but not yet what it writes.
+                # A rebuild that fell silent in a transaction has lost its lock, but still holds what it wrote.
                 yield from end_silent_sessions()
                 if not is_last:
                     continue
                 raise Unavailable(
-                    f"a rebuild of {projection.name!r} that fell silent still holds its tables: replay it again"
+                    f"a stalled rebuild of {projection.name!r} still holds its tables: replay it again"
                 ) from refused
             if refused.sqlstate != _FORBIDDEN:
                 raise
             raise UsageError(
                 "ledger_owner may not create a schema in this database, which a rebuild needs: run 'auditledger "
-                "migrate' as the database's owner, who lets it (copies and restored databases have no such privileges)"
+                "migrate' as the database's owner, which grants it (copies and restored databases lack that privilege)"
             ) from refused
     yield Pipeline((Query(SQL["as_projector"]), Query(SQL["set_path"], (schema,))))
     yield from create_tables(projection, schema)
@@ -167,11 +167,11 @@ def begin_rebuild(projection: Projection, ledgers: Sequence[LedgerRef]) -> Plan[
 
 
 def swap(projection: Projection, ledgers: Sequence[LedgerRef], retry: Retry | None = None) -> Plan[bool]:
-    """Puts the rebuilt tables in the live ones' place, in one transaction; for when few entries are left to replay.
+    """Puts the rebuilt tables in place of the live ones, in one transaction; for when few entries are left to apply.
 
-    While it holds the live checkpoints no worker moves them, so the rest can be caught up; readers wait for a moment
-    and then see the new tables. retry: is recorded in the same transaction.
-    False where readers held the live tables for too long: try again. Raises ProjectionFailed.
+    It locks the live positions, so that no worker moves them while the rest is applied; readers wait for a moment and
+    then see the new tables. retry: is recorded in the same transaction.
+    Returns False if readers held the live tables for too long: try again. Raises ProjectionFailed.
     """
     schema = building_schema(projection)
     yield Pipeline(
@@ -186,16 +186,16 @@ def swap(projection: Projection, ledgers: Sequence[LedgerRef], retry: Retry | No
     yield from add_view_positions(projection, ledgers, building=True)
     built = yield from view_positions(projection.name, building=True)
     for ledger in ledgers:
-        at = built[ledger.ledger_id]
+        reached = built[ledger.ledger_id]
         goal = live[ledger.ledger_id].position if ledger.ledger_id in live else 0
         skips = skipped_by(ledger, (yield failures.skips(ledger.ledger_id, [projection.name])), retry)
-        while at.position < goal:
-            entries = yield from read(ledger, at.position, PAGE, goal)
-            if not entries and (yield from tail_of(ledger)).position <= at.position:
-                break  # the live view had seen more than a database that was set back
-            seen = yield from vetted(ledger, at.tail, entries, goal)
-            at = yield from apply_unseen(ledger, projection, at, at.tail, seen, at.epoch, skips)
-        yield move(ledger.ledger_id, at, building=True)
+        while reached.position < goal:
+            entries = yield from read(ledger, reached.position, PAGE, goal)
+            if not entries and (yield from tail_of(ledger)).position <= reached.position:
+                break  # the live view was ahead of a database that was restored
+            seen = yield from vetted(ledger, reached.tail, entries, goal)
+            reached = yield from apply_unseen(ledger, projection, reached, reached.tail, seen, reached.epoch, skips)
+        yield move(ledger.ledger_id, reached, building=True)
     try:
         yield Pipeline(
             (
@@ -219,5 +219,5 @@ def swap(projection: Projection, ledgers: Sequence[LedgerRef], retry: Retry | No
 
 
 def drop_rebuild(projection: Projection) -> Plan[None]:
-    """Clears away a rebuild that was given up."""
+    """Drops the tables and positions of a rebuild that was given up."""
     yield Query(SQL["drop_rebuild"], (projection.name,))

@@ -8,49 +8,39 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from ledger.drivers.pools import Connector
 from ledger.drivers.run import Redis
 from ledger.errors import ChainBroken, LedgerError, ProjectionFailed, StreamDiverged, Unavailable, UsageError
 from ledger.events import Entry, Seen, Tail
 from ledger.projection.apply import advance, advance_exactly
-from ledger.projection.base import Projection, ViewPosition, check_projection, clear_rebuilds, install, view_positions
+from ledger.projection.base import Projection, check_projection, clear_rebuilds, install, view_positions
+from ledger.projection.lanes import Lane, LeftOut, Positions, ahead_of, lanes_of
 from ledger.projection.rebuild import rebuild
 from ledger.projection.retries import BlockedProjections
 from ledger.store.ledgers import PAGE, LedgerEnd, LedgerRef, ledger_ends
-from ledger.store.stops import Stops
-from ledger.stream.reader import NO_STREAMS, Reader, Streams, next_entries, set_back
-from ledger.telemetry import COUNTERS, FAILURES, PROJECTED, span
+from ledger.store.worker import Pauses, Stops, run_until
+from ledger.stream.reader import NO_STREAMS, Streams, next_entries, rolled_back
+from ledger.telemetry import COUNTERS, FAILURES, PROJECTED, Progress, span
 
 log = logging.getLogger("ledger.projector")
 
-WAIT = 0.5
+WAIT_SECONDS = 0.5
 """Seconds to wait on the streams for something new, and so the longest to notice a stop."""
-REFRESH = 1.0
-"""Seconds between looks for new ledgers and at checkpoints that others moved."""
+REFRESH_SECONDS = 1.0
+"""Seconds between looks for new ledgers and for view positions that others moved."""
 MANY = 100
 """From so many entries on each projection applies them in a thread and a transaction of its own."""
-POLL = 0.05
-"""Seconds before it looks again at a ledger that was set back."""
-RETRY = 1.0
-"""Seconds before a server that was away is tried again."""
-
-
-@dataclass(slots=True)
-class Lane:
-    """Projections of one ledger that read together: they stand at the reader's tail, or not far ahead of it."""
-
-    reader: Reader
-    projections: list[Projection]
+PAUSES = Pauses(busy=0.0, idle=0.0, retry=1.0)
+"""None between steps: each waits for something new itself."""
 
 
 class Projector:
     """Runs projections over the ledgers of one database; any number of projectors may run at once.
 
-    names: of the ledgers, None for all. A projection that fails in a ledger stands still there, before the entry that
-    it could not apply, and is tried again after pauses that grow; the others go on. So it is with an entry that does
-    not hold, before which all stop that have not passed it yet. skip_after: as in BlockedProjections.
+    names: of the ledgers, None for all. A projection that fails in a ledger is blocked there, before the entry that it
+    could not apply, and is tried again after growing pauses; the others go on. Before an entry that does not hold, all
+    projections stop that have not passed it yet, likewise. skip_after: as in BlockedProjections.
     """
 
     def __init__(
@@ -68,30 +58,28 @@ class Projector:
         self._projections = [check_projection(each) for each in projections]
         self._redis: Redis | None = None
         self._streams = Streams(connector.settings.redis_url is not None)
-        self._believed = True  # the stream, until it is found to be ahead of a database that was set back
+        self._believed = True  # the stream, until it is ahead of a database that was restored
         self._front: dict[int, Lane] = {}
         self._behind: list[Lane] = []
-        # What is left out, because somebody changed tables or checkpoints by hand: `replay` mends it.
-        self._ahead: dict[str, LedgerError] = {}
-        self._broken: dict[str, LedgerError] = {}
+        self._ahead, self._broken = LeftOut(), LeftOut()
 
     @property
     def failed(self) -> list[ProjectionFailed]:
-        """Of each projection that stands still, why."""
+        """The error of each blocked projection."""
         return self._blocked.errors
 
     @property
     def stopped(self) -> list[LedgerError]:
-        """Why projections have stopped before entries that do not hold."""
+        """The errors of the entries that do not hold, before which projections have stopped."""
         return self._stops.errors
 
-    def install(self, progress: Callable[[int, int], None] | None = None) -> None:
+    def install(self, progress: Progress | None = None) -> None:
         """Creates the tables of new projections, and rebuilds those whose version has changed."""
         self._connector.run(clear_rebuilds())
         ledgers = [ledger_end.ledger for ledger_end in self._connector.run(ledger_ends(None))]
         for projection in self._projections:
-            found = self._connector.run(view_positions(projection.name))
-            if any(view_position.version != projection.version for view_position in found.values()):
+            known = self._connector.run(view_positions(projection.name))
+            if any(view_position.version != projection.version for view_position in known.values()):
                 log.warning("projection %r has a new version: rebuilding its view", projection.name)
                 try:
                     rebuild(self._connector.settings, projection, progress)
@@ -106,50 +94,49 @@ class Projector:
             self._install(projection, ledgers)
 
     def _install(self, projection: Projection, ledgers: Sequence[LedgerRef]) -> None:
-        """Where tables are there without checkpoints, or the reverse, that projection is left out."""
-        errors: dict[str, LedgerError] = {}
+        """Leaves the projection out if its tables exist without view positions, or the reverse."""
+        errors = {name: error for name, error in self._broken.errors.items() if name != projection.name}
         try:
             self._connector.run(install(projection, ledgers))
         except (Unavailable, UsageError):
             raise
         except LedgerError as error:
-            errors[projection.name] = LedgerError(f"{error}: 'auditledger replay {projection.name}' builds it anew")
-        others = {name: error for name, error in self._broken.items() if name != projection.name}
-        self._broken = others | self._said(self._broken, errors)
+            problem = f"{error}: 'auditledger replay {projection.name}' builds it anew"
+            errors[projection.name] = LedgerError(problem)
+        self._broken.update(errors)
 
     def run(self, stop: threading.Event) -> None:
-        """Projects until `stop` is set; a server that is away is waited for."""
+        """Projects until `stop` is set; an unreachable server is tried again."""
         refreshed = 0.0
-        while not stop.is_set():
+
+        def step() -> None:
+            nonlocal refreshed
             try:
-                if time.monotonic() - refreshed > REFRESH:
+                if time.monotonic() - refreshed > REFRESH_SECONDS:
                     self._refresh()
                     refreshed = time.monotonic()
-                self._step(WAIT)
-            except Unavailable as error:
-                log.warning("%s; trying again", error)
-                COUNTERS.add(FAILURES, "project", type(error).__name__, "")
+                self._step(WAIT_SECONDS)
+            except Unavailable:
                 refreshed = 0.0
-                stop.wait(RETRY)
-            except (
-                StreamDiverged
-            ) as error:  # what is ahead of its ledger is left out by the next look, the rest goes on
+                raise
+            except StreamDiverged as error:  # the next refresh leaves out what is ahead of its ledger
                 log.warning("%s", error)
                 COUNTERS.add(FAILURES, "project", type(error).__name__, "")
                 refreshed = 0.0
 
-    def catch_up(self, progress: Callable[[int], None] | None = None) -> int:
-        """Projects until the ledgers' ends as they are now. Returns how many entries that took.
+        run_until(stop, step, PAUSES, log=log, job="project")
 
-        Does not wait for what stands still: `failed` says what that is. Once the others are done it raises
-        StreamDiverged where a view has seen more than its ledger has, and why one could not be installed.
+    def catch_up(self, progress: Callable[[int], None] | None = None) -> int:
+        """Projects up to the ledgers' ends as they are now. Returns how many entries were applied.
+
+        progress: called with the number of entries of each batch. Does not wait for blocked projections, which `failed`
+        tells. Once the others are done, raises StreamDiverged if a view has seen more than its ledger has, and the
+        error of a projection that could not be installed.
         """
         count = 0
         self._refresh()
-        goals = {
-            ledger_end.ledger.ledger_id: ledger_end.position
-            for ledger_end in self._connector.run(ledger_ends(self._names))
-        }
+        ends = self._connector.run(ledger_ends(self._names))
+        goals = {ledger_end.ledger.ledger_id: ledger_end.position for ledger_end in ends}
         while any(
             lane.reader.tail.position < goals.get(lane.reader.ledger.ledger_id, 0)
             for lane in (*self._front.values(), *self._behind)
@@ -158,7 +145,7 @@ class Projector:
             count += taken
             if progress is not None:
                 progress(taken)
-        for error in (*self._ahead.values(), *self._broken.values()):
+        for error in (*self._ahead.errors.values(), *self._broken.errors.values()):
             raise error
         return count
 
@@ -166,13 +153,13 @@ class Projector:
         if self._redis is not None:
             self._redis.close()
 
-    # ---------------------------------------------------------------------------------------------------------- where
+    # ---------------------------------------------------------------------------------------------------------- lanes
 
     def _refresh(self) -> None:
-        """Places a reader where projections stand; new ledgers get their checkpoints."""
-        found = self._connector.run(ledger_ends(self._names))
-        ledgers = [ledger_end.ledger for ledger_end in found]
-        stands: dict[int, list[tuple[ViewPosition, Projection]]] = {ledger.ledger_id: [] for ledger in ledgers}
+        """Makes the lanes anew, from the view positions in the database; projections are installed in new ledgers."""
+        ends = self._connector.run(ledger_ends(self._names))
+        ledgers = [ledger_end.ledger for ledger_end in ends]
+        positions: Positions = {ledger.ledger_id: [] for ledger in ledgers}
         for projection in self._projections:
             known = self._connector.run(view_positions(projection.name))
             is_current = all(view_position.version == projection.version for view_position in known.values())
@@ -181,20 +168,20 @@ class Projector:
                 known = self._connector.run(view_positions(projection.name))
             for ledger in ledgers:
                 if ledger.ledger_id in known:
-                    stands[ledger.ledger_id].append((known[ledger.ledger_id], projection))
-        self._leave_out_ahead(found, stands)
+                    positions[ledger.ledger_id].append((known[ledger.ledger_id], projection))
+        self._leave_out_ahead(ends, positions)
         self._believed = True
         self._front, self._behind = {}, []
-        for ledger_end in found:
+        for ledger_end in ends:
             ledger = ledger_end.ledger
-            going = [each for each in stands[ledger.ledger_id] if self._blocked.goes(ledger, *each)]
-            lanes = [lane for lane in _lanes(ledger_end, going) if not self._stops.waits(_place(lane))]
+            going = [each for each in positions[ledger.ledger_id] if self._blocked.goes(ledger, *each)]
+            lanes = [lane for lane in lanes_of(ledger_end, going) if not self._stops.waits(lane.place)]
             if lanes:
                 *behind, self._front[ledger.ledger_id] = lanes
                 self._behind += behind
 
-    def _remembers_other(self) -> bool:
-        """Has it read on from elsewhere than the views stand? So it is when their database was set back under it."""
+    def _was_elsewhere(self) -> bool:
+        """Whether it read on from elsewhere than the views are, as after a restore of the database. Refreshes."""
         before = self._tails()
         self._refresh()
         return self._tails() != before
@@ -202,41 +189,22 @@ class Projector:
     def _tails(self) -> list[Tail]:
         return [lane.reader.tail for lane in (*self._front.values(), *self._behind)]
 
-    def _leave_out_ahead(
-        self, found: Sequence[LedgerEnd], stands: dict[int, list[tuple[ViewPosition, Projection]]]
-    ) -> None:
-        """Leaves out views that have seen more than there is. Ledgers may have grown since `found`."""
-
-        def beyond(found: Sequence[LedgerEnd]) -> list[tuple[LedgerEnd, tuple[ViewPosition, Projection]]]:
-            return [
-                (ledger_end, each)
-                for ledger_end in found
-                for each in stands.get(ledger_end.ledger.ledger_id, ())
-                if each[0].position > ledger_end.position
-            ]
-
-        ahead = beyond(found)
+    def _leave_out_ahead(self, ends: Sequence[LedgerEnd], positions: Positions) -> None:
+        """Leaves out views that have seen more than their ledger has. Ledgers may have grown since `ends`."""
+        ahead = ahead_of(ends, positions)
         if ahead:
-            ahead = beyond(self._connector.run(ledger_ends(self._names)))
-        errors: dict[str, LedgerError] = {}
+            ahead = ahead_of(self._connector.run(ledger_ends(self._names)), positions)
+        errors = {}
         for ledger_end, each in ahead:
-            stands[ledger_end.ledger.ledger_id].remove(each)
-            error = set_back(ledger_end.ledger, each[0].position, ledger_end.position)
+            positions[ledger_end.ledger.ledger_id].remove(each)
+            error = rolled_back(ledger_end.ledger, each[0].position, ledger_end.position)
             errors[f"{ledger_end.ledger.name} {each[1].name}"] = error
-        self._ahead = self._said(self._ahead, errors)
-
-    def _said(self, before: dict[str, LedgerError], now: dict[str, LedgerError]) -> dict[str, LedgerError]:
-        """Logs and counts what is left out, once a change."""
-        for name, error in now.items():
-            if str(before.get(name)) != str(error):
-                log.error("%s: left out: %s", name, error)
-                COUNTERS.add(FAILURES, "project", type(error).__name__, name.rpartition(" ")[2])
-        return now
+        self._ahead.update(errors)
 
     # -------------------------------------------------------------------------------------------------------- applying
 
     def _step(self, wait: float | None) -> int:
-        """Reads what is next and applies it. Returns how many entries that were, of each ledger to the slowest."""
+        """Reads the next entries and applies them. Returns how many, of each ledger those of its slowest lane."""
         if not self._front:
             time.sleep(wait or 0)
             return 0
@@ -245,16 +213,16 @@ class Projector:
         readers = [lane.reader for lane in self._front.values()]
         streams = self._streams if self._believed else NO_STREAMS
         wait = None if self._behind else wait
-        found = self._connector.run(next_entries(readers, streams, wait=wait), self._redis)
-        work = [(self._front[ledger_id], entries) for ledger_id, entries in found.items()]
-        for lane in self._behind:  # they read what is long out of the stream
-            found = self._connector.run(next_entries([lane.reader], NO_STREAMS, wait=None))
-            work += [(lane, entries) for entries in found.values()]
+        batches = self._connector.run(next_entries(readers, streams, wait=wait), self._redis)
+        work = [(self._front[ledger_id], entries) for ledger_id, entries in batches.items()]
+        for lane in self._behind:  # they read entries that are long out of the stream
+            batches = self._connector.run(next_entries([lane.reader], NO_STREAMS, wait=None))
+            work += [(lane, entries) for entries in batches.values()]
         for lane in (*self._front.values(), *self._behind):
             if lane.reader.stopped is not None:
                 self._stop(lane, lane.reader.stopped)
                 return 0
-        random.shuffle(work)  # what one ledger's work cannot have done keeps no other from its turn
+        random.shuffle(work)  # an error of one ledger keeps no other from its turn
         for lane, entries in work:
             ledger = lane.reader.ledger
             try:
@@ -271,10 +239,10 @@ class Projector:
             except Unavailable:
                 raise
             except LedgerError as error:  # whatever it is, the other ledgers go on
-                self._stops.stopped(_place(lane), ledger, error)
+                self._stops.stopped(lane.place, ledger, error)
                 self._refresh()
                 return 0
-            self._stops.passed(_place(lane), ledger)
+            self._stops.passed(lane.place, ledger)
             if not together:
                 self._refresh()
                 return done
@@ -285,11 +253,11 @@ class Projector:
         return sum(len(entries) for lane, entries in work if rear[lane.reader.ledger] is lane)
 
     def _stop(self, lane: Lane, error: ChainBroken) -> None:
-        """The lane is left where it stands, unless it was read from elsewhere than its views stand now."""
-        if self._remembers_other():
-            log.warning("%s. Its views were set back with it, and go on", error)
+        """Stops the lane where it is, unless it was read from elsewhere than its views are now."""
+        if self._was_elsewhere():
+            log.warning("%s. Its views were rolled back with it, and go on", error)
             return
-        self._stops.stopped(_place(lane), lane.reader.ledger, error, position=error.position)
+        self._stops.stopped(lane.place, lane.reader.ledger, error, position=error.position)
         self._refresh()
 
     def _has_caught_up(self, lane: Lane) -> bool:
@@ -297,10 +265,10 @@ class Projector:
         return front.reader.tail.position - lane.reader.tail.position <= PAGE
 
     def _advance(self, lane: Lane, entries: Sequence[Seen]) -> tuple[int, bool]:
-        """Applies the entries: how many, and whether all of the lane's projections stand at their end then.
+        """Applies the entries. Returns how many, and whether all of the lane's projections are at their end then.
 
-        A few go into all views in one commit, which is quickest. With many, one view is prepared while Postgres works
-        on another; those that do not fail keep what they did.
+        A few are applied to all views in one commit, which is quickest. Many are applied to each view in a thread of
+        its own, so that one is prepared while Postgres works on another; those that do not fail keep what they did.
         """
         reader = lane.reader
 
@@ -320,9 +288,9 @@ class Projector:
         elif len(entries) < MANY:
             plan = advance(reader.ledger, lane.projections, reader.tail, entries, epoch=reader.epoch, applied=applied)
             try:
-                # Fewer, where a rebuild was swapped in meanwhile, with checkpoints of its own.
+                # Fewer if a rebuild was swapped in meanwhile, with view positions of its own.
                 return len(entries), len(self._connector.run(plan)) == len(lane.projections)
-            except ProjectionFailed:  # each for itself, to see which
+            except ProjectionFailed:  # each alone, to see which failed
                 outcomes = [alone(projection) for projection in lane.projections]
         else:
             with ThreadPoolExecutor(len(lane.projections)) as executor:
@@ -333,25 +301,6 @@ class Projector:
             if isinstance(outcome, ProjectionFailed):
                 done[-1] = outcome.position - reader.tail.position - 1
                 entry = entries[done[-1]]
-                if isinstance(entry, Entry):  # what is quarantined is given to none
+                if isinstance(entry, Entry):  # a quarantined one is applied to no view
                     self._blocked.failed(reader.ledger, projection, outcome, entry)
         return max(done), all(outcome == 1 for outcome in outcomes)
-
-
-def _lanes(ledger_end: LedgerEnd, stands: Sequence[tuple[ViewPosition, Projection]]) -> list[Lane]:
-    """Projections that stand near each other read together, from where the slowest stands; in order.
-
-    One that is far behind, because it is new or stood still, reads by itself and holds up no other.
-    """
-    lanes: list[Lane] = []
-    for view_position, projection in sorted(stands, key=lambda each: each[0].position):
-        if not lanes or view_position.position - lanes[-1].reader.tail.position > PAGE:
-            epoch = view_position.epoch if view_position.position else ledger_end.epoch
-            lanes.append(Lane(Reader(ledger_end.ledger, view_position.tail, epoch), []))
-        lanes[-1].projections.append(projection)
-    return lanes
-
-
-def _place(lane: Lane) -> tuple[int, int]:
-    """What it reads next."""
-    return lane.reader.ledger.ledger_id, lane.reader.tail.position + 1

@@ -121,7 +121,7 @@ select position, hash from ledger.entries where ledger_id = %s and position = an
 select ledger.open_epoch(%s);
 
 -- name: slowest_reader
--- Trimming never passes what a projection or a consumer group has still to see. But for one that stands still, or whose
+-- Trimming never passes what a projection or a consumer group has still to see. But for one that is blocked, or whose
 -- worker was not seen for a week, a stream would grow for ever: once it goes on, it reads from Postgres.
 select least(
     (

@@ -219,6 +219,7 @@ def _refusal(action: str, refused: Refused) -> UsageError | None:
         case "LE011":
             return ErasureRefused(text)
         case "LE006" | "LE010" if action in (SKIPPED, RETRIED):
+            text = text.replace("does not stand still at", "is not blocked at")  # as schema/0007 has it
             return SkipRefused(f"{text}: nothing was recorded")
         case "LE006" if action != ERASED:  # no such entry
             return HoldRefused(text)

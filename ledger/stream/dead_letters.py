@@ -1,6 +1,6 @@
-"""The dead letters of a consumer group: listed, and delivered again. Plans.
+"""The dead letters of a consumer group: listed, and redelivered. Plans.
 
-They are noted in Redis alone, in a hash from position to delivery attempts: a Redis that was lost has lost them too.
+They are kept in Redis alone, in a hash from position to delivery attempts: they are lost if Redis is.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ from typing import NamedTuple
 from ledger.effects import Command, Plan, foreseen
 from ledger.errors import UsageError
 from ledger.store.ledgers import LedgerRef
-from ledger.stream.wire import end_of, group_keys, key
+from ledger.stream.commands import end_of
+from ledger.stream.wire import group_keys, key
 
 _CONSUMER = "auditledger"
 _LONG_AGO = 365 * 86_400_000
-"""Milliseconds for which it seems to have been claimed, so that whoever asks next takes it over."""
+"""Milliseconds: the idle time that a dead letter is given, so that the next consumer claims it."""
 
 
 class DeadLetter(NamedTuple):
-    """tries: delivery attempts. reason: of the last `nack`, if there was one."""
+    """tries: delivery attempts. reason: of the last `nack`, None if there was none."""
 
     position: int
     tries: int
@@ -26,23 +27,23 @@ class DeadLetter(NamedTuple):
 
 
 def dead_letters(ledger: LedgerRef, group: str) -> Plan[list[DeadLetter]]:
-    """In the order of their positions."""
+    """The group's dead letters, by position."""
     keys = group_keys(ledger.name, group)
-    flat = yield Command(("HGETALL", keys.parked))
-    said = yield Command(("HGETALL", keys.reasons))
+    tries_reply = yield Command(("HGETALL", keys.parked))
+    reasons_reply = yield Command(("HGETALL", keys.reasons))
     with foreseen("HGETALL"):
-        reasons = {int(position): text.decode(errors="replace") for position, text in _pairs(said)}
-        found = {int(position): int(tries) for position, tries in _pairs(flat)}
-    return [DeadLetter(position, tries, reasons.get(position)) for position, tries in sorted(found.items())]
+        reasons = {int(position): text.decode(errors="replace") for position, text in _pairs(reasons_reply)}
+        attempts = {int(position): int(tries) for position, tries in _pairs(tries_reply)}
+    return [DeadLetter(position, tries, reasons.get(position)) for position, tries in sorted(attempts.items())]
 
 
 def redeliver(ledger: LedgerRef, group: str, position: int) -> Plan[None]:
-    """Lets the group's next consumer have a dead letter, as if for the first time.
+    """Delivers a dead letter to the group's next consumer, as if for the first time.
 
-    Raises UsageError where it is none, or no longer in the stream.
+    Raises UsageError if the entry is no dead letter, or no longer in the stream.
     """
     if position not in {letter.position for letter in (yield from dead_letters(ledger, group))}:
-        raise UsageError(f"group {group!r} has not parked entry {position}")
+        raise UsageError(f"entry {position} is not a dead letter of group {group!r}")
     id_ = (yield from end_of(ledger))._replace(position=position)
     claimed = yield Command(
         (

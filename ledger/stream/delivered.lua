@@ -1,4 +1,4 @@
--- The epoch and the position that a group was handed last; nil where Redis has no such group.
+-- The epoch and the position that was delivered last to a group; nil if Redis has no such group.
 local function delivered(stream, name)
     for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
         local known = {}

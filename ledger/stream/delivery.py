@@ -1,4 +1,4 @@
-"""What a consumer of a group is given: an entry, and what it may say about it."""
+"""Deliveries: what a consumer of a group gets, an entry that it acknowledges, extends or refuses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ledger.stream.wire import StreamId
 
 
 class PendingEntry(NamedTuple):
-    """An entry that a consumer holds until it is acknowledged. tries: as in Delivery.
+    """An entry that a consumer holds until it is acknowledged. tries: delivery attempts, this one included.
 
     leased: it came from Postgres, and is held by a lease instead of the group's list of pending entries.
     """
@@ -23,7 +23,7 @@ class PendingEntry(NamedTuple):
 
 
 class Holder(Protocol):
-    """The consumer that holds a claim; plans."""
+    """The consumer that holds a pending entry. Its methods are plans."""
 
     def acknowledge(self, pending: PendingEntry) -> Plan[None]: ...
     def extend(self, pending: PendingEntry, seconds: float) -> Plan[None]: ...
@@ -31,27 +31,27 @@ class Holder(Protocol):
 
 
 class Delivery:
-    """An entry to deal with: do, then `ack()`. tries: delivery attempts, this one included."""
+    """An entry to deal with, and then to `ack()`. tries: delivery attempts, this one included."""
 
     def __init__(self, pending: PendingEntry, holder: Holder, run: Callable[[Plan[None]], None]) -> None:
         self.entry = pending.entry
         self.tries = pending.tries
-        self._claim, self._holder, self._run = pending, holder, run
+        self._pending, self._holder, self._run = pending, holder, run
 
     def ack(self) -> None:
-        """It is dealt with, and is not delivered to this group again."""
-        self._run(self._holder.acknowledge(self._claim))
+        """Acknowledges the entry: it is not delivered to this group again."""
+        self._run(self._holder.acknowledge(self._pending))
 
     def extend(self, seconds: float) -> None:
-        """It takes longer: not delivered again before so many seconds from now, whatever `claim_after` says."""
-        self._run(self._holder.extend(self._claim, seconds))
+        """Extends the visibility timeout: the entry is not redelivered for so many seconds from now."""
+        self._run(self._holder.extend(self._pending, seconds))
 
     def nack(self, reason: str, delay: float = 0.0) -> None:
-        """It could not be dealt with: delivered again after `delay` seconds, or, after `max_tries`, a dead letter.
+        """Refuses the entry: it is redelivered after `delay` seconds, or a dead letter after `max_tries` attempts.
 
         reason: shown with the dead letter; no personal data.
         """
-        self._run(self._holder.refuse(self._claim, reason, delay))
+        self._run(self._holder.refuse(self._pending, reason, delay))
 
 
 class AsyncDelivery:
@@ -60,16 +60,16 @@ class AsyncDelivery:
     def __init__(self, pending: PendingEntry, holder: Holder, run: Callable[[Plan[None]], Awaitable[Any]]) -> None:
         self.entry = pending.entry
         self.tries = pending.tries
-        self._claim, self._holder, self._run = pending, holder, run
+        self._pending, self._holder, self._run = pending, holder, run
 
     async def ack(self) -> None:
         """As Delivery.ack."""
-        await self._run(self._holder.acknowledge(self._claim))
+        await self._run(self._holder.acknowledge(self._pending))
 
     async def extend(self, seconds: float) -> None:
         """As Delivery.extend."""
-        await self._run(self._holder.extend(self._claim, seconds))
+        await self._run(self._holder.extend(self._pending, seconds))
 
     async def nack(self, reason: str, delay: float = 0.0) -> None:
         """As Delivery.nack."""
-        await self._run(self._holder.refuse(self._claim, reason, delay))
+        await self._run(self._holder.refuse(self._pending, reason, delay))

@@ -1,7 +1,7 @@
-"""Following the ledger: entries in order, from the stream as long as it holds what comes next, else from Postgres.
+"""Reads on in ledgers: entries in order, from the stream if it has the next ones, else from Postgres.
 
-Every entry is checked on arrival: position, link, time, hash and body. What the stream says falsely is asked of
-Postgres; what Postgres says falsely ends the reading with ChainBroken.
+Each entry is checked on arrival: position, link, time, hash and body. If one of the stream does not hold, Postgres is
+read; if one of Postgres does not hold, reading ends with ChainBroken.
 """
 
 from __future__ import annotations
@@ -19,25 +19,24 @@ from ledger.format.chain import check_link
 from ledger.settings import LONGEST_BLOCK
 from ledger.store import quarantine
 from ledger.store.ledgers import PAGE, PAGE_BYTES, SQL, LedgerRef, read, size_of, tail_of
-from ledger.stream import wire
+from ledger.stream import commands
 from ledger.stream.wire import StreamId
 
 POLL = 0.02
 """Seconds between looks at Postgres while there is no stream to wait on."""
-AWAY = 5.0
-"""Seconds for which a Redis that was away is not asked again: to learn that it still is can take as long."""
-LOOK = 0.5
-"""Seconds without anything new after which Postgres is asked, though the streams of others bring some: the end of a
-stream may be gone.
-"""
+RETRY_SECONDS = 5.0
+"""Seconds after which an unreachable Redis is tried again: to learn that it still is can take as long."""
+LOOK_SECONDS = 0.5
+"""Seconds without anything new from one stream after which Postgres is asked: the end of the stream may be gone."""
 EMPTY_TAIL = Tail(0, GENESIS, datetime.min.replace(tzinfo=UTC))
 
 
 @dataclass(slots=True)
 class Reader:
-    """Where somebody reads in one ledger: the tail of what has been seen, and the epoch of the stream it came from.
+    """A place in one ledger: the tail of what was read, and the epoch of the stream that it came from.
 
-    stopped: why it did not come further at its last look into Postgres: the next entry does not hold.
+    stopped: the error of the next entry, if that did not hold when Postgres was read last.
+    looked: when Postgres was read last, or something came, in seconds on the monotonic clock.
     """
 
     ledger: LedgerRef
@@ -45,7 +44,6 @@ class Reader:
     epoch: int = 1
     stopped: ChainBroken | None = None
     looked: float = 0.0
-    """When Postgres was asked for what comes next, or something came, on the monotonic clock."""
 
     @property
     def stream_id(self) -> StreamId:
@@ -53,7 +51,10 @@ class Reader:
 
 
 class Streams:
-    """Are there streams to read from? Without them Postgres has everything, a little later. redis: is one set?"""
+    """Whether there are streams to read from; else Postgres has everything, a little later.
+
+    redis: whether a Redis is set. While that is unreachable, there are none.
+    """
 
     def __init__(self, redis: bool) -> None:
         self._redis = redis
@@ -64,15 +65,18 @@ class Streams:
         return self._redis and time.monotonic() >= self._back_at
 
     def away(self) -> None:
-        self._back_at = time.monotonic() + AWAY
+        self._back_at = time.monotonic() + RETRY_SECONDS
 
 
 NO_STREAMS = Streams(redis=False)
 
 
 def reader_after(ledger: LedgerRef, position: int) -> Plan[Reader]:
-    """A reader that continues after the entry at `position` (0: from the beginning). Raises StreamDiverged."""
-    epoch, end = yield from wire.end_of(ledger)
+    """A reader that continues after the entry at `position`; 0 reads from the beginning.
+
+    Raises StreamDiverged if there is no such entry.
+    """
+    epoch, end = yield from commands.end_of(ledger)
     if position == 0:
         return Reader(ledger, EMPTY_TAIL, epoch)
     entries = yield from read(ledger, position - 1, 1, last=position)
@@ -88,10 +92,11 @@ def reader_after(ledger: LedgerRef, position: int) -> Plan[Reader]:
 def next_entries(
     readers: Sequence[Reader], streams: Streams, *, wait: float | None, limit: int = PAGE
 ) -> Plan[dict[int, list[Seen]]]:
-    """The next checked entries of each reader, by ledger_id; only readers that have some. Does not move the readers.
+    """The next entries of the readers that have some, checked, by ledger_id. Does not move the readers.
 
-    wait: seconds to wait for the first entry; None does not wait. A reader whose next entry does not hold has none, and
-    `stopped` says why. Raises StreamDiverged where a reader is ahead of its ledger (a restored database).
+    wait: seconds to wait for the first entry; None does not wait. limit: about how many of each. A reader whose next
+    entry does not hold has none, and gets that error as `stopped`. Raises StreamDiverged if a reader is ahead of its
+    ledger, whose database was restored.
     """
     for reader in readers:
         reader.stopped = None
@@ -99,13 +104,13 @@ def next_entries(
     has_stream = streams.there
     if has_stream:
         try:
-            streamed = yield from wire.read([(each.ledger.name, each.stream_id) for each in readers], limit, wait)
+            streamed = yield from commands.read([(each.ledger.name, each.stream_id) for each in readers], limit, wait)
         except Refused as refused:
             if not refused.away:
                 raise
             has_stream = False
             streams.away()
-    found: dict[int, list[Seen]] = {}
+    batches: dict[int, list[Seen]] = {}
     misled: list[Reader] = []
     late: list[Reader] = []
     now = time.monotonic()
@@ -114,31 +119,31 @@ def next_entries(
         if entries and not _continues(reader, entries):
             misled.append(reader)
         elif entries:
-            found[reader.ledger.ledger_id] = [entry for entry in entries if entry is not None]
+            batches[reader.ledger.ledger_id] = [entry for entry in entries if entry is not None]
             reader.looked = now
-        elif now - reader.looked > LOOK:
+        elif now - reader.looked > LOOK_SECONDS:
             late.append(reader)
-    if misled or late or not found:
-        found |= yield from _from_postgres([*misled, *late] if misled or found else readers, limit)
-    if not found and wait is not None and (misled or not has_stream):
+    if misled or late or not batches:
+        batches |= yield from _from_postgres([*misled, *late] if misled or batches else readers, limit)
+    if not batches and wait is not None and (misled or not has_stream):
         yield Wait(min(wait, POLL))
-    return found
+    return batches
 
 
 def followed(reader: Reader, streams: Streams, wait: float | None) -> Plan[list[Seen]]:
     """The next entries of one reader, which Postgres has too. Does not move the reader.
 
-    Who may write to Redis can hash and link a false entry as well as anybody: it shows when the next true one does not
-    continue it, or at once, if the newest of those that came is compared with the ledger's. Projections compare it in
-    the transaction that applies it. wait, errors: as `next_entries`, and ChainBroken where the next does not hold.
+    A forged entry of the stream may hold by itself and continue the entry before it. So the newest of those that came
+    is compared with the ledger's; projections compare it in the transaction that applies it.
+    wait: as in `next_entries`. Raises as that does, and ChainBroken if the next entry does not hold.
     """
     ledger = reader.ledger
-    found = yield from next_entries([reader], streams, wait=wait)
-    entries = found.get(ledger.ledger_id, [])
+    batches = yield from next_entries([reader], streams, wait=wait)
+    entries = batches.get(ledger.ledger_id, [])
     last = entries[-1] if entries and streams.there else None
     if isinstance(last, Entry) and not (yield from quarantine.is_chained(ledger, last.position, last.hash)):
-        found = yield from _from_postgres([reader], PAGE)
-        entries = found.get(ledger.ledger_id, [])
+        batches = yield from _from_postgres([reader], PAGE)
+        entries = batches.get(ledger.ledger_id, [])
         if not entries and wait is not None:
             yield Wait(min(wait, POLL))
     if reader.stopped is not None and not entries:
@@ -164,7 +169,7 @@ def follow(ledger: LedgerRef, after: int | None, idle: float | None, redis: bool
 
 
 def _continues(reader: Reader, streamed: Sequence[Entry | None]) -> bool:
-    """Does the stream hold what comes next, and truly? A gap, a trimmed or erased entry and a false one say no."""
+    """Whether the stream has the next entries, and they hold; not if one is trimmed, erased or forged."""
     entries = [entry for entry in streamed if entry is not None]
     if len(entries) < len(streamed) or any(entry.ledger != reader.ledger.name for entry in entries):
         return False
@@ -180,30 +185,30 @@ def _continues(reader: Reader, streamed: Sequence[Entry | None]) -> bool:
 
 def _from_postgres(readers: Sequence[Reader], limit: int) -> Plan[dict[int, list[Seen]]]:
     tails = yield Query(SQL["tails"], ([reader.ledger.ledger_id for reader in readers],))
-    standing = {ledger_id: (epoch, position) for ledger_id, epoch, position in tails}
-    found: dict[int, list[Seen]] = {}
+    ends = {ledger_id: (epoch, position) for ledger_id, epoch, position in tails}
+    batches: dict[int, list[Seen]] = {}
     size = 0
     for reader in random.sample(readers, len(readers)):  # each has its turn to be among the first
         ledger = reader.ledger
         reader.looked = time.monotonic()
-        reader.epoch, position = standing[ledger.ledger_id]
+        reader.epoch, position = ends[ledger.ledger_id]
         if position < reader.tail.position:
-            raise set_back(ledger, reader.tail.position, position)
+            raise rolled_back(ledger, reader.tail.position, position)
         if position > reader.tail.position and size < PAGE_BYTES:
             try:
                 entries = yield from read(ledger, reader.tail.position, limit, last=position)
                 size += size_of(entries)
-                found[ledger.ledger_id] = yield from quarantine.vetted(ledger, reader.tail, entries, position)
+                batches[ledger.ledger_id] = yield from quarantine.vetted(ledger, reader.tail, entries, position)
             except ChainBroken as error:
                 reader.stopped = error
-    return found
+    return batches
 
 
-def set_back(ledger: LedgerRef, seen: int, end: int) -> StreamDiverged:
-    """The error for a reader that has seen more than its ledger holds now."""
+def rolled_back(ledger: LedgerRef, seen: int, end: int) -> StreamDiverged:
+    """The error for a reader that is ahead of its ledger."""
     return StreamDiverged(
-        f"entry {seen} of ledger {ledger.name!r} was seen, but the ledger ends at {end}: its database was set back. "
-        "Begin again after an entry that is still there; a projection is rebuilt by 'auditledger replay'"
+        f"entry {seen} of ledger {ledger.name!r} was read, but the ledger ends at {end}: its database was rolled back, "
+        "by a restore or a failover. Begin again after an entry that it has; 'auditledger replay' rebuilds a projection"
     )
 
 

@@ -1,7 +1,7 @@
-"""What a stream still has of entries that its database lost, set back to an older backup or a standby that was behind.
+"""Entries that a stream still has and its database lost, in a restore or a failover to a standby that was behind.
 
-A stream and its ledger are the same up to some position: both are chains. What the stream has after it happened, and
-can be recorded again, as new entries. Redis proves nothing: whoever may write to it could have made them.
+Both are chains, and so the same up to some position. The stream's entries after it can be recorded again, as new ones.
+They prove nothing: anybody who may write to Redis could have made them.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ PAGE = 100
 
 
 class Lost(NamedTuple):
-    """after, last: the stream's entries after the one and up to the other are not the ledger's."""
+    """The stream's entries after the id `after`, up to the id `last`: the ledger does not have them."""
 
     after: StreamId
     last: StreamId
 
 
 def lost(ledger: LedgerRef) -> Plan[Lost | None]:
-    """Where the stream left the ledger; None where it did not. Looks from its newest entry back to one that is common.
+    """The stream's entries that the ledger lost; None if there are none. Searches from the newest one back.
 
-    `after` is the entry before the stream's first where it holds none that is.
+    If the ledger has none of the stream's entries, `after` is the id before the stream's first.
     """
     last = before = None
     end = "+"
@@ -45,12 +45,12 @@ def lost(ledger: LedgerRef) -> Plan[Lost | None]:
 
 
 def entries_of(ledger: LedgerRef, after: StreamId) -> Plan[tuple[StreamId, list[Entry | None]]]:
-    """The stream's next entries after an id, and the last one's id; None for an entry that is not whole or not true."""
+    """The stream's next entries after an id, and the last one's id; None for an entry that is malformed or forged."""
     rows = yield Command(("XRANGE", wire.key(ledger.name), f"({after}", "+", "COUNT", PAGE))
-    found = [wire.parse(fields) for _, fields in rows]
+    entries = [wire.parse(fields) for _, fields in rows]
     return (
         StreamId.parse(rows[-1][0]) if rows else after,
-        [None if entry is None or entry.ledger != ledger.name else entry for entry in found],
+        [None if entry is None or entry.ledger != ledger.name else entry for entry in entries],
     )
 
 

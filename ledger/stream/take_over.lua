@@ -1,9 +1,9 @@
--- KEYS: the stream; a hash that counts how often deleted entries were handed out, which Redis does for the others; a
--- sorted set of entries with the millisecond from which on they are handed out again, however long they are idle.
+-- KEYS: the stream; a hash of the delivery attempts of deleted entries, which Redis counts for the others; a sorted set
+-- of entries by the millisecond from which on they are redelivered, however long they are idle.
 -- ARGV: group, consumer, milliseconds, how many at most.
--- Claims what was not acknowledged for so long, or is due. What was deleted from the stream stays with whom it was handed
--- out to: a claim would make Redis forget it, and with it this answer, should nobody receive that.
--- Returns of each: id, fields (nil where it was deleted), tries, the id of the entry before it (empty where there is none).
+-- Claims entries that were not acknowledged for so long, or are due. One that was deleted from the stream stays with its
+-- consumer: a claim would make Redis forget it, and with it this answer, should nobody receive that.
+-- Returns of each: id, fields (nil if it was deleted), delivery attempts, the id of the entry before it (empty if none).
 local found, deleted = {}, false
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))

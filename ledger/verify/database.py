@@ -8,8 +8,8 @@ checkpoints, or is to be compared with some, its tree is made anew from the entr
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeAlias
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from ledger.drivers.connections import connect
 from ledger.drivers.run import drive
@@ -22,6 +22,7 @@ from ledger.settings import Settings
 from ledger.statements import sql
 from ledger.store import damage, ledgers, stored_rows
 from ledger.store.stored_rows import Source
+from ledger.telemetry import Progress
 from ledger.verify import own_lookups, protections
 from ledger.verify.checkpoints import Claim, Trust, given_claims
 from ledger.verify.entries import newest_or
@@ -29,8 +30,6 @@ from ledger.verify.ranges import Scope, check_ranges
 from ledger.verify.report import Report, check_tail
 from ledger.verify.tree import Base, KeptTree, TreeCheck, kept_tree, proven_base, rebuilds
 
-Progress: TypeAlias = Callable[[int, int], None]
-"""Called with how many entries are done, and about how many there are."""
 SQL = sql(__file__)
 _STRAYS = 1_000
 """Rows at positions below 1 that are named; one finding is enough to damn the ledger."""

@@ -7,7 +7,7 @@
         entries, cursor = ledger.run(search(ledger.ref, action="invoice.*", text="overdue -paid"))
         invoice = ledger.run(state(ledger.ref, "invoice", "inv_7"))
 
-Written as a user's own are: from `ledger`'s public names only. `auditledger project` keeps them up to date.
+They use only `ledger`'s public names, as a user's own do. `auditledger project` keeps them up to date.
 """
 
 from ledger_projections.actor_activity import Activity, ActorActivity, activity

@@ -1,4 +1,4 @@
-"""The view `actor_activity`: how often each actor did what on each day."""
+"""The view `actor_activity`: how often each actor did each action on each day."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ActorActivity(Projection):
 
 
 class Activity(msgspec.Struct, frozen=True):
-    """How often an actor did one thing on one day (of occurred_at, UTC); the earliest and latest occurred_at."""
+    """How often an actor did one action on one day (of occurred_at, UTC), and the earliest and latest occurred_at."""
 
     actor: str
     day: date
@@ -42,7 +42,7 @@ class Activity(msgspec.Struct, frozen=True):
 
 
 def activity(ledger: tuple[int, str], actor: str | None = None, *, limit: int | None = None) -> Plan[list[Activity]]:
-    """What an actor did, or everyone, newest day first and within a day the most frequent.
+    """The activity of an actor, or of all: the newest day first, and within a day the most frequent action.
 
     ledger: as `Ledger.ref` gives it. Raises UsageError for an actor that no entry can have, and a limit below 1.
     """

@@ -1,4 +1,4 @@
-"""What changed between two JSON values, field by field. Pure."""
+"""The differences of two JSON values, field by field. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PLAIN = re.compile(r'[^."\\\[\]]+').fullmatch
 
 
 class Change(msgspec.Struct, frozen=True):
-    """One field before and after; a side where the field was not there is UNSET.
+    """One field before and after; UNSET on the side that lacks it.
 
     field: the path, `customer.city`. A key that holds a dot, a quote, a backslash or a bracket, or is empty, is written
     as `customer["a.b"]`. The path of the whole value is empty.
@@ -26,29 +26,29 @@ class Change(msgspec.Struct, frozen=True):
 
 
 def changes(before: Any, after: Any) -> list[Change]:
-    """The fields that differ, in order of their keys. Objects are looked into, arrays are compared whole.
+    """The fields that differ, in order of their keys. Objects are compared by field, arrays as a whole.
 
-    None, at the top, means that there was nothing: every field of the other side was added or removed.
+    None at the top means no value: every field of the other side was added or removed.
     """
     if before is None:
         before = {} if isinstance(after, dict) else UNSET
     if after is None:
         after = {} if isinstance(before, dict) else UNSET
-    found: list[Change] = []
+    differences: list[Change] = []
     if isinstance(before, dict) and isinstance(after, dict):
-        _compare("", before, after, found)
+        _compare("", before, after, differences)
     elif not same(before, after):
-        found.append(Change("", before, after))
-    return found
+        differences.append(Change("", before, after))
+    return differences
 
 
-def _compare(path: str, before: dict[str, Any], after: dict[str, Any], found: list[Change]) -> None:
+def _compare(path: str, before: dict[str, Any], after: dict[str, Any], differences: list[Change]) -> None:
     for key in sorted(before | after):
         was, now = before.get(key, UNSET), after.get(key, UNSET)
         if was.__class__ is dict and now.__class__ is dict:
-            _compare(_join(path, key), was, now, found)
+            _compare(_join(path, key), was, now, differences)
         elif not same(was, now):
-            found.append(Change(_join(path, key), was, now))
+            differences.append(Change(_join(path, key), was, now))
 
 
 def _join(path: str, key: str) -> str:

@@ -1,7 +1,7 @@
-"""JSON texts, read so that printing them again loses nothing.
+"""JSON texts, read so that writing them again loses nothing.
 
-A number that is not an integer stays its own text: `1.10` and `1e400` come out as they went in. A text that cannot be
-read at all (another writer's lone surrogates, a thousand levels) stays whole, because a view must not stop at it.
+A number that is not an integer keeps its text: `1.10` and `1e400` come out as they went in. A text that cannot be
+decoded (another writer's lone surrogates, a thousand levels) is kept whole, because a view must not stop at it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from msgspec import Raw
 from ledger import BodyUnreadable
 
 MAX_DEPTH = 100
-"""Levels of objects and arrays that are looked into; format.md's writers keep to fewer."""
+"""Levels of objects and arrays that are decoded; writers that follow format.md use fewer."""
 
 _decode = msgspec.json.Decoder(float_hook=lambda digits: Raw(digits.encode())).decode
 _encode = msgspec.json.Encoder().encode
@@ -23,7 +23,7 @@ _encode_sorted = msgspec.json.Encoder(order="sorted").encode
 
 
 def read(text: str | None) -> Any:
-    """The value; None for NULL. A number with a fraction or exponent, and a text that cannot be read, is a Raw."""
+    """The value; None for NULL. A number with a fraction or exponent is a Raw, and a text that cannot be decoded."""
     if text is None:
         return None
     try:
@@ -36,7 +36,10 @@ def read(text: str | None) -> Any:
 
 
 def decoded(what: str, text: str, decode: Callable[[str], Any]) -> Any:
-    """What a view's text says. Raises BodyUnreadable for what only another writer could have stored."""
+    """The value of a view's text. Raises BodyUnreadable if it cannot be decoded, as only another writer could store it.
+
+    what: names the text in the error.
+    """
     try:
         return decode(text)
     except (ValueError, RecursionError) as error:
@@ -49,7 +52,7 @@ def write(value: Any) -> str:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Are two values of `read` equal as JSON? Unlike `==`: true is not 1, and 1.0 is not 1.00."""
+    """Whether two values of `read` are equal as JSON. Unlike `==`: true is not 1, and 1.0 is not 1.00."""
     if one.__class__ is not other.__class__:
         return False
     if one.__class__ is dict or one.__class__ is list:

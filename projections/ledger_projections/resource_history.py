@@ -1,4 +1,4 @@
-"""The view `resource_history`: which fields each entry about a resource changed, and from what to what."""
+"""The view `resource_history`: the fields that each entry about a resource changed, with both values of each."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class ResourceHistory(Projection):
 
 
 class HistoryItem(msgspec.Struct, frozen=True):
-    """What one entry changed of its resource. changes_json: the exact text, None where the body was erased."""
+    """The changes of one entry to its resource. changes_json: the exact text; None if the body was erased."""
 
     resource_type: str
     resource_id: str

@@ -1,4 +1,4 @@
-"""The view `resource_state`: what each resource is now, folded from the before and after of its entries."""
+"""The view `resource_state`: the current state of each resource, folded from the before and after of its entries."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ class ResourceState(Projection):
         tx.execute(SQL["save"], (ledger_id, write(rows)))
 
     def erase(self, ledger_id: int, entry: Entry, about: Iterable[Entry], tx: Writes) -> None:
-        """The resource is folded anew, as if that entry had told nothing of it."""
+        """Folds the resource anew, without that entry's before and after."""
         value, deleted = _fold_all(None, False, about)
         tx.execute(SQL["erase"], (_text(value), deleted, ledger_id, entry.resource_type, entry.resource_id))
 
 
 class State(msgspec.Struct, frozen=True):
-    """What a resource is now; `action`, `actor` and the times are those of the newest entry about it.
+    """The state of a resource; `action`, `actor` and the times are those of the newest entry about it.
 
-    state_json: the exact text; None where the resource was deleted, or nothing is known of what it is.
-    entries: how many are about it; first_position, last_position: of them.
+    state_json: the exact text; None if the resource was deleted, or no state is recorded.
+    entries: the number of entries about it, from first_position to last_position.
     """
 
     resource_type: str
@@ -65,7 +65,7 @@ class State(msgspec.Struct, frozen=True):
 
 
 def state(ledger: tuple[int, str], resource_type: str, resource_id: str) -> Plan[State | None]:
-    """What a resource is now; None where no entry is about it. ledger: as `Ledger.ref` gives it.
+    """The state of a resource; None if no entry is about it. ledger: as `Ledger.ref` gives it.
 
     Raises UsageError for a type or id that no entry can have.
     """
@@ -75,7 +75,7 @@ def state(ledger: tuple[int, str], resource_type: str, resource_id: str) -> Plan
 
 
 def _folded(resource: tuple[str, str], known: tuple[Any, ...] | None, about: Sequence[Entry]) -> State:
-    """A resource after the entries about it. known: its state_json, deleted, entries and first_position until now."""
+    """The state after the entries about a resource. known: state_json, deleted, entries and first_position before."""
     text, deleted, count, first = known or (None, False, 0, about[0].position)
     value, deleted = _fold_all(read(text), deleted, about)
     last = about[-1]
@@ -105,7 +105,7 @@ def _fold_all(value: Any, deleted: bool, about: Iterable[Entry]) -> tuple[Any, b
 
 
 def _fold(value: Any, deleted: bool, before: Any, after: Any) -> tuple[Any, bool]:
-    """State and deletion after one entry, which may tell of a part of the resource or of all of it."""
+    """State and deletion after one entry, whose before and after may be a part of the resource, or all of it."""
     if after is None:
         return (value, deleted) if before is None else (None, True)
     if isinstance(value, dict) and isinstance(after, dict):

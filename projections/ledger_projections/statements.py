@@ -1,4 +1,4 @@
-"""What the views' modules share: their SQL from the files beside them, and checks of what a caller asks with."""
+"""What the views share: their SQL, from the files beside them, and checks of a caller's arguments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def statements(stem: str) -> dict[str, str]:
 
 
 def checked_text(name: str, text: str) -> str:
-    """The text itself. Raises UsageError for what Postgres cannot take, and so no entry can hold."""
+    """Returns the text. Raises UsageError if Postgres cannot store it, so that no entry can have it."""
     if "\0" in text:
         raise UsageError(f"{name}: contains U+0000")
     try:
@@ -25,7 +25,7 @@ def checked_text(name: str, text: str) -> str:
 
 
 def checked_limit(limit: int) -> int:
-    """The limit itself. Raises UsageError below 1."""
+    """Returns the limit. Raises UsageError below 1."""
     if limit < 1:
         raise UsageError(f"limit: must be at least 1, not {limit}")
     return limit

@@ -1,4 +1,4 @@
-"""The view `timeline`: one row an entry, searched by actor, action, resource, time and words, newest first."""
+"""The view `timeline`: one row per entry, searched by actor, action, resource, time and words, newest first."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ledger_projections.statements import checked_limit, checked_text, statement
 
 SQL = statements("timeline")
 MAX_WORDS = 32 * 1024
-"""Characters of an entry that are searched. A tsvector keeps the places of 16,383 words; more would not fit one."""
-MAX_QUESTION = 500
-"""Characters of a question for words. A tsquery refuses words over 2,046 bytes."""
+"""Characters of an entry that are searched. A tsvector keeps the positions of at most 16,383 words."""
+MAX_TEXT = 500
+"""Characters of the words that are searched for. A tsquery refuses words over 2,046 bytes."""
 
-# Postgres' own parser takes `invoice.updated` for a host and `user/bob` for a file, which their parts would not find;
-# what it takes for a letter depends on the database's locale. So words are split here, in entries and in questions.
+# Postgres' own parser takes `invoice.updated` for a host and `user/bob` for a file, which a search for their parts does
+# not find; its letters depend on the database's locale. So words are split here, in entries and in searches.
 _WORD = re.compile(r"[^\W_]+")
 _ASCII_SPLIT = bytes(code if chr(code).isalnum() else ord(" ") for code in range(128)) + bytes(128)
 _TERM = re.compile(r'(-?)(?:"([^"]*)"?|([^\s"]+))')
@@ -60,7 +60,7 @@ class Timeline(Projection):
 
 
 class Page(NamedTuple):
-    """Entries, newest first; the cursor of the page after them, None where there is none."""
+    """Entries, newest first, and the cursor of the next page; None if there is none."""
 
     entries: list[Entry]
     next_cursor: str | None
@@ -78,19 +78,19 @@ def search(
     limit: int = 50,
     cursor: str | None = None,
 ) -> Plan[Page]:
-    """The entries for which all that is given holds, newest first, page by page.
+    """Entries matching all filters, newest first, page by page.
 
     ledger: as `Ledger.ref` gives it. action: `*` stands for any characters. resource: (type, id).
-    since, until: of occurred_at, aware; since is included, until is not. text: words that must all be there; `"a b"`,
+    since, until: of occurred_at, aware; since is included, until is not. text: words that must all occur; `"a b"`,
     `or` and `-a` as in search engines. cursor: of the page before, with the same filters.
     Raises UsageError for a cursor that is malformed or of other filters, a naive datetime, and a limit below 1.
     """
     ledger_id, name = ledger
     filters = _filters(actor, action, resource, since, until)
-    words = None if text is None else _question(text)
-    asked = repr((ledger_id, filters if words is None else [*filters, ("by_words", (words,))]))
+    words = None if text is None else _search_text(text)
+    search_key = repr((ledger_id, filters if words is None else [*filters, ("by_words", (words,))]))
     if cursor is not None:
-        filters.append(("by_position", (_position(cursor, asked),)))
+        filters.append(("by_position", (_position(cursor, search_key),)))
     most = checked_limit(limit) + 1
     if words is None:
         sql = " ".join((SQL["find"], *(SQL[part] for part, _ in filters), SQL["newest"], SQL["page"]))
@@ -102,7 +102,7 @@ def search(
     rows = yield from read_views(["timeline"], Query(sql, params))
     entries = [Entry(name, *row) for row in rows[:limit]]
     more = len(rows) > limit
-    return Page(entries, _cursor(entries[-1].position, asked) if more else None)
+    return Page(entries, _cursor(entries[-1].position, search_key) if more else None)
 
 
 _NOT_GIVEN: tuple[None, ...] = (None,)
@@ -111,7 +111,7 @@ _PARTS: tuple[tuple[str, tuple[None, ...]], ...] = (
     *(("by_action_prefix", 2 * _NOT_GIVEN), ("by_action_pattern", _NOT_GIVEN), ("by_resource", 2 * _NOT_GIVEN)),
     *(("by_since", _NOT_GIVEN), ("by_until", _NOT_GIVEN), ("by_position", _NOT_GIVEN)),
 )
-"""The filters of `find_words`, in its order, and what stands there for one that was not asked for."""
+"""The filters of `find_words`, in its order, with the parameters of one that is not given."""
 
 
 def _filters(
@@ -121,7 +121,7 @@ def _filters(
     since: datetime | None,
     until: datetime | None,
 ) -> list[tuple[str, tuple[Any, ...]]]:
-    """The `by_` parts of timeline.sql that were asked for, with their values."""
+    """The `by_` parts of timeline.sql for the given filters, with their parameters."""
     filters: list[tuple[str, tuple[Any, ...]]] = []
     if actor is not None:
         filters.append(("by_actor", (checked_text("actor", actor),)))
@@ -138,7 +138,7 @@ def _filters(
 
 
 def _by_action(action: str) -> list[tuple[str, tuple[str, ...]]]:
-    """The prefix as a range, which finds its place in the index whatever the plan; the rest as a pattern."""
+    """The prefix as a range, which uses the index with any plan; the rest as a pattern."""
     if "*" not in action:
         return [("by_action", (action,))]
     filters: list[tuple[str, tuple[str, ...]]] = []
@@ -161,14 +161,14 @@ def _words_of(entry: Entry) -> str:
 
 
 def _split(text: str) -> str:
-    """Its words in small letters, with spaces between them."""
-    if text.isascii():  # the same, but several times as quick
+    """Its words in lower case, separated by spaces."""
+    if text.isascii():  # the same, but several times as fast
         return text.lower().encode().translate(_ASCII_SPLIT).decode()
     return " ".join(_WORD.findall(normalize("NFKC", text).lower()))
 
 
 def _collect(items: Iterable[Any], texts: list[str]) -> None:
-    """Adds the strings and numbers of JSON values. By exact class, which is quickest: each entry takes this way."""
+    """Adds the strings and numbers of JSON values. Compares exact classes, which is fastest: each entry comes here."""
     for item in items:
         kind = item.__class__
         if kind is str:
@@ -183,29 +183,29 @@ def _collect(items: Iterable[Any], texts: list[str]) -> None:
             texts.append(bytes(item).decode())
 
 
-def _question(text: str) -> str:
-    """A question for websearch_to_tsquery, its terms split as entries are; the parts of one term stay a phrase."""
-    if len(checked_text("text", text)) > MAX_QUESTION:
-        raise UsageError(f"text: at most {MAX_QUESTION} characters")
+def _search_text(text: str) -> str:
+    """The text for websearch_to_tsquery, its terms split as entries are; the parts of one term stay a phrase."""
+    if len(checked_text("text", text)) > MAX_TEXT:
+        raise UsageError(f"text: at most {MAX_TEXT} characters")
 
-    found = []
+    terms = []
     for sign, phrase, term in _TERM.findall(text):
         words = " ".join(_split(phrase or term).split())
         if words:
-            found.append("or" if term.lower() == "or" else f'{sign}"{words}"')
-    return " ".join(found)
+            terms.append("or" if term.lower() == "or" else f'{sign}"{words}"')
+    return " ".join(terms)
 
 
-def _cursor(position: int, asked: str) -> str:
-    checksum = zlib.crc32(f"{position} {asked}".encode())
+def _cursor(position: int, search_key: str) -> str:
+    checksum = zlib.crc32(f"{position} {search_key}".encode())
     return urlsafe_b64encode(_CURSOR.pack(position, checksum)).decode()
 
 
-def _position(cursor: str, asked: str) -> int:
+def _position(cursor: str, search_key: str) -> int:
     try:
         position, _ = _CURSOR.unpack(urlsafe_b64decode(cursor.encode("ascii")))
     except (ValueError, struct.error):
-        raise UsageError("cursor: malformed; give back what the page before it gave") from None
-    if _cursor(position, asked) != cursor:
+        raise UsageError("cursor: malformed; pass the one that the page before gave") from None
+    if _cursor(position, search_key) != cursor:
         raise UsageError("cursor: belongs to a search with other filters, or was changed")
     return int(position)

@@ -22,7 +22,8 @@ from ledger.migrate.roles import grant
 from ledger.store.drafts import prepare
 from ledger.store.entry_rows import row_params
 from ledger.store.ledgers import SQL, create_ledger, ledger_ends
-from ledger.stream.relay import open_new_epoch, where_to_go_on
+from ledger.stream.publish import resume_point
+from ledger.stream.relay import open_new_epoch
 from tests.simulation.notes import Notes, lines
 from tests.simulation.violation import Violation
 from tests.simulation.world import World
@@ -164,7 +165,7 @@ def diverged(ledger: Ledger) -> bool:
     """Does the stream hold what the ledger does not have?"""
     [ledger_end] = ledger.run(ledger_ends([ledger.ref.name]))
     try:
-        ledger.run(where_to_go_on(ledger_end, ledger.settings.stream_keep))
+        ledger.run(resume_point(ledger_end, ledger.settings.stream_keep))
     except StreamDiverged:
         return True
     return False

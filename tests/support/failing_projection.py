@@ -53,7 +53,7 @@ def positions(admin: psycopg.Connection, name: str = "picky") -> list[int]:
 
 
 def standstill(admin: psycopg.Connection, name: str = "picky") -> tuple[int, int | None, str | None, int | None]:
-    """Checkpoint, and the entry it stands still at, why, and how often it was tried."""
+    """Its position, the entry at which it is blocked, why, and the attempts."""
     [row] = admin.execute(
         "select position, failed_position, failed_error, failed_tries from ledger.projections"
         " where name = %s and not building and ledger_id = 1",

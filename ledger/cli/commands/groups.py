@@ -16,8 +16,8 @@ from ledger.cli.text import note, one_line
 def groups_command(context: click.Context) -> None:
     """List the consumer groups; delete one, or set it to another position.
 
-    Without a command: each group, the position up to which it has dealt with everything, how far behind that is, what
-    it has pending, its dead letters (see 'parked') and its consumers.
+    Without a command: each group with the position up to which it has dealt with everything, its lag, its pending
+    entries, its dead letters (see 'parked') and its consumers.
     """
     if context.invoked_subcommand is None:
         context.invoke(list_command)
@@ -26,17 +26,17 @@ def groups_command(context: click.Context) -> None:
 @groups_command.command("list", cls=Command)
 @pass_shared
 def list_command(shared: Shared) -> None:
-    """List the consumer groups and where they stand."""
+    """List the consumer groups, with position, lag, pending entries, dead letters and consumers."""
     with opened(shared) as ledger:
-        found = ledger.groups()
+        groups = ledger.groups()
     if shared.json:
-        write_json([group._asdict() for group in found])
+        write_json([group._asdict() for group in groups])
         return
-    for group in found:
+    for group in groups:
         behind = f"{group.lag:,} behind" if group.lag else "up to date"
         more = f"{group.pending} pending, {counted(group.dead_letters, 'dead letter')}"
         line(one_line(group.name), f"at {group.position}", behind, more, counted(group.consumers, "consumer"))
-    if not found:
+    if not groups:
         line("No consumer groups")
 
 
@@ -44,7 +44,7 @@ def list_command(shared: Shared) -> None:
 @click.argument("name")
 @pass_shared
 def delete_command(shared: Shared, name: str) -> None:
-    """Forget consumer group NAME, its dead letters too. Stop its consumers first: they would make it again."""
+    """Delete consumer group NAME with its dead letters. Stop its consumers first: they would create it again."""
     with opened(shared) as ledger:
         ledger.delete_group(name)
     write_json({"deleted": name}) if shared.json else note(f"Deleted group {one_line(name)}")
@@ -55,7 +55,7 @@ def delete_command(shared: Shared, name: str) -> None:
 @click.option("--after", type=click.IntRange(0), required=True, metavar="POSITION", help="0 for all entries.")
 @pass_shared
 def reset_command(shared: Shared, name: str, after: int) -> None:
-    """Let consumer group NAME go on after a position. What it had pending is forgotten, its dead letters stay."""
+    """Let consumer group NAME go on after a position. Its pending entries are dropped, its dead letters stay."""
     with opened(shared) as ledger:
         ledger.reset_group(name, after=after)
     write_json({"group": name, "after": after}) if shared.json else note(

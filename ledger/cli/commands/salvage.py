@@ -1,4 +1,4 @@
-"""salvage: keeps what the stream has and its database has lost."""
+"""salvage: saves the entries that the stream has and its database lost."""
 
 from __future__ import annotations
 
@@ -31,63 +31,63 @@ _OWN = {ERASED: "erase", HOLD_PLACED: "hold", HOLD_RELEASED: "release"}
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @pass_shared
 def salvage_command(shared: Shared, file: Path) -> None:
-    """Write to FILE what the stream has and its database has lost: before 'relay --new-epoch' drops it.
+    """Write to FILE the entries that the stream has and its database lost, before 'relay --new-epoch' drops them.
 
-    After a failover or a restored backup, when the relay says that the stream diverged. Prints the commands that record
-    it again: as new entries, with their old ids. Look at them first: whoever may write to Redis could have made them.
+    For use after a failover or a restore, when the relay says that the stream diverged. Prints the commands that record
+    them again, as new entries with their old ids. Check them first: anybody who may write to Redis can make entries.
     """
     connector = Connector(settings_of(shared, redis=True))
     try:
         ledger = connector.run(find_ledger(connector.settings.name))
-        found = connector.run(lost(ledger))
-        commands = [] if found is None else _salvage(connector, ledger, found, file)
+        missing = connector.run(lost(ledger))
+        commands = [] if missing is None else _salvage(connector, ledger, missing, file)
     finally:
         connector.close()
-    if found is None:
-        note(f"The stream of ledger {ledger.name} holds nothing that the database has not")
+    if missing is None:
+        note(f"The stream of ledger {ledger.name} has no entry that the database lacks")
     if shared.json:
-        place = None if found is None else {"after": found.after.position, "last": found.last.position}
-        write_json({"ledger": ledger.name, "lost": place, "commands": commands})
+        positions = None if missing is None else {"after": missing.after.position, "last": missing.last.position}
+        write_json({"ledger": ledger.name, "lost": positions, "commands": commands})
     else:
         for command in commands:
             line(command)
 
 
-def _salvage(connector: Connector, ledger: LedgerRef, found: Lost, file: Path) -> list[str]:
-    """Writes the file; the commands with which all of it is recorded again."""
-    said, own, unusable = 0, list[str](), 0
-    here = f"{PROGRAM} --ledger {ledger.name}"
+def _salvage(connector: Connector, ledger: LedgerRef, missing: Lost, file: Path) -> list[str]:
+    """Writes the file. Returns the commands that record all of it again."""
+    events, own, unusable = 0, list[str](), 0
+    program = f"{PROGRAM} --ledger {ledger.name}"
     try:
         with new_private(file) as output:  # bodies may be personal data
-            for entry in _entries(connector, ledger, found):
+            for entry in _entries(connector, ledger, missing):
                 if entry is None:
                     unusable += 1
                 elif entry.action.startswith("ledger."):
-                    own.append(_again(entry, found.after.position, here))
+                    own.append(_again(entry, missing.after.position, program))
                 else:
                     output.write(_event(entry) + b"\n")
-                    said += 1
+                    events += 1
     except FileExistsError:
-        raise UsageError(f"{file} is there already: name a new file") from None
+        raise UsageError(f"{file} exists already: name a new file") from None
     note(
-        f"Ledger {ledger.name}: the stream's entries {found.after.position + 1} to {found.last.position} are not in "
-        f"the database: {counted(said, 'event')} written to {file}, {len(own)} of the ledger's own, "
+        f"Ledger {ledger.name}: the stream's entries {missing.after.position + 1} to {missing.last.position} are not "
+        f"in the database: {counted(events, 'event')} written to {file}, {len(own)} of the ledger's own, "
         f"{unusable} not readable"
     )
-    return [*([f"{here} import {shlex.quote(str(file))}"] if said else []), *own]
+    return [*([f"{program} import {shlex.quote(str(file))}"] if events else []), *own]
 
 
-def _entries(connector: Connector, ledger: LedgerRef, found: Lost) -> Iterator[Entry | None]:
-    at = found.after
-    while at < found.last:
-        at, entries = connector.run(entries_of(ledger, at))
+def _entries(connector: Connector, ledger: LedgerRef, missing: Lost) -> Iterator[Entry | None]:
+    after = missing.after
+    while after < missing.last:
+        after, entries = connector.run(entries_of(ledger, after))
         if not entries:
             return
         yield from entries
 
 
 def _event(entry: Entry) -> bytes:
-    """As `import` takes it."""
+    """An entry as `import` takes it: one line of JSON."""
     return msgspec.json.encode({
         "actor": entry.actor, "action": entry.action, "resource_type": entry.resource_type,
         "resource_id": entry.resource_id, "actor_type": entry.actor_type, "before": raw_json(entry.before_json),
@@ -96,8 +96,8 @@ def _event(entry: Entry) -> bytes:
     })  # fmt: skip
 
 
-def _again(entry: Entry, common: int, here: str) -> str:
-    """The command that does again what one of the ledger's own entries says. common: the last position not lost."""
+def _again(entry: Entry, common: int, program: str) -> str:
+    """The command that repeats the action of one of the ledger's own entries. common: the last position not lost."""
     about = f"{entry.resource_type}:{entry.resource_id}"
     if entry.resource_type == ERASED_TYPE:
         about = str(entry.resource_id)
@@ -110,4 +110,4 @@ def _again(entry: Entry, common: int, here: str) -> str:
     reason = str(entry.metadata.get("reason", ""))
     # No word of it can be taken for an option.
     who = [f"--actor={entry.actor}", f"--actor-type={entry.actor_type}", f"--reason={reason}"]
-    return f"{here} {_OWN[entry.action]} {shlex.join([*who, '--', about])}"
+    return f"{program} {_OWN[entry.action]} {shlex.join([*who, '--', about])}"

@@ -1,4 +1,4 @@
-"""skip, retry: entries that a projection leaves out. parked: those that a consumer group does."""
+"""skip, retry: entries that a projection skips. parked: the dead letters of a consumer group."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _what = click.argument("name"), click.argument("position", type=POSITION)
 def skip_command(shared: Shared, name: str, position: int, actor: str, reason: str, actor_type: str) -> None:
     """Leave the entry at POSITION out of projection NAME, which is blocked there; record who did it and why.
 
-    The projection goes on behind it, and replays leave it out too. The entry itself stays as it is.
+    The projection goes on after it, and rebuilds skip it too. The entry itself stays as it is.
     """
     name = _own_name(name)
     prepare(skipping(name, position, actor, reason, actor_type), "main", own=True)  # before any server is asked
     with opened(shared) as ledger:
         receipt = ledger.skip(name, position, actor, reason, actor_type=actor_type)
     print_receipt(receipt, as_json=shared.json)
-    note(f"Projection {name} leaves out entry {position}; 'auditledger retry {name} {position}' takes that back")
+    note(f"Projection {name} skips entry {position}; 'auditledger retry {name} {position}' takes that back")
 
 
 @click.command("retry", cls=Command)
@@ -51,9 +51,9 @@ def retry_command(shared: Shared, name: str, position: int, actor: str, reason: 
     """
     [projection] = find((name,))
     prepare(retrying(projection.name, position, actor, reason, actor_type), "main", own=True)
-    with ready(shared, redis=False) as servers, progress(f"Replaying {projection.name}") as advance:
-        ledger = servers.run(open_ledger(servers.settings.name))
-        count = unskip(servers, projection, ledger, position, actor, reason, actor_type=actor_type, progress=advance)
+    with ready(shared, redis=False) as connector, progress(f"Replaying {projection.name}") as advance:
+        ledger = connector.run(open_ledger(connector.settings.name))
+        count = unskip(connector, projection, ledger, position, actor, reason, actor_type=actor_type, progress=advance)
     if shared.json:
         write_json({"projection": projection.name, "position": position, "entries": count})
     else:
@@ -62,28 +62,28 @@ def retry_command(shared: Shared, name: str, position: int, actor: str, reason: 
 
 @click.command("parked", cls=Command)
 @click.argument("group")
-@click.option("--retry", "again", type=POSITION, multiple=True, metavar="POSITION", help="Deliver this entry again.")
+@click.option("--retry", "again", type=POSITION, multiple=True, metavar="POSITION", help="Redeliver this entry.")
 @pass_shared
 def parked_command(shared: Shared, group: str, again: tuple[int, ...]) -> None:
     """List GROUP's dead letters: entries delivered too often, their delivery attempts, and the last reason given.
 
-    With --retry, which can be given more than once, those entries are delivered again.
+    With --retry, which can be given more than once, those entries are redelivered.
     """
-    with ready(shared, redis=True) as servers:
-        ledger = servers.run(open_ledger(servers.settings.name))
+    with ready(shared, redis=True) as connector:
+        ledger = connector.run(open_ledger(connector.settings.name))
         for position in again:
-            servers.run(redeliver(ledger, group, position))
-        found = servers.run(dead_letters(ledger, group))
+            connector.run(redeliver(ledger, group, position))
+        letters = connector.run(dead_letters(ledger, group))
     if shared.json:
-        write_json([letter._asdict() for letter in found])
+        write_json([letter._asdict() for letter in letters])
         return
-    for letter in found:
-        why = f": {one_line(letter.reason)}" if letter.reason else ""
-        line(f"entry {letter.position}", f"delivered {counted(letter.tries, 'time')}{why}")
-    if not found:
+    for letter in letters:
+        reason = f": {one_line(letter.reason)}" if letter.reason else ""
+        line(f"entry {letter.position}", f"delivered {counted(letter.tries, 'time')}{reason}")
+    if not letters:
         line(f"No dead letters of group {group}")
 
 
 def _own_name(name: str) -> str:
-    """What a projection is called in the database, where it was given as module:Class."""
+    """A projection's name in the database, if it was given as module:Class."""
     return find((name,))[0].name if ":" in name else name

@@ -12,11 +12,11 @@ from pathlib import Path
 import click
 
 from ledger.cli.app import Command
-from ledger.cli.commands.workers import wait_until, working
 from ledger.cli.context import Shared, pass_shared
 from ledger.cli.logs import log_format
 from ledger.cli.output import line, write_json
 from ledger.cli.params import Address
+from ledger.cli.signals import wait_until, working
 from ledger.errors import InvalidSetting
 from ledger.files import new_private
 from ledger.tlog.cosigner import Cosigner

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -15,14 +13,14 @@ from typing import Any
 
 import click
 
-from ledger.cli import standard_streams
-from ledger.cli.app import INTERRUPTED, OK, Command
+from ledger.cli.app import Command
 from ledger.cli.connect import ready
-from ledger.cli.context import Interrupted, Shared, pass_shared
-from ledger.cli.logs import log_format, logging_to_stderr
+from ledger.cli.context import Shared, pass_shared
+from ledger.cli.logs import log_format
 from ledger.cli.options import checkpointers, metrics_port, signing_options
 from ledger.cli.output import counted, counting, line, progress, write_json
 from ledger.cli.params import Span
+from ledger.cli.signals import interruptible, together, working
 from ledger.cli.text import note
 from ledger.drivers.pools import Connector
 from ledger.errors import IntegrityError, LedgerError
@@ -31,12 +29,9 @@ from ledger.projection.base import Projection, view_positions
 from ledger.projection.discover import find_projections
 from ledger.projection.rebuild import rebuild
 from ledger.projection.worker import Projector
-from ledger.store.ledgers import LedgerEnd, ledger_ends
-from ledger.stream import wire
+from ledger.store.ledgers import ledger_ends
+from ledger.stream import commands
 from ledger.stream.relay import Relay, open_new_epoch
-
-GRACE = 2.0
-"""Seconds that the batch in hand is given after a stop was asked for; a server that hangs must not hold us up."""
 
 
 def _once(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -47,12 +42,8 @@ def _once(command: Callable[..., Any]) -> Callable[..., Any]:
 
 _skip_after = click.option(
     "--skip-after", type=click.IntRange(1), metavar="N",
-    help="Skip an entry that a projection failed at N times, on the record; else it stands still there.",
+    help="Skip an entry that a projection failed at N times, on the record; else it stays blocked there.",
 )  # fmt: skip
-
-
-class _Stopped(Exception):
-    """A stop was asked for while much was still to do: the batch in hand is done."""
 
 
 @click.command("relay", cls=Command)
@@ -62,8 +53,8 @@ class _Stopped(Exception):
 def relay_command(shared: Shared, once: bool, new_epoch: bool) -> None:
     """Publish entries to the Redis streams, in order and complete.
 
-    Of all ledgers, or of the one named with --ledger. Any number of relays may run at once. The stream of a ledger with
-    an entry that does not hold ends before it, until that is quarantined.
+    For all ledgers, or the one named with --ledger. Any number of relays may run at once. Before an entry that does not
+    hold, a ledger's stream ends, until the entry is quarantined.
     """
     with (
         working(once) as stop,
@@ -72,9 +63,9 @@ def relay_command(shared: Shared, once: bool, new_epoch: bool) -> None:
     ):
         if new_epoch:
             _open_epoch(shared, connector)
-        relay = _relay(shared, connector, stop)
+        relay = Relay(connector, shared.names())
         if once:
-            _report(shared, published=_publish(shared, connector, relay))
+            _report(shared, published=_publish(shared, connector, relay, stop))
             _raise_first(relay.stopped)
         else:
             _announce("Relaying", shared)
@@ -89,8 +80,9 @@ def relay_command(shared: Shared, once: bool, new_epoch: bool) -> None:
 def project_command(shared: Shared, names: tuple[str, ...], once: bool, skip_after: int | None) -> None:
     """Keep projections up to date: those named, else all that are installed.
 
-    A projection of your own goes by module:Class. Works without Redis, from Postgres alone. One that cannot apply an
-    entry stands still there, and `status` says so; it is tried again after pauses, or with --once at the next call.
+    Name a projection of your own as module:Class. Works without Redis, from Postgres alone. A projection that cannot
+    apply an entry is blocked there, which `status` shows; it is tried again after pauses, or with --once at the next
+    call.
     """
     projections = find(names)
     with (
@@ -125,9 +117,9 @@ def run_command(
     witnesses: tuple[str, ...],
     quorum: int | None,
 ) -> None:
-    """relay and project in one process, and sign checkpoints where that is asked for. An error in any ends all.
+    """Relay and project in one process; with --checkpoint-every, sign checkpoints too. If a job fails, all end.
 
-    Before an entry that does not hold, the jobs of that ledger stop, and look again after pauses; so does signing a
+    Before an entry that does not hold, the jobs of that ledger stop, and try again after pauses; so does signing a
     ledger that does not continue what was signed. All else goes on.
     A key signs for the ledger that its name ends with. With --once, one checkpoint is signed at the end.
     """
@@ -143,10 +135,10 @@ def run_command(
         serve_metrics(connector.settings, shared.metrics, shared.names()),
         _projector(shared, connector, projections, stop, once, skip_after) as projector,
     ):
-        relay = _relay(shared, connector, stop)
+        relay = Relay(connector, shared.names())
         signers = [] if every is None else checkpointers(shared, connector, keys, publish, require, witnesses, quorum)
         if once:
-            published = _publish(shared, connector, relay)
+            published = _publish(shared, connector, relay, stop)
             projected = _project(shared, connector, projections, projector, stop)
             stopped = relay.stopped
             for signer in signers:
@@ -159,7 +151,7 @@ def run_command(
         else:
             _announce("Relaying, projecting and signing" if signers else "Relaying and projecting", shared)
             signing = [partial(signer.run, stop, every or 0.0) for signer in signers]
-            _together(stop, lambda: relay.run(stop), lambda: projector.run(stop), *signing)
+            together(stop, lambda: relay.run(stop), lambda: projector.run(stop), *signing)
 
 
 @click.command("replay", cls=Command)
@@ -187,26 +179,10 @@ def replay_command(shared: Shared, names: tuple[str, ...], every: bool) -> None:
 
 
 def find(names: tuple[str, ...]) -> list[Projection]:
-    """The projections of these names, or as module:Class; all installed ones where there are none."""
+    """The projections of these names, or as module:Class; without names, all installed ones."""
     if any(":" in name for name in names) and "" not in sys.path:
         sys.path.insert(0, "")  # module:Class of the folder that we stand in
     return find_projections(list(names) or None)
-
-
-def _relay(shared: Shared, connector: Connector, stop: threading.Event) -> Relay:
-    """A relay that notices a stop between two batches, however much there is to catch up with."""
-
-    class Stoppable(Relay):
-        def _catch_up(self, ledger_end: LedgerEnd, progress: Callable[[int], None] | None) -> int:
-            def step(count: int) -> None:
-                if progress is not None:
-                    progress(count)
-                if stop.is_set():
-                    raise _Stopped
-
-            return super()._catch_up(ledger_end, step)
-
-    return Stoppable(connector, shared.names())
 
 
 @contextmanager
@@ -218,17 +194,11 @@ def _projector(
     once: bool,
     skip_after: int | None,
 ) -> Iterator[Projector]:
-    """A projector with its tables there. once: at its end the first projection that failed is raised."""
+    """A projector whose tables exist. once: at the end, raises the error of the first projection that failed."""
     projector = Projector(connector, projections, shared.names(), skip_after=skip_after)
     try:
         with progress("Rebuilding") as advance:
-
-            def step(done: int, total: int) -> None:
-                advance(done, total)
-                if stop.is_set():
-                    raise _Stopped
-
-            projector.install(step)
+            projector.install(interruptible(advance, stop))
         yield projector
     finally:
         projector.close()
@@ -237,65 +207,39 @@ def _projector(
 
 
 def _raise_first(errors: Sequence[LedgerError]) -> None:
-    """Of what was stopped at; the others are logged already."""
+    """Raises the first error; the others are logged already."""
     if errors:
         raise errors[0]
 
 
-def _publish(shared: Shared, connector: Connector, relay: Relay) -> int:
+def _publish(shared: Shared, connector: Connector, relay: Relay, stop: threading.Event) -> int:
     to_do = 0
     for ledger_end in connector.run(ledger_ends(shared.names())):
-        last = connector.run(wire.state(ledger_end.ledger.name)).last
+        last = connector.run(commands.state(ledger_end.ledger.name)).last
         to_do += ledger_end.position - (last.position if last.epoch == ledger_end.epoch else 0)
-    with counting("Publishing", to_do) as step:
-        return relay.publish(step)
+    with counting("Publishing", to_do) as advance:
+        return relay.publish(interruptible(advance, stop))
 
 
 def _project(
     shared: Shared, connector: Connector, projections: list[Projection], projector: Projector, stop: threading.Event
 ) -> int:
     to_do = 0
-    found = [connector.run(view_positions(projection.name)) for projection in projections]
+    positions = [connector.run(view_positions(projection.name)) for projection in projections]
     for ledger, _, end in connector.run(ledger_ends(shared.names())):
-        to_do += end - min((each[ledger.ledger_id].position for each in found if ledger.ledger_id in each), default=0)
+        reached = (each[ledger.ledger_id].position for each in positions if ledger.ledger_id in each)
+        to_do += end - min(reached, default=0)
     with counting("Projecting", to_do) as advance:
-
-        def step(count: int) -> None:
-            advance(count)
-            if stop.is_set():
-                raise _Stopped
-
-        return projector.catch_up(step)
+        return projector.catch_up(interruptible(advance, stop))
 
 
 def _open_epoch(shared: Shared, connector: Connector) -> None:
-    found = connector.run(ledger_ends(shared.names()))
-    if len(found) != 1:
-        raise click.UsageError("say which ledger: auditledger --ledger NAME relay --new-epoch")
-    epoch = connector.run(open_new_epoch(found[0].ledger))
-    note(f"Ledger {found[0].ledger.name}: opened epoch {epoch}; its stream is filled anew")
-
-
-def _together(stop: threading.Event, *workers: Callable[[], None]) -> None:
-    """Each in a thread, until all have ended; the first to end, or to fail, stops the others."""
-    errors: list[BaseException] = []
-
-    def work(worker: Callable[[], None]) -> None:
-        try:
-            worker()
-        except BaseException as error:
-            errors.append(error)
-        finally:
-            stop.set()
-
-    threads = [threading.Thread(target=work, args=(worker,)) for worker in workers]
-    for thread in threads:
-        thread.start()
-    wait_until(stop)
-    for thread in threads:
-        thread.join()
-    for error in sorted(errors, key=lambda error: isinstance(error, _Stopped)):
-        raise error
+    ends = connector.run(ledger_ends(shared.names()))
+    if len(ends) != 1:
+        raise click.UsageError("name the ledger: auditledger --ledger NAME relay --new-epoch")
+    ledger = ends[0].ledger
+    epoch = connector.run(open_new_epoch(ledger))
+    note(f"Ledger {ledger.name}: opened epoch {epoch}; its stream is filled anew")
 
 
 def _announce(doing: str, shared: Shared) -> None:
@@ -309,50 +253,3 @@ def _report(shared: Shared, **counts: int) -> None:
         write_json(counts)
     else:
         line("; ".join(f"{what.capitalize()} {counted(count, 'entry')}" for what, count in counts.items()))
-
-
-def wait_until(stop: threading.Event) -> None:
-    """In turns: the kernel may give a signal to another thread, which does not wake this one, where handlers run."""
-    while not stop.wait(0.5):
-        pass
-
-
-@contextmanager
-def working(once: bool) -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set; log lines on stderr meanwhile.
-
-    once: being stopped means that it did not come to its end. Else it is how the work ends.
-    """
-    stop, done = threading.Event(), threading.Event()
-    kept = []
-    if threading.current_thread() is threading.main_thread():
-
-        def ask(*_: object) -> None:
-            # In a thread: the handler may have interrupted this one while it held the event's lock.
-            threading.Thread(target=_end, args=(stop, done, INTERRUPTED if once else OK), daemon=True).start()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            kept.append((number, signal.signal(number, ask)))
-    shared = click.get_current_context().find_object(Shared)
-    with logging_to_stderr(shared.log_format if shared else "text") as log:
-        try:
-            yield stop
-        except _Stopped:
-            if once:
-                raise Interrupted("stopped before it had caught up") from None
-        finally:
-            done.set()
-            if stop.is_set() and not once:
-                log.info("Stopped")
-            for number, before in kept:
-                signal.signal(number, before)
-
-
-def _end(stop: threading.Event, done: threading.Event, code: int) -> None:
-    """Asks for a stop; ends the process where that is not heeded in time, which is safe at any moment."""
-    stop.set()
-    if not done.wait(GRACE):
-        log = logging.getLogger("ledger")
-        log.warning("Stopped; the batch in hand was given up after %g s: whoever is started next does it again", GRACE)
-        standard_streams.settle()
-        os._exit(code)

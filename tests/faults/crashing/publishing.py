@@ -14,7 +14,7 @@ from ledger.drivers.pools import Connector
 from ledger.errors import Unavailable, UsageError
 from ledger.format.canonical import body, envelope
 from ledger.settings import Settings
-from ledger.stream import consumer_group, relay, wire
+from ledger.stream import consumer_group, publish, wire
 from ledger.stream.dead_letters import redeliver
 from ledger.stream.relay import Relay, open_epoch
 from tests.faults.crashing.jobs import BATCH, Job, Tell, World, again
@@ -52,7 +52,7 @@ class Publish(Job):
             world.ledger.erase(position, "officer", "asked for")
 
     def run(self, tell: Tell) -> None:
-        relay.BATCH = BATCH
+        publish.BATCH = BATCH
         with closing(Connector(self.settings)) as servers:
             running = Relay(servers)
             again(running.publish)
@@ -102,7 +102,7 @@ class NewEpoch(Job):
             world.ledger.append_many(self.events(2, 2 * BATCH))
 
     def run(self, tell: Tell) -> None:
-        relay.BATCH = BATCH
+        publish.BATCH = BATCH
         with closing(Connector(self.settings)) as servers:
             again(lambda: servers.run(open_epoch(MAIN)))
             running = Relay(servers)
@@ -131,7 +131,7 @@ class Subscribe(Job):
 
     def run(self, tell: Tell) -> None:
         """Whoever comes after another one does not wait for long until it takes over what that left behind."""
-        consumer_group.SAVE_EVERY, consumer_group.AWAY = 0.0, 0.01
+        consumer_group.SAVE_SECONDS, consumer_group.RETRY_SECONDS = 0.0, 0.01
         end = time.monotonic() + 30
         with Ledger(self.settings) as ledger:
             while (group := self._group()) is None or (group["pending"], group["last-delivered-id"]) != (0, self._last):

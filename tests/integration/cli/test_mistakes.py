@@ -125,7 +125,7 @@ def test_a_dropped_view_is_made_anew_by_replay(ledger: Ledger, admin: psycopg.Co
     cli = cli_of(ledger)
     assert "'auditledger replay NAME' (or --all) makes it anew" in cli("query").error
     ledger.append(Event("user:1", "a.b"))
-    assert "'auditledger replay timeline' makes it anew" in cli("project", "timeline", "--once").err
+    assert "'auditledger replay timeline' builds it anew" in cli("project", "timeline", "--once").err
     cli.well("replay", "timeline")
     assert len(cli.well("--json", "query").jsons) >= 2
 
@@ -191,7 +191,7 @@ def test_a_projection_that_cannot_be_built(ledger: Ledger, fields: dict[str, Any
             rebuild(ledger.settings, made)
         with pytest.raises(InvalidSetting, match="Fine is the class of a projection"):
             Projector(servers, [Fine])  # type: ignore[list-item]
-        with pytest.raises(InvalidSetting, match="str is no projection"):
+        with pytest.raises(InvalidSetting, match="str is not a projection"):
             Projector(servers, ["fine"])  # type: ignore[list-item]
     finally:
         servers.close()

@@ -44,7 +44,7 @@ def counted(admin: psycopg.Connection) -> list[int]:
 
 def test_skip_and_retry(cli: Cli, ledger: Ledger, admin: psycopg.Connection, tmp_path: Path) -> None:
     ran = cli.well("skip", "counting", "3", *WHO, "--json")
-    assert ran.json["position"] == 6 and "Projection counting leaves out entry 3; 'auditledger retry" in ran.err
+    assert ran.json["position"] == 6 and "Projection counting skips entry 3; 'auditledger retry" in ran.err
     assert cli.well("skip", "my_views:Counting", "3", *WHO).out.startswith("position 6  id ")
     cli.well("project", "my_views:Counting", "--once")
     assert (counted(admin), view(cli)["skipped"]) == ([1, 2, 4, 5, 6], 1)
@@ -67,7 +67,7 @@ def test_skip_and_retry(cli: Cli, ledger: Ledger, admin: psycopg.Connection, tmp
 def test_parked_by_policy(cli: Cli, ledger: Ledger, admin: psycopg.Connection) -> None:
     assert view(cli)["standstill"]["tries"] == 1
     ran = cli.well("project", "my_views:Counting", "--once", "--skip-after", "2", "--json")
-    assert "leaves out entry 3 of ledger 'main' after 2 tries" in ran.err and "s3cret" not in ran.err
+    assert "skips entry 3 of ledger 'main' after 2 attempts" in ran.err and "s3cret" not in ran.err
     assert counted(admin) == [1, 2, 4, 5, 6]
     assert checked(ledger)[-1].actor == "system:projector"
 
@@ -75,7 +75,7 @@ def test_parked_by_policy(cli: Cli, ledger: Ledger, admin: psycopg.Connection) -
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("skip", "counting", "4", *WHO), "projection counting does not stand still at entry 4: nothing was recorded"),
+        (("skip", "counting", "4", *WHO), "projection counting is not blocked at entry 4: nothing was recorded"),
         (("skip", "counting", "99", *WHO), "there is no entry 99"),
         (("skip", "counting", "0", *WHO), "is not a position: a whole number from 1"),
         (("skip", "Counting", "3", *WHO), "projection: must be a projection's name"),

@@ -72,7 +72,7 @@ def test_all_ledgers_are_served_unless_one_is_named(cli: Cli, ledger: Ledger) ->
     cli.well("run", "--once")
     assert [stream_length(ledger, name) for name in ("second", "third")] == [1, 1]
     assert cli("relay", "--once", "--ledger", "none").code == 2
-    assert "say which ledger" in cli("relay", "--once", "--new-epoch").error
+    assert "name the ledger" in cli("relay", "--once", "--new-epoch").error
 
 
 def test_without_redis(ledger: Ledger) -> None:
@@ -143,19 +143,19 @@ def wait_until_built(ledger: Ledger) -> None:
 def test_a_projection_of_ones_own(
     cli: Cli, ledger: Ledger, admin: psycopg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "my_views.py").write_text(OWN)
+    (tmp_path / "own_views.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)
     ledger.append_many(events(4))
-    assert cli.well("project", "my_views:Counting", "timeline", "--once", "--json").json == {"projected": 4}
+    assert cli.well("project", "own_views:Counting", "timeline", "--once", "--json").json == {"projected": 4}
     assert admin.execute("select count(*) from ledger_views.counting").fetchone() == (4,)
-    assert cli.well("replay", "my_views:Counting", "--json").json == {"projection": "counting", "entries": 4}
+    assert cli.well("replay", "own_views:Counting", "--json").json == {"projection": "counting", "entries": 4}
     cli.well("append", "--actor", "a", "--action", "bad.action")
-    ran = cli("project", "my_views:Counting", "timeline", "--once")
+    ran = cli("project", "own_views:Counting", "timeline", "--once")
     assert ran.code == 70
     assert ran.err.splitlines()[-1].startswith("error: projection 'counting' failed at entry 5 of ledger 'main'")
     lag = {view["name"]: view["lag"] for view in status(cli)["projections"]}
     assert lag == {"counting": 1, "timeline": 0}
-    for name in ("my_views:None", "nowhere:Counting", "json:dumps", "nonsense", ":"):
+    for name in ("own_views:None", "nowhere:Counting", "json:dumps", "nonsense", ":"):
         ran = cli("project", name, "--once")
         assert ran.code == 2 and ran.error
 

@@ -47,7 +47,7 @@ def test_the_very_entry_is_found(ledger: Ledger, admin: psycopg.Connection, coun
         running.catch_up()
         [failed] = running.failed
         assert (failed.name, failed.position, failed.from_entry) == ("picky", bad, True)
-        told = f"projection 'picky' failed at entry {bad} of ledger 'main': ValueError in apply, poison.py:"
+        told = f"projection 'picky' failed at entry {bad} of ledger 'main': ValueError in apply, failing_projection.py:"
         assert str(failed).startswith(told) and SECRET not in str(failed)
         assert str(failed.__cause__) == f"no such customer: {SECRET}"
     assert positions(admin) == list(range(1, bad))
@@ -61,7 +61,7 @@ def test_the_very_entry_is_found(ledger: Ledger, admin: psycopg.Connection, coun
 def test_what_is_noted_says_nothing_of_the_body(stuck: Ledger, admin: psycopg.Connection) -> None:
     at, failed, error, tries = standstill(admin)
     assert (at, failed, tries) == (5, 6, 1)
-    assert error is not None and error.startswith("ValueError in apply, poison.py:")
+    assert error is not None and error.startswith("ValueError in apply, failing_projection.py:")
     cli = cli_of(stuck)
     [shown] = [
         view for view in cli.well("status", "--json").json["ledgers"][0]["projections"] if view["name"] == "picky"
@@ -73,7 +73,7 @@ def test_what_is_noted_says_nothing_of_the_body(stuck: Ledger, admin: psycopg.Co
     assert f"picky BLOCKED:  at entry 6, since {still['since'][:10]}" in text and f"1 attempt: {error}" in text
     ran = cli("doctor", "--json")
     [check] = [each for each in ran.json["checks"] if each["name"] == "main: projection picky"]
-    assert check["level"] == "warning" and check["found"] == f"stands still at entry 6: {error}"
+    assert check["level"] == "warning" and check["found"] == f"blocked at entry 6: {error}"
     assert "auditledger --ledger main skip picky 6" in check["advice"]
     assert SECRET not in text + ran.out
 
@@ -88,7 +88,7 @@ def test_names_of_the_databases_errors_are_told_and_nothing_else(ledger: Ledger,
         assert SECRET in str(running.failed[0].__cause__) and SECRET not in str(running.failed[0])
     error = standstill(admin)[2]
     assert error is not None and error.startswith("UniqueViolation (SQLSTATE 23505, constraint by_note, table picky)")
-    assert " in apply, poison.py:" in error and SECRET not in error
+    assert " in apply, failing_projection.py:" in error and SECRET not in error
 
 
 class Wrong(Picky):
@@ -136,7 +136,7 @@ def test_it_is_tried_again_after_growing_pauses_and_goes_on(
     assert standstill(admin) == (11, None, None, None)
     assert positions(admin) == list(range(1, 12))
     lines = [(record.levelname, record.getMessage()) for record in caplog.records if "picky" in record.getMessage()]
-    still = "projection 'picky' stands still at entry 6 of ledger 'main': "
+    still = "projection 'picky' is blocked at entry 6 of ledger 'main': "
     assert [text.partition(" in apply")[0] for _, text in lines] == [
         *(f"{still}ValueError", f"{still}KeyError", "projection 'picky' goes on in ledger 'main'")
     ]
@@ -162,7 +162,7 @@ def test_two_workers_at_the_same_entry(ledger: Ledger, admin: psycopg.Connection
 
 
 def test_what_is_far_behind_holds_up_no_other(ledger: Ledger, admin: psycopg.Connection) -> None:
-    """As a projection that is new, or stood still for long: it catches up by itself, then reads with the others."""
+    """As a projection that is new, or was blocked for long: it catches up by itself, then reads with the others."""
     ledger.append_many(some_events(4000))
     project(ledger, [Timeline()])
     slow = Picky(lambda entry: time.sleep(0.001))

@@ -116,7 +116,7 @@ def test_a_failing_projection_stops_alone(ledger: Ledger, admin: psycopg.Connect
         [failed] = running.failed
         assert isinstance(failed, ProjectionFailed)
         assert (failed.name, failed.position) == ("count", 16)
-        assert "ValueError in apply, test_projections.py:" in str(failed)
+        assert "ValueError in apply, projections.py:" in str(failed)
         assert str(failed.__cause__) == "poisoned"
     assert len(rows(admin, "timeline")) == 21
     assert admin.execute("select entries from ledger_views.count").fetchall() == [(15,)]

@@ -24,7 +24,7 @@ from tests.support.views import project, projector, some_events
 
 @pytest.fixture
 def stuck(ledger: Ledger) -> Ledger:
-    """Picky stands still at entry 2."""
+    """Picky is blocked at entry 2."""
     ledger.append_many([*some_events(1), POISON, POISON])
     with projector(ledger, [Picky(poisoned)]) as running:
         running.catch_up()

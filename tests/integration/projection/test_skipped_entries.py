@@ -65,7 +65,7 @@ def test_skipped_on_the_record(stuck: Ledger, admin: psycopg.Connection) -> None
 
 
 def test_a_worker_goes_on_behind_what_was_skipped(ledger: Ledger, admin: psycopg.Connection) -> None:
-    """And stands still at the next one."""
+    """And is blocked at the next one."""
     ledger.append_many([*some_events(5), POISON, *some_events(4), POISON])
     with working(ledger, Picky(poisoned)) as running:
         eventually(lambda: standstill(admin)[1] == 6)
@@ -92,12 +92,12 @@ class TestSkipping:
         assert len(checked(api)) == 11
 
     def test_what_cannot_be_skipped(self, stuck: Ledger, api: Api) -> None:
-        """Only what a projection stands still at: nothing is hidden from a view that works."""
+        """Only an entry at which a projection is blocked: nothing is hidden from a view that works."""
         for name, position, problem in (
-            ("picky", 5, "picky does not stand still at entry 5: nothing was recorded"),
-            ("picky", 7, "does not stand still at entry 7"),
-            ("timeline", 6, "timeline does not stand still"),
-            ("unknown", 6, "unknown does not stand still"),
+            ("picky", 5, "picky is not blocked at entry 5: nothing was recorded"),
+            ("picky", 7, "is not blocked at entry 7"),
+            ("timeline", 6, "timeline is not blocked"),
+            ("unknown", 6, "unknown is not blocked"),
             ("picky", 99, "there is no entry 99"),
         ):
             with pytest.raises(SkipRefused, match=problem):
@@ -170,7 +170,7 @@ def test_applied_or_skipped_never_both(stuck: Ledger, admin: psycopg.Connection)
         )
         worker.commit()
         skipping.join()
-    assert "does not stand still at entry 6" in str(result[0])
+    assert "is not blocked at entry 6" in str(result[0])
 
 
 def test_a_rebuild_that_has_applied_it_is_in_the_way(stuck: Ledger, admin: psycopg.Connection) -> None:
@@ -308,7 +308,7 @@ def test_parked_after_so_many_tries(ledger: Ledger, admin: psycopg.Connection) -
     assert (said.actor, said.actor_type, said.action, said.resource_id) == (
         "system:projector", "system", "ledger.entry_skipped", "picky:6"
     )  # fmt: skip
-    assert said.metadata["reason"].startswith("failed 3 times: ValueError in apply, poison.py:")
+    assert said.metadata["reason"].startswith("failed 3 times: ValueError in apply, failing_projection.py:")
     assert positions(admin) == [*range(1, 6), *range(7, 12)]
     live_is_a_replay(ledger, admin, Picky(poisoned))
     assert ledger.verify().findings == []

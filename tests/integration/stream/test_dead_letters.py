@@ -49,7 +49,7 @@ def test_shown_and_handed_out_again(cli: Cli, ledger: Ledger) -> None:
 
 def test_what_cannot_be_handed_out_again(cli: Cli, ledger: Ledger) -> None:
     ran = cli("parked", "mailer", "--retry", "4")
-    assert (ran.code, ran.out) == (2, "") and "group 'mailer' has not parked entry 4" in ran.err
+    assert (ran.code, ran.out) == (2, "") and "entry 4 is not a dead letter of group 'mailer'" in ran.err
     ledger.erase(3, "user:dpo", "asked for")
     cli.well("relay", "--once")
     ran = cli("parked", "mailer", "--retry", "3")

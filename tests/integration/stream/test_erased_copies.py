@@ -25,7 +25,7 @@ from ledger.format.canonical import body
 from ledger.migrate.migrate import migrate
 from ledger.projection.rebuild import rebuild
 from ledger.settings import Settings
-from ledger.stream import wire
+from ledger.stream import commands, wire
 from ledger.stream.relay import Relay, open_epoch
 from tests.support.helpers import OwnServers, checked, event, events
 from tests.support.views import BUILT_IN, project, projector, rows, some_events
@@ -83,7 +83,7 @@ def test_a_body_read_before_the_erasure_and_published_after_it(ledger: Ledger, r
         wire.Wire(entry.position, b"{}", body(entry) or b"", entry.hash.hex()) for entry in ledger.read()
     ]
     ledger.erase(2, "user:dpo", "asked for")
-    ledger.run(wire.publish("main", wire.NO_ID, 1, [first, second, third]))
+    ledger.run(commands.publish("main", wire.NO_ID, 1, [first, second, third]))
     assert published(ledger)[2] == second.body
     relay.publish()
     assert sorted(published(ledger)) == [1, 3, 4]
@@ -94,7 +94,7 @@ def test_what_claims_to_erase_and_does_not(ledger: Ledger) -> None:
     with redis(ledger) as client:
         client.delete(KEY)
     wires = [wire.Wire(n, b"{}", b"body", "00", erases) for n, erases in ((1, ""), (2, ""), (3, "9"), (4, "1"))]
-    ledger.run(wire.publish("main", wire.NO_ID, 1, wires))
+    ledger.run(commands.publish("main", wire.NO_ID, 1, wires))
     assert sorted(published(ledger)) == [2, 3, 4]
 
 

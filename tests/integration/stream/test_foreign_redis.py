@@ -17,7 +17,7 @@ from ledger.drivers.pools import Connector
 from ledger.errors import Unavailable
 from ledger.projection.worker import Projector
 from ledger.store.ledgers import create_ledger
-from ledger.stream import wire
+from ledger.stream import commands, wire
 from ledger.stream.relay import Relay
 from tests.support.cli import cli_of
 from tests.support.helpers import event, events, eventually
@@ -130,7 +130,7 @@ def test_a_foreign_key_holds_up_its_ledger_alone(ledger: Ledger, how: str, caplo
     try:
         second.append_many(events(5))
         ledger.append_many(events(4))
-        eventually(lambda: servers.run(wire.state("second")).last.position == 5)
+        eventually(lambda: servers.run(commands.state("second")).last.position == 5)
         ledger.wait_for(7, "timeline", timeout=20)
         second.wait_for(5, "timeline", timeout=20)
         assert [entry.position for entry in ledger.follow(after=0, idle=0.8)] == list(range(1, 8))
@@ -139,10 +139,10 @@ def test_a_foreign_key_holds_up_its_ledger_alone(ledger: Ledger, how: str, caplo
         if "stream" not in how:
             assert "UNUSABLE" in cli_of(ledger).well("status").out
             with pytest.raises(Unavailable, match="WRONGTYPE"):
-                ledger.run(wire.state("main"))
+                ledger.run(commands.state("main"))
             assert cli_of(ledger)("relay", "--once").code == 3
         command(ledger, "DEL", KEY)
-        eventually(lambda: servers.run(wire.state("main")).last.position == 7)
+        eventually(lambda: servers.run(commands.state("main")).last.position == 7)
         assert all(thread.is_alive() for thread in threads)
     finally:
         stop.set()

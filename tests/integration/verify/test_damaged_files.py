@@ -25,7 +25,7 @@ from ledger.projection.base import view_positions
 from ledger.projection.rebuild import rebuild
 from ledger.projection.worker import Projector
 from ledger.settings import Settings
-from ledger.stream import wire
+from ledger.stream import commands
 from ledger.stream.relay import Relay
 from ledger.verify import database
 from ledger.verify.report import Report
@@ -175,7 +175,7 @@ def test_a_body_that_cannot_be_read_stops_one_ledger(
             projecting.catch_up()
             for name, last in (("main", LONG - 1), ("other", 5)):
                 with Ledger(replace(settings, name=name)) as ledger:
-                    assert servers.run(wire.state(name)).last.position == last
+                    assert servers.run(commands.state(name)).last.position == last
                     for view in ("timeline", "actor_activity"):
                         assert servers.run(view_positions(view))[ledger.ref.ledger_id].position == last
             for error in (*relay.stopped, *projecting.stopped):

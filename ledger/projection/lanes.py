@@ -1,0 +1,76 @@
+"""The projections of one ledger that read together, and those that a worker leaves out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from ledger.errors import LedgerError
+from ledger.projection.base import Projection, ViewPosition
+from ledger.store.ledgers import PAGE, LedgerEnd
+from ledger.stream.reader import Reader
+from ledger.telemetry import COUNTERS, FAILURES
+
+Reached: TypeAlias = tuple[ViewPosition, Projection]
+"""A projection with its position in one ledger."""
+Positions: TypeAlias = dict[int, list[Reached]]
+"""By ledger_id."""
+
+log = logging.getLogger("ledger.projector")
+
+
+@dataclass(slots=True)
+class Lane:
+    """Projections of one ledger that read together: they are at the reader's tail, or not far ahead of it."""
+
+    reader: Reader
+    projections: list[Projection]
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """The ledger's id, and the position that is read next."""
+        return self.reader.ledger.ledger_id, self.reader.tail.position + 1
+
+
+def lanes_of(ledger_end: LedgerEnd, positions: Sequence[Reached]) -> list[Lane]:
+    """The lanes of a ledger's projections, in order: those near each other read together, from the slowest on.
+
+    A projection that is far behind, because it is new or was blocked, reads alone and holds up no other.
+    """
+    lanes: list[Lane] = []
+    for view_position, projection in sorted(positions, key=lambda each: each[0].position):
+        if not lanes or view_position.position - lanes[-1].reader.tail.position > PAGE:
+            epoch = view_position.epoch if view_position.position else ledger_end.epoch
+            lanes.append(Lane(Reader(ledger_end.ledger, view_position.tail, epoch), []))
+        lanes[-1].projections.append(projection)
+    return lanes
+
+
+def ahead_of(ends: Sequence[LedgerEnd], positions: Positions) -> list[tuple[LedgerEnd, Reached]]:
+    """The projections that have seen more than their ledger has."""
+    return [
+        (ledger_end, each)
+        for ledger_end in ends
+        for each in positions.get(ledger_end.ledger.ledger_id, ())
+        if each[0].position > ledger_end.position
+    ]
+
+
+class LeftOut:
+    """What a worker leaves out, because somebody changed tables or view positions by hand: 'replay' repairs it.
+
+    Errors go by `<projection>`, or `<ledger> <projection>`.
+    """
+
+    def __init__(self) -> None:
+        self.errors: Mapping[str, LedgerError] = {}
+
+    def update(self, errors: Mapping[str, LedgerError]) -> None:
+        """Puts these errors in place of those before. Logs and counts each that is new or another one."""
+        for name, error in errors.items():
+            if str(self.errors.get(name)) != str(error):
+                log.error("%s: left out: %s", name, error)
+                COUNTERS.add(FAILURES, "project", type(error).__name__, name.rpartition(" ")[2])
+        self.errors = errors
