@@ -52,7 +52,9 @@ def redeliver(ledger: LedgerRef, group: str, position: int) -> Plan[None]:
         )
     )
     if not claimed:
-        raise UsageError(f"entry {position} is no longer in the stream: it was trimmed or erased; read() shows it")
+        raise UsageError(
+            f"entry {position} is not in the stream: it is not published yet, or was trimmed or erased; read() shows it"
+        )
     yield Command(("HDEL", group_keys(ledger.name, group).parked, position))
     yield Command(("HDEL", group_keys(ledger.name, group).reasons, position))
 

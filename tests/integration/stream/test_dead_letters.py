@@ -35,8 +35,8 @@ def test_shown_and_handed_out_again(cli: Cli, ledger: Ledger) -> None:
     assert cli.well("parked", "mailer").out == "entry 3  delivered 2 times\n"
     [group] = cli.well("status", "--json").json["ledgers"][0]["subscriptions"]
     assert (group["name"], group["position"], group["lag"], group["parked"]) == ("mailer", 5, 0, 1)
-    assert "up to date; 1 entry parked" in cli.well("status").out
-    [check] = [each for each in cli("doctor", "--json").json["checks"] if "parked" in each["found"]]
+    assert "up to date; 1 dead letter" in cli.well("status").out
+    [check] = [each for each in cli("doctor", "--json").json["checks"] if "dead letter" in each["found"]]
     assert (check["name"], check["level"]) == ("main: group mailer", "warning")
     assert handed_out(ledger) == []
 
@@ -53,6 +53,6 @@ def test_what_cannot_be_handed_out_again(cli: Cli, ledger: Ledger) -> None:
     ledger.erase(3, "user:dpo", "asked for")
     cli.well("relay", "--once")
     ran = cli("parked", "mailer", "--retry", "3")
-    assert ran.code == 2 and "entry 3 is no longer in the stream: it was trimmed or erased" in ran.err
+    assert ran.code == 2 and "entry 3 is not in the stream: it is not published yet, or was trimmed" in ran.err
     assert cli.well("parked", "mailer", "--json").json == [{"position": 3, "tries": 2, "reason": None}]
     assert cli.well("parked", "unknown", "--json").json == []
