@@ -99,7 +99,7 @@ class Ledger:
         self.close()
 
     def close(self) -> None:
-        """Gives up the connections. Every receipt that was handed out is durable already."""
+        """Gives up the connections. Every entry with a receipt is durable already."""
         self._connector.close()
 
     @property
@@ -152,7 +152,7 @@ class Ledger:
         Envelope and hash stay, so the chain does. The stream's copy goes when the relay publishes the erasure, what
         views made of the body when they come to it; store/own_actions.py says what is not reached. Returns the
         erasure's receipt, or the first one where the same actor erased it before for the same reason.
-        mismatched: also a body that is not the one that its envelope names. That was evidence: what it came to is
+        mismatched: also a body that does not match its envelope's hash. That was evidence: what it came to is
         recorded with the erasure, and `verify` goes on naming it.
         Raises ErasureRefused (no such entry, one of the ledger's own, erased already), UnderLegalHold, InvalidEvent.
         """

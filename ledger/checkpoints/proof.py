@@ -132,7 +132,7 @@ def check_proof(
 def _check_body(body: bytes, envelope: Envelope) -> None:
     """Raises ProofRefused if it is not the body that the envelope names, or not one line of JSON."""
     if digest(body).hex() != envelope.body:
-        raise ProofRefused(f"the body is not the one that entry {envelope.position} names")
+        raise ProofRefused(f"body hash mismatch at entry {envelope.position}")
     try:
         parse_body(body)
     except ValueError as error:

@@ -54,7 +54,7 @@ def prove(ledger: LedgerRef, which: int | UUID, with_body: bool = False) -> Plan
         path = yield from tree.inclusion_proof(ledger, index, checkpoint.size)
         check_inclusion(index, checkpoint.size, leaf_hash(envelope), path, checkpoint.root)
         if body is not None and canonical.digest(body) != entry.body_hash:
-            raise ProofRefused("its body is not the one that its envelope names")
+            raise ProofRefused("body hash mismatch")
     except (ProofRefused, ValueError) as error:
         raise ProofRefused(f"entry {entry.position} cannot be proven: {error}; run 'auditledger verify'") from error
     return Proof(envelope, body, index, tuple(path), kept.note)

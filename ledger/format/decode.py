@@ -118,7 +118,7 @@ def read_entry(envelope_text: bytes, body_text: bytes, entry_hash: bytes) -> Ent
         raise ValueError("a time is not in UTC")
     body_hash = bytes.fromhex(parsed.body)
     if body_text and digest(body_text) != body_hash:
-        raise ValueError("its body is not the one that its envelope names")
+        raise ValueError("body hash mismatch")
     before, after, metadata, salt = parse_body(body_text) if body_text else (None, None, None, None)
     return Entry(
         *(parsed.ledger, parsed.position, parsed.id, parsed.recorded_at, parsed.occurred_at),

@@ -21,7 +21,7 @@ def body_flaw(body: bytes | None, body_hash: bytes, *, left: bool = False) -> st
     """
     if body is None:
         return "its salt was removed, but not all of its body" if left else None
-    return None if digest(body) == body_hash else "its body is not the one that its envelope names"
+    return None if digest(body) == body_hash else "body hash mismatch"
 
 
 def check_body(position: int, action: str, flaw: str | None, findings: Findings, *, gone: bool) -> bool:

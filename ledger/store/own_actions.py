@@ -82,7 +82,7 @@ def erasing(
 ) -> Event:
     """The event of an erasure: which entry, by whom and why. Raises InvalidEvent.
 
-    mismatched: the digest of the body, in hex, where that is not the one that the entry's envelope names.
+    mismatched: the digest of the body, in hex, if that does not match the entry's envelope.
     """
     event = _own(ERASED, position, actor, reason, actor_type)
     if mismatched is None:
@@ -105,9 +105,9 @@ def mismatch(ledger: LedgerRef, event: Event, allowed: bool) -> Plan[str | None]
 
 def _mismatched_text(position: str | None) -> str:
     return (
-        f"the body of entry {position} is not the one that its envelope names: somebody changed it, and erasing it "
-        f"destroys the evidence. Keep a copy, run 'auditledger verify --from {position}'; then 'auditledger erase "
-        "--mismatched' (mismatched=True) records what it came to, and verify goes on naming it. Nothing was erased"
+        f"entry {position}: body hash mismatch. The body was changed, and erasing it destroys the evidence. Keep a "
+        f"copy and run 'auditledger verify --from {position}'; then 'auditledger erase --mismatched' (mismatched=True) "
+        "records the changed body's hash, and verify keeps reporting it. Nothing was erased"
     )
 
 
