@@ -22,7 +22,7 @@ from ledger.cli.app import Command
 from ledger.cli.connect import opened
 from ledger.cli.context import Shared, pass_shared
 from ledger.cli.options import read_evidence, trust_of, trust_options
-from ledger.cli.output import line, write_json, write_note
+from ledger.cli.output import counted, line, write_json, write_note
 from ledger.cli.params import PositionOrId
 from ledger.errors import UsageError
 from ledger.tlog.checkpoint import Checkpoint, cosigned_by
@@ -164,7 +164,7 @@ def _witnesses(witnesses: tuple[Verifier, ...] | list[Verifier]) -> dict[str, An
 
 
 def _text(checkpoint: Checkpoint) -> str:
-    return f"the checkpoint of {checkpoint.origin} at {checkpoint.size} entries"
+    return f"the checkpoint of {checkpoint.origin} at {counted(checkpoint.size, 'entry')}"
 
 
 def _cosigned(witnesses: tuple[Verifier, ...] | list[Verifier]) -> str:

@@ -193,7 +193,7 @@ def print_state(current: State) -> None:
         for each in text.splitlines():
             line(each)
     note(
-        f"{current.entries} entries, positions {current.first_position} to {current.last_position}; "
+        f"{counted(current.entries, 'entry')}, positions {current.first_position} to {current.last_position}; "
         f"the last: {current.action} by {current.actor}, {short_time(current.occurred_at)}"
     )
 

@@ -131,11 +131,15 @@ def _print(overview: Overview) -> None:
 def print_unreachable(postgres: str, redis: str) -> None:
     """A line for each server that is unreachable."""
     if postgres != ANSWERS:
-        line("Postgres is unreachable:", server_text(postgres))
+        line(_unreachable("Postgres", postgres))
     if redis == NOT_SET:
         line("Redis: not set; relay and run need it")
     elif redis != ANSWERS:
-        line("Redis is unreachable:", server_text(redis))
+        line(_unreachable("Redis", redis))
+
+
+def _unreachable(server: str, why: str) -> str:
+    return f"{server} is unreachable: {server_text(why).removeprefix(f'{server} cannot be reached: ')}"
 
 
 def _print_ledger(ledger: LedgerState, overview: Overview) -> None:

@@ -105,8 +105,9 @@ def print_report(report: Report) -> None:
     """Prints a line for each finding, and the verdict; on stderr, users who bypass privilege checks."""
     if report.privileged:
         note(f"Users who bypass privilege checks: {'; '.join(report.privileged)}")
+    width = max((8, *(len(_entries(finding)) for finding in report.findings)))
     for finding in report.findings:
-        line(f"{_entries(finding):>8}", f"{finding.kind:<15}", finding.detail)
+        line(f"{_entries(finding):>{width}}", f"{finding.kind:<15}", finding.detail)
     for noted in report.notes:
         line(f"Note: {noted}")
     span = f", {report.first} to {report.last}" if report.entries else ""

@@ -201,6 +201,7 @@ def test_on_the_command_line(forger: Forger) -> None:
         assert one.split()[:2] == ["7", "hash_mismatch"]
         assert hole == "entries 2,001 to 1,000,000,000  missing_entry    there is no such entry"
         assert moved.split()[:2] == [str(FAR_TAIL), "tail_mismatch"]
+        assert one.index(" hash_m") == hole.index(" missing") == moved.index(" tail_m")
         assert "3 findings" in verdict
 
 
