@@ -62,10 +62,13 @@ class Settings:
             database_url = database_url or env.get("LEDGER_DATABASE_URL") or None
             redis_url = redis_url or env.get("LEDGER_REDIS_URL") or None
             home = env.get("LEDGER_HOME") or None
-        for url, other, option in ((database_url, "redis", "redis_url"), (redis_url, "postgres", "database_url")):
+        for given, url, other, option in (
+            ("database_url", database_url, "redis", "redis_url"),
+            ("redis_url", redis_url, "postgres", "database_url"),
+        ):
             if (url or "").lower().startswith(other):
                 raise InvalidSetting(
-                    f"a {other.capitalize()} URL is given as that of the other server: it is the {option} "
+                    f"{given} is a {other.capitalize()} URL: give that as {option} "
                     f"(--{option.replace('_', '-')}, LEDGER_{option.upper()})"
                 )
         return cls(

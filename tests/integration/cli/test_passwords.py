@@ -78,7 +78,11 @@ def test_urls_of_redis(ledger: Ledger, form: str) -> None:
 
 def test_urls_that_were_swapped() -> None:
     ran = run("--database-url", f"redis://:{SECRET}@h", "status")
-    assert ran.code == 2 and "it is the redis_url (--redis-url, LEDGER_REDIS_URL)" in ran.err and SECRET not in ran.err
+    assert (
+        ran.code == 2
+        and "database_url is a Redis URL: give that as redis_url (--redis-url, LEDGER_REDIS_URL)" in ran.err
+        and SECRET not in ran.err
+    )
     ran = run("--database-url", "postgresql://h/d", "--redis-url", f"postgresql://u:{SECRET}@h", "status")
-    assert ran.code == 2 and "it is the database_url (--database-url, LEDGER_DATABASE_URL)" in ran.err
+    assert ran.code == 2 and "redis_url is a Postgres URL: give that as database_url (--database-url," in ran.err
     assert SECRET not in ran.err
