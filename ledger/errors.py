@@ -20,14 +20,14 @@
     │   ├── StreamDiverged          the stream holds what the database does not
     │   ├── RecordRefused           the database refused a record as false
     │   ├── BodyUnreadable          a body that no value of Python can hold; only another writer could have stored it
-    │   ├── SigningRefused          the ledger does not continue what was signed of it before
+    │   ├── SigningRefused          the ledger does not continue its signed checkpoint
     │   ├── EvidenceRefused         evidence handed in does not hold
     │   │   ├── NoteRefused         a signed note or checkpoint: its form or its signatures
     │   │   ├── ProofRefused        an inclusion or consistency proof, or a tile
     │   │   └── WitnessRefused      a witness has cosigned another history of this log
     │   └── MigrationTampered       a migration was edited, removed or reordered
     ├── ProjectionFailed            a projection's `apply` raised; its view stands before the entry it failed at
-    └── Unavailable                 a server is away or overloaded; trying again is safe
+    └── Unavailable                 a server is unreachable or overloaded; trying again is safe
         ├── ConnectionLost          the connection broke while it was in use
         ├── TailBusy                another transaction holds the ledger's tail; nothing was recorded
         ├── CosignaturesMissing     fewer witnesses cosigned than were demanded; the checkpoint is signed and kept
@@ -115,15 +115,15 @@ class ChainBroken(IntegrityError):
     ledger: its name, where work on it stopped before that entry; then the message says what to do.
     """
 
-    way_on = "{} quarantine {}' lets it go on past it, on the record"
+    way_on = "{} quarantine {} --actor WHO --reason WHY' lets workers pass it, on the record"
 
     def __init__(self, position: int, problem: str, ledger: str | None = None) -> None:
         text = f"entry {position}: {problem}"
         if ledger is not None:
             command = f"'auditledger --ledger {ledger}"
             text += (
-                f". Work on ledger {ledger!r} stops before it: {command} verify --from {position}' says more, and "
-                f"{self.way_on.format(command, position)}"
+                f". Work on ledger {ledger!r} stops before it: {command} verify --from {position}' shows the findings, "
+                f"and {self.way_on.format(command, position)}"
             )
         super().__init__(text)
         self.position = position

@@ -1,4 +1,4 @@
-"""The things of the ledger: an Event is said, an Entry is recorded, a Receipt is handed out, a Tail is continued."""
+"""The things of the ledger: an Event is created, an Entry is recorded, a Receipt is returned, a Tail is continued."""
 
 from __future__ import annotations
 

@@ -50,8 +50,9 @@ def _entries(ledger: LedgerState) -> Iterator[Check]:
     for bad in ledger.stopped or ():
         command = f"'auditledger --ledger {ledger.name}"
         advice = (
-            f"{command} verify --from {bad.position}' says more; find out who wrote it, then restore the entry, or let "
-            f"workers pass it, on the record: {command} quarantine {bad.position} --actor WHO --reason WHY'"
+            f"{command} verify --from {bad.position}' shows the findings; find out who wrote it, then restore the "
+            f"entry, or let workers pass it, on the record: "
+            f"{command} quarantine {bad.position} --actor WHO --reason WHY'"
         )
         if bad.damaged:
             advice = "restore Postgres' damaged files from a backup or a standby; then workers resume"

@@ -14,7 +14,7 @@ class Report(msgspec.Struct, frozen=True):
     head: hash of the newest entry, 32 bytes. findings: by position, then kind; those about no entry come last, and at
     the very end how many more there were than are listed. seconds: how long it took. notes: what is no finding, but
     should be known: rebuilds of the tree, with who did it. privileged: sentences about
-    the database's users whom no privilege binds, superusers above all; empty for a bundle.
+    the database's users who bypass privilege checks, superusers above all; empty for a bundle.
     """
 
     ledger: str

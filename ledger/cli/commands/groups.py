@@ -1,4 +1,4 @@
-"""groups: the consumer groups of a ledger, listed, deleted, set to another position."""
+"""groups: the consumer groups of a ledger, listed, deleted, their offsets set."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from ledger.cli.text import note, one_line
 @click.group("groups", invoke_without_command=True)
 @click.pass_context
 def groups_command(context: click.Context) -> None:
-    """List the consumer groups; delete one, or set it to another position.
+    """List the consumer groups; delete one, or set its offset.
 
-    Without a command: each group with the position up to which it has dealt with everything, its lag, its pending
-    entries, its dead letters (see 'parked') and its consumers.
+    Without a command: list each group's offset, lag, pending entries, dead letters (see 'parked') and consumers.
     """
     if context.invoked_subcommand is None:
         context.invoke(list_command)
@@ -26,7 +25,7 @@ def groups_command(context: click.Context) -> None:
 @groups_command.command("list", cls=Command)
 @pass_shared
 def list_command(shared: Shared) -> None:
-    """List the consumer groups, with position, lag, pending entries, dead letters and consumers."""
+    """List the consumer groups, with offset, lag, pending entries, dead letters and consumers."""
     with opened(shared) as ledger:
         groups = ledger.groups()
     if shared.json:
@@ -55,9 +54,9 @@ def delete_command(shared: Shared, name: str) -> None:
 @click.option("--after", type=click.IntRange(0), required=True, metavar="POSITION", help="0 for all entries.")
 @pass_shared
 def reset_command(shared: Shared, name: str, after: int) -> None:
-    """Let consumer group NAME go on after a position. Its pending entries are dropped, its dead letters stay."""
+    """Set consumer group NAME's offset to a position. Its pending entries are dropped, its dead letters stay."""
     with opened(shared) as ledger:
         ledger.reset_group(name, after=after)
     write_json({"group": name, "after": after}) if shared.json else note(
-        f"Group {one_line(name)} goes on after {after}"
+        f"Group {one_line(name)} continues after {after}"
     )

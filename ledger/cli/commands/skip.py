@@ -36,7 +36,7 @@ def skip_command(shared: Shared, name: str, position: int, actor: str, reason: s
     with opened(shared) as ledger:
         receipt = ledger.skip(name, position, actor, reason, actor_type=actor_type)
     print_receipt(receipt, as_json=shared.json)
-    note(f"Projection {name} skips entry {position}; 'auditledger retry {name} {position}' takes that back")
+    note(f"Projection {name} skips entry {position}; 'auditledger retry {name} {position}' undoes that")
 
 
 @click.command("retry", cls=Command)
@@ -45,9 +45,9 @@ def skip_command(shared: Shared, name: str, position: int, actor: str, reason: s
 @who_and_why("to be applied after all")
 @pass_shared
 def retry_command(shared: Shared, name: str, position: int, actor: str, reason: str, actor_type: str) -> None:
-    """Take the skip of the entry at POSITION back: rebuild projection NAME with it, and record who did it and why.
+    """Undo the skip of the entry at POSITION: rebuild projection NAME including it, and record who did it and why.
 
-    Beside the live view, as replay does it. If the entry still cannot be applied, nothing changes.
+    The rebuild runs beside the live view, as with replay. If the entry still cannot be applied, nothing changes.
     """
     [projection] = find((name,))
     prepare(retrying(projection.name, position, actor, reason, actor_type), "main", own=True)

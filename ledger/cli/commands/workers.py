@@ -48,13 +48,13 @@ _skip_after = click.option(
 
 @click.command("relay", cls=Command)
 @_once
-@click.option("--new-epoch", is_flag=True, help="Fill the stream anew, after a database was restored from a backup.")
+@click.option("--new-epoch", is_flag=True, help="Fill the stream again, after a restore or failover.")
 @pass_shared
 def relay_command(shared: Shared, once: bool, new_epoch: bool) -> None:
     """Publish entries to the Redis streams, in order and complete.
 
-    For all ledgers, or the one named with --ledger. Any number of relays may run at once. Before an entry that does not
-    hold, a ledger's stream ends, until the entry is quarantined.
+    For all ledgers, or the one named with --ledger. Any number of relays may run at once. A ledger's stream ends before
+    an entry that fails verification, until the entry is quarantined.
     """
     with (
         working(once) as stop,
@@ -81,8 +81,8 @@ def project_command(shared: Shared, names: tuple[str, ...], once: bool, skip_aft
     """Keep projections up to date: those named, else all that are installed.
 
     Name a projection of your own as module:Class. Works without Redis, from Postgres alone. A projection that cannot
-    apply an entry is blocked there, which `status` shows; it is tried again after pauses, or with --once at the next
-    call.
+    apply an entry is blocked there, which `status` shows, and is retried with exponential backoff, or with --once at
+    the next call.
     """
     projections = find(names)
     with (
@@ -117,11 +117,12 @@ def run_command(
     witnesses: tuple[str, ...],
     quorum: int | None,
 ) -> None:
-    """Relay and project in one process; with --checkpoint-every, sign checkpoints too. If a job fails, all end.
+    """Relay and project in one process; with --checkpoint-every, sign checkpoints too.
 
-    Before an entry that does not hold, the jobs of that ledger stop, and try again after pauses; so does signing a
-    ledger that does not continue what was signed. All else goes on.
-    A key signs for the ledger that its name ends with. With --once, one checkpoint is signed at the end.
+    If any job fails, the process exits. Before an entry that fails verification, the jobs of that ledger stop and retry
+    with exponential backoff; so does signing a ledger that does not continue its signed checkpoint. The other ledgers
+    go on. The last part of a key's origin names the ledger that it signs. With --once, one checkpoint is signed at the
+    end.
     """
     if every is None and (keys or publish or witnesses or require is not None or quorum is not None):
         raise click.UsageError(
@@ -239,7 +240,7 @@ def _open_epoch(shared: Shared, connector: Connector) -> None:
         raise click.UsageError("name the ledger: auditledger --ledger NAME relay --new-epoch")
     ledger = ends[0].ledger
     epoch = connector.run(open_new_epoch(ledger))
-    note(f"Ledger {ledger.name}: opened epoch {epoch}; its stream is filled anew")
+    note(f"Ledger {ledger.name}: opened epoch {epoch}; its stream is filled again")
 
 
 def _announce(doing: str, shared: Shared) -> None:
