@@ -28,7 +28,7 @@ from ledger.format.stored_row import Record
 from ledger.format.times import POSTGRES_EPOCH
 from ledger.store.columns import entry_sql
 from ledger.store.damage import first_line
-from ledger.store.ledgers import LedgerRef
+from ledger.store.ledgers import STEP, LedgerRef, read
 
 SQL = entry_sql(__file__)
 VIEW = "ledger.entries"
@@ -83,8 +83,9 @@ def holds(entry: Entry) -> bool:
 def vetted(ledger: LedgerRef, tail: Tail, entries: Sequence[Entry], end: int) -> Plan[list[Seen]]:
     """What comes after `tail`, as far as it holds or may be passed over.
 
-    entries: as they were read, from after `tail`; end: up to where there must be some. Raises ChainBroken where the
-    very next one does not hold.
+    It does not end with a quarantined entry before `end`: the database refuses a view position there. So it reads on,
+    or ends before. entries: as they were read, from after `tail`; end: up to where there must be some. Raises
+    ChainBroken at the first entry that does not hold, where none that holds comes before it.
     """
     if entries:
         with suppress(ChainBroken):  # nearly always they hold
@@ -95,8 +96,14 @@ def vetted(ledger: LedgerRef, tail: Tail, entries: Sequence[Entry], end: int) ->
         by_position.setdefault(entry.position, []).append(entry)
     last = entries[-1].position if entries else min(end, tail.position + _STEP)
     seen: list[Seen] = []
-    while tail.position < last:
+    while tail.position < last or (tail.position < end and seen and isinstance(seen[-1], Quarantined)):
         position = tail.position + 1
+        if position > last:
+            more = yield from read(ledger, tail.position, STEP, end)
+            by_position = {}
+            for entry in more:
+                by_position.setdefault(entry.position, []).append(entry)
+            last = more[-1].position if more else position
         accepted: Seen | None = None
         problem = "there is no such entry"
         for entry in by_position.get(position, ()):
@@ -110,6 +117,8 @@ def vetted(ledger: LedgerRef, tail: Tail, entries: Sequence[Entry], end: int) ->
         if accepted is None:
             accepted = yield from passed(ledger, position, tail.recorded_at)
         if accepted is None:
+            while seen and isinstance(seen[-1], Quarantined):
+                seen.pop()
             if seen:
                 break
             if (yield from look(ledger, position)).findings:

@@ -68,6 +68,9 @@ def test_what_checkpoints_were_compared(cli: Cli) -> None:
     [compared] = cli.well("--json", "verify", "--checkpoint", "note", "--key", vkey()).json["compared"]
     assert (compared["file"], compared["size"], len(compared["root"])) == ("note", 1, 64)
     assert compared["root"] in ran.out
+    assert cli.well("check", "proof", "--key", vkey()).out.endswith(
+        "in the checkpoint of log.example/main at 1 entry\n"
+    )
 
 
 def test_a_checkpoint_that_does_not_match_is_said_to_be_so(cli: Cli, admin: psycopg.Connection) -> None:

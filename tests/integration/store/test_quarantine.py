@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from ledger.store.own_actions import erasing
 from ledger.store.quarantine import _stands
 from ledger.store.tree import newest_kept
 from ledger.stream import wire as stream
+from ledger.stream.reader import next_entries
 from ledger.verify import ranges
 from tests.support.bad_entries import BAD, LAST, NO_RULES, WHO, false_hash, insert, said, workers
 from tests.support.cli import AUDITLEDGER, cli_of
@@ -60,6 +62,7 @@ def open_again(ledger: Ledger, name: str = "main") -> Ledger:
     return Ledger.open(database_url=settings.database_url, redis_url=settings.redis_url, name=name)
 
 
+SPOILED = "update ledger.audit_logs set after = '1' where position in (4, 6, 7)"
 BY_WRITER = [false_hash, false_body, false_actor, other_spelling]
 ROW = f"where ledger_id = 1 and position = {BAD}"
 """First, where the entry breaks a rule that the constraint refuses."""
@@ -127,7 +130,7 @@ def test_stopped_shown_quarantined_passed(bad: Ledger, admin: psycopg.Connection
         assert streamed(bad, "other") == viewed(admin, 2) == all_but()
         for [error] in (relay.stopped, projecting.stopped):
             assert isinstance(error, ChainBroken) and (error.position, error.ledger) == (BAD, "main")
-            assert f"'auditledger --ledger main quarantine {BAD}'" in str(error)
+            assert f"'auditledger --ledger main quarantine {BAD} --actor WHO --reason WHY'" in str(error)
         key = create_key(tmp_path / "main.key", "example.com/main")
         signer = Checkpointer(servers, [tmp_path / "main.key"])
         with pytest.raises(ChainBroken, match=f"entry {BAD}: .*nothing was signed") as refused:
@@ -338,6 +341,41 @@ def test_a_hole_is_passed_entry_by_entry(
             assert said(ledger.verify()) == expected
     export(ledger.settings, tmp_path / "bundle")
     assert said(verify_bundle(tmp_path / "bundle")) == expected
+
+
+def test_views_wait_before_two_bad_entries_until_both_are_quarantined(
+    ledger: Ledger, admin: psycopg.Connection
+) -> None:
+    """A view position cannot be at the first one: with only that quarantined, the projection stops at the second."""
+    for each in events(LAST):  # one by one, each at its own time
+        ledger.append(each)
+    Superuser(admin).run("update ledger.audit_logs set after = '1' where position in (4, 5)")
+    cli = cli_of(ledger)
+    for position, stopped in ((4, 5), (5, None)):
+        cli.well("quarantine", str(position), "--actor", "user:ops", "--reason", "ticket 7")
+        ran = cli("project", "timeline", "--once")
+        assert ran.code == (0 if stopped is None else 1), ran
+        assert stopped is None or f"entry {stopped}: body hash mismatch" in ran.err
+    assert viewed(admin) == [1, 2, 3, 6, 7, 8, 9, 10]
+    rebuild(ledger.settings, Timeline())
+
+
+def test_a_whole_page_that_is_quarantined(
+    ledger: Ledger, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page ends with a quarantined entry: a projection reads on to one at which its position can be."""
+    for each in events(LAST):  # one by one, each at its own time
+        ledger.append(each)
+    Superuser(admin).run("delete from ledger.audit_logs where position = 5", SPOILED)
+    cli = cli_of(ledger)
+    cli.well("quarantine", "4", "--through", "7", "--actor", "user:ops", "--reason", "ticket 7")
+    monkeypatch.setattr("ledger.projection.rebuild.BATCH", 2)
+    with projector(ledger, [Timeline()]) as projecting:
+        monkeypatch.setattr("ledger.projection.worker.next_entries", partial(next_entries, limit=2))
+        projecting.catch_up()
+    assert viewed(admin) == [1, 2, 3, 8, 9, 10, 11, 12]
+    rebuild(ledger.settings, Timeline())
+    assert viewed(admin) == [1, 2, 3, 8, 9, 10, 11, 12]
 
 
 # ------------------------------------------------------------------------------------------------- what is refused
