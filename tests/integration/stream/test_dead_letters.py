@@ -35,7 +35,7 @@ def test_shown_and_handed_out_again(cli: Cli, ledger: Ledger) -> None:
     assert cli.well("parked", "mailer").out == "entry 3  delivered 2 times\n"
     [group] = cli.well("status", "--json").json["ledgers"][0]["subscriptions"]
     assert (group["name"], group["position"], group["lag"], group["parked"]) == ("mailer", 5, 0, 1)
-    assert "up to date; 1 entry parked" in cli.well("status").out
+    assert "up to date; 1 dead letter" in cli.well("status").out
     [check] = [each for each in cli("doctor", "--json").json["checks"] if "parked" in each["found"]]
     assert (check["name"], check["level"]) == ("main: group mailer", "warning")
     assert handed_out(ledger) == []
