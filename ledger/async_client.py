@@ -1,13 +1,17 @@
-"""AsyncLedger: what an asyncio application holds. `Ledger`, awaited."""
+"""AsyncLedger: what an asyncio application holds. `Ledger`, awaited: the same methods, on the same plans and feeds.
+
+Longer than other files, because it has a method for each of Ledger's; none has logic of its own.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
 
 from ledger.bootstrap import open_ledger, open_settings
@@ -17,27 +21,26 @@ from ledger.drivers import forks
 from ledger.drivers.callers import adrive_within
 from ledger.drivers.cursors import AsyncConnection
 from ledger.drivers.pools import AsyncConnector
-from ledger.effects import Plan
+from ledger.effects import Feed, Plan
 from ledger.errors import LedgerError
 from ledger.events import Appended, Entry, Event, Receipt, Tail
-from ledger.format.canonical import Draft
-from ledger.projection.base import ProjectionWait, reached
+from ledger.projection.base import ProjectionWait
 from ledger.settings import Settings
 from ledger.store import ledgers, quarantine, tree
 from ledger.store.appender import Appender, Condition
-from ledger.store.batches import Gathering, receipt_of
+from ledger.store.batches import Gathering, pull
 from ledger.store.drafts import prepare
 from ledger.store.group_commit import AsyncWriter
 from ledger.store.idempotency import Outcome
 from ledger.store.ledgers import LedgerRef
 from ledger.store.own_actions import erasing, holding, mismatch, rebuilding_tree, releasing, skipping
-from ledger.stream import dead_letters as parked
-from ledger.stream import groups
-from ledger.stream.consumer_group import BATCH, Subscription
+from ledger.stream import dead_letters, groups
+from ledger.stream.consumer_group import BATCH
 from ledger.stream.dead_letters import DeadLetter
 from ledger.stream.delivery import AsyncDelivery
 from ledger.stream.groups import Group
-from ledger.stream.reader import POLL, IdleTimer, Streams, followed, reader_after
+from ledger.stream.reader import follow
+from ledger.stream.subscribe import deliveries
 from ledger.verify.checkpoints import Trust, numbered
 from ledger.verify.database import verify
 from ledger.verify.report import Report
@@ -112,13 +115,13 @@ class AsyncLedger:
     async def append(
         self, event: Event, *, connection: AsyncConnection | None = None, expect: Condition | None = None
     ) -> Receipt:
-        """As Ledger.append. Cancelling it does not take back what was said: the entry may still be recorded."""
+        """As Ledger.append. If it is cancelled, the entry may still be recorded."""
         ref, writer, within = await self._open()
         draft = prepare(event, ref.name)
         if connection is None:
-            return receipt_of(await writer.write(draft, expect))
+            return (await writer.write(draft, expect)).receipt()
         [outcome] = await adrive_within(within.append_within([draft], expect), connection)
-        return receipt_of(outcome)
+        return outcome.receipt()
 
     async def append_many(
         self,
@@ -189,35 +192,16 @@ class AsyncLedger:
         """Position, hash and time of the newest entry."""
         return await self._connector.run(ledgers.tail_of(await self.ref()))
 
-    async def read(self, after: int = 0, limit: int | None = None) -> AsyncIterator[Entry]:
+    def read(self, after: int = 0, limit: int | None = None) -> AsyncIterator[Entry]:
         """The entries after position `after` in order, from Postgres, page by page."""
-        ref = await self.ref()
-        left = ledgers.FAR if limit is None else limit
-        while left > 0:
-            page = await self._connector.run(ledgers.read(ref, after, min(left, ledgers.PAGE)))
-            for entry in page:
-                yield entry
-            if not page:
-                return
-            left -= len(page)
-            after = page[-1].position
+        return self._feed(lambda ref: ledgers.read_all(ref, after, limit))
 
-    async def follow(self, after: int | None = None, *, idle: float | None = None) -> AsyncIterator[Entry]:
+    def follow(self, after: int | None = None, *, idle: float | None = None) -> AsyncIterator[Entry]:
         """As Ledger.follow."""
-        ref = await self.ref()
-        reader = await self._connector.run(reader_after(ref, (await self.tail()).position if after is None else after))
         has_redis = self.settings.redis_url is not None
-        idle_timer, streams = IdleTimer(idle), Streams(has_redis)
-        async with self._connector.own_redis() if has_redis else nullcontext(lambda: None) as redis_client:
-            while not idle_timer.over:
-                plan = followed(reader, streams, idle_timer.wait)
-                for entry in await self._connector.run(plan, redis_client()):
-                    reader.tail = entry.tail
-                    if isinstance(entry, Entry):
-                        yield entry
-                    idle_timer.reset()
+        return self._feed(lambda ref: follow(ref, after, idle, has_redis), redis=has_redis)
 
-    async def subscribe(
+    def subscribe(
         self,
         group: str,
         *,
@@ -230,25 +214,15 @@ class AsyncLedger:
         idle: float | None = None,
     ) -> AsyncIterator[AsyncDelivery]:
         """As Ledger.subscribe; `await delivery.ack()`."""
-        idle_timer = IdleTimer(idle)
-        async with self._connector.own_redis() as redis_client:
-            while True:
-                # Anew in a child of a fork: as another consumer, to whom other entries are delivered.
-                begun = forks.Begun("subscribe()")
-                subscription = Subscription(
-                    await self.ref(), group, consumer,
-                    after=after, batch_size=batch_size, actions=actions, claim_after=claim_after, max_tries=max_tries,
-                )  # fmt: skip
-                await self._connector.run(subscription.begin(), redis_client())
-                while not idle_timer.over and not begun.inherited:
-                    for claim in await self._connector.run(subscription.next_pending(idle_timer.wait), redis_client()):
-                        yield AsyncDelivery(claim, subscription, self._connector.run)
-                        if begun.inherited:  # the parent deals with those that are left
-                            break
-                        idle_timer.reset()
-                if not begun.inherited:
-                    await self._connector.run(subscription.save(), redis_client())
-                    return
+        deliver = partial(AsyncDelivery, run=self._connector.run)
+        return self._feed(
+            lambda ref: deliveries(
+                ref, group, deliver,
+                after=after, consumer=consumer, batch_size=batch_size, actions=actions, claim_after=claim_after,
+                max_tries=max_tries, idle=idle,
+            ),
+            redis=True,
+        )  # fmt: skip
 
     async def groups(self) -> list[Group]:
         """As Ledger.groups."""
@@ -264,18 +238,16 @@ class AsyncLedger:
 
     async def dead_letters(self, group: str) -> list[DeadLetter]:
         """As Ledger.dead_letters."""
-        return await self._connector.run(parked.dead_letters(await self.ref(), group))
+        return await self._connector.run(dead_letters.dead_letters(await self.ref(), group))
 
     async def redeliver(self, group: str, position: int) -> None:
         """As Ledger.redeliver."""
-        await self._connector.run(parked.redeliver(await self.ref(), group, position))
+        await self._connector.run(dead_letters.redeliver(await self.ref(), group, position))
 
     async def wait_for(self, receipt: Receipt | int, projection: str, *, timeout: float = 10.0) -> None:
         """As Ledger.wait_for."""
-        wait = ProjectionWait(receipt, projection, timeout)
-        ref = await self.ref()
-        while wait.behind(await self._connector.run(reached(ref, projection))):
-            await asyncio.sleep(POLL)
+        async for _ in self._feed(ProjectionWait(receipt, projection, timeout).polls):
+            pass
 
     async def verify(
         self,
@@ -333,9 +305,26 @@ class AsyncLedger:
         await asyncio.to_thread(hand_over, before, after, self.settings.lock_timeout)
         return await self._record_own(event)
 
+    async def _feed(self, make: Callable[[LedgerRef], Feed[T]], *, redis: bool = False) -> AsyncIterator[T]:
+        """Hands out the items of a feed of this ledger, and runs its plans. redis: on a Redis client of its own."""
+        async with self._connector.own_redis() if redis else nullcontext(lambda: None) as redis_client:
+            with closing(make(await self.ref())) as feed:
+                result: Any = None
+                while True:
+                    try:
+                        step = feed.send(result)
+                    except StopIteration:
+                        return
+                    result = None
+                    if isinstance(step, list):
+                        for item in step:
+                            yield item
+                    else:
+                        result = await self._connector.run(step, redis_client())
+
     async def _record_own(self, event: Event) -> Receipt:
         ref, writer, _ = await self._open()
-        return receipt_of(await writer.write_own(prepare(event, ref.name, own=True)))
+        return (await writer.write_own(prepare(event, ref.name, own=True))).receipt()
 
     async def _open(self) -> tuple[LedgerRef, AsyncWriter, Appender]:
         """The ledger; who appends on our own connections; who appends in callers' transactions."""
@@ -347,24 +336,3 @@ class AsyncLedger:
                     writer = AsyncWriter(self._connector, Appender(ref, self.settings.lock_timeout))
                     self._opened = ref, writer, Appender(ref)
         return self._opened
-
-
-_PAUSE = 100
-"""Events that are encoded without letting other tasks run."""
-
-
-async def pull(source: Iterator[Event] | AsyncIterator[Event], gathering: Gathering) -> list[Draft]:
-    """`Gathering.pull`, awaited."""
-    if not gathering.ended:
-        with gathering.pulling():
-            async for event in source if isinstance(source, AsyncIterator) else _paused(source):
-                if not gathering.take(event):
-                    break
-    return gathering.batch()
-
-
-async def _paused(source: Iterator[Event]) -> AsyncIterator[Event]:
-    for number, event in enumerate(source, start=1):
-        yield event
-        if number % _PAUSE == 0:
-            await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""From arguments and environment to a ledger that is known to be there. Shared by both colours."""
+"""Opens a ledger: settings from arguments and environment, a checked schema, and its id. Shared by both clients."""
 
 from __future__ import annotations
 

@@ -1,14 +1,17 @@
-"""Ledger: what a threaded application holds. Each method makes a plan and drives it."""
+"""Ledger: what a threaded application holds. Each method makes a plan, or a feed of plans, and drives it.
+
+Longer than other files, because it is the one place that documents every public method; none has logic of its own.
+"""
 
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
 
 from ledger.bootstrap import open_ledger, open_settings
@@ -18,24 +21,24 @@ from ledger.drivers import forks
 from ledger.drivers.callers import drive_within
 from ledger.drivers.cursors import Connection
 from ledger.drivers.pools import Connector
-from ledger.effects import Plan
+from ledger.effects import Feed, Plan
 from ledger.events import Appended, Entry, Event, Receipt, Tail
-from ledger.projection.base import ProjectionWait, reached
+from ledger.projection.base import ProjectionWait
 from ledger.settings import Settings
 from ledger.store import ledgers, quarantine, tree
 from ledger.store.appender import Appender, Condition
-from ledger.store.batches import Gathering, gather, receipt_of
+from ledger.store.batches import Gathering, gather
 from ledger.store.drafts import prepare
 from ledger.store.group_commit import Writer
 from ledger.store.ledgers import LedgerRef
 from ledger.store.own_actions import erasing, holding, mismatch, rebuilding_tree, releasing, skipping
-from ledger.stream import dead_letters as parked
-from ledger.stream import groups
-from ledger.stream.consumer_group import BATCH, Subscription
+from ledger.stream import dead_letters, groups
+from ledger.stream.consumer_group import BATCH
 from ledger.stream.dead_letters import DeadLetter
 from ledger.stream.delivery import Delivery
 from ledger.stream.groups import Group
-from ledger.stream.reader import POLL, IdleTimer, Streams, followed, reader_after
+from ledger.stream.reader import follow
+from ledger.stream.subscribe import deliveries
 from ledger.verify.checkpoints import Trust, numbered
 from ledger.verify.database import verify
 from ledger.verify.report import Report
@@ -120,9 +123,9 @@ class Ledger:
         ref, writer, within = self._open()
         draft = prepare(event, ref.name)
         if connection is None:
-            return receipt_of(writer.write(draft, expect))
+            return writer.write(draft, expect).receipt()
         [outcome] = drive_within(within.append_within([draft], expect), connection)
-        return receipt_of(outcome)
+        return outcome.receipt()
 
     def append_many(self, events: Iterable[Event], *, connection: Connection | None = None) -> Appended:
         """Records any number of events, in batches, in constant memory: how many were new, and the last one's receipt.
@@ -204,15 +207,7 @@ class Ledger:
 
     def read(self, after: int = 0, limit: int | None = None) -> Iterator[Entry]:
         """The entries after position `after` in order, from Postgres, page by page."""
-        ref = self.ref
-        left = ledgers.FAR if limit is None else limit
-        while left > 0:
-            page = self._connector.run(ledgers.read(ref, after, min(left, ledgers.PAGE)))
-            yield from page
-            if not page:
-                return
-            left -= len(page)
-            after = page[-1].position
+        return self._feed(lambda ref: ledgers.read_all(ref, after, limit))
 
     def follow(self, after: int | None = None, *, idle: float | None = None) -> Iterator[Entry]:
         """Entries after a position (None: after the newest) as they come: from Redis, gaps filled from Postgres.
@@ -221,17 +216,8 @@ class Ledger:
         None goes on for ever.
         Raises ChainBroken, StreamDiverged, Unavailable.
         """
-        reader = self._connector.run(reader_after(self.ref, self.tail().position if after is None else after))
         has_redis = self.settings.redis_url is not None
-        idle_timer, streams = IdleTimer(idle), Streams(has_redis)
-        with self._connector.own_redis() if has_redis else nullcontext(lambda: None) as redis_client:
-            while not idle_timer.over:
-                plan = followed(reader, streams, idle_timer.wait)
-                for entry in self._connector.run(plan, redis_client()):
-                    reader.tail = entry.tail
-                    if isinstance(entry, Entry):
-                        yield entry
-                    idle_timer.reset()
+        return self._feed(lambda ref: follow(ref, after, idle, has_redis), redis=has_redis)
 
     def subscribe(
         self,
@@ -254,25 +240,15 @@ class Ledger:
         entries are acknowledged and not delivered. idle: as in follow.
         Raises UsageError, where `after` is beyond the ledger's end too; ChainBroken, Unavailable.
         """
-        idle_timer = IdleTimer(idle)
-        with self._connector.own_redis() as redis_client:
-            while True:
-                # Anew in a child of a fork: as another consumer, to whom other entries are delivered.
-                begun = forks.Begun("subscribe()")
-                subscription = Subscription(
-                    self.ref, group, consumer,
-                    after=after, batch_size=batch_size, actions=actions, claim_after=claim_after, max_tries=max_tries,
-                )  # fmt: skip
-                self._connector.run(subscription.begin(), redis_client())
-                while not idle_timer.over and not begun.inherited:
-                    for claim in self._connector.run(subscription.next_pending(idle_timer.wait), redis_client()):
-                        yield Delivery(claim, subscription, self._connector.run)
-                        if begun.inherited:  # the parent deals with those that are left
-                            break
-                        idle_timer.reset()
-                if not begun.inherited:
-                    self._connector.run(subscription.save(), redis_client())
-                    return
+        deliver = partial(Delivery, run=self._connector.run)
+        return self._feed(
+            lambda ref: deliveries(
+                ref, group, deliver,
+                after=after, consumer=consumer, batch_size=batch_size, actions=actions, claim_after=claim_after,
+                max_tries=max_tries, idle=idle,
+            ),
+            redis=True,
+        )  # fmt: skip
 
     def groups(self) -> list[Group]:
         """The consumer groups of this ledger, and where they stand."""
@@ -288,20 +264,19 @@ class Ledger:
 
     def dead_letters(self, group: str) -> list[DeadLetter]:
         """What the consumer group was delivered too often, with the reason of the last `nack`."""
-        return self._connector.run(parked.dead_letters(self.ref, group))
+        return self._connector.run(dead_letters.dead_letters(self.ref, group))
 
     def redeliver(self, group: str, position: int) -> None:
         """Delivers a dead letter again. Raises UsageError where it is none, or no longer in the stream."""
-        self._connector.run(parked.redeliver(self.ref, group, position))
+        self._connector.run(dead_letters.redeliver(self.ref, group, position))
 
     def wait_for(self, receipt: Receipt | int, projection: str, *, timeout: float = 10.0) -> None:
         """Returns once the projection has reached the receipt (or position), for reading one's own writes.
 
         timeout: in seconds. Raises WaitTimeout, UnknownProjection.
         """
-        wait = ProjectionWait(receipt, projection, timeout)
-        while wait.behind(self._connector.run(reached(self.ref, projection))):
-            time.sleep(POLL)
+        for _ in self._feed(ProjectionWait(receipt, projection, timeout).polls):
+            pass
 
     def verify(
         self,
@@ -384,9 +359,25 @@ class Ledger:
         hand_over(before, after, self.settings.lock_timeout)
         return self._record_own(event)
 
+    def _feed(self, make: Callable[[LedgerRef], Feed[T]], *, redis: bool = False) -> Iterator[T]:
+        """Hands out the items of a feed of this ledger, and runs its plans. redis: on a Redis client of its own."""
+        own_redis = self._connector.own_redis() if redis else nullcontext(lambda: None)
+        with own_redis as redis_client, closing(make(self.ref)) as feed:
+            result: Any = None
+            while True:
+                try:
+                    step = feed.send(result)
+                except StopIteration:
+                    return
+                result = None
+                if isinstance(step, list):
+                    yield from step
+                else:
+                    result = self._connector.run(step, redis_client())
+
     def _record_own(self, event: Event) -> Receipt:
         ref, writer, _ = self._open()
-        return receipt_of(writer.write_own(prepare(event, ref.name, own=True)))
+        return writer.write_own(prepare(event, ref.name, own=True)).receipt()
 
     def _open(self) -> tuple[LedgerRef, Writer, Appender]:
         """The ledger; who appends on our own connections; who appends in callers' transactions."""

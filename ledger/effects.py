@@ -1,8 +1,8 @@
 """What a plan may ask of the outside. No file below `drive` does any input or output; it asks for it here.
 
 A plan is a generator: it yields effects, receives what they brought, and returns its result. It is written once and
-driven in two colours (`drive.drive`, `drive.adrive`), on our connections and on the caller's; and it can be stopped
-after any effect, which is how crashes are tested.
+driven in two colours (`drive` and `adrive` of drivers/run.py), on our connections and on the caller's. It can be
+stopped after any effect, which is how crashes are tested.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class LentTransactions:
-    """Which connections that callers lent (`connection=`) are in a transaction? Brings their backends' pids."""
+    """Asks which connections that callers lent (`connection=`) are in a transaction. Brings their backends' pids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,14 +131,18 @@ Effect: TypeAlias = (
     | Apply
 )
 Plan: TypeAlias = Generator[Effect, Any, T]
+Feed: TypeAlias = Generator[Plan[Any] | list[T], Any, None]
+"""A conversation of many plans, such as a follower's: yields plans, and is sent what each returned; or lists of items,
+which go to the caller one by one. Each plan is run by itself: between two of them no connection is held.
+"""
 
 
 class Refused(Exception):
     """A server refused an effect; thrown into the plan, which may know what to do about it.
 
     `sqlstate` is Postgres' five characters, empty for Redis. `away`: it is Redis that refused, for whatever reason.
-    What a plan does not expect of it (a key of another type, a forbidden command, a node of a cluster) is to the plan
-    as if Redis did not answer at all.
+    To a plan, what it does not expect of Redis (a key of another type, a forbidden command, a node of a cluster) is the
+    same as no answer.
     """
 
     def __init__(self, message: str, sqlstate: str = "", away: bool = False) -> None:
@@ -148,13 +152,13 @@ class Refused(Exception):
 
     @property
     def is_damage(self) -> bool:
-        """Could Postgres not read what it stores? Class XX are internal errors, class 58 those of the file system."""
+        """Whether Postgres could not read what it stores. Class XX: internal errors; 58: those of the file system."""
         return self.sqlstate.startswith(("XX", "58"))
 
 
 @contextmanager
 def foreseen(command: str) -> Iterator[None]:
-    """Takes a reply of Redis apart. One that is not of the form that the command has is refused, as if it had none."""
+    """Around the parsing of a reply of Redis. Raises Refused for one that has not the form of the command's replies."""
     try:
         yield
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:

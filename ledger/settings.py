@@ -1,4 +1,4 @@
-"""Where the servers are and how to reach them: from arguments, else from LEDGER_* in the environment."""
+"""Settings: where the servers are, and how long to wait for them. From arguments, else from LEDGER_* variables."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Settings:
 
     @property
     def silence_timeout(self) -> float:
-        """How long Postgres may be silent: it waits for a lock, and then has to do what it was asked for."""
+        """Seconds for which Postgres may be silent: it may wait for a lock, and then has to answer."""
         return self.lock_timeout + self.answer_timeout
 
     @classmethod
@@ -83,7 +83,7 @@ class Settings:
 
 
 def check_ledger_name(name: str) -> str:
-    """The name itself, or InvalidSetting where format.md does not allow it."""
+    """The name itself. Raises InvalidSetting if format.md does not allow it."""
     if not LEDGER_NAME.fullmatch(name):
         raise InvalidSetting(f"not a ledger name: {name!r} (lowercase letters, digits, '.', '_', '-'; at most 64)")
     return name
@@ -97,12 +97,12 @@ _MALFORMED = (
 
 
 def check_database_url(url: str | None) -> str | None:
-    """A URL or key=value pairs, whatever libpq takes, as it is given; else InvalidSetting."""
+    """The URL or key=value pairs, as libpq takes them, unchanged. Raises InvalidSetting for anything else."""
     if url is None:
         return None
     is_url = url.startswith(("postgresql://", "postgres://"))
     try:
-        # What stands behind the question mark is looked at when a connection is made of it.
+        # What follows the question mark is checked when a connection is opened.
         given = conninfo_to_dict(url.partition("?")[0] if is_url else url)
     except (psycopg.Error, UnicodeError):
         if is_url:
@@ -117,7 +117,7 @@ def check_database_url(url: str | None) -> str | None:
         raise InvalidSetting(
             "the database URL must begin with postgresql://, or be key=value pairs as libpq takes them"
         ) from None
-    # An @ or / in the password, not escaped: what stands behind it is taken for host or database, which messages name.
+    # After an unescaped @ or / in the password, the rest is taken for host or database, which messages name.
     misplaced = [str(given.get("host", "")), url.partition("://")[2].partition("?")[0].partition("/")[2]]
     if is_url and any("@" in each for each in misplaced):
         raise InvalidSetting(_MALFORMED)
@@ -128,7 +128,7 @@ def check_database_url(url: str | None) -> str | None:
 
 
 def check_redis_url(url: str | None) -> str | None:
-    """The URL itself, or InvalidSetting."""
+    """The URL itself. Raises InvalidSetting if it is none of Redis."""
     if url is None:
         return None
     try:

@@ -1,7 +1,7 @@
-"""What the ledger's work tells of itself: counters, progress, and a span for each batch. Knows nothing of the ledger.
+"""Counters of the ledger's work, progress, and a span for each batch. Knows nothing of the ledger.
 
-Counters are kept whether anybody reads them or not: one addition a batch. Spans are OpenTelemetry's where its API is
-installed (extra `otel`) and an SDK was set up, as by `opentelemetry-instrument auditledger run`; else they are nothing.
+Counters are always kept: one addition a batch. Spans are OpenTelemetry's, if its API is installed (extra `otel`) and an
+SDK was set up, as by `opentelemetry-instrument auditledger run`; otherwise there are none.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def made(schema: Path, server: str) -> str:
 
 def _read(url: str) -> catalog.Facts:
     with psycopg.connect(url) as connection:
-        return drive(catalog.read(), lambda: connection)
+        return drive(catalog.read(), connection)
 
 
 def record(schema: Path, server: str) -> None:

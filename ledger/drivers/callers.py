@@ -1,7 +1,7 @@
 """Plans in the caller's own transaction, on the caller's own connection.
 
-It is looked at before anything is sent: what cannot give a true receipt is refused as UsageError. What Postgres says
-then passes through as it is, because the caller's code knows what to do with it.
+The connection is checked before anything is sent: one that cannot give a true receipt is refused with UsageError.
+Errors of Postgres' then pass through as they are, because the caller's code handles them.
 """
 
 from __future__ import annotations
@@ -33,23 +33,19 @@ def drive_within(plan: Plan[T], connection: Connection) -> T:
         if wants_to_know(connection):
             [(backend,)] = Cursor(connection).execute(SQL["backend"], prepare=False).fetchall()
             note(connection, backend)
-        return drive(plan, lambda: connection, raw_errors=True)
+        return drive(plan, connection, raw_errors=True)
 
 
 async def adrive_within(plan: Plan[T], connection: AsyncConnection) -> T:
     """`drive_within`, awaited."""
     lent(connection, psycopg.AsyncConnection)
     _check(connection)
-
-    async def given() -> AsyncConnection:
-        return connection
-
     async with _ain_utf8(connection):
         if wants_to_know(connection):
             cursor = await AsyncCursor(connection).execute(SQL["backend"], prepare=False)
             [(backend,)] = await cursor.fetchall()
             note(connection, backend)
-        return await adrive(plan, given, raw_errors=True)
+        return await adrive(plan, connection, raw_errors=True)
 
 
 def _check(connection: Connection | AsyncConnection) -> None:
@@ -74,13 +70,13 @@ def _check(connection: Connection | AsyncConnection) -> None:
 
 
 def _encoding(connection: Connection | AsyncConnection) -> str | None:
-    """The client's encoding where it is another one."""
+    """The client's encoding; None for UTF-8."""
     name = (connection.pgconn.parameter_status(b"client_encoding") or b"").decode()
     return None if name in ("UTF8", "UNICODE") else name
 
 
 def _is_over(connection: Connection | AsyncConnection) -> bool:
-    """Has the transaction failed? Then Postgres has put the encoding back."""
+    """Whether the transaction has failed. Then Postgres has put the encoding back."""
     return connection.closed or connection.pgconn.transaction_status != TransactionStatus.INTRANS
 
 

@@ -1,4 +1,4 @@
-"""Opens connections to Postgres and clients of Redis, and says why where one cannot be had.
+"""Opens connections to Postgres and clients of Redis, with errors that say why one cannot be opened.
 
 What bounds each wait on them is in docs/decisions/0006-waits.md.
 """

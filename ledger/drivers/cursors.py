@@ -1,4 +1,4 @@
-"""Cursors that nothing of the application's reaches: what goes to Postgres and comes back is always what plans mean.
+"""Cursors that converters registered by the application do not reach: values go and come as plans mean them.
 
 psycopg converts values as a global table says, and as the connection's own says; applications register converters in
 both. Our cursors have a table of their own, made from psycopg's defaults. They read and write UTF-8 and give times in
@@ -108,7 +108,7 @@ def stored_cursor(connection: Connection) -> Cursor:
 
 
 def prepares(connection: Connection | AsyncConnection) -> bool | None:
-    """What to tell psycopg of preparing a statement: False for never, None for when it finds it worth while.
+    """psycopg's `prepare` for a statement: False for never, None for once it was executed often enough.
 
     Behind a pooler that changes servers between transactions, a name may stand for another client's statement.
     """
@@ -116,12 +116,12 @@ def prepares(connection: Connection | AsyncConnection) -> bool | None:
 
 
 _callers: WeakKeyDictionary[Any, bool | int] = WeakKeyDictionary()
-"""Of callers' connections: whether they speak to the server itself, where that is known; else how often they came."""
+"""Of callers' connections: whether they speak to the server itself, if that is known; else how often they came."""
 _WORTH_WHILE = 5
 
 
 def wants_to_know(connection: Connection | AsyncConnection) -> bool:
-    """Has a caller's connection come so often that one more question, by `note`, is worth what it saves?"""
+    """Whether a caller's connection came so often that it pays to ask for its backend, for `note`. Counts this call."""
     seen = _callers.get(connection, 0)
     if seen is True or seen is False:
         return False
@@ -130,7 +130,10 @@ def wants_to_know(connection: Connection | AsyncConnection) -> bool:
 
 
 def note(connection: Connection | AsyncConnection, backend: int) -> None:
-    """backend: what pg_backend_pid() said. A pooler gives its clients other numbers."""
+    """Notes whether a caller's connection speaks to the server itself.
+
+    backend: the result of pg_backend_pid(). A pooler gives its clients other numbers.
+    """
     _callers[connection] = backend == connection.info.backend_pid
 
 
@@ -153,7 +156,7 @@ def copying(connection: Connection | AsyncConnection, sql: str, data: Iterable[b
         results = yield from generators.execute(pgconn)
     except BaseException:
         if pgconn.transaction_status == TransactionStatus.ACTIVE:
-            pgconn.finish()  # who knows where it stands
+            pgconn.finish()  # its state is unknown
         raise
     if failed is not None:
         return failed
@@ -162,7 +165,7 @@ def copying(connection: Connection | AsyncConnection, sql: str, data: Iterable[b
 
 
 def _send(pgconn: PGconn, data: Iterable[bytes]) -> PQGen[Exception | None]:
-    """Sends the data of a COPY; what was raised where they are made."""
+    """Sends the data of a COPY. Returns what the iterable raised, if it did."""
     pieces = iter(data)
     while True:
         try:

@@ -1,6 +1,7 @@
 """What libpq takes from its environment (PGSSLMODE, PGHOSTADDR, PGSERVICE …) where a URL leaves it out.
 
-That is for the user to say. The embedded servers are ours, and what the environment says is meant for others.
+For the user's servers that is the user's choice. For the embedded servers the environment is overridden: it is meant
+for others.
 """
 
 from __future__ import annotations

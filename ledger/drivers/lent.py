@@ -116,14 +116,14 @@ def _what_it_is(handed: Any, kind: type) -> str:
 
 
 def _driver(handed: Any) -> str | None:
-    """Which driver lies under a wrapper of SQLAlchemy's or Django's, if it says so. Connects nothing."""
+    """The name of the driver under a wrapper of SQLAlchemy's or Django's; None if it has none. Connects nothing."""
     for path in ("dialect.driver", "bind.dialect.driver", "Database.__name__", "db.Database.__name__"):
-        found = handed
+        value = handed
         with suppress(Exception):  # a proxy may have nothing behind it
             for name in path.split("."):
-                found = getattr(found, name)
-            if isinstance(found, str):
-                return found
+                value = getattr(value, name)
+            if isinstance(value, str):
+                return value
     package = type(getattr(handed, "driver_connection", None)).__module__.partition(".")[0]
     return package if package in (*_OTHER_DRIVERS, *_PSYCOPG) else None
 

@@ -56,10 +56,10 @@ class _Answering:
         # libpq reads its environment before anything is sent, which is before the first wait.
         gen = super()._connect_gen(conninfo)  # type: ignore[misc]
         with without_service(conninfo):
-            wanted = next(gen)
+            awaited = next(gen)
         try:
             while True:
-                wanted = gen.send((yield wanted))
+                awaited = gen.send((yield awaited))
         except StopIteration as stop:
             return stop.value
 
@@ -88,9 +88,9 @@ def _answered(
     """The conversation `gen`, broken off once nothing could be sent or received for so many seconds."""
     silent_since = None
     try:
-        wanted = next(gen)
+        awaited = next(gen)
         while True:
-            ready = yield wanted
+            ready = yield awaited
             if ready:
                 silent_since = None
             elif silent_since is None:  # the end of a turn
@@ -98,7 +98,7 @@ def _answered(
             elif time.monotonic() - silent_since > answer_timeout:
                 connection.pgconn.finish()
                 raise psycopg.OperationalError(f"no answer for {answer_timeout:g} s")
-            wanted = gen.send(ready)
+            awaited = gen.send(ready)
     except StopIteration as stop:
         result: T = stop.value
         return result

@@ -54,7 +54,7 @@ def export(
         files = [stack.enter_context((draft / name).open("wb")) for name in (ENVELOPES, BODIES)]
         connection = connect(settings)
         stack.callback(connection.close)
-        manifest = drive(_export(settings.name, first, files, draft, progress), lambda: connection)
+        manifest = drive(_export(settings.name, first, files, draft, progress), connection)
         (draft / MANIFEST).write_bytes(manifest.encode())
     return manifest
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from typing import ClassVar
 
 import msgspec
 
@@ -17,13 +18,13 @@ from ledger.format.times import timestamp
 class ChainedDraft(msgspec.Struct, frozen=True, gc=False):
     """A draft in its place. Hashes: 32 bytes."""
 
+    is_new: ClassVar[bool] = True
     draft: Draft
     position: int
     prev: bytes
     hash: bytes
     recorded_at: datetime
 
-    @property
     def receipt(self) -> Receipt:
         """What its caller gets once it is durable."""
         return Receipt(self.draft.id, self.position, self.hash, self.recorded_at)

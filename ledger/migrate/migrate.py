@@ -40,14 +40,14 @@ def migrate(settings: Settings, *, dry_run: bool = False, folder: Path | None = 
     """
     migrations = load(folder)
     with closing(connect(settings)) as connection:
-        drive(_check_server(), lambda: connection)
+        drive(_check_server(), connection)
         if dry_run:
-            pending, _ = drive(_compare(migrations), lambda: connection)
+            pending, _ = drive(_compare(migrations), connection)
             return [migration.file for migration in pending]
         with closing(connect(settings)) as holder:
-            drive(_wait_for_turn(), lambda: holder)
+            drive(_wait_for_turn(), holder)
             with kept(holder, connection, settings.silence_timeout) as locked:
-                return drive(_bring_up(migrations, locked), lambda: connection)
+                return drive(_bring_up(migrations, locked), connection)
 
 
 def check_schema(migrations: list[Migration]) -> Plan[list[str]]:

@@ -12,15 +12,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction, signature
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Never, Protocol
 
-from ledger.effects import Begin, Pipeline, Plan, Query, Refused, Row, SqlScript
+from ledger.effects import Begin, Feed, Pipeline, Plan, Query, Refused, Row, SqlScript, Wait
 from ledger.errors import InvalidSetting, UnknownProjection, WaitTimeout
 from ledger.events import Entry, Receipt, Tail
-from ledger.statements import sql
+from ledger.store.columns import entry_sql
 from ledger.store.ledgers import BEGIN, COMMIT, LedgerRef
+from ledger.stream.reader import POLL
 
-SQL = sql(__file__)
+SQL = entry_sql(__file__)
 LIVE_SCHEMA = "ledger_views"
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 _FAULTS = ("22", "23", "42", "0A", "3F")
@@ -222,7 +223,7 @@ def add_view_positions(projection: Projection, ledgers: Sequence[LedgerRef], bui
 
 
 class ProjectionWait:
-    """Until when to wait for a projection."""
+    """Waits until a projection has reached a receipt or position. timeout: in seconds, from now on."""
 
     def __init__(self, receipt: Receipt | int, projection: str, timeout: float) -> None:
         self._position = receipt if isinstance(receipt, int) else receipt.position
@@ -230,8 +231,12 @@ class ProjectionWait:
         self._timeout = timeout
         self._end = time.monotonic() + timeout
 
-    def behind(self, reached: int) -> bool:
-        """Is there still to wait? Raises WaitTimeout when the time is over."""
+    def polls(self, ledger: LedgerRef) -> Feed[Never]:
+        """Asks where it is until it is there. Raises WaitTimeout, UnknownProjection."""
+        while self._is_behind((yield reached(ledger, self._projection))):
+            yield _pause()
+
+    def _is_behind(self, reached: int) -> bool:
         if reached >= self._position:
             return False
         if time.monotonic() >= self._end:
@@ -240,3 +245,7 @@ class ProjectionWait:
                 f"after {self._timeout:g} s: is 'auditledger project' running?"
             )
         return True
+
+
+def _pause() -> Plan[None]:
+    yield Wait(POLL)

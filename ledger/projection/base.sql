@@ -93,22 +93,12 @@ update ledger.projections set building = false where name = %s and building;
 
 
 -- name: entry
-select
-    position, id,
-    case when recorded_at >= '0001-01-01 00:00+00' and recorded_at < '10000-01-01 00:00+00' then recorded_at end,
-    case when occurred_at >= '0001-01-01 00:00+00' and occurred_at < '10000-01-01 00:00+00' then occurred_at end,
-    actor, actor_type, action, resource_type, resource_id,
-    before::text, after::text, metadata::text, salt, body_hash, prev_hash, hash
+select {as_entry}
 from ledger.audit_logs
 where ledger_id = %s and position = %s;
 
 -- name: about
-select
-    position, id,
-    case when recorded_at >= '0001-01-01 00:00+00' and recorded_at < '10000-01-01 00:00+00' then recorded_at end,
-    case when occurred_at >= '0001-01-01 00:00+00' and occurred_at < '10000-01-01 00:00+00' then occurred_at end,
-    actor, actor_type, action, resource_type, resource_id,
-    before::text, after::text, metadata::text, salt, body_hash, prev_hash, hash
+select {as_entry}
 from ledger.audit_logs
 where ledger_id = %s and resource_type = %s and resource_id = %s and position > %s and position <= %s
 order by position limit %s;

@@ -54,14 +54,14 @@ def rebuild(
     check_projection(projection)
     with closing(connect(settings)) as holder, closing(connect(settings)) as connection:
         holder.answer_timeout = settings.silence_timeout
-        if not drive(take(lock_of(projection)), lambda: holder):
+        if not drive(take(lock_of(projection)), holder):
             raise InvalidSetting(f"another rebuild of {projection.name!r} is running: wait for it to end")
         with kept(holder, connection, settings.silence_timeout) as locked:
             try:
                 return _Rebuild(connection, locked, projection, progress or (lambda done, to_do: None), retry).run()
             except (ChainBroken, ProjectionFailed, SkipRefused, TailBusy):
                 connection.rollback()
-                drive(drop_rebuild(projection), lambda: connection)
+                drive(drop_rebuild(projection), connection)
                 raise
 
 
@@ -122,7 +122,7 @@ class _Rebuild:
 
     def _drive(self, plan: Plan[T]) -> T:
         self._locked()
-        return drive(plan, lambda: self._connection)
+        return drive(plan, self._connection)
 
 
 _FORBIDDEN = "42501"

@@ -1,18 +1,18 @@
-"""Takes events for append_many, batch by batch, and counts what came of them. Shared by both colours."""
+"""The batches of append_many: takes events, encodes them, and counts their outcomes. Shared by both clients."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 from ledger.drivers import forks
-from ledger.errors import InvalidEvent, LedgerError
+from ledger.errors import IdempotencyConflict, InvalidEvent, LedgerError
 from ledger.events import Appended, Event, Receipt
 from ledger.format.canonical import Draft
-from ledger.format.chain import ChainedDraft
 from ledger.store.drafts import prepare
-from ledger.store.idempotency import Outcome, Repeat
+from ledger.store.idempotency import Outcome
 
 BATCH = 10_000
 BATCH_BYTES = 8 * 1024 * 1024
@@ -39,12 +39,12 @@ class Gathering:
 
     @property
     def ended(self) -> bool:
-        """Nothing more may be pulled: the iterable, or an event of its, was at fault."""
+        """Whether the iterable, or one of its events, failed: no more may be pulled."""
         return self._source_failure is not None
 
     @property
     def failed(self) -> bool:
-        """Nothing more may be recorded: it would stand behind what failed."""
+        """Whether a batch failed: nothing after it may be recorded."""
         return self._failure is not None
 
     def pull(self, events: Iterator[Event]) -> list[Draft]:
@@ -87,15 +87,14 @@ class Gathering:
         return taken
 
     def add(self, outcomes: list[Outcome]) -> None:
-        last: ChainedDraft | Repeat | None = None
-        for outcome in outcomes:
-            if isinstance(outcome, LedgerError):
-                self.fail(outcome)
-                break
-            self._count += isinstance(outcome, ChainedDraft)
-            last = outcome
-        if last is not None:
-            self._last = last.receipt
+        """Counts what came of a batch, of which at most the last outcome is a conflict."""
+        self._count += sum([outcome.is_new for outcome in outcomes])
+        try:
+            self._last = outcomes[-1].receipt()
+        except IdempotencyConflict as conflict:
+            self.fail(conflict)
+            if len(outcomes) > 1:
+                self._last = outcomes[-2].receipt()
 
     def fail(self, error: Exception) -> None:
         self._failure = error
@@ -108,6 +107,27 @@ class Gathering:
             failure.add_note(f"Recorded before it: {self._count} entries, {where}.")
             raise failure
         return Appended(self._count, self._last)
+
+
+_PAUSE = 100
+"""Events that are encoded without letting other tasks run."""
+
+
+async def pull(source: Iterator[Event] | AsyncIterator[Event], gathering: Gathering) -> list[Draft]:
+    """`Gathering.pull`, awaited."""
+    if not gathering.ended:
+        with gathering.pulling():
+            async for event in source if isinstance(source, AsyncIterator) else _paused(source):
+                if not gathering.take(event):
+                    break
+    return gathering.batch()
+
+
+async def _paused(source: Iterator[Event]) -> AsyncIterator[Event]:
+    for number, event in enumerate(source, start=1):
+        yield event
+        if number % _PAUSE == 0:
+            await asyncio.sleep(0)
 
 
 def gather(gathering: Gathering, events: Iterator[Event], write: Callable[[list[Draft]], list[Outcome]]) -> Appended:
@@ -126,10 +146,3 @@ def gather(gathering: Gathering, events: Iterator[Event], write: Callable[[list[
             if not pulled or gathering.failed:
                 return gathering.result()
             under_way = executor.submit(write, pulled)
-
-
-def receipt_of(outcome: Outcome) -> Receipt:
-    """The receipt; raises the conflict where there is one instead."""
-    if isinstance(outcome, LedgerError):
-        raise outcome
-    return outcome.receipt

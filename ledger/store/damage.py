@@ -31,7 +31,7 @@ def first_line(refused: Refused) -> str:
 
 
 def unindexed() -> Plan[list[Finding]]:
-    """Does each index show what its table holds? For all tables of the ledger that this database user may read.
+    """Findings for indexes that do not show what their tables hold. For all tables that this database user may read.
 
     Reads each table and index once, whichever ledger the rows are of; memory stays constant.
     """

@@ -1,33 +1,57 @@
-"""Events that come with a known id: are they what was recorded under it, and what becomes of them? Pure.
+"""Events that come with a known id: whether they are what was recorded under it, and each draft's outcome.
 
-An appender may not read bodies: of what is recorded it learns the envelope's fields, and asks the database which is the
-first body that is not the one that it holds.
+An appender may not read bodies. Of a recorded entry it learns the envelope's fields, and asks the database which is the
+first body that differs from the one that it holds.
+
+    Outcome         what becomes of a draft: ChainedDraft, AlreadyRecorded or Conflict; each has `receipt()`
+    compare         which drafts are recorded already, and the first field in which each differs
+    sift, resolved  which drafts are still to be recorded, and the outcome of each
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, NoReturn, TypeAlias
 from uuid import UUID
 
+import msgspec
+
+from ledger.effects import Plan, Query
 from ledger.errors import IdempotencyConflict
 from ledger.events import Receipt
 from ledger.format.canonical import Draft
 from ledger.format.chain import ChainedDraft
+from ledger.store.ledgers import SQL, LedgerRef
 
-_SAID = ("actor", "action", "resource_type", "resource_id", "actor_type")
+_FIELDS = ("actor", "action", "resource_type", "resource_id", "actor_type")
 _TEXTS = ("before", "after", "metadata")
 
 
-class Repeat(NamedTuple):
-    """The event was recorded before; its first receipt."""
+class AlreadyRecorded(msgspec.Struct, frozen=True):
+    """An outcome: the event is recorded, and not by this append. first: the receipt of that entry."""
 
-    receipt: Receipt
+    is_new: ClassVar[bool] = False
+    first: Receipt
+
+    def receipt(self) -> Receipt:
+        """The first receipt."""
+        return self.first
 
 
-Outcome: TypeAlias = ChainedDraft | Repeat | IdempotencyConflict
-"""Recorded now, recorded before, or refused; the first two have a receipt."""
+class Conflict(msgspec.Struct, frozen=True):
+    """An outcome: nothing was recorded, because the event's id stands for another event."""
+
+    is_new: ClassVar[bool] = False
+    error: IdempotencyConflict
+
+    def receipt(self) -> NoReturn:
+        """Raises IdempotencyConflict."""
+        raise self.error
+
+
+Outcome: TypeAlias = ChainedDraft | AlreadyRecorded | Conflict
+"""is_new: whether this append recorded it. receipt(): the entry's receipt; raises the conflict if there is none."""
 
 
 class Recorded(NamedTuple):
@@ -51,8 +75,8 @@ class Recorded(NamedTuple):
 
 
 def same_content(one: Draft, other: Draft) -> bool:
-    """Do two drafts of one id say the same? By their JSON texts: Python takes 1, 1.0 and True for equal."""
-    return all(getattr(one.event, name) == getattr(other.event, name) for name in (*_SAID, "occurred_at")) and all(
+    """Whether two drafts of one id are the same event. By their JSON texts: Python takes 1, 1.0 and True for equal."""
+    return all(getattr(one.event, name) == getattr(other.event, name) for name in (*_FIELDS, "occurred_at")) and all(
         getattr(one, name) == getattr(other, name) for name in _TEXTS
     )
 
@@ -63,7 +87,7 @@ def difference(draft: Draft, recorded: Recorded) -> str | None:
     None where it is the same. An occurred_at that was not given is not compared.
     """
     event = draft.event
-    for field in _SAID:
+    for field in _FIELDS:
         if getattr(event, field) != getattr(recorded, field):
             return field
     if event.occurred_at is not None and draft.occurred_at != recorded.occurred_at:
@@ -77,43 +101,75 @@ def bodies(drafts: list[Draft]) -> tuple[list[Any], ...]:
     return ([draft.id for draft in drafts], *texts)
 
 
+def compare(
+    ledger: LedgerRef, drafts: Sequence[Draft], recorded: Sequence[Recorded], stop: bool
+) -> Plan[dict[int, tuple[Recorded, str | None]]]:
+    """Of each draft whose id is recorded, by its index: the entry, and the first field that differs, or None.
+
+    Of an erased entry only the envelope can be compared. Of bodies the database says which is the first that differs,
+    and compares each id once a question. stop: what comes after the first that differs does not matter.
+    """
+    known = {entry.id: entry for entry in recorded}
+    duplicates = {
+        index: (known[draft.id], difference(draft, known[draft.id]))
+        for index, draft in enumerate(drafts)
+        if draft.id in known
+    }
+    unchecked = [index for index, (entry, field) in duplicates.items() if field is None and not entry.erased]
+    while unchecked:
+        by_id = {drafts[index].id: index for index in reversed(unchecked)}
+        asked = sorted(by_id.values())
+        params = (ledger.ledger_id, *bodies([drafts[index] for index in asked]))
+        [(number,)] = yield Query(SQL["first_difference"], params)
+        checked = set(asked[:number])
+        unchecked = [index for index in unchecked if index not in checked]
+        if number is not None:
+            differs = asked[number - 1]
+            duplicates[differs] = (duplicates[differs][0], "body (before, after or metadata)")
+            if stop:
+                unchecked = [index for index in unchecked if index < differs]
+    return duplicates
+
+
 def sift(
-    drafts: Sequence[Draft], repeats: Mapping[int, tuple[Recorded, str | None]], stop: bool
+    drafts: Sequence[Draft], duplicates: Mapping[int, tuple[Recorded, str | None]], stop: bool
 ) -> tuple[list[Draft], list[Outcome | UUID]]:
-    """Which drafts are still to be recorded; and for each draft its outcome, or the id that will have one."""
+    """The drafts that are still to be recorded; and for each draft its outcome, or the id that will have one.
+
+    duplicates: as `compare` returns them. stop: outcomes end with the first conflict.
+    """
     fresh: dict[UUID, Draft] = {}
     outcomes: list[Outcome | UUID] = []
-    for place, draft in enumerate(drafts):
-        twin = fresh.get(draft.id)
-        if place in repeats:
-            recorded, field = repeats[place]
+    for index, draft in enumerate(drafts):
+        same_id = fresh.get(draft.id)
+        if index in duplicates:
+            entry, field = duplicates[index]
             if field is None:
-                outcomes.append(Repeat(recorded.receipt))
+                outcomes.append(AlreadyRecorded(entry.receipt))
                 continue
-            conflict = IdempotencyConflict(
-                f"id {draft.id} was recorded at position {recorded.position} with another {field}: "
+            problem = (
+                f"id {draft.id} was recorded at position {entry.position} with another {field}: "
                 "nothing was recorded for this event; an id stands for one event only"
             )
-        elif twin is not None:
-            if same_content(draft, twin):
+        elif same_id is not None:
+            if same_content(draft, same_id):
                 outcomes.append(draft.id)
                 continue
-            conflict = IdempotencyConflict(f"id {draft.id} stands for two different events of one batch")
+            problem = f"id {draft.id} stands for two different events of one batch"
         else:
             fresh[draft.id] = draft
             outcomes.append(draft.id)
             continue
-        outcomes.append(conflict)
+        outcomes.append(Conflict(IdempotencyConflict(problem)))
         if stop:
             break
     return list(fresh.values()), outcomes
 
 
-def resolved(outcome: Outcome | UUID, recorded: dict[UUID, ChainedDraft | Repeat]) -> Outcome:
-    """The outcome for an id of this batch: recorded now the first time, a repeat after that."""
+def resolved(outcome: Outcome | UUID, recorded: dict[UUID, ChainedDraft | AlreadyRecorded]) -> Outcome:
+    """The outcome for an id of this batch: recorded now the first time, recorded already after that."""
     if not isinstance(outcome, UUID):
         return outcome
-    found = recorded[outcome]
-    if isinstance(found, ChainedDraft):
-        recorded[outcome] = Repeat(found.receipt)
-    return found
+    first = recorded[outcome]
+    recorded[outcome] = AlreadyRecorded(first.receipt())
+    return first

@@ -6,13 +6,13 @@ from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from typing import NamedTuple
 
-from ledger.effects import Begin, Plan, Query, Refused, Row
+from ledger.effects import Begin, Feed, Plan, Query, Refused, Row
 from ledger.errors import EntryUnreadable, UnknownLedger
 from ledger.events import Entry, Tail
-from ledger.statements import sql
+from ledger.store.columns import entry_sql
 from ledger.store.damage import first_line
 
-SQL = sql(__file__)
+SQL = entry_sql(__file__)
 PAGE, PAGE_BYTES = 1000, 8 * 1024 * 1024
 """Entries in one read, and about how many bytes of bodies, whichever comes first."""
 STEP = 100
@@ -42,11 +42,11 @@ def find_ledger(name: str) -> Plan[LedgerRef]:
 
 
 def unknown_ledger(name: str, known: Iterable[str]) -> UnknownLedger:
-    """The error for a name that no ledger has. known: those that there are."""
+    """The error for a name that no ledger has. known: the names of all ledgers."""
     close = get_close_matches(name, list(known), 1)
     meant = f"did you mean {close[0]!r}? If not, " if close else ""
-    there = f"there is no ledger {name!r} in this database, or none that this user was granted"
-    return UnknownLedger(f"{there}: {meant}create it with 'auditledger create {name}', or grant it to this user")
+    problem = f"there is no ledger {name!r} in this database, or none that this user was granted"
+    return UnknownLedger(f"{problem}: {meant}create it with 'auditledger create {name}', or grant it to this user")
 
 
 def all_ledgers() -> Plan[list[LedgerRef]]:
@@ -55,7 +55,7 @@ def all_ledgers() -> Plan[list[LedgerRef]]:
 
 
 def create_ledger(name: str) -> Plan[bool]:
-    """True if it was created, False if it was there."""
+    """True if it was created, False if it existed."""
     rows = yield Query(SQL["create_ledger"], (name,))
     return rows[0][0] is not None
 
@@ -99,6 +99,18 @@ def read(ledger: LedgerRef, after: int, limit: int = PAGE, last: int = FAR) -> P
     return entries
 
 
+def read_all(ledger: LedgerRef, after: int, limit: int | None) -> Feed[Entry]:
+    """The entries at positions after `after` in order, page by page; at most `limit`."""
+    left = FAR if limit is None else limit
+    while left > 0:
+        page = yield read(ledger, after, min(left, PAGE))
+        if not page:
+            return
+        yield page
+        left -= len(page)
+        after = page[-1].position
+
+
 def size_of(entries: Iterable[Entry]) -> int:
     """About how many bytes their bodies take."""
     return sum(
@@ -107,7 +119,7 @@ def size_of(entries: Iterable[Entry]) -> int:
 
 
 def only(rows: list[Row], ledger: LedgerRef) -> Row:
-    """The row of a ledger that has a tail. Raises UnknownLedger where there is none."""
+    """The one row about a ledger's tail. Raises UnknownLedger if there is none."""
     if not rows:
         raise UnknownLedger(f"ledger {ledger.name!r} has no tail in this database")
     return rows[0]
@@ -124,10 +136,10 @@ class LedgerEnd(NamedTuple):
 def ledger_ends(names: Collection[str] | None) -> Plan[list[LedgerEnd]]:
     """The ends of all ledgers, or of those named. Raises UnknownLedger."""
     rows = yield Query(SQL["all_tails"])
-    found = [LedgerEnd(LedgerRef(ledger_id, name), epoch, position) for ledger_id, name, epoch, position in rows]
+    ends = [LedgerEnd(LedgerRef(ledger_id, name), epoch, position) for ledger_id, name, epoch, position in rows]
     if names is None:
-        return found
-    missing = set(names) - {ledger_end.ledger.name for ledger_end in found}
+        return ends
+    missing = set(names) - {end.ledger.name for end in ends}
     if missing:
-        raise unknown_ledger(min(missing), (ledger_end.ledger.name for ledger_end in found))
-    return [ledger_end for ledger_end in found if ledger_end.ledger.name in names]
+        raise unknown_ledger(min(missing), (end.ledger.name for end in ends))
+    return [end for end in ends if end.ledger.name in names]

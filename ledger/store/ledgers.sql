@@ -37,21 +37,13 @@ returning
 
 -- name: insert
 -- A writer may not read the table, so it gets back what this very statement was given, for the row that it inserted.
-insert into ledger.audit_logs (
-    id, occurred_at, actor, actor_type, action, resource_type, resource_id, before, after, metadata,
-    salt, body_hash, ledger_id, position, recorded_at, prev_hash, hash
-) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+insert into ledger.audit_logs (ledger_id, {columns}) values ({row})
 returning %s::bigint, %s::uuid, %s::bytea;
 
 -- name: insert_alone
 -- The same in a transaction of its own. The condition is asked first, once, and sets what drivers/connections.sql does in others.
-insert into ledger.audit_logs (
-    id, occurred_at, actor, actor_type, action, resource_type, resource_id, before, after, metadata,
-    salt, body_hash, ledger_id, position, recorded_at, prev_hash, hash
-)
-select
-    %s::uuid, %s::timestamptz, %s, %s, %s, %s, %s, %s::json, %s::json, %s::json,
-    %s::bytea, %s::bytea, %s::int, %s::bigint, %s::timestamptz, %s::bytea, %s::bytea
+insert into ledger.audit_logs (ledger_id, {columns})
+select {typed_row}
 where set_config('lock_timeout', %s, true) is not null
     and (
         current_setting('synchronous_commit') <> 'off' or set_config('synchronous_commit', 'on', true) is not null
@@ -61,22 +53,13 @@ returning %s::bigint, %s::uuid, %s::bytea;
 -- name: insert_after
 -- Locks the tail, and where it is the one that the entry was made for, records the entry in the same round trip; but not
 -- one that came too late for the trigger, which would end the caller's transaction.
-with entry (
-    id, occurred_at, actor, actor_type, action, resource_type, resource_id, before, after, metadata,
-    salt, body_hash, ledger_id, position, recorded_at, prev_hash, hash
-) as (
-    values (
-        %s::uuid, %s::timestamptz, %s, %s, %s, %s, %s, %s::json, %s::json, %s::json,
-        %s::bytea, %s::bytea, %s::int, %s::bigint, %s::timestamptz, %s::bytea, %s::bytea
-    )
+with entry (ledger_id, {columns}) as (
+    values ({typed_row})
 ), tail as (
     update ledger.tails set fence = fence where ledger_id = (select ledger_id from entry)
     returning position, hash, recorded_at, clock_timestamp() as now
 ), added as (
-    insert into ledger.audit_logs (
-        id, occurred_at, actor, actor_type, action, resource_type, resource_id, before, after, metadata,
-        salt, body_hash, ledger_id, position, recorded_at, prev_hash, hash
-    )
+    insert into ledger.audit_logs (ledger_id, {columns})
     select entry.* from entry, tail
     where entry.position = tail.position + 1 and entry.prev_hash = tail.hash and entry.recorded_at >= tail.recorded_at
         and entry.recorded_at > statement_timestamp() - interval '4 seconds'
@@ -100,10 +83,7 @@ select
 
 -- name: copy
 -- The tail is the last of these entries until this transaction ends, whoever else appends.
-copy ledger.audit_logs (
-    id, occurred_at, actor, actor_type, action, resource_type, resource_id, before, after, metadata,
-    salt, body_hash, ledger_id, position, recorded_at, prev_hash, hash
-) from stdin (format binary);
+copy ledger.audit_logs (ledger_id, {columns}) from stdin (format binary);
 select position, encode(hash, 'hex') from ledger.tails where ledger_id = {ledger_id};
 
 -- What an appender asks of entries that its role may not read.
@@ -120,13 +100,7 @@ from ledger.recorded(%s, %s);
 select ledger.first_difference(%s, %s, %s, %s, %s);
 
 -- name: read
--- A time that no datetime can hold, which only a forged entry has, is null.
-select
-    position, id,
-    case when recorded_at >= '0001-01-01 00:00+00' and recorded_at < '10000-01-01 00:00+00' then recorded_at end,
-    case when occurred_at >= '0001-01-01 00:00+00' and occurred_at < '10000-01-01 00:00+00' then occurred_at end,
-    actor, actor_type, action, resource_type, resource_id,
-    before::text, after::text, metadata::text, salt, body_hash, prev_hash, hash
+select {as_entry}
 from ledger.entries where ledger_id = %s and position > %s and position <= %s order by position limit %s;
 
 -- name: tails

@@ -57,7 +57,7 @@ def kept(
     over = threading.Event()
 
     def check() -> None:
-        drive(_still_there(), lambda: connection)
+        drive(_still_there(), connection)
 
     def keep_on() -> None:
         while not over.wait(ALIVE):
@@ -78,7 +78,7 @@ def kept(
 def _answers(worker: AnsweringConnection, answer_timeout: float) -> None:
     before, worker.answer_timeout = worker.answer_timeout, answer_timeout
     try:
-        drive(_still_there(), lambda: worker)
+        drive(_still_there(), worker)
     except ConnectionLost as error:
         raise Unavailable(
             f"the pooler before Postgres had no second connection within {answer_timeout:g} s, and this needs two at "

@@ -48,12 +48,12 @@ from ledger.format.actions import (
     TREE_TYPE,
 )
 from ledger.format.canonical import Draft
-from ledger.statements import sql
 from ledger.store.appender import Appender
-from ledger.store.idempotency import Outcome, Repeat
+from ledger.store.columns import entry_sql
+from ledger.store.idempotency import AlreadyRecorded, Outcome
 from ledger.store.ledgers import BEGIN, LOCK_TIMEOUT, LedgerRef
 
-SQL = sql(__file__)
+SQL = entry_sql(__file__)
 _NAME = re.compile(r"[a-z][a-z0-9_]*").fullmatch
 _FUNCTIONS = {
     ERASED: "erase_entry",
@@ -80,7 +80,7 @@ _DONE = {
 def erasing(
     position: int, actor: str, reason: str, actor_type: str = "user", *, mismatched: str | None = None
 ) -> Event:
-    """The event that says that an entry was erased, by whom and why. Raises InvalidEvent.
+    """The event of an erasure: which entry, by whom and why. Raises InvalidEvent.
 
     mismatched: the digest of the body, in hex, where that is not the one that the entry's envelope names.
     """
@@ -91,9 +91,9 @@ def erasing(
 
 
 def mismatch(ledger: LedgerRef, event: Event, allowed: bool) -> Plan[str | None]:
-    """What the body that an erasure removes comes to, where that is not the one that its entry's envelope names.
+    """The digest (hex) of the body that an erasure removes; None if it is the one that the entry's envelope names.
 
-    Raises ErasureRefused unless that is allowed: it would be evidence that is destroyed.
+    Raises ErasureRefused for such a body unless that is allowed: it is evidence, and would be destroyed.
     """
     [(digest, matches)] = yield Query(SQL["body_digest"], (ledger.ledger_id, event.resource_id))
     if matches or digest is None:
@@ -122,19 +122,19 @@ def releasing(held: tuple[str, str] | int, actor: str, reason: str, actor_type: 
 
 
 def skipping(name: str, position: int, actor: str, reason: str, actor_type: str = "user") -> Event:
-    """The event that says that a projection leaves out the entry at a position. Raises InvalidEvent."""
+    """The event of a skip: a projection leaves out the entry at a position. Raises InvalidEvent."""
     return _own(SKIPPED, _skip(name, position), actor, reason, actor_type)
 
 
 def retrying(name: str, position: int, actor: str, reason: str, actor_type: str = "user") -> Event:
-    """The event that takes back what `skipping` said. Raises InvalidEvent."""
+    """The event that takes back a skip. Raises InvalidEvent."""
     return _own(RETRIED, _skip(name, position), actor, reason, actor_type)
 
 
 def rebuilding_tree(
     ledger: str, sizes: Sequence[int], stands: Any, actor: str, reason: str, actor_type: str = "user"
 ) -> Event:
-    """The event that says that all tiles, and the checkpoints of these sizes, were removed to be made again.
+    """The event of a rebuilt tree: all tiles, and the checkpoints of these sizes, were removed to be made again.
 
     ledger: its name. stands: what they were, as tree.stands tells it. Raises InvalidEvent.
     """
@@ -145,9 +145,9 @@ def rebuilding_tree(
 def record_own(
     appender: Appender, draft: Draft, tail_timeout: float = math.inf, *, begun: bool = False
 ) -> Plan[list[Outcome]]:
-    """Does what one of the ledger's own events says and records it, in one transaction; its one outcome.
+    """Performs and records one of the ledger's own actions in one transaction. Returns its one outcome.
 
-    What was done before, by the same actor for the same reason, gets its first receipt.
+    An action that the same actor performed before, for the same reason, gets its first receipt.
     tail_timeout: as in Appender.append. begun: in the transaction that is open, which it commits.
     Raises ErasureRefused, UnderLegalHold, HoldRefused, SkipRefused.
     """
@@ -166,7 +166,7 @@ def record_own(
         yield from _clear_rebuilds()
     if not _says_the_same(draft, entry):
         raise _done_before(draft.event, entry)
-    return [Repeat(Receipt(entry.id, entry.position, entry.hash, entry.recorded_at))]
+    return [AlreadyRecorded(Receipt(entry.id, entry.position, entry.hash, entry.recorded_at))]
 
 
 def _skip(name: str, position: int) -> tuple[str, str]:

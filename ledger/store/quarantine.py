@@ -26,11 +26,11 @@ from ledger.format.findings import Finding, Link
 from ledger.format.quarantine_record import Mark, digests, flaws, mark_of
 from ledger.format.stored_row import Record
 from ledger.format.times import POSTGRES_EPOCH
-from ledger.statements import sql
+from ledger.store.columns import entry_sql
 from ledger.store.damage import first_line
 from ledger.store.ledgers import LedgerRef
 
-SQL = sql(__file__)
+SQL = entry_sql(__file__)
 VIEW = "ledger.entries"
 _FAR, _LONG_AGO = 2**63 - 1, -(2**63)
 """How Postgres stores `infinity` and `-infinity`."""
@@ -39,7 +39,7 @@ _STEP = 1_000
 """Missing entries of one hole that a reader passes over at a time."""
 
 
-class Found(NamedTuple):
+class AtPosition(NamedTuple):
     """What stands at a position: no row where one is missing, more than one where an index is broken.
 
     before: what it is judged by. hash: by which the chain goes on, as the entry after it or the tail has it.
@@ -69,7 +69,7 @@ class Found(NamedTuple):
 
 
 def holds(entry: Entry) -> bool:
-    """By itself: are its hash and its body true?"""
+    """Whether an entry's hash and body are true, by itself."""
     try:
         check_entry(entry)
     except ChainBroken:
@@ -90,26 +90,26 @@ def vetted(ledger: LedgerRef, tail: Tail, entries: Sequence[Entry], end: int) ->
         with suppress(ChainBroken):  # nearly always they hold
             check_continues(tail, entries)
             return list(entries)
-    at: dict[int, list[Entry]] = {}
+    by_position: dict[int, list[Entry]] = {}
     for entry in entries:
-        at.setdefault(entry.position, []).append(entry)
+        by_position.setdefault(entry.position, []).append(entry)
     last = entries[-1].position if entries else min(end, tail.position + _STEP)
     seen: list[Seen] = []
     while tail.position < last:
         position = tail.position + 1
-        here: Seen | None = None
+        accepted: Seen | None = None
         problem = "there is no such entry"
-        for entry in at.get(position, ()):
+        for entry in by_position.get(position, ()):
             try:
                 check_link(tail, entry)
                 check_entry(entry)
-                here = entry
+                accepted = entry
                 break
             except ChainBroken as error:
                 problem = error.problem
-        if here is None:
-            here = yield from passed(ledger, position, tail.recorded_at)
-        if here is None:
+        if accepted is None:
+            accepted = yield from passed(ledger, position, tail.recorded_at)
+        if accepted is None:
             if seen:
                 break
             if (yield from look(ledger, position)).findings:
@@ -119,8 +119,8 @@ def vetted(ledger: LedgerRef, tail: Tail, entries: Sequence[Entry], end: int) ->
                 f"{problem}, as it was read before; the ledger has another one there now, which this one continues: "
                 "begin again after an entry that is there; a projection is rebuilt by 'auditledger replay'",
             )
-        seen.append(here)
-        tail = here.tail
+        seen.append(accepted)
+        tail = accepted.tail
     return seen
 
 
@@ -133,36 +133,37 @@ def passed(ledger: LedgerRef, position: int, recorded_at: datetime) -> Plan[Quar
     return None
 
 
-def look(ledger: LedgerRef, position: int, entries: str = VIEW) -> Plan[Found]:
+def look(ledger: LedgerRef, position: int, entries: str = VIEW) -> Plan[AtPosition]:
     """What stands at a position. entries: the table or view that it is read from."""
-    at: dict[int, list[Record]] = {}
+    by_position: dict[int, list[Record]] = {}
     damage = None
     try:
         for row in (yield from _stands(ledger, max(position - 1, 1), position + 1, entries)):
-            at.setdefault(row.position, []).append(row)
+            by_position.setdefault(row.position, []).append(row)
     except Refused as refused:
         if not refused.is_damage:
             raise
         for each in range(max(position - 1, 1), position + 2):
             try:
-                at[each] = yield from _stands(ledger, each, each, entries)
+                by_position[each] = yield from _stands(ledger, each, each, entries)
             except Refused as refused:
                 damage = refused if each == position else damage
     marked = yield from marks(ledger, [position - 1, position], entries)
-    here = tuple(mark for mark in marked if mark.position == position)
+    about = tuple(mark for mark in marked if mark.position == position)
     before = Link(0, GENESIS, GENESIS, None) if position == 1 else Link(position - 1, None, None, None)
-    for record in at.get(position - 1, ()):
+    for record in by_position.get(position - 1, ()):
         before = record.link(record.envelope(ledger.name))
-    stood_before = digests(at.get(position - 1, ()))
+    stood_before = digests(by_position.get(position - 1, ()))
     for mark in marked:
         if mark.position == position - 1 and mark.names(stood_before):
             recorded = before.recorded if before.stored == before.computed else None
             before = Link(position - 1, before.stored, mark.hash, recorded)
     [(end, end_hash)] = yield Query(SQL["tail"], (ledger.ledger_id,))
     going_on = end_hash if end == position else None
-    for record in at.get(position + 1, ()):
+    for record in by_position.get(position + 1, ()):
         going_on = record.prev_hash
-    return Found(ledger, position, tuple(at.get(position, ())), before, going_on or GENESIS, here, damage)
+    rows = tuple(by_position.get(position, ()))
+    return AtPosition(ledger, position, rows, before, going_on or GENESIS, about, damage)
 
 
 def marks(ledger: LedgerRef, positions: Collection[int], entries: str = VIEW) -> Plan[list[Mark]]:
@@ -177,15 +178,15 @@ def all_marks(ledger: LedgerRef, entries: str = VIEW) -> Plan[list[Mark]]:
 
 
 def is_chained(ledger: LedgerRef, position: int, hash_: bytes) -> Plan[bool]:
-    """Is this the hash of the entry at a position, as it stands there or as the chain goes on from it?"""
+    """Whether this is the hash of the entry at a position, as it stands there or as the chain goes on from it."""
     [(chained,)] = yield if_chained(ledger, position, hash_)
     return bool(chained)
 
 
 def if_chained(ledger: LedgerRef, position: int, hash_: bytes) -> Query:
-    """Asks that."""
-    at = ledger.ledger_id
-    return Query(SQL["is_chained"], (at, position, hash_, at, position + 1, hash_, at, position, hash_))
+    """The query of `is_chained`."""
+    of = ledger.ledger_id
+    return Query(SQL["is_chained"], (of, position, hash_, of, position + 1, hash_, of, position, hash_))
 
 
 def describe(ledger: LedgerRef, position: int, actor: str, reason: str, actor_type: str = "user") -> Plan[Event]:
@@ -194,16 +195,16 @@ def describe(ledger: LedgerRef, position: int, actor: str, reason: str, actor_ty
         raise InvalidEvent("position", f"must be the position of an entry, not {position!r}")
     if not isinstance(reason, str) or not reason.strip():
         raise InvalidEvent("reason", "must say why; it stays in the ledger, so name no personal data in it")
-    found = yield from look(ledger, position)
+    stored = yield from look(ledger, position)
     [(end, _)] = yield Query(SQL["tail"], (ledger.ledger_id,))
     if position > end:
         raise QuarantineRefused(f"there is no entry {position} yet: ledger {ledger.name!r} ends at {end}")
-    kinds = sorted({finding.kind for finding in found.findings} | (yield from _unexplained(found)))
+    kinds = sorted({finding.kind for finding in stored.findings} | (yield from _unexplained(stored)))
     if not kinds:
         raise QuarantineRefused(
             f"entry {position} of ledger {ledger.name!r} holds: its hash, body and link are true. Nothing was recorded"
         )
-    metadata = {"found": kinds, "hash": found.hash.hex(), "reason": reason, **digests(found.rows)._asdict()}
+    metadata = {"found": kinds, "hash": stored.hash.hex(), "reason": reason, **digests(stored.rows)._asdict()}
     return Event(actor, QUARANTINED, ERASED_TYPE, str(position), actor_type, metadata=metadata)
 
 
@@ -212,11 +213,11 @@ def refusal(ledger: LedgerRef, origin: str, problem: str | None) -> Plan[None]:
     yield Query(SQL["refusal"], (ledger.ledger_id, origin, problem))
 
 
-def _unexplained(found: Found) -> Plan[set[str]]:
-    """A body that is gone, and no erasure says so."""
-    if not found.rows or found.rows[0].salt is not None or found.findings:
+def _unexplained(stored: AtPosition) -> Plan[set[str]]:
+    """body_missing, if the body is gone and no erasure is recorded."""
+    if not stored.rows or stored.rows[0].salt is not None or stored.findings:
         return set()
-    rows = yield Query(SQL["erasure"], (found.ledger.ledger_id, str(found.position), found.position))
+    rows = yield Query(SQL["erasure"], (stored.ledger.ledger_id, str(stored.position), stored.position))
     return set() if rows else {"body_missing"}
 
 
@@ -226,8 +227,8 @@ def _stands(ledger: LedgerRef, first: int, last: int, entries: str = VIEW) -> Pl
 
 
 def _marks(rows: Sequence[Row], ledger: LedgerRef) -> list[Mark]:
-    found = (mark_of(_record(row), ledger.name) for row in rows)
-    return [mark for mark in found if mark is not None]
+    parsed = (mark_of(_record(row), ledger.name) for row in rows)
+    return [mark for mark in parsed if mark is not None]
 
 
 def _record(row: Row) -> Record:

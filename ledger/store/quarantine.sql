@@ -3,25 +3,19 @@
 
 -- name: stands
 -- What stands at positions, in order.
-select
-    position, id, extract(epoch from recorded_at)::text, extract(epoch from occurred_at)::text, actor, actor_type,
-    action, resource_type, resource_id, before::text, after::text, metadata::text, salt, body_hash, prev_hash, hash
+select {as_numbers}
 from {} where ledger_id = %s and position between %s and %s order by position;
 
 -- name: marks
 -- The records about these positions, in order.
-select
-    position, id, extract(epoch from recorded_at)::text, extract(epoch from occurred_at)::text, actor, actor_type,
-    action, resource_type, resource_id, before::text, after::text, metadata::text, salt, body_hash, prev_hash, hash
+select {as_numbers}
 from {}
 where ledger_id = %s and resource_type = 'ledger.entry' and resource_id = any(%s::text[])
     and action = 'ledger.entry_quarantined'
 order by position;
 
 -- name: all_marks
-select
-    position, id, extract(epoch from recorded_at)::text, extract(epoch from occurred_at)::text, actor, actor_type,
-    action, resource_type, resource_id, before::text, after::text, metadata::text, salt, body_hash, prev_hash, hash
+select {as_numbers}
 from {} where ledger_id = %s and resource_type = 'ledger.entry' and action = 'ledger.entry_quarantined'
 order by position;
 

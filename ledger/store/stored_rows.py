@@ -12,10 +12,10 @@ from typing import NamedTuple
 from ledger.effects import Plan, Query, Row, Stored
 from ledger.format.findings import Link
 from ledger.format.stored_row import Record
-from ledger.statements import sql
+from ledger.store.columns import entry_sql
 from ledger.store.ledgers import FAR, LedgerRef
 
-SQL = sql(__file__)
+SQL = entry_sql(__file__)
 TABLE = "ledger.audit_logs"
 _RANGE = 10_000
 """Positions that are read from the view at a time."""

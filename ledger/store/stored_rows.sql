@@ -26,16 +26,11 @@ select position, hash, recorded_at from ledger.tails where ledger_id = %s;
 select case when has_table_privilege('ledger.audit_logs', 'select') then 'ledger.audit_logs' else 'ledger.entries' end;
 
 -- name: records
-select
-    position, id, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id,
-    before, after, metadata, salt, body_hash, prev_hash, hash
+select {columns}
 from {} where ledger_id = %s and position between %s and %s order by position;
 
 -- name: newest
--- Without its body, which may be damaged where the rest is not.
-select
-    position, id, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id,
-    null::json, null::json, null::json, null::bytea, body_hash, prev_hash, hash
+select {without_body}
 from {} where ledger_id = %s and position between %s and %s order by position desc limit 1;
 
 -- name: next_position

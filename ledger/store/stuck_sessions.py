@@ -1,9 +1,9 @@
-"""Ends sessions whose process fell silent in the middle of what it says: stopped, hung, or swallowed on the way.
+"""Ends sessions whose process fell silent in the middle of a pipeline or a COPY: it was stopped, or its network hangs.
 
 Between two statements of a transaction Postgres ends such a session by itself (drivers/connections.py). While it waits
 for the rest of a pipeline, or for the rows of a COPY, it heeds none of its timeouts, and what the transaction locked
-stays locked. So whoever waited for that in vain looks for such a session of the same database user, and ends it. Its
-process finds the connection lost, and its work undone.
+stays locked. So a plan that waited for that in vain looks for such sessions of the same database user, and ends them.
+Their processes find the connection lost, and their work undone.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ SECOND_LOOK = 1.0
 
 
 def end_silent_sessions() -> Plan[None]:
-    """Ends those that have begun a while ago and stand still. On a connection without a transaction."""
+    """Ends those that have been silent for a while. For a connection without a transaction."""
     try:
-        found = yield Query(SQL["silent_sessions"])
-        if found:
+        silent = yield Query(SQL["silent_sessions"])
+        if silent:
             yield Wait(SECOND_LOOK)
-            pids, began, taken = zip(*found, strict=True)
+            pids, began, taken = zip(*silent, strict=True)
             yield Query(SQL["end_sessions"], (list(pids), list(began), list(taken)))
     except Refused:
-        return  # this database user may not look, or not end them; who waited says that it waited in vain
+        return  # this database user may not look, or not end them; the caller reports its wait

@@ -60,26 +60,26 @@ def size(ledger: LedgerRef) -> Plan[int]:
 def nodes(ledger: LedgerRef, wanted: Iterable[Node]) -> Plan[dict[Node, bytes]]:
     """The hashes of these nodes, from the tiles they are in. Raises ProofRefused where one is missing or too narrow."""
     wanted = list(wanted)
-    found = yield from tile_rows(ledger, [tiles.tile_of(node) for node in wanted])
-    return tiles.hashes_of(wanted, found)
+    rows = yield from tile_rows(ledger, [tiles.tile_of(node) for node in wanted])
+    return tiles.hashes_of(wanted, rows)
 
 
 def root_at(ledger: LedgerRef, tree_size: int) -> Plan[bytes]:
     """The root of the tree when it had so many leaves. Raises ProofRefused where the tiles do not reach so far."""
-    found = yield from nodes(ledger, merkle.root_nodes(tree_size))
-    return merkle.root(tree_size, found)
+    hashes = yield from nodes(ledger, merkle.root_nodes(tree_size))
+    return merkle.root(tree_size, hashes)
 
 
 def inclusion_proof(ledger: LedgerRef, index: int, tree_size: int) -> Plan[list[bytes]]:
     """Of leaf `index` (position - 1) in the tree of that size. Raises UsageError, ProofRefused."""
-    found = yield from nodes(ledger, merkle.nodes_of(merkle.inclusion_ranges(index, tree_size)))
-    return merkle.inclusion_proof(index, tree_size, found)
+    hashes = yield from nodes(ledger, merkle.nodes_of(merkle.inclusion_ranges(index, tree_size)))
+    return merkle.inclusion_proof(index, tree_size, hashes)
 
 
 def consistency_proof(ledger: LedgerRef, old: int, new: int) -> Plan[list[bytes]]:
     """Of the tree at two sizes. Raises UsageError, ProofRefused."""
-    found = yield from nodes(ledger, merkle.nodes_of(merkle.consistency_ranges(old, new)))
-    return merkle.consistency_proof(old, new, found)
+    hashes = yield from nodes(ledger, merkle.nodes_of(merkle.consistency_ranges(old, new)))
+    return merkle.consistency_proof(old, new, hashes)
 
 
 def tile_rows(ledger: LedgerRef, wanted: Iterable[Tile]) -> Plan[dict[tuple[int, int], bytes]]:
@@ -96,8 +96,8 @@ def tile_rows(ledger: LedgerRef, wanted: Iterable[Tile]) -> Plan[dict[tuple[int,
 
 def newest_kept(ledger: LedgerRef, most: int = FAR) -> Plan[Kept | None]:
     """The newest checkpoint of at most that size."""
-    found = yield from newest_of(ledger, None, 1, most)
-    return found[0] if found else None
+    kept = yield from newest_of(ledger, None, 1, most)
+    return kept[0] if kept else None
 
 
 def newest_of(ledger: LedgerRef, origin: str | None, limit: int, most: int = FAR) -> Plan[list[Kept]]:
@@ -118,11 +118,11 @@ def stands(ledger: LedgerRef, sizes: Sequence[int]) -> Plan[Any]:
     sizes: of the checkpoints. Raises UsageError where none of one of these sizes is kept.
     """
     [(text,)] = yield Query(SQL["stands"], (ledger.ledger_id, msgspec.json.encode(sizes).decode()))
-    found = msgspec.json.decode(text)
-    missing = set(sizes) - {int(note.split("\n")[1]) for note in found["checkpoints"]}
+    removed = msgspec.json.decode(text)
+    missing = set(sizes) - {int(note.split("\n")[1]) for note in removed["checkpoints"]}
     if missing:
         raise UsageError(f"no checkpoint of {min(missing)} entries is kept of ledger {ledger.name!r}")
-    return found
+    return removed
 
 
 def all_kept(ledger: LedgerRef, after: int = -1, limit: int = ledgers.PAGE) -> Plan[list[Kept]]:

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ledger.effects import Plan, Query, Refused, Wait
+from ledger.effects import Feed, Plan, Query, Refused, Wait
 from ledger.errors import ChainBroken, StreamDiverged
 from ledger.events import GENESIS, Entry, Seen, Tail
 from ledger.format.chain import check_link
 from ledger.settings import LONGEST_BLOCK
 from ledger.store import quarantine
-from ledger.store.ledgers import PAGE, PAGE_BYTES, SQL, LedgerRef, read, size_of
+from ledger.store.ledgers import PAGE, PAGE_BYTES, SQL, LedgerRef, read, size_of, tail_of
 from ledger.stream import commands
 from ledger.stream.wire import StreamId
 
@@ -149,6 +149,23 @@ def followed(reader: Reader, streams: Streams, wait: float | None) -> Plan[list[
     if reader.stopped is not None and not entries:
         raise reader.stopped
     return entries
+
+
+def follow(ledger: LedgerRef, after: int | None, idle: float | None, redis: bool) -> Feed[Entry]:
+    """Entries after a position (None: after the newest) as they come; what is quarantined is passed over.
+
+    idle: ends after so many seconds without one. redis: is one set? Errors: as `followed`.
+    """
+    if after is None:
+        after = (yield tail_of(ledger)).position
+    reader: Reader = yield reader_after(ledger, after)
+    idle_timer, streams = IdleTimer(idle), Streams(redis)
+    while not idle_timer.over:
+        entries: list[Seen] = yield followed(reader, streams, idle_timer.wait)
+        if entries:
+            reader.tail = entries[-1].tail
+            yield [entry for entry in entries if isinstance(entry, Entry)]
+            idle_timer.reset()
 
 
 def _continues(reader: Reader, streamed: Sequence[Entry | None]) -> bool:

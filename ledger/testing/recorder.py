@@ -18,7 +18,6 @@ from uuid import UUID
 
 import msgspec
 
-from ledger.async_client import pull
 from ledger.errors import ConditionFailed, IdempotencyConflict
 from ledger.events import GENESIS, Appended, Event, Receipt, Tail, Unchanged
 from ledger.format import chain
@@ -26,9 +25,9 @@ from ledger.format.canonical import Draft
 from ledger.format.chain import ChainedDraft
 from ledger.settings import check_ledger_name
 from ledger.store.appender import Condition
-from ledger.store.batches import Gathering, receipt_of
+from ledger.store.batches import Gathering, pull
 from ledger.store.drafts import prepare
-from ledger.store.idempotency import Outcome, Repeat, same_content
+from ledger.store.idempotency import AlreadyRecorded, Conflict, Outcome, same_content
 
 
 class Recorder:
@@ -43,7 +42,7 @@ class Recorder:
 
     def append(self, event: Event, *, connection: Any = None, expect: Condition | None = None) -> Receipt:
         """As Ledger.append. Raises InvalidEvent, IdempotencyConflict, ConditionFailed."""
-        return receipt_of(self._record(prepare(event, self.name), expect))
+        return self._record(prepare(event, self.name), expect).receipt()
 
     def append_many(self, events: Iterable[Event], *, connection: Any = None) -> Appended:
         """As Ledger.append_many."""
@@ -67,10 +66,9 @@ class Recorder:
             first = self._links.get(draft.id)
             if first is not None:
                 if _is_repeat(draft, first.draft):
-                    return Repeat(first.receipt)
-                return IdempotencyConflict(
-                    f"id {draft.id} was recorded at position {first.position} with other content"
-                )
+                    return AlreadyRecorded(first.receipt())
+                problem = f"id {draft.id} was recorded at position {first.position} with other content"
+                return Conflict(IdempotencyConflict(problem))
             self._check(expect)
             [link] = chain.extend(self._tail, [draft], datetime.now(UTC))
             self._tail = Tail(link.position, link.hash, link.recorded_at)

@@ -84,24 +84,24 @@ def verify(
     connection = connect(settings)
     try:
         begin = _begin(settings.name, first, claims, incremental, workers > 1)
-        seen, others = drive(begin, lambda: connection)
+        seen, others = drive(begin, connection)
         source, first, last = seen.scope.source, seen.scope.first, seen.scope.newest
         tree = None
         if seen.kept is not None:
             tree = TreeCheck(source.ledger, seen.kept, last, claims, trust.keys, seen.base)
         findings, about_others = Findings(), Findings()
-        own = drive(own_lookups.beginning(source, first, about_others), lambda: connection)
+        own = drive(own_lookups.beginning(source, first, about_others), connection)
         entries = 0
         for span, grown in check_ranges(settings, connection, seen.scope, tree, workers):
             findings.extend(span.findings)
             entries += span.entries
-            drive(own_lookups.follow(source, own, span.own), lambda: connection)
+            drive(own_lookups.follow(source, own, span.own), connection)
             if tree is not None and grown is not None:
-                drive(tree.take(grown), lambda: connection)
+                drive(tree.take(grown), connection)
             if progress is not None:
                 progress(entries, max(entries, last - first + 1))
         if tree is not None:
-            drive(tree.end(), lambda: connection)
+            drive(tree.end(), connection)
             others += tree.findings.listed()
         listed = findings.listed(*others, *about_others.listed(), *_tail_findings(seen))
         report = Report(
@@ -116,7 +116,7 @@ def verify(
             notes=seen.notes,
             privileged=seen.privileged,
         )
-        drive(_end(source, report, len(listed) + max(findings.more - 1, 0)), lambda: connection)
+        drive(_end(source, report, len(listed) + max(findings.more - 1, 0)), connection)
     finally:
         connection.close()
     return report

@@ -10,7 +10,8 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
 
 from ledger.drivers.connections import connect
-from ledger.drivers.run import Connection, drive
+from ledger.drivers.cursors import Connection
+from ledger.drivers.run import drive
 from ledger.effects import Plan, Query, SqlScript
 from ledger.errors import Unavailable
 from ledger.settings import Settings
@@ -50,7 +51,7 @@ def check_ranges(
     jobs = _jobs(connection, scope, tree, workers)
     if scope.snapshot is None:
         for job in jobs:
-            yield drive(_check(scope, job), lambda: connection)
+            yield drive(_check(scope, job), connection)
         return
     # More would make memory grow with the findings of ranges that no one has asked for yet.
     ahead = 2 * workers
@@ -81,7 +82,7 @@ def _jobs(connection: Connection, scope: Scope, tree: TreeCheck | None, workers:
     if tree is not None:
         size = max(size // FULL, 1) * FULL
     position = scope.first
-    while (start := drive(stored_rows.next_position(scope.source, position), lambda: connection)) is not None:
+    while (start := drive(stored_rows.next_position(scope.source, position), connection)) is not None:
         if tree is not None and start - position < size:
             start = position  # missing entries that are quarantined have leaves too
         end = start + size - 1
@@ -89,7 +90,7 @@ def _jobs(connection: Connection, scope: Scope, tree: TreeCheck | None, workers:
             end -= end % FULL
         end = min(end, ledgers.FAR)
         job = Job(start, end, through=scope.newest)
-        yield job if tree is None else drive(tree.job(start, end), lambda: connection)
+        yield job if tree is None else drive(tree.job(start, end), connection)
         if end == ledgers.FAR:
             return
         position = end + 1
@@ -105,7 +106,7 @@ def _check_in_process(settings: Settings, scope: Scope, job: Job) -> tuple[Span,
 
     connection = connect(settings)
     try:
-        return drive(in_snapshot(), lambda: connection)
+        return drive(in_snapshot(), connection)
     finally:
         connection.close()
 

@@ -161,9 +161,9 @@ def test_a_host_that_is_gone_with_what_it_holds(
     ledger.append(event(0))
     connection = connect(settings)
     if where == "with a lock":
-        assert drive(take(Query(SQL["lock"])), lambda: connection)
+        assert drive(take(Query(SQL["lock"])), connection)
     else:
-        drive(_asking(LOCK, begin=True), lambda: connection)
+        drive(_asking(LOCK, begin=True), connection)
     copy = connection.cursor().copy("copy ledger.subscriptions from stdin")
     if where == "in a COPY":
         copy.__enter__()
@@ -277,7 +277,7 @@ def shown(settings: Settings) -> tuple[tuple[str, ...], int]:
     with closing(connect(settings)) as connection:
         names = ("lock_timeout", "idle_in_transaction_session_timeout", "tcp_user_timeout", "TimeZone")
         showing = ", ".join(f"current_setting('{name}')" for name in names)
-        [row] = drive(_asking(f"select {showing}", begin=True), lambda: connection)
+        [row] = drive(_asking(f"select {showing}", begin=True), connection)
         with socket.socket(fileno=os.dup(connection.fileno())) as link:
             return row, link.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
 
@@ -293,6 +293,6 @@ def test_no_setting_outlasts_its_transaction(migrated_url: str) -> None:
     """Whoever a pooler lends the session next must find it as it was."""
     with closing(connect(Settings(database_url=migrated_url))) as connection:
         changed = "select name from pg_settings where source = 'session' order by name"
-        before = drive(_asking(changed), lambda: connection)
-        drive(_asking("commit", begin=True), lambda: connection)
-        assert drive(_asking(changed), lambda: connection) == before == []
+        before = drive(_asking(changed), connection)
+        drive(_asking("commit", begin=True), connection)
+        assert drive(_asking(changed), connection) == before == []

@@ -19,8 +19,8 @@ from ledger.drivers.run import drive
 from ledger.events import Tail
 from ledger.format import chain
 from ledger.migrate.roles import grant
-from ledger.store.copy_rows import insert_params
 from ledger.store.drafts import prepare
+from ledger.store.entry_rows import row_params
 from ledger.store.ledgers import SQL, create_ledger, ledger_ends
 from ledger.stream.publish import resume_point
 from ledger.stream.relay import open_new_epoch
@@ -72,9 +72,9 @@ HARMLESS = (
 def prepare_victim(world: World) -> None:
     """The ledger, its first entry, and the login."""
     with world.database() as connection:
-        drive(create_ledger(VICTIM), lambda: connection)
+        drive(create_ledger(VICTIM), connection)
         connection.execute(f"create role {LOGIN} login")
-        drive(grant("ledger_writer", LOGIN, [VICTIM]), lambda: connection)
+        drive(grant("ledger_writer", LOGIN, [VICTIM]), connection)
     _honest(world)
 
 
@@ -107,8 +107,8 @@ def _lie(connection: psycopg.Connection, folder: Path, chance: random.Random) ->
     ).fetchall()
     [(now,)] = connection.execute("select clock_timestamp()").fetchall()
     [link] = chain.extend(Tail(*tail), [prepare(Event("mallory", "victim.lied", after={"n": 1}), VICTIM)], now)
-    params = list(insert_params(ledger_id, link))
-    hash_, body_hash = 16, 11
+    params = list(row_params(ledger_id, link))
+    hash_, body_hash = 16, 14
     params[chance.choice((hash_, body_hash))] = os.urandom(32)
     try:
         connection.execute(SQL["insert"].encode(), [*params, link.position, link.draft.id, link.hash])

@@ -12,8 +12,9 @@ from ledger import Event, Ledger
 from ledger.drivers.pools import Connector
 from ledger.events import Tail
 from ledger.format.chain import extend
-from ledger.store.copy_rows import insert_params
+from ledger.store.columns import COLUMNS
 from ledger.store.drafts import prepare
+from ledger.store.entry_rows import row_params
 from ledger.store.ledgers import SQL
 from ledger.stream.relay import Relay
 from ledger.verify.report import Report
@@ -22,8 +23,6 @@ from tests.support.helpers import event
 
 BAD, LAST = 5, 8
 WHO = ("user:ops", "ticket 7")
-COLUMNS = ("id", "occurred_at", "actor", "actor_type", "action", "resource_type", "resource_id", "before", "after",
-           "metadata", "salt", "body_hash", "ledger_id", "position", "recorded_at", "prev_hash", "hash")  # fmt: skip
 
 
 def insert(url: str, tail: Tail, said: Event, **changes: Any) -> None:
@@ -32,7 +31,7 @@ def insert(url: str, tail: Tail, said: Event, **changes: Any) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         [(now,)] = connection.execute("select clock_timestamp()").fetchall()
         [link] = extend(tail, [draft], now)
-        values = dict(zip(COLUMNS, insert_params(1, link), strict=True)) | changes
+        values = dict(zip(("ledger_id", *COLUMNS), row_params(1, link), strict=True)) | changes
         back = [values["position"], values["id"], values["hash"]]
         connection.execute(SQL["insert"], [*values.values(), *back])
 

@@ -64,7 +64,7 @@ class Forger:
             self.run(f"alter table ledger.{table} enable always trigger {trigger}")
 
     def entries(self, first: int = 1) -> list[Entry]:
-        return drive(read(LedgerRef(1, "main"), first - 1), lambda: self.connection)
+        return drive(read(LedgerRef(1, "main"), first - 1), self.connection)
 
     def write(self, entry: Entry) -> None:
         """Puts this entry in the place of the one at its position."""

@@ -21,7 +21,6 @@ from ledger.drivers.run import drive
 from ledger.events import GENESIS, Receipt, Tail
 from ledger.format.chain import check_continues
 from ledger.store.appender import Appender
-from ledger.store.batches import receipt_of as outcome_receipt
 from ledger.store.drafts import prepare
 from ledger.store.ledgers import find_ledger
 from ledger.store.own_actions import erasing, record_own
@@ -124,10 +123,10 @@ class OwnServers:
 
 def erase(connection: psycopg.Connection, position: int) -> Receipt:
     """Erases an entry of `main` on this connection."""
-    ref = drive(find_ledger("main"), lambda: connection)
+    ref = drive(find_ledger("main"), connection)
     draft = prepare(erasing(position, "system", "asked for"), "main", own=True)
-    [outcome] = drive(record_own(Appender(ref), draft), lambda: connection)
-    return outcome_receipt(outcome)
+    [outcome] = drive(record_own(Appender(ref), draft), connection)
+    return outcome.receipt()
 
 
 def eventually(holds: Callable[[], bool]) -> None:

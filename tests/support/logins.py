@@ -29,7 +29,7 @@ class Logins:
             admin.execute(made.format(sql.Identifier(name), sql.Literal(password), sql.SQL(attributes)))
             self.made.append(name)
             for role in roles:
-                drive(grant(role, name, ledgers if role in BY_LEDGER else None), lambda: admin)
+                drive(grant(role, name, ledgers if role in BY_LEDGER else None), admin)
         parts = urlsplit(self.url)
         return parts._replace(netloc=f"{name}:{password}@{parts.netloc.rpartition('@')[2]}").geturl()
 

@@ -19,7 +19,7 @@ import pytest
 
 from ledger import Entry, Projection, Writes
 from ledger.cli import main
-from ledger.drivers import run
+from ledger.drivers import postgres, run
 from ledger.effects import CopyIn
 from ledger.tlog.file_signer import FileSigner
 
@@ -75,10 +75,10 @@ class Freezing:
         return write_row
 
     def executing(self) -> Any:
-        def execute_many(tx: run.Transaction, sql: str, params: Any) -> None:
+        def execute_many(tx: postgres.Transaction, sql: str, params: Any) -> None:
             executed(tx, sql, self.halfway(params) if self.after == PIPELINE else params)
 
-        executed = run.Transaction.execute_many
+        executed = postgres.Transaction.execute_many
         return execute_many
 
     def signing(self) -> Any:
@@ -96,7 +96,7 @@ def main_freezing(after: str, arguments: list[str]) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "_perform", freezing.performing)
         patch.setattr(psycopg.Copy, "write_row", freezing.writing_row())
-        patch.setattr(run.Transaction, "execute_many", freezing.executing())
+        patch.setattr(postgres.Transaction, "execute_many", freezing.executing())
         patch.setattr(FileSigner, "sign", freezing.signing())
         return main(arguments)
 

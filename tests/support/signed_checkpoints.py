@@ -42,10 +42,10 @@ TRIGGERS = {
 
 def checkpoint(connection: psycopg.Connection, signer: FileSigner | None = SIGNER, *, witnessed: bool = False) -> bytes:
     """Extends the tree to the tail, signs that and keeps it. No state: it signs whatever history it is shown."""
-    head = drive(grow.extend(MAIN, []), lambda: connection)
+    head = drive(grow.extend(MAIN, []), connection)
     note = signed(head, signer or SIGNER, witnessed=witnessed)
     if signer is not None:
-        drive(tree.keep(MAIN, head, note), lambda: connection)
+        drive(tree.keep(MAIN, head, note), connection)
     return note
 
 
@@ -68,7 +68,7 @@ class Superuser:
 
     def rewrite(self, position: int, **changes: Any) -> None:
         """Changes the entry there, hashes it and everything after it anew, and sets the tail to that."""
-        entries = drive(read(MAIN, position - 1, FAR), lambda: self.connection)
+        entries = drive(read(MAIN, position - 1, FAR), self.connection)
         prev = entries[0].prev_hash
         rows = []
         for entry in entries:

@@ -14,7 +14,7 @@ from ledger_projections import ActorActivity, ResourceHistory, ResourceState, Ti
 
 from ledger import Entry, Event, Ledger, Projection
 from ledger.drivers.pools import Connector
-from ledger.drivers.run import Transaction
+from ledger.drivers.postgres import Transaction
 from ledger.projection.worker import Projector
 
 BUILT_IN: tuple[type[Projection], ...] = (Timeline, ResourceState, ResourceHistory, ActorActivity)

@@ -26,8 +26,9 @@ from ledger.cli.context import Shared, pass_shared
 from ledger.cli.output import write_json
 from ledger.client import Ledger
 from ledger.drivers.connections import connect
+from ledger.drivers.cursors import Connection
 from ledger.drivers.pools import Connector
-from ledger.drivers.run import Connection, drive
+from ledger.drivers.run import drive
 from ledger.effects import Plan, Query, Row, SqlScript
 from ledger.errors import RecordRefused
 from ledger.events import Event, Receipt
@@ -129,7 +130,7 @@ class _Demo:
         self._steps.begin("Append in the application's transaction", "ledger.append(event, connection=connection)")
 
         def run(statement: str, *params: Any) -> None:
-            drive(_rows(statement, *params), lambda: connection)
+            drive(_rows(statement, *params), connection)
 
         def correct(amount: float) -> Receipt:
             run("update invoices set amount = %s where id = %s", amount, INVOICE)
@@ -181,7 +182,7 @@ class _Demo:
     def _refuse(self, connection: Connection) -> None:
         self._steps.begin("The database refuses changes", "update ledger.audit_logs set actor = 'nobody'")
         try:
-            drive(_rows("update ledger.audit_logs set actor = 'nobody'"), lambda: connection)
+            drive(_rows("update ledger.audit_logs set actor = 'nobody'"), connection)
         except RecordRefused as error:
             self._steps.text(str(error))
         else:
@@ -258,7 +259,7 @@ def _forge(connection: Connection, ledger_id: int, position: int, after: str) ->
         yield Query("commit")
         return str(text)
 
-    return drive(plan(), lambda: connection)
+    return drive(plan(), connection)
 
 
 def _rows(sql: str, *params: Any) -> Plan[list[Row]]:

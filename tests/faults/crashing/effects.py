@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import redis
 from psycopg.pq import TransactionStatus
 
-from ledger.drivers import run
+from ledger.drivers import postgres, run
 from ledger.effects import Apply, Begin, Command, CopyIn, Effect, LuaScript, Pipeline, Query, SqlScript, Stored, Wait
 
 _NOWHERE = (Wait,)
@@ -191,7 +191,7 @@ def _broken_off(data: Iterable[bytes], strike: Callable[[], None]) -> Iterator[b
 class _BrokenOff:
     """A projection's transaction of which the first statement is the last that arrives."""
 
-    def __init__(self, tx: run.Transaction, strike: Callable[[], None]) -> None:
+    def __init__(self, tx: postgres.Transaction, strike: Callable[[], None]) -> None:
         self._tx = tx
         self._strike = strike
 

@@ -178,7 +178,7 @@ def test_a_reader_of_one_ledger_proves_verifies_and_exports(
     note = checkpoint(admin)
     ledger.append_many(events(10))
     second = checkpoint(admin)
-    drive(create_ledger("second"), lambda: admin)
+    drive(create_ledger("second"), admin)
     with Ledger.open(database_url=login("ledger_reader", ledgers=["main"])) as reader:
         [entry] = reader.read(41, 1)
         for which in (42, entry.id):

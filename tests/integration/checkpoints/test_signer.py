@@ -402,7 +402,7 @@ def test_killed(
     assert died.returncode == -signal.SIGKILL
     assert state(key).size == remembered
     assert kept(ledger)[-1].size == stored
-    assert drive(tree.size(MAIN), lambda: admin) == 400
+    assert drive(tree.size(MAIN), admin) == 400
     made = ledger.checkpoint(key)
     assert opened(made.note, key) == Checkpoint(NAME, 400, naive_root(envelopes(ledger)))
     if where == "after signing":
@@ -482,7 +482,7 @@ def test_under_roles(ledger: Ledger, admin: psycopg.Connection, key: Path, login
     """A projector signs; a reader sees the tree of its ledgers and changes nothing; the others see nothing of it."""
     new = tmp_path / "new.key"
     create_key(new, NAME)
-    drive(create_ledger("second"), lambda: admin)
+    drive(create_ledger("second"), admin)
     ledger.append_many(events(300))
     with Ledger.open(database_url=login("ledger_projector")) as signing:
         assert signing.checkpoint(key).size == 300

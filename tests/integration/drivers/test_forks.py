@@ -154,7 +154,7 @@ def test_nothing_of_a_child_reaches_the_parents_sessions(
 
     in_child(child, hidden=hidden)
     assert backends(admin) == before
-    with ledger._connector._borrowed(None) as connection:
+    with ledger._connector._postgres.lend(None) as connection:
         assert connection().info.backend_pid in before
     assert true_of(ledger, receipts + appended(ledger, 2)) == 4
 

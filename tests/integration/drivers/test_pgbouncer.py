@@ -21,7 +21,8 @@ from psycopg.conninfo import conninfo_to_dict
 from ledger import AsyncLedger, Ledger, Receipt, Unchanged
 from ledger.checkpoints.keys import create_key
 from ledger.drivers.connections import connect
-from ledger.drivers.run import Transaction, drive
+from ledger.drivers.postgres import Transaction
+from ledger.drivers.run import drive
 from ledger.effects import Plan, Query
 from ledger.errors import ConditionFailed, InvalidSetting, LedgerError, Unavailable
 from ledger.migrate.journal import load
@@ -390,11 +391,11 @@ def test_what_the_pooler_is_asked_for(way: Way) -> None:
     connection = connect(way.settings)
     assert connection.direct is (way.mode == "direct")
     for _ in range(10):
-        drive(_select(), lambda: connection)
+        drive(_select(), connection)
     with connection.transaction():
         Transaction(connection).execute("create temp table things (id int) on commit drop")
         Transaction(connection).execute_many("insert into things values (%s)", [(1,), (2,), (3,)])
-    drive(_select(), lambda: connection)
+    drive(_select(), connection)
     names = connection.execute("select count(*) > 0 from pg_prepared_statements").fetchall()
     assert names == [(way.mode == "direct",)]
     connection.close()

@@ -28,7 +28,7 @@ def test_a_connection_that_waited_in_vain_for_the_tail_goes_on(
 
     def append(number: int) -> None:
         draft = prepare(event(number, idempotency_key=str(number)), "main")
-        drive(appender.append_if(draft, None), lambda: connection)
+        drive(appender.append_if(draft, None), connection)
 
     def wait_in_vain(number: int) -> None:
         with admin.transaction():

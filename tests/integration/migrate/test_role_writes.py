@@ -48,7 +48,7 @@ def key(tmp_path: Path) -> Path:
 @pytest.fixture
 def full(ledger: Ledger, key: Path, admin: psycopg.Connection) -> Iterator[Ledger]:
     """Of everything something: entries, views, a group, a checkpoint; and a second ledger."""
-    drive(create_ledger("second"), lambda: admin)
+    drive(create_ledger("second"), admin)
     ledger.append_many(events(300))
     works(ledger, key)
     yield ledger

@@ -36,7 +36,7 @@ SECRET = "a-secret-of-the-second-ledger"
 @pytest.fixture
 def two(ledger: Ledger, admin: psycopg.Connection, login: Logins) -> Ledger:
     """Ledgers `main` and `second` with views made by a projector; only second's entries hold SECRET."""
-    drive(create_ledger("second"), lambda: admin)
+    drive(create_ledger("second"), admin)
     url = ledger.settings.database_url or ""
     ledger.append_many(some_events(30))
     with Ledger.open(database_url=url, name="second") as second:

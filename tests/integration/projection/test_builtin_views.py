@@ -190,7 +190,7 @@ def check(admin: psycopg.Connection, ledger_id: int, entries: list[Entry]) -> No
         assert resource_type is not None
         assert resource_id is not None
         about = [each for each in entries if (each.resource_type, each.resource_id) == (resource_type, resource_id)]
-        found = drive(state(ref, resource_type, resource_id), lambda: admin)
+        found = drive(state(ref, resource_type, resource_id), admin)
         assert found is not None
         assert (plain(found.state_json), found.deleted) == state_by_model(about)
         assert (found.entries, found.first_position) == (len(about), about[0].position)
@@ -198,7 +198,7 @@ def check(admin: psycopg.Connection, ledger_id: int, entries: list[Entry]) -> No
         assert (found.last_position, found.action, found.actor) == (last.position, last.action, last.actor)
         assert (found.occurred_at, found.recorded_at) == (last.occurred_at, last.recorded_at)
 
-        items = drive(history(ref, resource_type, resource_id), lambda: admin)
+        items = drive(history(ref, resource_type, resource_id), admin)
         assert [item.position for item in items] == [each.position for each in about]
         for item, each in zip(items, about, strict=True):
             expected = write(changes(read(each.before_json), read(each.after_json)))
@@ -208,7 +208,7 @@ def check(admin: psycopg.Connection, ledger_id: int, entries: list[Entry]) -> No
     groups: dict[tuple[Any, ...], list[Entry]] = {}
     for each in entries:
         groups.setdefault((each.actor, each.occurred_at.astimezone(UTC).date(), each.action), []).append(each)
-    everything = drive(activity(ref), lambda: admin)
+    everything = drive(activity(ref), admin)
     assert [row.day for row in everything] == sorted((row.day for row in everything), reverse=True)
     assert len(everything) == len(groups)
     for row in everything:
@@ -219,7 +219,7 @@ def check(admin: psycopg.Connection, ledger_id: int, entries: list[Entry]) -> No
             group[-1].position,
         )
         assert (row.first_occurred_at, row.last_occurred_at) == (min(times), max(times))
-    of_one = drive(activity(ref, entries[0].actor), lambda: admin)
+    of_one = drive(activity(ref, entries[0].actor), admin)
     assert of_one == [row for row in everything if row.actor == entries[0].actor]
 
 
@@ -243,11 +243,11 @@ def test_state_through_its_life(admin: psycopg.Connection) -> None:
     with installed(admin, view) as tx:
         for position, (before, after, expected, deleted) in enumerate(life, 1):
             view.apply(1, [entry(position, before_json=before, after_json=after)], tx)
-            found = drive(state((1, "main"), "thing", "a"), lambda: admin)
+            found = drive(state((1, "main"), "thing", "a"), admin)
             assert found is not None
             assert (found.state_json, found.deleted, found.entries) == (expected, deleted, position)
         view.apply(1, [entry(11, salt=None)], tx)  # erased: nothing is known of what it did
-        found = drive(state((1, "main"), "thing", "a"), lambda: admin)
+        found = drive(state((1, "main"), "thing", "a"), admin)
         assert found is not None
         assert (found.state_json, found.last_position) == (r'{"n":"\u0000"}', 11)
 
@@ -258,12 +258,12 @@ def test_history_in_pages(admin: psycopg.Connection) -> None:
         apply(view, 1, [entry(n, after_json='{"é":0.1}') for n in range(1, 8)], tx, 100)
         pages: list[int] = []
         while items := drive(
-            history((1, "main"), "thing", "a", limit=3, after_position=pages[-1] if pages else 0), lambda: admin
+            history((1, "main"), "thing", "a", limit=3, after_position=pages[-1] if pages else 0), admin
         ):
             assert len(items) <= 3
             pages += [item.position for item in items]
         assert pages == list(range(1, 8))
-        [change] = drive(history((1, "main"), "thing", "a", limit=1), lambda: admin)[0].changes
+        [change] = drive(history((1, "main"), "thing", "a", limit=1), admin)[0].changes
         assert (change.field, change.before, change.after) == ("é", UNSET, 0.1)
 
 
@@ -272,7 +272,7 @@ def test_a_day_is_a_day_in_utc(admin: psycopg.Connection) -> None:
     admin.execute("set timezone = 'Pacific/Kiritimati'")
     with installed(admin, view) as tx:
         apply(view, 1, [entry(1), entry(2), entry(3)], tx, 2)  # 23:00, 00:00 and 01:00
-        found = drive(activity((1, "main"), limit=10), lambda: admin)
+        found = drive(activity((1, "main"), limit=10), admin)
         assert [(row.day.isoformat(), row.entries) for row in found] == [("2026-03-02", 2), ("2026-03-01", 1)]
 
 

@@ -54,7 +54,7 @@ class Watch:
         connection = connect(self.ledger.settings)
 
         def look() -> int:
-            entries = drive(search(self.ledger.ref, limit=1), lambda: connection).entries
+            entries = drive(search(self.ledger.ref, limit=1), connection).entries
             return entries[0].position if entries else 0
 
         self.noting(look)

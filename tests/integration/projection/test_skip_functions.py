@@ -148,7 +148,7 @@ def test_a_crash_in_a_skip_leaves_both_or_nothing(stuck: Ledger, admin: psycopg.
             return
 
     with psycopg.connect(stuck.settings.database_url or "", autocommit=True) as connection:
-        drive(cut_short(record_own(Appender(stuck.ref), draft)), lambda: connection)
+        drive(cut_short(record_own(Appender(stuck.ref), draft)), connection)
         connection.close()
     whole = len(done) == 4
     assert admin.execute("select position, skipped from ledger.skips").fetchall() == ([(2, 4)] if whole else [])

@@ -277,7 +277,7 @@ def test_a_crash_while_it_is_put_in_place(stuck: Ledger, admin: psycopg.Connecti
     with psycopg.connect(stuck.settings.database_url or "", autocommit=True) as connection:
 
         def run(plan: Plan[Any]) -> Any:
-            return drive(plan, lambda: connection)
+            return drive(plan, connection)
 
         run(begin_rebuild(Picky(), [stuck.ref]))
         entries = run(read(stuck.ref, 0))

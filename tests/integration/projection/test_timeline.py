@@ -277,8 +277,8 @@ def plenty(servers: Any, template: str) -> Iterator[psycopg.Connection]:
         testing.database(servers.database_url, template=template) as url,
         psycopg.connect(url, autocommit=True) as connection,
     ):
-        drive(create_ledger("second"), lambda: connection)
-        drive(install(Timeline(), [MAIN, LedgerRef(2, "second")]), lambda: connection)
+        drive(create_ledger("second"), connection)
+        drive(install(Timeline(), [MAIN, LedgerRef(2, "second")]), connection)
         connection.execute("set search_path = ledger_views, pg_catalog")
         connection.execute(
             """
@@ -340,4 +340,4 @@ def test_each_filter_uses_its_index(asked: Any, filters: dict[str, Any], index: 
 def test_search_runs_on_any_connection(ledger: Ledger, admin: psycopg.Connection) -> None:
     ledger.append(Event("user:1", "user.login"))
     project(ledger, [Timeline()])
-    assert len(drive(search(ledger.ref), lambda: admin).entries) == 1
+    assert len(drive(search(ledger.ref), admin).entries) == 1

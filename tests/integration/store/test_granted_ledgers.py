@@ -28,7 +28,7 @@ ASK = "select ledger.first_difference({}, %s, %s, %s, %s)"
 @pytest.fixture
 def two(ledger: Ledger, admin: psycopg.Connection) -> Iterator[Ledger]:
     """Ledger `second`, with id 2; `main` has id 1."""
-    drive(create_ledger("second"), lambda: admin)
+    drive(create_ledger("second"), admin)
     with Ledger.open(database_url=ledger.settings.database_url, name="second") as second:
         second.append(event(1, idempotency_key="known", resource_type="invoice", resource_id="7"))
         yield second

@@ -27,8 +27,8 @@ from ledger.format.quarantine_record import digests
 from ledger.ops.metrics import _of_ledger
 from ledger.ops.status import look
 from ledger.projection.rebuild import rebuild
-from ledger.store.copy_rows import insert_params
 from ledger.store.drafts import prepare
+from ledger.store.entry_rows import row_params
 from ledger.store.ledgers import SQL, create_ledger
 from ledger.store.own_actions import erasing
 from ledger.store.quarantine import _stands
@@ -90,7 +90,7 @@ BY_OWNER = {
 @pytest.fixture(params=[*BY_WRITER, *BY_OWNER], ids=lambda kind: getattr(kind, "__name__", kind))
 def bad(request: pytest.FixtureRequest, ledger: Ledger, admin: psycopg.Connection, login: Logins) -> Ledger:
     """Ledger main, with one entry that does not hold, and ledger other. No worker has run."""
-    drive(create_ledger("other"), lambda: admin)
+    drive(create_ledger("other"), admin)
     with open_again(ledger, "other") as other:
         other.append_many(events(LAST))
     if callable(request.param):
@@ -414,7 +414,7 @@ def test_nobody_records_it_by_hand(ledger: Ledger, admin: psycopg.Connection, lo
         [(now,)] = writer.execute("select clock_timestamp()").fetchall()
         [link] = extend(ledger.tail(), [draft], now)
         with pytest.raises(psycopg.Error, match="only the ledger's own functions"):
-            writer.execute(SQL["insert"], [*insert_params(1, link), link.position, draft.id, link.hash])
+            writer.execute(SQL["insert"], [*row_params(1, link), link.position, draft.id, link.hash])
     with pytest.raises(LedgerError, match="what was found, and the digests"):
         ledger._record_own(forged)
 

@@ -19,12 +19,13 @@ from ledger.export.check import verify_bundle
 from ledger.format.canonical import body_bytes, digest, envelope_from, uuid_text
 from ledger.format.chain import extend
 from ledger.format.times import timestamp
-from ledger.store.copy_rows import insert_params
+from ledger.store.columns import COLUMNS
 from ledger.store.drafts import prepare
+from ledger.store.entry_rows import row_params
 from ledger.store.ledgers import SQL
 from ledger.tlog.note import Verifier
 from ledger.verify.checkpoints import Trust
-from tests.support.bad_entries import COLUMNS, NO_RULES, WHO, false_hash, said, workers
+from tests.support.bad_entries import NO_RULES, WHO, false_hash, said, workers
 from tests.support.helpers import event, events
 from tests.support.logins import Logins
 from tests.support.signed_checkpoints import Superuser
@@ -131,7 +132,7 @@ def insert_true(ledger: Ledger, admin: psycopg.Connection, **changes: Any) -> No
     draft = prepare(event(5), "main")
     [(now,)] = admin.execute("select clock_timestamp()").fetchall()
     [link] = extend(ledger.tail(), [draft], now)
-    row = dict(zip(COLUMNS, insert_params(1, link), strict=True)) | changes
+    row = dict(zip(("ledger_id", *COLUMNS), row_params(1, link), strict=True)) | changes
     before, after, metadata = (
         None if row[name] is None else row[name].encode() for name in ("before", "after", "metadata")
     )

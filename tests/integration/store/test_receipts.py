@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from ledger import AsyncLedger, Ledger, Receipt
-from ledger.drivers import run
+from ledger.drivers import postgres
 from ledger.effects import CopyIn, Pipeline, Query
 from ledger.errors import LedgerError, OutcomeUnknown
 from ledger.settings import Settings
@@ -82,7 +82,7 @@ def test_whatever_a_driver_raises_the_outcome_is_settled(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch, error: type[Exception], done: bool, colour: str
 ) -> None:
     """psycopg's own copy() raised ValueError where a session ended with a COPY."""
-    ask, aask, left = run._ask, run._aask, [2]
+    ask, aask, left = postgres._ask, postgres._aask, [2]
 
     def strikes(effect: Any) -> bool:
         writes = isinstance(effect, CopyIn | Query | Pipeline) and "insert into ledger" in repr(effect) + repr(
@@ -114,7 +114,7 @@ def test_whatever_a_driver_raises_the_outcome_is_settled(
     async def work() -> list[Any]:
         async with AsyncLedger(ledger.settings) as other:
             first = await other.append(event(0))
-            monkeypatch.setattr(run, "_aask", afailing)
+            monkeypatch.setattr(postgres, "_aask", afailing)
             one = await other.append(event(1))
             left[0] = 1
             return [first, one, (await other.append_many(events(3, 2))).last]
@@ -123,7 +123,7 @@ def test_whatever_a_driver_raises_the_outcome_is_settled(
         receipts = asyncio.run(work())
     else:
         receipts = [ledger.append(event(0))]
-        monkeypatch.setattr(run, "_ask", failing)
+        monkeypatch.setattr(postgres, "_ask", failing)
         receipts.append(ledger.append(event(1)))
         left[0] = 1
         receipts.append(ledger.append_many(events(3, 2)).last)
@@ -136,7 +136,7 @@ def test_names_that_collide_behind_a_pooler_give_no_false_receipt(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Were statements prepared there all the same: an append was told a position at which nothing was recorded."""
-    monkeypatch.setattr(run, "prepares", lambda connection: None)
+    monkeypatch.setattr(postgres, "prepares", lambda connection: None)
     monkeypatch.setattr("ledger.drivers.connections._learn", _as_if_direct)
     url = ledger.settings.database_url or ""
     receipts: list[Receipt] = []

@@ -75,10 +75,10 @@ def test_an_append_that_stood_still_with_the_tail_in_hand(
     drafts = [prepare(event(number), "main") for number in range(count)]
     appender = Appender(ledger.ref)
     with pytest.raises(Unavailable, match="nothing was recorded"):
-        drive(still(appender.append(drafts), writes), lambda: admin)
+        drive(still(appender.append(drafts), writes), admin)
     admin.rollback()
     assert ledger.tail().position == 0
-    drive(appender.append(drafts), lambda: admin)
+    drive(appender.append(drafts), admin)
     assert numbers(checked(ledger)) == list(range(count))
 
 
@@ -86,7 +86,7 @@ def test_an_erasure_that_stood_still(ledger: Ledger, admin: psycopg.Connection) 
     ledger.append(event())
     draft = prepare(erasing(1, "user:dpo", "asked for"), "main", own=True)
     with pytest.raises(Unavailable, match="nothing was recorded"):
-        drive(still(record_own(Appender(ledger.ref), draft), writes), lambda: admin)
+        drive(still(record_own(Appender(ledger.ref), draft), writes), admin)
     admin.rollback()
     assert not checked(ledger)[0].erased
 
@@ -96,9 +96,9 @@ def test_an_answer_that_came_late(ledger: Ledger, admin: psycopg.Connection) -> 
     drafts = [prepare(event(), "main")]
     appender = Appender(ledger.ref)
     with pytest.raises(Unavailable, match="nothing was recorded"):
-        drive(still(appender.append(drafts), after=locks), lambda: admin)
+        drive(still(appender.append(drafts), after=locks), admin)
     admin.rollback()
-    drive(appender.append(drafts), lambda: admin)
+    drive(appender.append(drafts), admin)
     assert numbers(checked(ledger)) == [0]
 
 
@@ -106,11 +106,11 @@ def test_a_guess_that_came_late_is_made_again_in_the_same_transaction(ledger: Le
     """It must not abort what the caller has done so far."""
     appender = Appender(ledger.ref)
     with psycopg.connect(migrated_url) as connection:
-        drive(appender.append_within([prepare(event(0), "main")]), lambda: connection, raw_errors=True)
+        drive(appender.append_within([prepare(event(0), "main")]), connection, raw_errors=True)
         connection.commit()
         connection.execute("select 1")
         late = still(appender.append_within([prepare(event(1), "main")]), guesses)
-        drive(late, lambda: connection, raw_errors=True)
+        drive(late, connection, raw_errors=True)
     assert numbers(checked(ledger)) == [0, 1]
 
 
@@ -121,6 +121,6 @@ def test_a_late_entry_in_the_callers_transaction(ledger: Ledger, migrated_url: s
         connection.execute("select 1")
         late = still(appender.append_within([prepare(event(), "main")]), writes)
         with pytest.raises(Unavailable, match="nothing was recorded"):
-            drive(late, lambda: connection, raw_errors=True)
+            drive(late, connection, raw_errors=True)
         connection.rollback()
     assert ledger.tail().position == 0

@@ -9,9 +9,20 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from ledger.store.columns import COLUMNS
 from tests.support.rows import Row, insert, row
 
 FORK, TWISTED, CLOCK, CHANGE = "LE001", "LE002", "LE003", "LE004"
+
+
+def test_the_columns_of_an_entry_are_those_of_the_table(admin: psycopg.Connection) -> None:
+    """From the one list in store/columns.py the statements about whole entries are made."""
+    table = admin.execute(
+        "select attname, format_type(atttypid, atttypmod) from pg_attribute"
+        " where attrelid = 'ledger.audit_logs'::regclass and attnum > 0 order by attnum"
+    ).fetchall()
+    types = {"integer": "int", "timestamp with time zone": "timestamptz"}
+    assert [(name, types.get(kind, kind)) for name, kind in table] == [("ledger_id", "int"), *COLUMNS.items()]
 
 
 def state(connection: psycopg.Connection) -> list[Any]:

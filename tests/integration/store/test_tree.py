@@ -28,7 +28,7 @@ from tests.support.trees import MAIN, check_tree, cut, envelopes, rewrite, store
 
 def extend(connection: psycopg.Connection, *trusted: Head) -> Head:
     try:
-        return drive(grow.extend(MAIN, trusted), lambda: connection)
+        return drive(grow.extend(MAIN, trusted), connection)
     finally:
         connection.rollback()  # where it ended early, as the pool does it
 
@@ -40,7 +40,7 @@ def test_tiles_are_those_of_a_naive_tree(ledger: Ledger, admin: psycopg.Connecti
         ledger.append_many(events(step))
         head = extend(admin, head)
         check_tree(ledger, admin, head)
-    assert drive(tree.size(MAIN), lambda: admin) == sum(steps)
+    assert drive(tree.size(MAIN), admin) == sum(steps)
 
 
 def test_around_65536(ledger: Ledger, admin: psycopg.Connection) -> None:
@@ -52,12 +52,12 @@ def test_around_65536(ledger: Ledger, admin: psycopg.Connection) -> None:
         assert head.size == len(leaves) == size
         found = {(*place, len(hashes) // 32) for place, hashes in stored_tiles(admin).items()}
         assert found == set(tiles_of(size))
-        assert head.root == drive(tree.root_at(MAIN, head.size), lambda: admin)
-        path = drive(tree.inclusion_proof(MAIN, head.size - 1, head.size), lambda: admin)
+        assert head.root == drive(tree.root_at(MAIN, head.size), admin)
+        path = drive(tree.inclusion_proof(MAIN, head.size - 1, head.size), admin)
         check_inclusion(head.size - 1, head.size, leaves[-1], path, head.root)
         ledger.append_many(events(1))
         grown = extend(admin, head)
-        proof = drive(tree.consistency_proof(MAIN, head.size, grown.size), lambda: admin)
+        proof = drive(tree.consistency_proof(MAIN, head.size, grown.size), admin)
         check_consistency(head.size, head.root, grown.size, grown.root, proof)
         head = grown
 
@@ -89,7 +89,7 @@ def counted(plan: Plan[Any], connection: psycopg.Connection) -> tuple[int, int]:
             except StopIteration as stop:
                 return stop.value
 
-    drive(counting(), lambda: connection)
+    drive(counting(), connection)
     return rows, hashes
 
 
@@ -130,7 +130,7 @@ def test_stopped_after_any_effect_the_tree_is_as_it_was(
                     return True
             return False
 
-        done = drive(stopping(steps), lambda: admin)
+        done = drive(stopping(steps), admin)
         admin.rollback()
         if done:
             break
@@ -230,7 +230,7 @@ def test_what_is_new_is_checked(grown: Head, forger: Forger, admin: psycopg.Conn
         with admin.transaction(force_rollback=True):
             admin.execute(statement)
             with pytest.raises(ChainBroken, match=found):
-                drive(_within(grow.extend(MAIN, [grown])), lambda: admin)
+                drive(_within(grow.extend(MAIN, [grown])), admin)
         assert extend(admin, grown).size == 700
 
 
@@ -334,7 +334,7 @@ def test_the_database_refuses(grown: Head, admin: psycopg.Connection, statement:
 def keep(connection: psycopg.Connection, head: Head, seed: bytes = b"key") -> bytes:
     signer = FileSigner("log/main", seed.ljust(32))
     note = sign(Checkpoint("log/main", head.size, head.root).text, [signer])
-    return drive(tree.keep(MAIN, head, note), lambda: connection)
+    return drive(tree.keep(MAIN, head, note), connection)
 
 
 def test_kept_checkpoints_gain_signatures(grown: Head, admin: psycopg.Connection) -> None:
@@ -343,13 +343,13 @@ def test_kept_checkpoints_gain_signatures(grown: Head, admin: psycopg.Connection
     both = keep(admin, grown, b"another")
     assert both.startswith(first)
     assert both.count("\u2014 log/main".encode()) == 2
-    kept = drive(tree.kept_at(MAIN, 600), lambda: admin)
+    kept = drive(tree.kept_at(MAIN, 600), admin)
     assert kept is not None
     assert kept[:3] == (600, grown.root, both)
-    assert drive(tree.newest_kept(MAIN), lambda: admin) == kept
-    assert drive(tree.newest_kept(MAIN, 599), lambda: admin) is None
-    assert drive(tree.all_kept(MAIN), lambda: admin) == [kept]
-    assert drive(tree.all_kept(MAIN, 600), lambda: admin) == []
+    assert drive(tree.newest_kept(MAIN), admin) == kept
+    assert drive(tree.newest_kept(MAIN, 599), admin) is None
+    assert drive(tree.all_kept(MAIN), admin) == [kept]
+    assert drive(tree.all_kept(MAIN, 600), admin) == []
     with pytest.raises(SigningRefused, match="forked: "):
         keep(admin, grown._replace(root=bytes(32)))
 
@@ -357,7 +357,7 @@ def test_kept_checkpoints_gain_signatures(grown: Head, admin: psycopg.Connection
 def test_proofs_beyond_the_tiles_are_refused(grown: Head, admin: psycopg.Connection) -> None:
     for plan in (tree.root_at(MAIN, 700), tree.inclusion_proof(MAIN, 3, 700), tree.consistency_proof(MAIN, 600, 700)):
         with pytest.raises(ProofRefused):
-            drive(plan, lambda: admin)
+            drive(plan, admin)
 
 
 @pytest.fixture

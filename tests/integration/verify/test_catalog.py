@@ -64,9 +64,9 @@ def found(connection: psycopg.Connection, statement: str, user: str) -> tuple[li
         connection.execute(statement.replace("{user}", user).encode())
         if "owner to {user}" in statement:
             connection.execute(f"revoke create on schema public, ledger, ledger_views from {user}")
-        findings = drive(protections.check(), lambda: connection)
+        findings = drive(protections.check(), connection)
         assert {(each.position, each.kind) for each in findings} <= {(None, "unprotected")}
-        return [each.detail for each in findings], drive(protections.privileged(), lambda: connection)
+        return [each.detail for each in findings], drive(protections.privileged(), connection)
 
 
 @pytest.fixture(scope="module")

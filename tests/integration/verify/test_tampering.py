@@ -359,7 +359,7 @@ def pattern(servers: testing.TestServers, template: str) -> Iterator[str]:
                     resource = {"resource_type": "invoice", "resource_id": f"inv_{number % 5}"}
                     ledger.append(event(number, before={"number": -number}, metadata={"ip": "192.0.2.7"}, **resource))
         with psycopg.connect(url, autocommit=True) as connection:
-            drive(create_ledger("other"), lambda: connection)
+            drive(create_ledger("other"), connection)
         yield url.rpartition("/")[2]
 
 
