@@ -36,7 +36,7 @@ def test_shown_and_handed_out_again(cli: Cli, ledger: Ledger) -> None:
     [group] = cli.well("status", "--json").json["ledgers"][0]["subscriptions"]
     assert (group["name"], group["position"], group["lag"], group["parked"]) == ("mailer", 5, 0, 1)
     assert "up to date; 1 dead letter" in cli.well("status").out
-    [check] = [each for each in cli("doctor", "--json").json["checks"] if "parked" in each["found"]]
+    [check] = [each for each in cli("doctor", "--json").json["checks"] if "dead-lettered" in each["found"]]
     assert (check["name"], check["level"]) == ("main: group mailer", "warning")
     assert handed_out(ledger) == []
 
