@@ -27,7 +27,7 @@
     │   │   └── WitnessRefused      a witness has cosigned another history of this log
     │   └── MigrationTampered       a migration was edited, removed or reordered
     ├── ProjectionFailed            a projection's `apply` raised; its view stands before the entry it failed at
-    └── Unavailable                 a server is away or overloaded; trying again is safe
+    └── Unavailable                 a server is unreachable or overloaded; trying again is safe
         ├── ConnectionLost          the connection broke while it was in use
         ├── TailBusy                another transaction holds the ledger's tail; nothing was recorded
         ├── CosignaturesMissing     fewer witnesses cosigned than were demanded; the checkpoint is signed and kept
