@@ -66,7 +66,7 @@ def driver_errors() -> tuple[type[Exception], ...]:
 
 
 def as_refused(error: Exception) -> Refused | None:
-    """As what a plan can handle: Postgres refused a statement, or Redis is away. None for anything else."""
+    """As what a plan can handle: Postgres refused a statement, or Redis is unreachable. None for anything else."""
     if isinstance(error, psycopg.Error):
         return None if _is_lost(error) else Refused(str(error), error.sqlstate or "")
     if isinstance(error, UnicodeDecodeError):

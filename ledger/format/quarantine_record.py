@@ -62,8 +62,8 @@ class Mark(NamedTuple):
 
     def finding(self) -> tuple[int, str, str]:
         """Position, kind and detail of what a verification says of it."""
-        found = ", ".join(self.found)
-        detail = f"quarantined by {self.actor}, {self._when}, in entry {self.by}: {found}; its reason: {self.reason}"
+        problems = ", ".join(self.found)
+        detail = f"quarantined by {self.actor}, {self._when}, in entry {self.by}: {problems}; its reason: {self.reason}"
         return self.position, "quarantined", detail
 
     def changed(self) -> tuple[int, str, str]:

@@ -56,8 +56,8 @@ def _entries(ledger: LedgerState) -> Iterator[Check]:
         )
         if bad.damaged:
             advice = "restore Postgres' damaged files from a backup or a standby; then workers resume"
-        found = f"entry {bad.position} fails verification, workers stop before it: {bad.found}"
-        yield Check(f"{ledger.name}: entries", "danger", found, advice)
+        text = f"entry {bad.position} fails verification, workers stop before it: {bad.found}"
+        yield Check(f"{ledger.name}: entries", "danger", text, advice)
 
 
 def _signing(ledger: LedgerState) -> Iterator[Check]:
@@ -66,8 +66,8 @@ def _signing(ledger: LedgerState) -> Iterator[Check]:
             f"'auditledger --ledger {ledger.name} verify --checkpoint FILE' says more; docs/operations.md, 'Signing "
             "again', explains each; the check is gone once it signs again"
         )
-        found = f"{refusal.origin} is not signed, since {refusal.since:%Y-%m-%d %H:%M:%SZ}: {refusal.problem}"
-        yield Check(f"{ledger.name}: signing", "danger", found, advice)
+        text = f"{refusal.origin} is not signed, since {refusal.since:%Y-%m-%d %H:%M:%SZ}: {refusal.problem}"
+        yield Check(f"{ledger.name}: signing", "danger", text, advice)
 
 
 def _stream(ledger: LedgerState) -> Iterator[Check]:
@@ -95,9 +95,9 @@ def _projection(ledger: str, view: Place) -> Check:
         )
         return Check(name, "warning", f"blocked at entry {view.blocked.position}: {view.blocked.error}", advice)
     if view.abandoned:
-        found = "was killed, and left copies of bodies that erasures do not reach"
+        text = "was killed, and left copies of bodies that erasures do not reach"
         advice = f"'auditledger project --once', or 'replay {view.name}', drops them"
-        return Check(f"{name} (rebuild)", "warning", found, advice)
+        return Check(f"{name} (rebuild)", "warning", text, advice)
     if view.rebuilding:
         return Check(f"{name} (rebuild)", "ok", f"at {view.position}")
     return _behind(name, view.lag, "'auditledger project' or 'run'")
@@ -134,13 +134,13 @@ def _behind(name: str, lag: Lag, worker: str) -> Check:
     """A check of lag. worker: the process that keeps it short."""
     if not lag.entries:
         return Check(name, "ok", "up to date")
-    found = f"{lag.entries:,} behind"
+    text = f"{lag.entries:,} behind"
     if lag.seconds is None:
-        return Check(name, "unknown", f"{found}, for an unknown time")
-    found += f", for {lag.seconds:.0f} s"
+        return Check(name, "unknown", f"{text}, for an unknown time")
+    text += f", for {lag.seconds:.0f} s"
     if lag.seconds <= LATE:
-        return Check(name, "ok", found)
-    return Check(name, "warning", found, f"check that {worker} runs, and read its log")
+        return Check(name, "ok", text)
+    return Check(name, "warning", text, f"check that {worker} runs, and read its log")
 
 
 def check_verified(ledger: LedgerState) -> Iterator[Check]:
@@ -151,10 +151,10 @@ def check_verified(ledger: LedgerState) -> Iterator[Check]:
             yield Check(name, "warning", "never", advice)
         return
     age = time.time() - ledger.verified.verified_at.timestamp()
-    found = f"{ledger.verified.verified_at:%Y-%m-%d %H:%M:%SZ}, up to {ledger.verified.last}"
+    text = f"{ledger.verified.verified_at:%Y-%m-%d %H:%M:%SZ}, up to {ledger.verified.last}"
     if ledger.verified.findings:
-        yield Check(name, "danger", f"{found}: {ledger.verified.findings} findings", f"{advice}; it lists each")
+        yield Check(name, "danger", f"{text}: {ledger.verified.findings} findings", f"{advice}; it lists each")
     elif age > VERIFY_EVERY:
-        yield Check(name, "warning", found, advice)
+        yield Check(name, "warning", text, advice)
     else:
-        yield Check(name, "ok", found)
+        yield Check(name, "ok", text)

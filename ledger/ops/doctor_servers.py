@@ -39,20 +39,20 @@ def check_postgres() -> Plan[list[Check]]:
         checks = [Check("postgres", "danger", f"PostgreSQL {version}", "upgrade to 15 or newer; 17 and 18 are tested")]
     if standby:
         checks.append(Check("recovery", "warning", "a standby", "it takes no appends: give the primary's URL"))
-    found = dict((yield Query(SQL["settings"], ([name for name, *_ in DURABLE],))))
+    values = dict((yield Query(SQL["settings"], ([name for name, *_ in DURABLE],))))
     elsewhere = yield Query(SQL["settings_of_others"])
     for name, bad, harm in DURABLE:
-        if name not in found:
+        if name not in values:
             checks.append(Check(name, "unknown", "cannot be seen by this database user"))
-        elif found[name] in bad:
+        elif values[name] in bad:
             good = "on" if "off" in bad else "off"
             how = f"alter system set {name} = {good}; select pg_reload_conf()"
-            checks.append(Check(name, "danger", found[name], f"{harm}: {how}"))
+            checks.append(Check(name, "danger", values[name], f"{harm}: {how}"))
         else:
-            checks.append(Check(name, "ok", found[name]))
+            checks.append(Check(name, "ok", values[name]))
         checks += _set_elsewhere(name, bad, harm, elsewhere)
-    if named and found.get("synchronous_commit") in ("local", "remote_write"):
-        what = f"synchronous_commit is {found['synchronous_commit']}, though there are synchronous standbys"
+    if named and values.get("synchronous_commit") in ("local", "remote_write"):
+        what = f"synchronous_commit is {values['synchronous_commit']}, though there are synchronous standbys"
         advice = "a failover can lose acknowledged entries: set synchronous_commit to on or remote_apply"
         checks.append(Check("standbys", "warning", what, advice))
     return checks
@@ -78,12 +78,12 @@ def check_clock() -> Plan[Check]:
     after = time.time()
     offset, uncertainty = database_time - (before + after) / 2, (after - before) / 2
     direction = "behind" if offset > 0 else "ahead of"
-    found = f"this host is {abs(offset):.3f} s {direction} the database (± {uncertainty:.3f} s)"
+    text = f"this host is {abs(offset):.3f} s {direction} the database (± {uncertainty:.3f} s)"
     advice = "synchronise both clocks by NTP: occurred_at is the application host's time unless it is given"
     certain = abs(offset) - uncertainty
     if certain > CLOCK_WARNING:
-        return Check("clock", "danger" if certain > CLOCK_DANGER else "warning", found, advice)
-    return Check("clock", "ok", found)
+        return Check("clock", "danger" if certain > CLOCK_DANGER else "warning", text, advice)
+    return Check("clock", "ok", text)
 
 
 def check_replication() -> Plan[list[Check]]:
@@ -92,16 +92,16 @@ def check_replication() -> Plan[list[Check]]:
     how = "see docs/operations.md, 'A copy by logical replication'"
     for name, is_subscription, refused in (yield Query(SQL["replication"])):
         if not is_subscription:
-            found = f"publication {name} sends the ledger's tables: its subscriber stops at the first append"
+            text = f"publication {name} sends the ledger's tables: its subscriber stops at the first append"
             advice = f"prefer physical replication, pg_upgrade or a dump; for logical replication {how}"
-            checks.append(Check("replication", "warning", found, advice))
+            checks.append(Check("replication", "warning", text, advice))
         elif refused:
-            found = f"subscription {name} writes into the ledger's tables, whose triggers refuse its rows"
-            checks.append(Check("replication", "danger", found, f"it stops at the first append: {how}"))
+            text = f"subscription {name} writes into the ledger's tables, whose triggers refuse its rows"
+            checks.append(Check("replication", "danger", text, f"it stops at the first append: {how}"))
         else:
-            found = f"subscription {name} writes into the ledger's tables, whose triggers let it"
+            text = f"subscription {name} writes into the ledger's tables, whose triggers let it"
             advice = f"append only after the subscription is dropped and the triggers are ALWAYS again: {how}"
-            checks.append(Check("replication", "warning", found, advice))
+            checks.append(Check("replication", "warning", text, advice))
     return checks or [Check("replication", "ok", "no logical replication of the ledger's tables")]
 
 
@@ -114,8 +114,8 @@ def check_migrations(connector: Connector) -> Check:
     except (SchemaMismatch, IntegrityError) as error:
         return Check("schema", "danger", str(error), "fix this first: the ledgers cannot be checked before")
     if newer:
-        found = f"at {newer[-1]}, newer than this package, which is compatible"
-        return Check("schema", "warning", found, "upgrade auditledger on this host: it misses the newer protections")
+        text = f"at {newer[-1]}, newer than this package, which is compatible"
+        return Check("schema", "warning", text, "upgrade auditledger on this host: it misses the newer protections")
     return Check("schema", "ok", f"at {newest}")
 
 

@@ -34,31 +34,31 @@ def without_literals(sql: str) -> str:
     sql: as `pg_stat_activity` shows it, which may itself be cut anywhere.
     """
     parts: list[str] = []
-    at = 0
-    while at < len(sql):
-        found = _TOKEN.match(sql, at)
-        if found is None:  # for mypy: `other` matches anything
+    index = 0
+    while index < len(sql):
+        token = _TOKEN.match(sql, index)
+        if token is None:  # for mypy: `other` matches anything
             break
-        at = found.end()
-        match found.lastgroup:
+        index = token.end()
+        match token.lastgroup:
             case "comment":
-                at = _comment_end(sql, at)
+                index = _comment_end(sql, index)
                 parts.append(" ")
             case "line" | "space":
                 parts.append(" ")
             case "dollar":
-                end = sql.find(found["dollar"], at)
-                at = len(sql) if end < 0 else end + len(found["dollar"])
+                end = sql.find(token["dollar"], index)
+                index = len(sql) if end < 0 else end + len(token["dollar"])
                 parts.append("?")
             case "number" | "escaped":
                 parts.append("?")
             case "string":
                 parts.append("?")
                 # With standard_conforming_strings off, or for such a string, the backslash keeps it open.
-                if "\\'" in found["string"]:
+                if "\\'" in token["string"]:
                     break
             case _:
-                parts.append(found[0])
+                parts.append(token[0])
     text = " ".join("".join(parts).split())
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 

@@ -1,6 +1,7 @@
 """Locks a ledger's tail until the transaction ends, within a limit of time, and says who holds it otherwise. Plans.
 
-The tail is one row of `ledger.tails`. Whoever has updated it is the ledger's only writer until COMMIT or ROLLBACK.
+The tail is one row of `ledger.tails`. The transaction that has updated it is the ledger's only writer until COMMIT or
+ROLLBACK.
 """
 
 from __future__ import annotations

@@ -148,8 +148,8 @@ def keep(ledger: LedgerRef, head: Head, note: bytes) -> Plan[bytes]:
             ) from refused
         raise
     kept, new = parse_note(rows[0][0].encode()), parse_note(note)
-    there = {(signature.name, signature.key_id, signature.data) for signature in kept.signatures}
-    added = [each for each in new.signatures if (each.name, each.key_id, each.data) not in there]
+    present = {(signature.name, signature.key_id, signature.data) for signature in kept.signatures}
+    added = [each for each in new.signatures if (each.name, each.key_id, each.data) not in present]
     newer = {(each.name, each.key_id) for each in added}
     older = (each for each in kept.signatures if (each.name, each.key_id) not in newer)
     return Note(kept.text, (*older, *added)).encode()

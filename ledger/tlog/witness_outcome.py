@@ -73,7 +73,7 @@ def judge(witness: Witness, note: Note, old: int, answer: Answer, now: float, sk
     before: both are understood.
     """
     size = Checkpoint.of(note).size
-    said = _said(answer)
+    reason = _said(answer)
 
     def outcome(
         kind: Literal["behind", "ahead", "forked", "refused", "false", "away"], detail: str, known: int | None = None
@@ -101,13 +101,13 @@ def judge(witness: Witness, note: Note, old: int, answer: Answer, now: float, sk
         case 422 if old:
             return outcome("forked", f"has cosigned a checkpoint of size {old} that this one does not continue", old)
         case 403:
-            return outcome("refused", f"does not know the key that signed the checkpoint{said}")
+            return outcome("refused", f"does not know the key that signed the checkpoint{reason}")
         case 404:
-            return outcome("refused", f"does not know this log{said}")
+            return outcome("refused", f"does not know this log{reason}")
         case 408 | 425 | 429 | 500 | 502 | 503 | 504 as status:
-            return outcome("away", f"answered {status}{said}")
+            return outcome("away", f"answered {status}{reason}")
         case status:
-            return outcome("refused", f"answered {status}{said}")
+            return outcome("refused", f"answered {status}{reason}")
 
 
 def _cosignature(witness: Witness, note: Note, body: bytes, now: float, skew: float) -> Signature:

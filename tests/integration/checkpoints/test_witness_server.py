@@ -491,7 +491,7 @@ def test_the_command(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("--key {none} --log {log} --state {state}", "there is no key"),
+        ("--key {none} --log {log} --state {state}", "no key"),
         ("--key {log_key} --log {log} --state {state}", "a log's key"),
         ("--key {broken} --log {log} --state {state}", "not a witness's private key"),
         ("--key {key} --log nonsense --state {state}", "not a public key"),

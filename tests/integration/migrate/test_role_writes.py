@@ -213,7 +213,7 @@ def test_what_superusers_left_there_before_is_each_rows_own_problem(
     switch("enable always")
     with projector(full, [Timeline(), ActorActivity()]) as running:
         full.append(event(3))
-        with pytest.raises(Exception, match=r"timeline|set back"):
+        with pytest.raises(Exception, match=r"timeline|rolled back"):
             running.catch_up()
         [(name,)] = admin.execute(
             "select name from ledger.projections where ledger_id = 1 and position = %s", (full.tail().position,)
