@@ -3,7 +3,7 @@
 The imports below are the only list of the public names. They are never run, so that `import ledger` loads no driver and
 no cryptography: a type checker reads them, and Python compiles them into this module's code, where `_homes` finds which
 module each name comes from. A name's module is imported when the name is first used (PEP 562). No source is read, so
-wheels, zip files and folders with compiled files alone work as well.
+folders with compiled files alone work as well. In a zip file the list is there, but not the SQL that most names need.
 """
 
 import sys
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ledger.errors import BodyUnreadable as BodyUnreadable
     from ledger.errors import ChainBroken as ChainBroken
     from ledger.errors import ConditionFailed as ConditionFailed
+    from ledger.errors import ConnectionLost as ConnectionLost
     from ledger.errors import CosignaturesMissing as CosignaturesMissing
     from ledger.errors import EntryUnreadable as EntryUnreadable
     from ledger.errors import ErasureRefused as ErasureRefused
@@ -40,12 +41,15 @@ if TYPE_CHECKING:
     from ledger.errors import InvalidEvent as InvalidEvent
     from ledger.errors import InvalidSetting as InvalidSetting
     from ledger.errors import LedgerError as LedgerError
+    from ledger.errors import MigrationTampered as MigrationTampered
     from ledger.errors import NoteRefused as NoteRefused
     from ledger.errors import OutcomeUnknown as OutcomeUnknown
     from ledger.errors import ProjectionFailed as ProjectionFailed
     from ledger.errors import ProofRefused as ProofRefused
     from ledger.errors import PublishingFailed as PublishingFailed
     from ledger.errors import QuarantineRefused as QuarantineRefused
+    from ledger.errors import RecordRefused as RecordRefused
+    from ledger.errors import SchemaMismatch as SchemaMismatch
     from ledger.errors import SigningRefused as SigningRefused
     from ledger.errors import SkipRefused as SkipRefused
     from ledger.errors import StreamDiverged as StreamDiverged
@@ -109,3 +113,6 @@ if not TYPE_CHECKING:  # to a type checker it would mean that every name exists
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = globals()[name] = getattr(import_module(_HOMES[name]), name)
         return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_HOMES})

@@ -40,9 +40,22 @@ Only these leave the package, except in the caller's own transaction: there Post
 are, because the caller's code already knows what to do with them.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 
 class LedgerError(Exception):
-    """The root of the tree."""
+    """The root of the tree. Pickled with its message and attributes, so that it reaches another process as it is."""
+
+    def __reduce__(self) -> tuple[Callable[..., LedgerError], tuple[Any, ...], dict[str, Any]]:
+        return _unpickled, (type(self), *self.args), vars(self)
+
+
+def _unpickled(kind: type[LedgerError], *args: Any) -> LedgerError:
+    """An error with these `args`, without its `__init__`, which makes them of something else."""
+    return kind.__new__(kind, *args)
 
 
 class UsageError(LedgerError):

@@ -23,8 +23,8 @@ from ledger.store.quarantine import marks
 from ledger.store.stored_rows import Source, newest, records, rows_of
 
 SQL = sql(__file__)
-_HOLE = 1_000
-"""Missing entries of one hole for which it is looked whether they are quarantined."""
+HOLE = 1_000
+"""Missing entries at the beginning of one hole for which it is looked whether they are quarantined."""
 _MOST_OF_A_RANGE = 200_000
 """Findings on one range; more than an honest table's keys let it have."""
 Leaf: TypeAlias = Callable[[int, bytes | None, bool], object]
@@ -81,10 +81,10 @@ def check_range(
     check = _Check(source.name, before, leaf() if leaf is not None else None, {})
     span = yield from _checked(source, start, end, check)
     suspects = {position for finding in span.findings.kept for position in _suspects(finding)}
-    suspects.update(range(span.last.position + 1, min(end, through, span.last.position + _HOLE) + 1))
+    suspects.update(range(span.last.position + 1, min(end, through, span.last.position + HOLE) + 1))
     if not suspects:
         return span
-    wanted = suspects | set(range(max(before.position, start - _HOLE), start))
+    wanted = suspects | {before.position}
     known: dict[int, list[Mark]] = {}
     for mark in (yield from marks(source.ledger, wanted, source.entries)):
         known.setdefault(mark.position, []).append(mark)
@@ -96,11 +96,11 @@ def check_range(
 
 
 def _suspects(finding: Finding) -> Iterable[int]:
-    """The positions of a finding at which it is looked for what is quarantined: all, but of a hole the first _HOLE."""
+    """The positions of a finding at which it is looked for what is quarantined: all, but of a hole the first HOLE."""
     if finding.position is None or finding.through is None:
         return ()
-    hole = finding.kind == "missing_entry"
-    return range(finding.position, min(finding.through, finding.position + _HOLE if hole else finding.through) + 1)
+    end = finding.through + 1
+    return range(finding.position, min(end, finding.position + HOLE) if finding.kind == "missing_entry" else end)
 
 
 def _checked(source: Source, start: int, end: int, check: _Check, through: int = 0) -> Plan[Span]:
@@ -126,7 +126,7 @@ def _passed_over(source: Source, before: Link, start: int, known: Mapping[int, S
         rows: list[Record] = []
         yield from records(source, before.position, rows.append, before.position)
         before = _after(known[before.position], rows, before) or before
-    for position in range(before.position + 1, start):
+    for position in range(before.position + 1, min(start, before.position + HOLE + 1)):
         passed = _after(known.get(position, ()), (), before)
         if passed is None:
             break

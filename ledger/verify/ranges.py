@@ -19,7 +19,7 @@ from ledger.statements import sql
 from ledger.store import ledgers, stored_rows
 from ledger.store.stored_rows import Source
 from ledger.tlog.tiles import FULL
-from ledger.verify.entries import Leaf, Span, check_range
+from ledger.verify.entries import HOLE, Leaf, Span, check_range
 from ledger.verify.tree import SQL as TREE
 from ledger.verify.tree import Job, TreeCheck
 from ledger.verify.tree_rebuild import Grown, Leaves
@@ -72,28 +72,33 @@ def check_ranges(
 
 
 def _jobs(connection: Connection, scope: Scope, tree: TreeCheck | None, workers: int) -> Iterator[Job]:
-    """Ranges that have entries; what lies between them is empty, however far a forged row stands off.
+    """Ranges that have entries, with the holes before them; of a long hole its beginning is a range, and the rest none.
 
-    If the tree is looked at they end with tiles, so that each of those is in one range.
+    So missing entries that are quarantined are named, and have their leaves, however the ledger is split.
+    If the tree is looked at, ranges end with tiles, so that each of those is in one range.
     """
     if not scope.newest:
         return
     size = min(_RANGE, -(-(scope.newest - scope.first + 1) // workers))
     if tree is not None:
         size = max(size // FULL, 1) * FULL
+    hole = max(size, HOLE + FULL)
+
+    def job(start: int, end: int) -> Job:
+        if tree is None:
+            return Job(start, end, through=scope.newest)
+        return drive(tree.job(start, end - end % FULL if end < ledgers.FAR else end), connection)
+
     position = scope.first
     while (start := drive(stored_rows.next_position(scope.source, position), connection)) is not None:
-        if tree is not None and start - position < size:
-            start = position  # missing entries that are quarantined have leaves too
-        end = start + size - 1
-        if tree is not None:
-            end -= end % FULL
-        end = min(end, ledgers.FAR)
-        job = Job(start, end, through=scope.newest)
-        yield job if tree is None else drive(tree.job(start, end), connection)
-        if end == ledgers.FAR:
+        if start - position >= hole:
+            yield job(position, position + hole - 1)
+            position = start
+        ranged = job(position, min(start + size - 1, ledgers.FAR))
+        yield ranged
+        if ranged.end == ledgers.FAR:
             return
-        position = end + 1
+        position = ranged.end + 1
 
 
 def _check_in_process(settings: Settings, scope: Scope, job: Job) -> tuple[Span, Grown | None]:

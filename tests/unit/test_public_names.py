@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import os
+import pickle
 import subprocess
 import sys
 import typing
@@ -18,6 +20,7 @@ import pytest
 import redis
 
 import ledger
+from ledger import LedgerError, errors
 from ledger.effects import Effect
 
 PARTS_OF_PLANS = {*typing.get_args(Effect)} - {ledger.Query}
@@ -102,6 +105,43 @@ def test_every_name_of_the_list_is_there() -> None:
         assert getattr(ledger, name).__name__ == name or name in ("Plan",)
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         ledger.Nothing  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_every_name_is_shown_before_it_is_used() -> None:
+    """For completion in a shell, and help()."""
+    script = "import ledger; print(*set(ledger.__all__) - set(dir(ledger)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_every_error_is_importable() -> None:
+    raised = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, LedgerError)]
+    assert [each.__name__ for each in raised if getattr(ledger, each.__name__, None) is not each] == []
+
+
+ERRORS: list[LedgerError] = [
+    errors.InvalidEvent("after.n", "is too large"),
+    errors.ChainBroken(7, "is missing", "main"),
+    errors.EntryUnreadable(7, "is missing"),
+    errors.SigningRefused("forked", "two checkpoints"),
+    errors.WitnessRefused("is ahead", 9),
+    errors.ProjectionFailed("timeline", "main", 7, "ValueError in apply", from_entry=False),
+    errors.Unavailable("Postgres cannot be reached"),
+    errors.LedgerError(),
+]
+
+
+def pickled(error: LedgerError) -> Any:
+    return pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("through", [pickled, copy.copy, copy.deepcopy])
+def test_errors_reach_another_process_as_they_are(error: LedgerError, through: Callable[..., LedgerError]) -> None:
+    """A pool of processes waits for ever for an error that cannot be unpickled."""
+    error.add_note("event 3 of 9")
+    other = through(error)
+    assert (type(other), str(other), other.args, vars(other)) == (type(error), str(error), error.args, vars(error))
 
 
 HEAVY = ("psycopg", "psycopg_pool", "redis", "cryptography", "blake3", "msgspec", "click", "rich")

@@ -36,7 +36,7 @@ from ledger.store.quarantine import _stands
 from ledger.store.tree import newest_kept
 from ledger.stream import wire as stream
 from ledger.stream.reader import next_entries
-from ledger.verify import ranges
+from ledger.verify import entries, ranges
 from tests.support.bad_entries import BAD, LAST, NO_RULES, WHO, false_hash, insert, said, workers
 from tests.support.cli import AUDITLEDGER, cli_of
 from tests.support.helpers import event, events, eventually
@@ -376,6 +376,42 @@ def test_a_whole_page_that_is_quarantined(
     assert viewed(admin) == [1, 2, 3, 8, 9, 10, 11, 12]
     rebuild(ledger.settings, Timeline())
     assert viewed(admin) == [1, 2, 3, 8, 9, 10, 11, 12]
+
+
+@pytest.mark.parametrize("first, last", [(1, 1), (1, 3), (4, 6), (7, 7), (8, 8)])
+def test_quarantined_holes_are_named_however_the_ledger_is_split(
+    ledger: Ledger, admin: psycopg.Connection, first: int, last: int
+) -> None:
+    """Without a tree too, and where a range begins or ends with the hole."""
+    ledger.append_many(events(LAST, 1))
+    Superuser(admin).run(f"delete from ledger.audit_logs where position between {first} and {last}")
+    for position in range(first, last + 1):
+        ledger.quarantine(position, *WHO)
+    expected = [(position, "quarantined") for position in range(first, last + 1)]
+    for size in (10_000, 1, 3, 7):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ranges, "_RANGE", size)
+            assert said(ledger.verify()) == expected
+            assert said(ledger.verify(first=first)) == expected
+
+
+def test_of_a_long_hole_its_beginning_is_looked_at(
+    ledger: Ledger, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Quarantined entries of it are named, the others are missing, however the ledger is split."""
+    monkeypatch.setattr(entries, "HOLE", 10)
+    monkeypatch.setattr(ranges, "HOLE", 10)
+    ledger.append_many(events(2_000, 1))
+    Superuser(admin).run("delete from ledger.audit_logs where position between 301 and 1900")
+    for position in (*range(301, 314), 500):
+        ledger.quarantine(position, *WHO)
+    for size in (10_000, 1, 100, 305, 1000):
+        monkeypatch.setattr(ranges, "_RANGE", size)
+        report = ledger.verify()
+        assert [(each.kind, each.position, each.through) for each in report.findings] == [
+            *(("quarantined", position, position) for position in range(301, 311)),
+            ("missing_entry", 311, 1900),
+        ]
 
 
 # ------------------------------------------------------------------------------------------------- what is refused
