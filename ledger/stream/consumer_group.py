@@ -181,8 +181,9 @@ class Subscription:
 
     def _pass(self, id_: StreamId) -> Plan[None]:
         """Acknowledges an entry that is held by a lease."""
-        keys = (self._key, self._keys.lease, self._keys.given)
-        yield LuaScript(_PASS, keys, (self._group, id_.epoch, id_.position))
+        keys = (self._key, self._keys.lease, self._keys.given, self._keys.passed)
+        hash_ = yield from self._offset.hash_at(id_.position)
+        yield LuaScript(_PASS, keys, (self._group, id_.epoch, id_.position, hash_))
         yield from self._offset.commit_after(id_)
 
     def _make_dead_letter(self, id_: StreamId, tries: int, *, leased: bool) -> Plan[None]:

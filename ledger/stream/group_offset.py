@@ -98,9 +98,10 @@ class GroupOffset:
     def is_followed(self, end: StreamId) -> Plan[bool]:
         """Whether the entry that was delivered last is the ledger's, and the ledger has more after it. end: its end.
 
-        The stream's newest entry proves the first, or that the stream diverged. If the stream has no entry, the group
-        goes on at the committed offset: something may be redelivered, nothing is left out. So it does if it is in an
-        epoch that neither the stream nor the database has: Redis was emptied, and then the database restored.
+        The stream's newest entry proves the first, or that the stream diverged. If the stream ends before it, and it
+        did not come from Postgres, the group goes on at the committed offset: something may be redelivered, nothing is
+        left out. So it does if it is in an epoch that neither the stream nor the database has: Redis was emptied, and
+        then the database restored.
         """
         known = (yield from groups_of(self._ledger)).get(self._group)
         if known is None:
@@ -118,9 +119,20 @@ class GroupOffset:
             if state.newest.epoch != end.epoch or not rows or rows[0][0].hex().encode() != state.newest_hash:
                 return False
         is_short = state.newest is None or state.newest.position < delivered.position
-        if is_short and (yield from self.committed()) < delivered.position:
+        if is_short and (yield from self.committed()) < delivered.position and not (yield from self._passed(delivered)):
             yield from self._return_to_committed(end.epoch)
         return True
+
+    def hash_at(self, position: int) -> Plan[str]:
+        """The hash of the ledger's entry, in hex; empty if it has none there."""
+        rows = yield Query(SQL["hash_at"], (self._ledger.ledger_id, position))
+        return rows[0][0].hex() if rows else ""
+
+    def _passed(self, delivered: StreamId) -> Plan[bool]:
+        """Whether the entry delivered last came from Postgres, and is still the ledger's (see pass.lua)."""
+        passed = yield Command(("GET", wire.group_keys(self._ledger.name, self._group).passed))
+        hash_ = yield from self.hash_at(delivered.position)
+        return bool(hash_) and passed == f"{delivered} {hash_}".encode()
 
     def _return_to_committed(self, epoch: int) -> Plan[None]:
         position = yield from self.committed()

@@ -1,8 +1,10 @@
--- Acknowledges an entry that next.lua delivered: the group goes on after it, unless it is further already.
--- KEYS: the stream; the lease; the hash of delivery attempts. ARGV: group, epoch, position.
+-- Acknowledges an entry that next.lua delivered: the group goes on after it, unless it is further already. Keeps its
+-- place and hash: the stream, which ends before it, cannot show that it is the ledger's.
+-- KEYS: the stream; the lease; the hash of delivery attempts; the entry passed last. ARGV: group, epoch, position, hash.
 local epoch, position = delivered(KEYS[1], ARGV[1])
 if epoch == tonumber(ARGV[2]) and position < tonumber(ARGV[3]) then
     redis.call('XGROUP', 'SETID', KEYS[1], ARGV[1], ARGV[2] .. '-' .. ARGV[3])
+    redis.call('SET', KEYS[4], ARGV[2] .. '-' .. ARGV[3] .. ' ' .. ARGV[4])
 end
 redis.call('DEL', KEYS[2])
 redis.call('HDEL', KEYS[3], ARGV[3])

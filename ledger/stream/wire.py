@@ -45,7 +45,7 @@ class GroupKeys(NamedTuple):
 
     parked: hash of dead letters, position → delivery attempts. reasons: hash, position → why it was refused last.
     tries: hash of delivery attempts of entries that were deleted from the stream. due: sorted set of ids by the time,
-    in milliseconds, at which they are delivered again. lease, given: see next.lua.
+    in milliseconds, at which they are delivered again. lease, given: see next.lua. passed: see pass.lua.
     """
 
     parked: str
@@ -54,6 +54,7 @@ class GroupKeys(NamedTuple):
     due: str
     lease: str
     given: str
+    passed: str
 
 
 def group_keys(ledger: str, group: str) -> GroupKeys:

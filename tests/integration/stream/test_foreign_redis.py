@@ -79,6 +79,22 @@ def test_the_end_of_a_stream_is_gone(spoiled: Ledger, how: str) -> None:
     assert time.monotonic() - began < 2
 
 
+def test_an_entry_that_is_pending_does_not_bring_those_after_it_again(spoiled: Ledger) -> None:
+    """The relay is down: what follows the stream comes from Postgres, and once, though an earlier entry is pending."""
+    group = spoiled.subscribe("mailer", after=0, claim_after=30)
+    positions = []
+    for _ in range(10):
+        delivery = next(group)
+        positions.append(delivery.entry.position)
+        if delivery.entry.position != 4:
+            delivery.ack()
+    spoiled.append_many(events(5))
+    for delivery in spoiled.subscribe("mailer", claim_after=30, idle=2):
+        positions.append(delivery.entry.position)
+        delivery.ack()
+    assert positions == [*range(1, 16)]
+
+
 def test_one_consumer_at_a_time_has_what_the_stream_lacks(spoiled: Ledger) -> None:
     """At least once, dead letters as any other, and noted for the day when Redis is lost."""
     command(spoiled, "XTRIM", KEY, "MAXLEN", 0)
