@@ -164,7 +164,7 @@ def test_true_but_against_a_rule(
         relay.publish()
         assert relay.stopped == []
         signer = Checkpointer(servers, [tmp_path / "main.key"])
-        with pytest.raises(ChainBroken, match=r"entry 5: rule_broken: .* quarantine 5' "):
+        with pytest.raises(ChainBroken, match=r"entry 5: rule_broken: .* quarantine 5 --actor "):
             signer.checkpoint()
         assert said(ledger.verify()) == [(5, "rule_broken")]
         assert ledger.quarantine(5, *WHO).position == 9
