@@ -289,8 +289,7 @@ class Ledger:
         quorum: int | None = None,
         incremental: bool = False,
     ) -> Report:
-        """Checks the whole ledger (or from `first` on): chain, bodies, tail, tree and protections. See
-        verify/database.py.
+        """Checks the whole ledger (or from `first` on): chain, bodies, tail, tree and protections.
 
         checkpoints: signed notes that were kept elsewhere, to compare it with; keys: the log's public keys (vkeys);
         witnesses: theirs, of whom `quorum` (None: all) must have cosigned. incremental: read only what is newer than

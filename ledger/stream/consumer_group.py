@@ -183,8 +183,9 @@ class Subscription:
         """Acknowledges an entry that is held by a lease."""
         keys = (self._key, self._keys.lease, self._keys.given, self._keys.passed)
         hash_ = yield from self._offset.hash_at(id_.position)
-        yield LuaScript(_PASS, keys, (self._group, id_.epoch, id_.position, hash_))
-        yield from self._offset.commit_after(id_)
+        yield LuaScript(_PASS, keys, (self._group, id_.epoch, id_.position, "" if hash_ is None else hash_.hex()))
+        if hash_ is not None:
+            yield from self._offset.commit_after(id_, hash_)
 
     def _make_dead_letter(self, id_: StreamId, tries: int, *, leased: bool) -> Plan[None]:
         log.error("entry %d was delivered %d times to group %r: now a dead letter", id_.position, tries, self._group)

@@ -80,15 +80,14 @@ class GroupOffset:
             group = (self._ledger.ledger_id, self._group)
             yield Query(SQL["save_subscription"], (position, *group, done.epoch, newest.position, newest.hash))
 
-    def commit_after(self, id_: StreamId) -> Plan[None]:
-        """Commits an id as the offset, if nothing up to it is pending and the ledger has its entry."""
+    def commit_after(self, id_: StreamId, hash_: bytes) -> Plan[None]:
+        """Commits an id as the offset, if nothing up to it is pending. hash_: 32 bytes, of the ledger's entry there."""
         summary = yield Command(("XPENDING", self._key, self._group))
         with foreseen("XPENDING"):
             done = not summary[0] or StreamId.parse(summary[1]) > id_
-        rows = yield Query(SQL["hash_at"], (self._ledger.ledger_id, id_.position))
-        if done and rows:
+        if done:
             group = (self._ledger.ledger_id, self._group)
-            yield Query(SQL["save_subscription"], (id_.position, *group, id_.epoch, id_.position, rows[0][0]))
+            yield Query(SQL["save_subscription"], (id_.position, *group, id_.epoch, id_.position, hash_))
 
     def committed(self) -> Plan[int]:
         """The position in Postgres up to which everything was dealt with; of a new group, where it begins."""
@@ -115,24 +114,24 @@ class GroupOffset:
             return False
         state = yield from commands.state(self._ledger.name)
         if state.newest is not None:
-            rows = yield Query(SQL["hash_at"], (self._ledger.ledger_id, state.newest.position))
-            if state.newest.epoch != end.epoch or not rows or rows[0][0].hex().encode() != state.newest_hash:
+            hash_ = yield from self.hash_at(state.newest.position)
+            if state.newest.epoch != end.epoch or hash_ is None or hash_.hex().encode() != state.newest_hash:
                 return False
         is_short = state.newest is None or state.newest.position < delivered.position
         if is_short and (yield from self.committed()) < delivered.position and not (yield from self._passed(delivered)):
             yield from self._return_to_committed(end.epoch)
         return True
 
-    def hash_at(self, position: int) -> Plan[str]:
-        """The hash of the ledger's entry, in hex; empty if it has none there."""
+    def hash_at(self, position: int) -> Plan[bytes | None]:
+        """The hash of the ledger's entry, 32 bytes; None if it has none there."""
         rows = yield Query(SQL["hash_at"], (self._ledger.ledger_id, position))
-        return rows[0][0].hex() if rows else ""
+        return rows[0][0] if rows else None
 
     def _passed(self, delivered: StreamId) -> Plan[bool]:
         """Whether the entry delivered last came from Postgres, and is still the ledger's (see pass.lua)."""
         passed = yield Command(("GET", wire.group_keys(self._ledger.name, self._group).passed))
         hash_ = yield from self.hash_at(delivered.position)
-        return bool(hash_) and passed == f"{delivered} {hash_}".encode()
+        return hash_ is not None and passed == f"{delivered} {hash_.hex()}".encode()
 
     def _return_to_committed(self, epoch: int) -> Plan[None]:
         position = yield from self.committed()
