@@ -1,4 +1,4 @@
-"""Small projections for tests: one in this process, one as text for a file."""
+"""Small projections for tests: one in this process, and two as text for a file."""
 
 from __future__ import annotations
 
@@ -21,6 +21,20 @@ class Counting(Projection):
             if entry.action == "bad.action" and not Path("mended").exists():
                 raise ValueError(f"what is {entry.after}?")
         tx.copy("counting", ["ledger_id", "position"], [(ledger_id, entry.position) for entry in entries])
+"""
+FAILING = """
+from ledger import Projection
+
+class Counting(Projection):
+    name = "counting"
+    tables = ("counting",)
+    schema = "create table counting (ledger_id int, position bigint)"
+
+    def apply(self, ledger_id, entries, tx):
+        for entry in entries:
+            if entry.action == "bad.action":
+                raise ValueError("cannot count\\nthat")
+        tx.copy("counting", ("ledger_id", "position"), [(ledger_id, entry.position) for entry in entries])
 """
 
 

@@ -14,22 +14,9 @@ from ledger import Ledger, create_redis_connection
 from ledger.projection.base import view_positions
 from tests.support.cli import Cli, cli_of, ended, process
 from tests.support.helpers import events
+from tests.support.projections import FAILING
 
 VIEWS = ["actor_activity", "resource_history", "resource_state", "timeline"]
-OWN = """
-from ledger import Projection
-
-class Counting(Projection):
-    name = "counting"
-    tables = ("counting",)
-    schema = "create table counting (ledger_id int, position bigint)"
-
-    def apply(self, ledger_id, entries, tx):
-        for entry in entries:
-            if entry.action == "bad.action":
-                raise ValueError("cannot count\\nthat")
-        tx.copy("counting", ("ledger_id", "position"), [(ledger_id, entry.position) for entry in entries])
-"""
 
 
 @pytest.fixture
@@ -143,7 +130,7 @@ def wait_until_built(ledger: Ledger) -> None:
 def test_a_projection_of_ones_own(
     cli: Cli, ledger: Ledger, admin: psycopg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "own_views.py").write_text(OWN)
+    (tmp_path / "own_views.py").write_text(FAILING)
     monkeypatch.chdir(tmp_path)
     ledger.append_many(events(4))
     assert cli.well("project", "own_views:Counting", "timeline", "--once", "--json").json == {"projected": 4}

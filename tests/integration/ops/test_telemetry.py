@@ -21,7 +21,7 @@ from ledger.settings import Settings
 from tests.support.cli import Cli, cli_of, run
 from tests.support.helpers import OwnServers, checked, event, events, eventually
 from tests.support.processes import pid_of, stopped
-from tests.support.projections import OWN
+from tests.support.projections import FAILING
 from tests.support.worker import WITHIN, worker
 
 Samples = dict[tuple[str, tuple[str, ...]], float]
@@ -182,7 +182,7 @@ def test_structured_logs(ledger: Ledger) -> None:
 def test_structured_errors(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "failing_views.py").write_text(OWN)
+    (tmp_path / "failing_views.py").write_text(FAILING)
     monkeypatch.chdir(tmp_path)
     ledger.append(event(0, action="bad.action"))
     cli = cli_of(ledger)
