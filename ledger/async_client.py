@@ -138,7 +138,7 @@ class AsyncLedger:
             while not gathering.failed and (pulled := await pull(source, gathering)):
                 gathering.add(await adrive_within(within.append_within(pulled), connection))
             return gathering.result()
-        under_way: asyncio.Task[list[Outcome]] | None = None
+        under_way: asyncio.Task[Sequence[Outcome]] | None = None
         while True:
             pulled = await pull(source, gathering)
             begun.check()

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 
 from ledger.errors import ChainBroken
 from ledger.events import Entry, Receipt, Tail
+from ledger.format import native
 from ledger.format.canonical import Draft, body, digest, envelope, envelope_of
 from ledger.format.entry_checks import body_flaw
-from ledger.format.times import timestamp
+from ledger.format.times import microseconds, timestamp
 
 
 class ChainedDraft(msgspec.Struct, frozen=True, gc=False):
@@ -30,19 +31,59 @@ class ChainedDraft(msgspec.Struct, frozen=True, gc=False):
         return Receipt(self.draft.id, self.position, self.hash, self.recorded_at)
 
 
-def extend(tail: Tail, drafts: Iterable[Draft], now: datetime) -> Iterator[ChainedDraft]:
-    """The drafts as the entries after `tail`, one by one.
+class Links(Sequence[ChainedDraft]):
+    """Drafts as the entries after a tail. Each is hashed when it is first asked for: append_many sends those before."""
+
+    def __init__(self, tail: Tail, drafts: Sequence[Draft], recorded_at: datetime) -> None:
+        """recorded_at: of all of them; aware, UTC."""
+        self._tail = tail
+        self._drafts = drafts
+        self._recorded_at = recorded_at
+        self._stamp = timestamp(recorded_at)
+        self._made: list[ChainedDraft] = []
+
+    def __len__(self) -> int:
+        return len(self._drafts)
+
+    def __getitem__(self, index: Any) -> Any:
+        wanted = range(len(self._drafts))[index]
+        if isinstance(wanted, range):
+            return [self[each] for each in wanted]
+        while len(self._made) <= wanted:
+            self._add()
+        return self._made[wanted]
+
+    def __iter__(self) -> Iterator[ChainedDraft]:
+        for index in range(len(self._drafts)):
+            if index == len(self._made):
+                self._add()
+            yield self._made[index]
+
+    def _add(self) -> None:
+        index = len(self._made)
+        position = self._tail.position + 1 + index
+        prev = self._made[-1].hash if index else self._tail.hash
+        draft = self._drafts[index]
+        entry_hash = digest(envelope_of(draft, position, prev, self._stamp))
+        self._made.append(ChainedDraft(draft, position, prev, entry_hash, self._recorded_at))
+
+
+LINKS: tuple[Any, ...] = (Links,) if native.core is None else (Links, native.Links)
+"""What `extend` returns, for isinstance."""
+
+
+def extend(tail: Tail, drafts: Sequence[Draft], now: datetime) -> Links:
+    """The drafts as the entries after `tail`.
 
     now: aware, UTC. recorded_at never runs back, whatever the clock does (format.md, "Envelope").
     """
     recorded_at = max(now, tail.recorded_at)
-    stamp = timestamp(recorded_at)
-    position, prev = tail.position, tail.hash
-    for draft in drafts:
-        position += 1
-        entry_hash = digest(envelope_of(draft, position, prev, stamp))
-        yield ChainedDraft(draft, position, prev, entry_hash, recorded_at)
-        prev = entry_hash
+    if native.core is None:
+        return Links(tail, drafts, recorded_at)
+    links: Links = native.core.Links(
+        native.encoder, drafts, tail.position, tail.hash, microseconds(recorded_at), recorded_at
+    )
+    return links
 
 
 def check_continues(tail: Tail, entries: Iterable[Entry]) -> Tail:

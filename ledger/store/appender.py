@@ -26,10 +26,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
-from uuid import UUID
 
 from ledger.effects import Effect, Pipeline, Plan, Query, Refused, Row
 from ledger.errors import ConditionFailed, ConnectionLost, Unavailable
@@ -68,7 +67,7 @@ class Appender:
 
     def append(
         self, drafts: Sequence[Draft], *, settle: bool = False, stop: bool = False, tail_timeout: float = math.inf
-    ) -> Plan[list[Outcome]]:
+    ) -> Plan[Sequence[Outcome]]:
         """Records the drafts in a transaction of its own; an outcome for each, in order. Raises TailBusy.
 
         A draft whose id is recorded already gets the first receipt, or a conflict if its content differs.
@@ -96,12 +95,12 @@ class Appender:
 
     def append_if(
         self, draft: Draft, expect: Condition | None, *, settle: bool = False, tail_timeout: float = math.inf
-    ) -> Plan[list[Outcome]]:
+    ) -> Plan[Sequence[Outcome]]:
         """Records one draft in a transaction of its own if the condition holds. Raises ConditionFailed, TailBusy."""
         deadline = time.monotonic() + min(tail_timeout, self.lock_timeout)
         return (yield from self._append_locked([draft], expect, deadline, settle=settle))
 
-    def append_within(self, drafts: Sequence[Draft], expect: Condition | None = None) -> Plan[list[Outcome]]:
+    def append_within(self, drafts: Sequence[Draft], expect: Condition | None = None) -> Plan[Sequence[Outcome]]:
         """Records the drafts in the caller's open transaction (drivers/callers.py), which then holds the tail.
 
         Nothing is recorded after the first conflict: the caller may go on and commit. Raises ConditionFailed.
@@ -110,7 +109,7 @@ class Appender:
             return (yield from self._append_guessing(self._tail, drafts[0]))
         return (yield from self._append_locked(drafts, expect, None, stop=True))
 
-    def _append_guessing(self, tail: Tail, draft: Draft) -> Plan[list[Outcome]]:
+    def _append_guessing(self, tail: Tail, draft: Draft) -> Plan[Sequence[Outcome]]:
         """Locks the tail and writes in one round trip if it is `tail`; else in a second one."""
         [link] = chain.extend(tail, [draft], self._now())
         rows = yield Query(SQL["insert_after"], row_params(self.ledger.ledger_id, link))
@@ -146,13 +145,12 @@ class Appender:
         self._recorded([link] if is_new else [], tail)
         return entry
 
-    def _append_quickly(self, tail: Tail, drafts: Sequence[Draft]) -> Plan[list[Outcome]]:
+    def _append_quickly(self, tail: Tail, drafts: Sequence[Draft]) -> Plan[Sequence[Outcome]]:
         self._tail = None
-        links: list[ChainedDraft] = []
-        noted = _noting(chain.extend(tail, drafts, self._now()), links)
-        confirm(links, (yield write(self.ledger, len(drafts), noted, alone=self._milliseconds)))
+        links = chain.extend(tail, drafts, self._now())
+        confirm(links, (yield write(self.ledger, links, alone=self._milliseconds)))
         self._recorded(links, tail)
-        return list(links)
+        return links
 
     def _append_locked(
         self,
@@ -162,7 +160,7 @@ class Appender:
         *,
         settle: bool = False,
         stop: bool = False,
-    ) -> Plan[list[Outcome]]:
+    ) -> Plan[Sequence[Outcome]]:
         """deadline: as in lock_tail; None in the caller's transaction."""
         own = deadline is not None
         ids = [draft.id for draft in drafts if draft.named or settle]
@@ -177,10 +175,12 @@ class Appender:
         fresh, outcomes = sift(drafts, duplicates, stop)
         if fresh:
             _check(expect, tail, results[-1] if results else [])
-            links = list(chain.extend(tail, fresh, self._now()))
+            links = chain.extend(tail, fresh, self._now())
             yield from self._write(links, commit=own)
-            recorded: dict[UUID, ChainedDraft | AlreadyRecorded] = {link.draft.id: link for link in links}
             self._recorded(links, tail)
+            if len(fresh) == len(drafts):
+                return links
+            recorded: dict[bytes, ChainedDraft | AlreadyRecorded] = {link.draft.id_bytes: link for link in links}
         else:
             recorded = {}
             if own:
@@ -199,9 +199,9 @@ class Appender:
         self._learn_clock(locked.now)
         return locked.tail, locked.results
 
-    def _write(self, links: list[ChainedDraft], commit: bool = False) -> Plan[None]:
+    def _write(self, links: Sequence[ChainedDraft], commit: bool = False) -> Plan[None]:
         """Records entries made for the locked tail, in the open transaction. commit: and ends that."""
-        effect = write(self.ledger, len(links), links)
+        effect = write(self.ledger, links)
         if isinstance(effect, Query):
             tail = Query(SQL["tail"], (self.ledger.ledger_id,))
             rows, tails, *_ = yield from self._send(Pipeline((effect, tail, *([COMMIT] if commit else []))))
@@ -235,7 +235,7 @@ class Appender:
         """Of lock_timeout, as Postgres takes it."""
         return "0" if self.lock_timeout == math.inf else str(math.ceil(self.lock_timeout * 1000))
 
-    def _recorded(self, links: list[ChainedDraft], before: Tail) -> None:
+    def _recorded(self, links: Sequence[ChainedDraft], before: Tail) -> None:
         self._tail = Tail(links[-1].position, links[-1].hash, links[-1].recorded_at) if links else before
 
     # recorded_at follows the database's clock: its distance from our monotonic clock, which no one sets back.
@@ -263,12 +263,6 @@ def _check(expect: Condition | None, tail: Tail, rows: list[Row]) -> None:
             f"the ledger stands at position {tail.position}, not at {expect}: nothing was recorded; "
             "read on and append again"
         )
-
-
-def _noting(links: Iterable[ChainedDraft], notes: list[ChainedDraft]) -> Iterator[ChainedDraft]:
-    for link in links:
-        notes.append(link)
-        yield link
 
 
 def _about(what: Entry | Event) -> tuple[str, str | None, str | None]:

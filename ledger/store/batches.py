@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 from ledger.drivers import forks
 from ledger.errors import IdempotencyConflict, InvalidEvent, LedgerError
 from ledger.events import Appended, Event, Receipt
+from ledger.format import native
 from ledger.format.canonical import Draft
-from ledger.store.drafts import prepare
-from ledger.store.idempotency import Outcome
+from ledger.store.drafts import prepare, prepare_next
+from ledger.store.idempotency import Outcome, count_new
 
 BATCH = 10_000
 BATCH_BYTES = 8 * 1024 * 1024
 """append_many commits after so many entries, or about so many bytes, whichever comes first."""
-FIRST_BATCH = 1000
+FIRST_BATCH = 250
 """Entries of the first batch, so that Postgres begins soon."""
 
 
@@ -51,10 +52,24 @@ class Gathering:
         """The next batch; empty at the end. The caller's own code runs here, and nowhere else."""
         if not self.ended:
             with self.pulling():
-                for event in events:
-                    if not self.take(event):
-                        break
+                if native.encoder is None:
+                    for event in events:
+                        if not self.take(event):
+                            break
+                else:
+                    self._take_natively(events)
         return self.batch()
+
+    def _take_natively(self, events: Iterator[Event]) -> None:
+        """Takes events until the batch is full; Python takes those that the native core leaves to it."""
+        while True:
+            before = len(self._batch)
+            event, self._bytes = prepare_next(
+                events, self.ledger, self._batch, self._most, self._bytes, BATCH_BYTES
+            )
+            self._taken += len(self._batch) - before
+            if event is None or not self.take(event):
+                return
 
     def take(self, event: Event) -> bool:
         """Encodes an event as it is now: its iterable may use it again for the next. False: the batch is full.
@@ -83,12 +98,13 @@ class Gathering:
 
     def batch(self) -> list[Draft]:
         """What was taken since the last batch."""
-        taken, self._batch, self._most, self._bytes = self._batch, [], BATCH, 0
+        taken, self._batch, self._bytes = self._batch, [], 0
+        self._most = min(BATCH, 4 * self._most)
         return taken
 
-    def add(self, outcomes: list[Outcome]) -> None:
+    def add(self, outcomes: Sequence[Outcome]) -> None:
         """Counts what came of a batch, of which at most the last outcome is a conflict."""
-        self._count += sum([outcome.is_new for outcome in outcomes])
+        self._count += count_new(outcomes)
         try:
             self._last = outcomes[-1].receipt()
         except IdempotencyConflict as conflict:
@@ -130,11 +146,11 @@ async def _paused(source: Iterator[Event]) -> AsyncIterator[Event]:
             await asyncio.sleep(0)
 
 
-def gather(gathering: Gathering, events: Iterator[Event], write: Callable[[list[Draft]], list[Outcome]]) -> Appended:
+def gather(gathering: Gathering, events: Iterator[Event], write: Callable[[list[Draft]], Sequence[Outcome]]) -> Appended:
     """Pulls each batch while a thread of its own writes the one before it."""
     begun = forks.Begun("append_many()")
     with ThreadPoolExecutor(1) as executor:
-        under_way: Future[list[Outcome]] | None = None
+        under_way: Future[Sequence[Outcome]] | None = None
         while True:
             pulled = gathering.pull(events)
             begun.check()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import struct
 import time
+from collections.abc import Iterator
 
 from ledger.errors import InvalidEvent
 from ledger.events import Event
+from ledger.format import native
 from ledger.format.canonical import Draft, draft
 
 
@@ -17,8 +19,25 @@ def prepare(event: Event, ledger: str, *, own: bool = False) -> Draft:
         raise InvalidEvent("event", f"must be an Event, not {type(event).__name__}")
     randomness = os.urandom(26)
     now = time.time_ns()
+    if native.encoder is not None:
+        made: Draft | None = native.encoder.prepare(event, ledger, now, randomness, own)
+        if made is not None:
+            return made
     microseconds = now // 1000 - _FROM_1970_TO_2000
     return draft(event, ledger, now=microseconds, entry_id=_uuid7(now, randomness), salt=randomness[10:], own=own)
+
+
+def prepare_next(
+    events: Iterator[Event], ledger: str, drafts: list[Draft], most: int, size: int, most_bytes: int
+) -> tuple[Event | None, int]:
+    """Appends drafts of the next events to `drafts`, by the native core, until there are `most` or take `most_bytes`.
+
+    size: the bytes that `drafts` takes. Returns an event that is left to `prepare`, before which it stopped, or None;
+    and the bytes that `drafts` takes now.
+    """
+    event: Event | None
+    event, size = native.encoder.take(events, ledger, drafts, most, size, most_bytes, time.time_ns, os.urandom)
+    return event, size
 
 
 _FROM_1970_TO_2000 = 946_684_800_000_000

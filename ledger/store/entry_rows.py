@@ -13,6 +13,7 @@ from typing import Any
 
 from ledger.effects import CopyIn, Query, Row
 from ledger.errors import OutcomeUnknown
+from ledger.format import native
 from ledger.format.chain import ChainedDraft
 from ledger.format.times import microseconds
 from ledger.store.columns import COLUMNS
@@ -21,6 +22,9 @@ from ledger.store.ledgers import SQL, LedgerRef
 
 def row_params(ledger_id: int, link: ChainedDraft) -> tuple[Any, ...]:
     """The parameters of a row: ledger_id, then store/columns.py's COLUMNS."""
+    if isinstance(link, native.ChainedDraft):
+        params: tuple[Any, ...] = link.row_params(ledger_id)
+        return params
     draft = link.draft
     event = draft.event
     return (
@@ -57,8 +61,15 @@ _CHUNK = 32 * 1024
 """Bytes that are handed on at a time: Postgres works on them while the next are made."""
 
 
-def copy_data(ledger_id: int, links: Iterable[ChainedDraft]) -> Iterator[bytes]:
+def copy_data(ledger_id: int, links: Sequence[ChainedDraft]) -> Iterable[bytes]:
     """The data of ledgers.sql's `copy`, piece by piece, made while it is asked for."""
+    if isinstance(links, native.Links):
+        pieces: Iterable[bytes] = links.copy_data(ledger_id)
+        return pieces
+    return _copy_data(ledger_id, links)
+
+
+def _copy_data(ledger_id: int, links: Iterable[ChainedDraft]) -> Iterator[bytes]:
     parts = [_SIGNATURE]
     size = 0
     for link in links:
@@ -96,13 +107,13 @@ def _copy_field(data: bytes | None) -> bytes:
     return _NULL if data is None else _LENGTH.pack(len(data)) + data
 
 
-def write(ledger: LedgerRef, count: int, links: Iterable[ChainedDraft], alone: str | None = None) -> Query | CopyIn:
-    """The effect that records `count` entries, one by INSERT, more by COPY. Brings what `confirm` takes.
+def write(ledger: LedgerRef, links: Sequence[ChainedDraft], alone: str | None = None) -> Query | CopyIn:
+    """The effect that records entries, one by INSERT, more by COPY. Brings what `confirm` takes.
 
     alone: in a transaction of its own, which waits so many milliseconds for a lock. A COPY takes the links one by one,
     while Postgres works on those before.
     """
-    if count == 1:
+    if len(links) == 1:
         [link] = links
         params = row_params(ledger.ledger_id, link)
         echo = (link.position, params[2], link.hash)

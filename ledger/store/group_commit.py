@@ -53,7 +53,7 @@ class Writer:
         [outcome] = self._take_turn(self._turns.slot(draft, expect))
         return outcome
 
-    def write_batch(self, drafts: Sequence[Draft]) -> list[Outcome]:
+    def write_batch(self, drafts: Sequence[Draft]) -> Sequence[Outcome]:
         """Records drafts in a commit of their own; an outcome for each, up to the first conflict."""
         return self._take_turn(self._turns.batch(drafts))
 
@@ -66,7 +66,7 @@ class Writer:
     # other threads must not wait for ever, whatever this one was doing. So single assignments say who leads and who is
     # to be woken, and _leave does what was left.
 
-    def _take_turn(self, slot: Slot) -> list[Outcome]:
+    def _take_turn(self, slot: Slot) -> Sequence[Outcome]:
         try:
             with self._mutex:
                 if self._led:
@@ -158,7 +158,7 @@ class AsyncWriter:
         [outcome] = await self._take_turn(self._turns.slot(draft, expect))
         return outcome
 
-    async def write_batch(self, drafts: Sequence[Draft]) -> list[Outcome]:
+    async def write_batch(self, drafts: Sequence[Draft]) -> Sequence[Outcome]:
         """`Writer.write_batch`, awaited."""
         return await self._take_turn(self._turns.batch(drafts))
 
@@ -167,7 +167,7 @@ class AsyncWriter:
         [outcome] = await self._take_turn(self._turns.own(draft))
         return outcome
 
-    async def _take_turn(self, slot: Slot) -> list[Outcome]:
+    async def _take_turn(self, slot: Slot) -> Sequence[Outcome]:
         slot.signal = asyncio.get_running_loop().create_future()
         self._turns.waiting.append(slot)
         if self._task is None:

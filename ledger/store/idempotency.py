@@ -21,7 +21,7 @@ from ledger.effects import Plan, Query
 from ledger.errors import IdempotencyConflict
 from ledger.events import Receipt
 from ledger.format.canonical import Draft
-from ledger.format.chain import ChainedDraft
+from ledger.format.chain import LINKS, ChainedDraft
 from ledger.store.ledgers import SQL, LedgerRef
 
 _FIELDS = ("actor", "action", "resource_type", "resource_id", "actor_type")
@@ -52,6 +52,13 @@ class Conflict(msgspec.Struct, frozen=True):
 
 Outcome: TypeAlias = ChainedDraft | AlreadyRecorded | Conflict
 """is_new: whether this append recorded it. receipt(): the entry's receipt; raises the conflict if there is none."""
+
+
+def count_new(outcomes: Sequence[Outcome]) -> int:
+    """How many of these this append recorded."""
+    if isinstance(outcomes, LINKS):
+        return len(outcomes)
+    return sum([outcome.is_new for outcome in outcomes])
 
 
 class Recorded(NamedTuple):
@@ -133,15 +140,15 @@ def compare(
 
 def sift(
     drafts: Sequence[Draft], duplicates: Mapping[int, tuple[Recorded, str | None]], stop: bool
-) -> tuple[list[Draft], list[Outcome | UUID]]:
-    """The drafts that are still to be recorded; and for each draft its outcome, or the id that will have one.
+) -> tuple[list[Draft], list[Outcome | bytes]]:
+    """The drafts that are still to be recorded; and for each draft its outcome, or the id (16 bytes) that will have one.
 
     duplicates: as `compare` returns them. stop: outcomes end with the first conflict.
     """
-    fresh: dict[UUID, Draft] = {}
-    outcomes: list[Outcome | UUID] = []
+    fresh: dict[bytes, Draft] = {}
+    outcomes: list[Outcome | bytes] = []
     for index, draft in enumerate(drafts):
-        same_id = fresh.get(draft.id)
+        same_id = fresh.get(draft.id_bytes)
         if index in duplicates:
             entry, field = duplicates[index]
             if field is None:
@@ -153,12 +160,12 @@ def sift(
             )
         elif same_id is not None:
             if same_content(draft, same_id):
-                outcomes.append(draft.id)
+                outcomes.append(draft.id_bytes)
                 continue
             problem = f"id {draft.id} stands for two different events of one batch"
         else:
-            fresh[draft.id] = draft
-            outcomes.append(draft.id)
+            fresh[draft.id_bytes] = draft
+            outcomes.append(draft.id_bytes)
             continue
         outcomes.append(Conflict(IdempotencyConflict(problem)))
         if stop:
@@ -166,9 +173,9 @@ def sift(
     return list(fresh.values()), outcomes
 
 
-def resolved(outcome: Outcome | UUID, recorded: dict[UUID, ChainedDraft | AlreadyRecorded]) -> Outcome:
+def resolved(outcome: Outcome | bytes, recorded: dict[bytes, ChainedDraft | AlreadyRecorded]) -> Outcome:
     """The outcome for an id of this batch: recorded now the first time, recorded already after that."""
-    if not isinstance(outcome, UUID):
+    if not isinstance(outcome, bytes):
         return outcome
     first = recorded[outcome]
     recorded[outcome] = AlreadyRecorded(first.receipt())

@@ -38,18 +38,18 @@ MAX_TURN = 1000
 SETTLE_SECONDS = 2.0
 """For how long a connection that is lost again, while a turn is being settled, is replaced by another."""
 
-MakePlan: TypeAlias = Callable[[bool, float], Plan[list[Outcome]]]
+MakePlan: TypeAlias = Callable[[bool, float], Plan[Sequence[Outcome]]]
 """Makes a turn's plan from `settle` and `tail_timeout` (Appender.append)."""
 
 
 class Attempt(NamedTuple):
     """A plan to run. anew: on a new connection, because those at hand may all be dying."""
 
-    plan: Plan[list[Outcome]]
+    plan: Plan[Sequence[Outcome]]
     anew: bool = False
 
 
-Commit: TypeAlias = Generator[Attempt, list[Outcome], None]
+Commit: TypeAlias = Generator[Attempt, Sequence[Outcome], None]
 """How a turn is written: yields attempts, and is sent the outcomes of each, or thrown the LedgerError that ended it."""
 
 
@@ -67,13 +67,13 @@ class Slot:
         self.alone = alone
         self.since = time.monotonic()
         self.left = False
-        self.outcomes: list[Outcome] = []
+        self.outcomes: Sequence[Outcome] = []
         self.error: Exception | None = None
         self.leads = False
         self.turn: list[Slot] = []
         self.signal: Any = None
 
-    def result(self) -> list[Outcome]:
+    def result(self) -> Sequence[Outcome]:
         """The outcomes. Raises the error."""
         if self.error is not None:
             raise self.error
@@ -144,8 +144,8 @@ class Turns:
                 fail(turn, error)
 
     def _settle(
-        self, turn: list[Slot], plan: Callable[[bool], Plan[list[Outcome]]], lost: ConnectionLost
-    ) -> Generator[Attempt, list[Outcome], list[Outcome]]:
+        self, turn: list[Slot], plan: Callable[[bool], Plan[Sequence[Outcome]]], lost: ConnectionLost
+    ) -> Generator[Attempt, Sequence[Outcome], Sequence[Outcome]]:
         """A connection lost during COMMIT tells nothing: looks the ids up, and records what is missing.
 
         Lost again at once, it may be in a restart, and is tried again. Raises OutcomeUnknown after SETTLE_SECONDS.
@@ -160,13 +160,13 @@ class Turns:
             except Unavailable as error:
                 raise unknown(turn, error) from lost
 
-    def _plan(self, turn: list[Slot]) -> Callable[[bool], Plan[list[Outcome]]]:
+    def _plan(self, turn: list[Slot]) -> Callable[[bool], Plan[Sequence[Outcome]]]:
         """Made from `settle`. Waits for the tail no longer than the first of the turn may, who came first."""
         make = turn[0].alone
         if make is None:
             drafts = [each for slot in turn for each in slot.drafts]
 
-            def make(settle: bool, tail_timeout: float) -> Plan[list[Outcome]]:
+            def make(settle: bool, tail_timeout: float) -> Plan[Sequence[Outcome]]:
                 return self.appender.append(drafts, settle=settle, tail_timeout=tail_timeout)
 
         return lambda settle: make(settle, max(self._left(turn[0]), self._negligible))  # the tail may be free by now
@@ -198,7 +198,7 @@ class Turns:
         return slot.since + self.appender.lock_timeout - time.monotonic()
 
 
-def _share_out(turn: list[Slot], outcomes: list[Outcome]) -> None:
+def _share_out(turn: list[Slot], outcomes: Sequence[Outcome]) -> None:
     """One outcome each to those that share a turn; all of them to one that is alone."""
     if turn[0].alone is not None:
         turn[0].outcomes = outcomes

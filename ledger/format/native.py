@@ -1,0 +1,45 @@
+"""The native core (the distribution auditledger-native), if it is installed. Pure.
+
+It makes the same bytes as the Python of this room, which is the reference, and leaves to that whatever it cannot take
+the quick way. LEDGER_NATIVE=0 turns it off. A core that agreed on something else with another version of this
+distribution is not used.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from ledger.events import Event, Receipt
+
+INTERFACE = 1
+"""The version of what both sides agree on."""
+
+
+def _load() -> tuple[Any, str]:
+    """The module, or None; and what is to be said of it."""
+    if os.environ.get("LEDGER_NATIVE") == "0":
+        return None, "Python (LEDGER_NATIVE=0)"
+    try:
+        import ledger_native  # noqa: PLC0415 - it may be missing
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "ledger_native":
+            return None, "Python (auditledger-native is not installed)"
+        return None, f"Python (auditledger-native cannot be loaded: {error})"
+    if ledger_native.INTERFACE != INTERFACE:
+        return None, f"Python (auditledger-native {ledger_native.VERSION} does not fit this version of auditledger)"
+    return ledger_native, f"native (auditledger-native {ledger_native.VERSION})"
+
+
+core, CORE = _load()
+"""The module, None without it; and which core runs, in words: "native (…)" or "Python (why)"."""
+encoder: Any = None
+if core is not None:
+    encoder = core.Encoder(Event, UUID, Receipt, UTC, msgspec.json.Encoder(order="sorted").encode)
+Links: Any = () if core is None else core.Links
+ChainedDraft: Any = () if core is None else core.ChainedDraft
+"""The core's types, for isinstance: nothing is one of them without it."""

@@ -1,0 +1,32 @@
+//! The native core of auditledger. What it makes is the same, byte for byte, as what the Python of `ledger/format`
+//! makes, which is the reference: whatever the core cannot take the quick way it leaves to Python.
+//!
+//! It knows neither Postgres' nor Redis' protocol, only the rows of a binary COPY and the fields of a stream entry.
+
+mod check;
+mod draft;
+mod entry;
+mod links;
+mod row;
+mod text;
+mod times;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+mod ledger_native {
+    #[pymodule_export]
+    use crate::check::Check;
+    #[pymodule_export]
+    use crate::draft::{Draft, Encoder};
+    #[pymodule_export]
+    use crate::links::{ChainedDraft, Links};
+    #[pymodule_export]
+    use crate::row::columns;
+
+    /// The version of what Python and the core agree on. Another one is not used.
+    #[pymodule_export]
+    const INTERFACE: u32 = 1;
+    #[pymodule_export]
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+}
