@@ -64,6 +64,18 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
+class CopyOut:
+    """A COPY … TO STDOUT (FORMAT binary) without parameters, whose messages go to `take`, some at a time. Brings None.
+
+    A message is a row; the first one begins with the header, and the last one is the trailer. Memory is bounded by
+    some 64 KiB and a row.
+    """
+
+    sql: str
+    take: Callable[[list[bytes]], object]
+
+
+@dataclass(frozen=True, slots=True)
 class LentTransactions:
     """Asks which connections that callers lent (`connection=`) are in a transaction. Brings their backends' pids."""
 
@@ -122,6 +134,7 @@ Effect: TypeAlias = (
     | Pipeline
     | CopyIn
     | Stored
+    | CopyOut
     | SqlScript
     | LentTransactions
     | Rollback

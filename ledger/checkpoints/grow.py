@@ -23,7 +23,7 @@ from ledger.telemetry import Progress
 from ledger.tlog import tiles
 from ledger.tlog.merkle import HASH_SIZE, Node, leaf_hash
 from ledger.tlog.tiles import Tile, edge_root, edge_tiles
-from ledger.verify.entries import Leaf, check_range
+from ledger.verify.entries import check_range
 
 _BATCH = 8192
 """Entries that are read and hashed at a time."""
@@ -133,15 +133,18 @@ class _Leaves:
         self.start = start
         self.anew()
 
-    def anew(self) -> Leaf:
+    def anew(self) -> _Leaves:
         self.hashes: list[bytes] = []
         self.quarantined: list[int] = []
-        return self._add
+        return self
 
-    def _add(self, position: int, envelope: bytes | None, quarantined: bool) -> None:
+    def add(self, position: int, envelope: bytes | None, quarantined: bool = False) -> None:
         if quarantined:
             self.quarantined.append(position - 1)
         self.hashes.append(leaf_hash(envelope or b""))
+
+    def add_hashes(self, position: int, hashes: bytes) -> None:
+        self.hashes += (hashes[offset : offset + HASH_SIZE] for offset in range(0, len(hashes), HASH_SIZE))
 
 
 def _keep_leaves(ledger: LedgerRef, leaves: _Leaves, stored: int) -> Plan[None]:

@@ -9,12 +9,12 @@ prepare a statement by name on a connection of ours that speaks to the server it
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeAlias
 from weakref import WeakKeyDictionary
 
 import psycopg
-from psycopg import adapt, generators, postgres, pq
+from psycopg import adapt, generators, postgres, pq, waiting
 from psycopg.abc import PQGen
 from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGconn, PGresult
@@ -115,6 +115,9 @@ def prepares(connection: Connection | AsyncConnection) -> bool | None:
     return None if getattr(connection, "direct", False) or _callers.get(connection) is True else False
 
 
+_BATCH = 64 * 1024
+"""Bytes of a COPY OUT that are handed on at a time."""
+
 _callers: WeakKeyDictionary[Any, bool | int] = WeakKeyDictionary()
 """Of callers' connections: whether they speak to the server itself, if that is known; else how often they came."""
 _WORTH_WHILE = 5
@@ -162,6 +165,43 @@ def copying(connection: Connection | AsyncConnection, sql: str, data: Iterable[b
         return failed
     _check(results)
     return [_texts(results[-1], row) for row in range(results[-1].ntuples)]
+
+
+def copying_out(
+    connection: Connection | AsyncConnection, sql: str, take: Callable[[list[bytes]], object]
+) -> PQGen[None]:
+    """Hands the messages of a COPY TO STDOUT to `take`, some at a time. psycopg's own copy() waits for each anew."""
+    pgconn = connection.pgconn
+    yield from connection._start_query()
+    try:
+        pgconn.send_query(sql.encode())
+        results = yield from generators.execute(pgconn)
+        _check(results)
+        if results[-1].status != ExecStatus.COPY_OUT:
+            raise psycopg.OperationalError("Postgres did not begin a COPY that it was asked for")
+        messages: list[bytes] = []
+        size = 0
+        while True:
+            length, data = pgconn.get_copy_data(1)
+            if length > 0:
+                messages.append(bytes(data))
+                size += length
+                if size < _BATCH:
+                    continue
+            elif length == 0:
+                while not (yield waiting.Wait.R):
+                    continue
+                pgconn.consume_input()
+                continue
+            take(messages)
+            messages, size = [], 0
+            if length < 0:
+                break
+        _check((yield from generators.fetch_many(pgconn)))
+    except BaseException:
+        if pgconn.transaction_status == TransactionStatus.ACTIVE:
+            pgconn.finish()  # its state is unknown
+        raise
 
 
 def _send(pgconn: PGconn, data: Iterable[bytes]) -> PQGen[Exception | None]:

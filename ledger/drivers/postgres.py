@@ -12,8 +12,17 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.pq.abc import PGconn
 
-from ledger.drivers.cursors import AsyncConnection, AsyncCursor, Connection, Cursor, copying, prepares, stored_cursor
-from ledger.effects import Apply, Begin, CopyIn, Effect, Pipeline, Query, Rollback, Row, SqlScript, Stored
+from ledger.drivers.cursors import (
+    AsyncConnection,
+    AsyncCursor,
+    Connection,
+    Cursor,
+    copying,
+    copying_out,
+    prepares,
+    stored_cursor,
+)
+from ledger.effects import Apply, Begin, CopyIn, CopyOut, Effect, Pipeline, Query, Rollback, Row, SqlScript, Stored
 
 IN_TRANSACTION = (TransactionStatus.INTRANS, TransactionStatus.INERROR, TransactionStatus.ACTIVE)
 _CHUNK = 100 if psycopg.capabilities.has_stream_chunked() else 1
@@ -31,7 +40,7 @@ def perform(effect: Effect, postgres: Connection) -> Any:
     except (psycopg.Error, UnicodeError):
         raise
     except Exception as error:
-        if isinstance(effect, Stored):
+        if isinstance(effect, Stored | CopyOut):
             raise  # it writes nothing, and `take` is ours
         raise _lost(postgres.pgconn, error) from error
     return _unless_failed(effect, brought)
@@ -74,6 +83,9 @@ def _ask(effect: Effect, postgres: Connection) -> Any:
         case CopyIn():
             with postgres.lock:
                 return postgres.wait(copying(postgres, effect.sql, effect.data))
+        case CopyOut():
+            with postgres.lock:
+                return postgres.wait(copying_out(postgres, effect.sql, effect.take))
         case Stored():
             for row in stored_cursor(postgres).stream(effect.sql, effect.params, binary=True, size=_CHUNK):
                 effect.take(row)
@@ -111,6 +123,9 @@ async def _aask(effect: Effect, postgres: AsyncConnection) -> Any:
         case CopyIn():
             async with postgres.lock:
                 return await postgres.wait(copying(postgres, effect.sql, effect.data))
+        case CopyOut():
+            async with postgres.lock:
+                return await postgres.wait(copying_out(postgres, effect.sql, effect.take))
         case SqlScript():
             await AsyncCursor(postgres).execute(effect.sql, prepare=False, binary=False)
             return None

@@ -64,9 +64,7 @@ class Gathering:
         """Takes events until the batch is full; Python takes those that the native core leaves to it."""
         while True:
             before = len(self._batch)
-            event, self._bytes = prepare_next(
-                events, self.ledger, self._batch, self._most, self._bytes, BATCH_BYTES
-            )
+            event, self._bytes = prepare_next(events, self.ledger, self._batch, self._most, self._bytes, BATCH_BYTES)
             self._taken += len(self._batch) - before
             if event is None or not self.take(event):
                 return
@@ -146,7 +144,9 @@ async def _paused(source: Iterator[Event]) -> AsyncIterator[Event]:
             await asyncio.sleep(0)
 
 
-def gather(gathering: Gathering, events: Iterator[Event], write: Callable[[list[Draft]], Sequence[Outcome]]) -> Appended:
+def gather(
+    gathering: Gathering, events: Iterator[Event], write: Callable[[list[Draft]], Sequence[Outcome]]
+) -> Appended:
     """Pulls each batch while a thread of its own writes the one before it."""
     begun = forks.Begun("append_many()")
     with ThreadPoolExecutor(1) as executor:

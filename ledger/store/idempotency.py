@@ -141,7 +141,7 @@ def compare(
 def sift(
     drafts: Sequence[Draft], duplicates: Mapping[int, tuple[Recorded, str | None]], stop: bool
 ) -> tuple[list[Draft], list[Outcome | bytes]]:
-    """The drafts that are still to be recorded; and for each draft its outcome, or the id (16 bytes) that will have one.
+    """The drafts that are still to be recorded; and for each draft its outcome, or the id (16 bytes) of one to come.
 
     duplicates: as `compare` returns them. stop: outcomes end with the first conflict.
     """

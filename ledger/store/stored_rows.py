@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ledger.effects import Plan, Query, Row, Stored
+from ledger.effects import CopyOut, Effect, Plan, Query, Row, Stored
 from ledger.format.findings import Link
 from ledger.format.stored_row import Record
 from ledger.store.columns import entry_sql
@@ -54,25 +54,37 @@ def records(source: Source, first: int, take: Callable[[Record], object], last: 
 
 
 def rows_of(source: Source, first: int, last: int, take: Callable[[Row], object]) -> Plan[None]:
-    """The same, as plain tuples.
+    """The same, as plain tuples."""
+    statement = source.statement(SQL["records"])
+    yield from _in_ranges(
+        source, first, last, lambda start, end: Stored(statement, (source.ledger_id, start, end), take)
+    )
 
-    From the view in ranges: it is planned as if all its rows were wanted, and might sort them all before the first.
+
+def messages_of(source: Source, first: int, last: int, take: Callable[[list[bytes]], object]) -> Plan[None]:
+    """The same, as the messages of a COPY (effects.CopyOut)."""
+    statement = source.statement(SQL["copy_records"])
+    yield from _in_ranges(
+        source,
+        first,
+        last,
+        lambda start, end: CopyOut(statement.format(ledger_id=source.ledger_id, first=start, last=end), take),
+    )
+
+
+def _in_ranges(source: Source, first: int, last: int, reading: Callable[[int, int], Effect]) -> Plan[None]:
+    """Reads the table at once, and the view in ranges.
+
+    The view is planned as if all its rows were wanted, and Postgres might sort them all before the first.
     """
     if source.whole:
-        yield Stored(source.statement(SQL["records"]), (source.ledger_id, first, last), take)
+        yield reading(first, last)
         return
-    newest: list[int] = []
-
-    def noting(row: Row) -> None:
-        newest[:] = row[:1]
-        take(row)
-
     start: int | None = first
     while start is not None and start <= last:
         end = min(start + _RANGE - 1, last)
-        yield Stored(source.statement(SQL["records"]), (source.ledger_id, start, end), noting)
-        # With its last position taken, it goes on right after it; else this is the end, or a hole.
-        start = end + 1 if newest == [end] else (yield from next_position(source, end + 1))
+        yield reading(start, end)
+        start = None if end == last else (yield from next_position(source, end + 1))
 
 
 def newest(source: Source, last: int = FAR, first: int = 1, *, near: int = 1) -> Plan[Link | None]:

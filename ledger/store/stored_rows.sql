@@ -29,6 +29,11 @@ select case when has_table_privilege('ledger.audit_logs', 'select') then 'ledger
 select {columns}
 from {} where ledger_id = %s and position between %s and %s order by position;
 
+-- name: copy_records
+copy (
+    select {columns} from {} where ledger_id = {ledger_id} and position between {first} and {last} order by position
+) to stdout (format binary);
+
 -- name: newest
 select {without_body}
 from {} where ledger_id = %s and position between %s and %s order by position desc limit 1;

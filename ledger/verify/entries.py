@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol
 
 from ledger.effects import Plan, Query, Refused, Row
+from ledger.format import native
 from ledger.format.actions import ERASED, ERASED_TYPE, is_own
 from ledger.format.canonical import body_bytes, digest, envelope_from, uuid_text
 from ledger.format.entry_checks import add_mismatched, add_not_erased, check_body, check_rules
@@ -20,17 +21,27 @@ from ledger.statements import sql
 from ledger.store.damage import first_line, guarded
 from ledger.store.ledgers import FAR
 from ledger.store.quarantine import marks
-from ledger.store.stored_rows import Source, newest, records, rows_of
+from ledger.store.stored_rows import Source, messages_of, newest, records, rows_of
 
 SQL = sql(__file__)
 HOLE = 1_000
 """Missing entries at the beginning of one hole for which it is looked whether they are quarantined."""
 _MOST_OF_A_RANGE = 200_000
 """Findings on one range; more than an honest table's keys let it have."""
-Leaf: TypeAlias = Callable[[int, bytes | None, bool], object]
-"""Takes each position with what its leaf is of: its envelope, or None if a forged entry has none. The last: is it
-quarantined? Then it is of the envelope only if that is the one that the chain goes on from, else of the hash by which
-the chain goes on (format.md, "Quarantine")."""
+
+
+class LeafTaker(Protocol):
+    """Takes the leaves of a range, position by position."""
+
+    def add(self, position: int, envelope: bytes | None, quarantined: bool = False) -> None:
+        """What a position's leaf is of: its envelope, or None if a forged entry has none.
+
+        Of a quarantined one it is of the envelope only if that is the one that the chain goes on from, else of the hash
+        by which the chain goes on (format.md, "Quarantine").
+        """
+
+    def add_hashes(self, position: int, hashes: bytes) -> None:
+        """The leaf hashes (32 bytes each, joined) of sound entries, of which the first is at `position`."""
 
 
 class Span(NamedTuple):
@@ -63,14 +74,14 @@ def check_range(
     end: int,
     first: int,
     before: Link | None = None,
-    leaf: Callable[[], Leaf] | None = None,
+    leaves: Callable[[], LeafTaker] | None = None,
     through: int = 0,
 ) -> Plan[Span]:
     """Checks the entries at positions start … end, each against the one before it, which may lie before `start`.
 
     first: the position at which the whole verification begins; nothing is missing before it. before: what the first
-    entry of the range is judged by; None to read it. leaf: makes what takes the leaves, anew each time that the range
-    is read. through: the position up to which there must be entries, also after the last of the range.
+    entry of the range is judged by; None to read it. leaves: makes what takes the leaves, anew each time that the
+    range is read. through: the position up to which there must be entries, also after the last of the range.
 
     If something is wrong, the records of quarantine about it are read, and the range again with them.
     """
@@ -78,7 +89,7 @@ def check_range(
         begins = BEGINNING if first == 1 else Link(first - 1, None, None, None)
         damaged = Link(start - 1, None, None, None)
         before = (yield from newest_or(damaged, source, start - 1, max(first - 1, 1), near=start - 1)) or begins
-    check = _Check(source.name, before, leaf() if leaf is not None else None, {})
+    check = _Check(source.name, before, leaves() if leaves is not None else None, {})
     span = yield from _checked(source, start, end, check)
     suspects = {position for finding in span.findings.kept for position in _suspects(finding)}
     suspects.update(range(span.last.position + 1, min(end, through, span.last.position + HOLE) + 1))
@@ -91,7 +102,7 @@ def check_range(
     if not known:
         return span
     before = yield from _passed_over(source, before, start, known)
-    check = _Check(source.name, before, leaf() if leaf is not None else None, known)
+    check = _Check(source.name, before, leaves() if leaves is not None else None, known)
     return (yield from _checked(source, start, end, check, min(end, through)))
 
 
@@ -145,7 +156,11 @@ def _after(known: Sequence[Mark], rows: Sequence[Record], before: Link) -> Link 
 
 def _readable(source: Source, start: int, end: int, check: _Check) -> Plan[None]:
     """Takes all rows that can be read; what cannot is narrowed down to single positions."""
-    refused = yield from guarded(rows_of(source, start, end, check.take))
+    if native.core is None:
+        reading = rows_of(source, start, end, check.take)
+    else:
+        reading = messages_of(source, start, end, check.take_messages)
+    refused = yield from guarded(reading)
     if refused is None:
         return
     start = max(start, check.walk.last.position + 1)
@@ -163,17 +178,42 @@ _recorded_from = lru_cache(maxsize=16)(timestamp_from)  # entries that were reco
 class _Check:
     """Takes rows one by one. Nearly all are sound, which is told quickly; of another it is found out what is wrong."""
 
-    def __init__(self, ledger: str, before: Link, leaf: Leaf | None, known: Mapping[int, Sequence[Mark]]) -> None:
+    def __init__(
+        self, ledger: str, before: Link, leaves: LeafTaker | None, known: Mapping[int, Sequence[Mark]]
+    ) -> None:
         """known: the records of what is quarantined, by the positions that they name."""
         self.ledger = ledger
         self.known = known
         self.group: list[Record] = []
-        self.leaf = leaf
+        self.leaves = leaves
         self.findings = Findings(_MOST_OF_A_RANGE)
         self.walk = Walk(before, self.findings)
         self.entries = 0
         self.erased: dict[int, Record] = {}
         self.own: list[OwnEntry] = []
+        self._native: Any = native.core and native.core.Check(ledger, set(known), leaves is not None)
+
+    def take_messages(self, messages: list[bytes]) -> None:
+        """Takes rows as COPY has them: sound ones by the native core, the others one by one."""
+        index = 0
+        while index < len(messages):
+            if not self.group:
+                index = self._take_sound(messages, index)
+            if index < len(messages):
+                row = native.core.columns(messages[index])
+                if row is not None:
+                    self.take(row)
+                index += 1
+
+    def _take_sound(self, messages: list[bytes], index: int) -> int:
+        self._native.go_on(*self.walk.last)
+        taken, index = self._native.take(messages, index)
+        if taken:
+            self.entries += taken
+            self.walk.last = Link(*self._native.last())
+            if self.leaves is not None:
+                self.leaves.add_hashes(self.walk.last.position - taken + 1, self._native.leaves())
+        return int(index)
 
     def take(self, row: Row) -> None:
         self.entries += 1
@@ -232,8 +272,8 @@ class _Check:
             return False
         if sound:
             self.walk.last = Link(position, entry_hash, entry_hash, recorded)
-            if self.leaf is not None:
-                self.leaf(position, envelope, False)
+            if self.leaves is not None:
+                self.leaves.add(position, envelope, False)
         return sound
 
     def unreadable(self, position: int, refused: Refused) -> None:
@@ -242,8 +282,8 @@ class _Check:
             self.walk.missing(position)
         self.findings.add(position, "unreadable", f"it cannot be read: {first_line(refused)}")
         self.walk.last = Link(position, None, None, None)
-        if self.leaf is not None:
-            self.leaf(position, None, False)
+        if self.leaves is not None:
+            self.leaves.add(position, None, False)
 
     def _examine(self, record: Record) -> None:
         position = record.position
@@ -251,8 +291,8 @@ class _Check:
         envelope = record.envelope(self.ledger)
         link = record.link(envelope)
         self.walk.step(link, record.prev_hash)
-        if self.leaf is not None:
-            self.leaf(position, envelope, False)
+        if self.leaves is not None:
+            self.leaves.add(position, envelope, False)
         flaw = record.body_flaw()
         if check_body(position, record.action, flaw, self.findings, gone=record.salt is None):
             self.erased[position] = record
@@ -277,7 +317,7 @@ class _Check:
                 self.findings.add(*mark.finding())
                 if position > self.walk.last.position:
                     self.walk.last = Link(position, mark.hash, mark.hash, self.walk.last.recorded)
-                    if self.leaf is not None:
-                        self.leaf(position, leaf_of(envelope, mark), True)
+                    if self.leaves is not None:
+                        self.leaves.add(position, leaf_of(envelope, mark), True)
                 return True
         return False

@@ -1,12 +1,14 @@
-"""Splits a ledger into ranges of positions and checks each, in this process or in several that share its snapshot."""
+"""Splits a ledger into ranges of positions and checks each: here, or by several workers that share the snapshot.
+
+Workers are threads with the native core, which checks entries without the interpreter's lock; else they are processes.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import NamedTuple
 
 from ledger.drivers.connections import connect
@@ -14,12 +16,13 @@ from ledger.drivers.cursors import Connection
 from ledger.drivers.run import drive
 from ledger.effects import Plan, Query, SqlScript
 from ledger.errors import Unavailable
+from ledger.format import native
 from ledger.settings import Settings
 from ledger.statements import sql
 from ledger.store import ledgers, stored_rows
 from ledger.store.stored_rows import Source
 from ledger.tlog.tiles import FULL
-from ledger.verify.entries import HOLE, Leaf, Span, check_range
+from ledger.verify.entries import HOLE, LeafTaker, Span, check_range
 from ledger.verify.tree import SQL as TREE
 from ledger.verify.tree import Job, TreeCheck
 from ledger.verify.tree_rebuild import Grown, Leaves
@@ -55,20 +58,27 @@ def check_ranges(
         return
     # More would make memory grow with the findings of ranges that no one has asked for yet.
     ahead = 2 * workers
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    idle: deque[Connection] | None = None
+    pool: Executor
+    if native.core is None:
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+    else:
+        pool, idle = ThreadPoolExecutor(workers), deque()
+    with pool:
         under_way: deque[Future[tuple[Span, Grown | None]]] = deque()
         try:
             for job in jobs:
-                under_way.append(pool.submit(_check_in_process, settings, scope, job))
+                under_way.append(pool.submit(_check_elsewhere, settings, scope, job, idle))
                 if len(under_way) > ahead:
                     yield under_way.popleft().result()
             while under_way:
                 yield under_way.popleft().result()
-        except BrokenProcessPool as error:
+        except BrokenExecutor as error:
             raise Unavailable("a verifying process was killed: try again with fewer workers") from error
         finally:
-            for future in under_way:
-                future.cancel()
+            pool.shutdown(cancel_futures=True)
+            for other in idle or ():
+                other.close()
 
 
 def _jobs(connection: Connection, scope: Scope, tree: TreeCheck | None, workers: int) -> Iterator[Job]:
@@ -101,19 +111,43 @@ def _jobs(connection: Connection, scope: Scope, tree: TreeCheck | None, workers:
         position = ranged.end + 1
 
 
-def _check_in_process(settings: Settings, scope: Scope, job: Job) -> tuple[Span, Grown | None]:
-    """In a process of its own: the same snapshot on a connection of its own."""
+def _check_elsewhere(
+    settings: Settings, scope: Scope, job: Job, idle: deque[Connection] | None
+) -> tuple[Span, Grown | None]:
+    """On a connection of a worker's own, in the same snapshot.
 
-    def in_snapshot() -> Plan[tuple[Span, Grown | None]]:
+    idle: the workers' connections that wait for the next range; None in a process, which has one for each.
+    """
+    try:
+        connection = idle.pop() if idle is not None else _in_snapshot(settings, scope)
+    except IndexError:
+        connection = _in_snapshot(settings, scope)
+    try:
+        outcome = drive(_check(scope, job), connection)
+    except BaseException:
+        connection.close()
+        raise
+    if idle is None:
+        connection.close()
+    else:
+        idle.append(connection)
+    return outcome
+
+
+def _in_snapshot(settings: Settings, scope: Scope) -> Connection:
+    """A new connection, in a transaction that shares the snapshot."""
+
+    def begin() -> Plan[None]:
         yield SqlScript(stored_rows.SQL["begin"])
         yield SqlScript(SQL["import_snapshot"].format(scope.snapshot))
-        return (yield from _check(scope, job))
 
     connection = connect(settings)
     try:
-        return drive(in_snapshot(), connection)
-    finally:
+        drive(begin(), connection)
+    except BaseException:
         connection.close()
+        raise
+    return connection
 
 
 def _check(scope: Scope, job: Job) -> Plan[tuple[Span, Grown | None]]:
@@ -123,11 +157,11 @@ def _check(scope: Scope, job: Job) -> Plan[tuple[Span, Grown | None]]:
         return (yield from check_range(source, job.start, job.end, first, through=job.through)), None
     made: list[Leaves] = []
 
-    def leaves_anew() -> Leaf:
+    def leaves_anew() -> LeafTaker:
         made.append(Leaves(job.start - 1, job.known))
-        return made[-1].add
+        return made[-1]
 
-    span = yield from check_range(source, job.start, job.end, first, leaf=leaves_anew, through=job.through)
+    span = yield from check_range(source, job.start, job.end, first, leaves=leaves_anew, through=job.through)
     hashed = made[-1]
     if hashed.start % FULL == 0:  # else entries are missing before it, and their tile cannot be judged
         rows = yield Query(TREE["leaves"], (source.ledger_id, hashed.start // FULL, (job.end - 1) // FULL))

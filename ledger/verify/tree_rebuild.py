@@ -58,6 +58,13 @@ class Leaves:
         else:
             self.whole = False
 
+    def add_hashes(self, position: int, hashes: bytes) -> None:
+        """The same for sound entries, of which the first is at `position`. hashes: of their leaves, joined."""
+        if position - 1 == self.end and self.whole:
+            self.hashes += (hashes[offset : offset + HASH_SIZE] for offset in range(0, len(hashes), HASH_SIZE))
+        else:
+            self.whole = False
+
     def tile_findings(self, rows: Mapping[int, bytes | None], kept: int, findings: Findings) -> None:
         """Compares the tiles of level 0, by index. kept: how many leaves the tiles are of."""
         for start in range(self.start, min(self.end, kept), FULL):

@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyTuple};
+use pyo3::types::{PyBytes, PyList, PyTuple};
 use sha2::{Digest, Sha256};
 
 use crate::entry::Hash;
-use crate::row::{Link, Row, fields, not_a_row};
+use crate::row::{Link, Row, fields, not_a_row, some_of};
 
 /// Takes the rows of a COPY OUT. Of a sound one nothing is left but the hash of its leaf.
 #[pyclass]
@@ -42,20 +42,20 @@ impl Check {
     ///
     /// Returns how many entries it took, and the index of the first message that it did not take. Raises ValueError
     /// for a message that is no row.
-    fn take(&mut self, py: Python<'_>, messages: Vec<Bound<'_, PyBytes>>, start: usize) -> PyResult<(usize, usize)> {
-        let rows: Vec<&[u8]> = messages.iter().map(|message| message.as_bytes()).collect();
-        py.detach(|| {
-            let mut entries = 0;
-            for (index, message) in rows.iter().enumerate().skip(start) {
-                if let Some(row) = fields(message).ok_or_else(not_a_row)? {
-                    if !Row::of(&row).is_some_and(|row| self.is_sound(&row)) {
-                        return Ok((entries, index));
-                    }
-                    entries += 1;
-                }
+    fn take(&mut self, py: Python<'_>, messages: &Bound<'_, PyList>, start: usize) -> PyResult<(usize, usize)> {
+        let mut entries = 0;
+        let mut index = start;
+        while index < messages.len() {
+            let some = some_of(messages, index)?;
+            let rows: Vec<&[u8]> = some.iter().map(|message| message.as_bytes()).collect();
+            let (taken, seen) = py.detach(|| self.take_some(&rows))?;
+            entries += taken;
+            index += seen;
+            if seen < rows.len() {
+                break;
             }
-            Ok((entries, rows.len()))
-        })
+        }
+        Ok((entries, index))
     }
 
     /// What the next entry is judged by: position, hash as stored, hash of its envelope, time.
@@ -78,6 +78,20 @@ impl Check {
 }
 
 impl Check {
+    /// Returns how many entries it took, and how many messages.
+    fn take_some(&mut self, rows: &[&[u8]]) -> PyResult<(usize, usize)> {
+        let mut entries = 0;
+        for (seen, message) in rows.iter().enumerate() {
+            if let Some(row) = fields(message).ok_or_else(not_a_row)? {
+                if !Row::of(&row).is_some_and(|row| self.is_sound(&row)) {
+                    return Ok((entries, seen));
+                }
+                entries += 1;
+            }
+        }
+        Ok((entries, rows.len()))
+    }
+
     fn is_sound(&mut self, row: &Row<'_>) -> bool {
         let (Some(salt), Some(last_recorded)) = (row.salt, self.last.recorded) else { return false };
         if salt.len() != 16

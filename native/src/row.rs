@@ -3,7 +3,7 @@
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyInt, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyInt, PyList, PyString, PyTuple};
 
 use crate::entry::{
     ACTION, ACTOR, ACTOR_TYPE, Envelope, Hash, MAX_BODY, MAX_DEPTH, OWN_ACTIONS, RESOURCE_ID, RESOURCE_TYPE, is_member,
@@ -53,6 +53,15 @@ pub fn push_field(out: &mut Vec<u8>, value: Option<&[u8]>) {
             out.extend_from_slice(bytes);
         }
     }
+}
+
+/// Messages that are looked at without the interpreter's lock at a time.
+const AT_ONCE: usize = 64;
+
+/// The next messages of a list from an index on, which must all be bytes.
+pub fn some_of<'py>(messages: &Bound<'py, PyList>, start: usize) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+    let end = messages.len().min(start.saturating_add(AT_ONCE));
+    (start..end).map(|index| Ok(messages.get_item(index)?.cast_into::<PyBytes>()?)).collect()
 }
 
 pub fn not_a_row() -> PyErr {
@@ -161,18 +170,11 @@ impl<'a> Row<'a> {
 
 /// Whether a body has no line break, no `\u`, and no more brackets than a value may have levels.
 fn is_simple(body: &[u8]) -> bool {
-    let mut brackets = 0;
-    let mut after_backslash = false;
-    for byte in body {
-        match byte {
-            b'\n' | b'\r' => return false,
-            b'u' if after_backslash => return false,
-            b'{' | b'[' => brackets += 1,
-            _ => {}
-        }
-        after_backslash = *byte == b'\\';
-    }
-    brackets <= MAX_DEPTH
+    // Loops without a way out, so that many bytes are looked at together.
+    let breaks = body.iter().fold(false, |any, byte| any | (*byte == b'\n') | (*byte == b'\r'));
+    let backslashes = body.iter().fold(false, |any, byte| any | (*byte == b'\\'));
+    let brackets: usize = body.iter().map(|byte| usize::from(*byte == b'{') + usize::from(*byte == b'[')).sum();
+    !breaks && brackets <= MAX_DEPTH && !(backslashes && body.windows(2).any(|two| two == b"\\u"))
 }
 
 /// What the next entry is judged by. Hashes: of a forged entry they may have any length.

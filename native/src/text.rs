@@ -1,12 +1,26 @@
 //! Hexadecimal digits, UUIDs and JSON strings, as an envelope holds them (format.md, "Envelope").
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
+const PAIRS: [[u8; 2]; 256] = pairs();
+
+const fn pairs() -> [[u8; 2]; 256] {
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        pairs[byte] = [HEX[byte >> 4], HEX[byte & 15]];
+        byte += 1;
+    }
+    pairs
+}
 
 /// Lowercase hexadecimal digits.
 pub fn push_hex(out: &mut Vec<u8>, bytes: &[u8]) {
-    for byte in bytes {
-        out.push(HEX[usize::from(byte >> 4)]);
-        out.push(HEX[usize::from(byte & 15)]);
+    let mut digits = [0; 64];
+    for some in bytes.chunks(32) {
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(some) {
+            pair.copy_from_slice(&PAIRS[usize::from(*byte)]);
+        }
+        out.extend_from_slice(&digits[..2 * some.len()]);
     }
 }
 
@@ -64,9 +78,16 @@ pub fn uuid_of(text: &[u8]) -> Option<[u8; 16]> {
 pub fn push_json(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     let bytes = text.as_bytes();
+    let is_plain = |byte: &u8| *byte >= b' ' && *byte != b'"' && *byte != b'\\';
+    // Without a way out of the loop, so that many bytes are looked at together.
+    if bytes.iter().fold(true, |plain, byte| plain & is_plain(byte)) {
+        out.extend_from_slice(bytes);
+        out.push(b'"');
+        return;
+    }
     let mut plain_from = 0;
     for (place, byte) in bytes.iter().enumerate() {
-        if *byte >= b' ' && *byte != b'"' && *byte != b'\\' {
+        if is_plain(byte) {
             continue;
         }
         out.extend_from_slice(&bytes[plain_from..place]);

@@ -21,7 +21,7 @@ import redis
 from psycopg.pq import TransactionStatus
 
 from ledger.drivers import postgres, run
-from ledger.effects import Apply, Begin, Command, CopyIn, Effect, LuaScript, Pipeline, Query, SqlScript, Stored, Wait
+from ledger.effects import Apply, Begin, Command, CopyIn, CopyOut, Effect, LuaScript, Pipeline, Query, SqlScript, Stored, Wait
 
 _NOWHERE = (Wait,)
 """Effects that reach no server."""
@@ -217,7 +217,7 @@ def _seen(effect: Effect) -> Seen:
     match effect:
         case Pipeline():
             text = "; ".join(query.sql for query in effect.queries)
-        case Query() | Begin() | CopyIn() | SqlScript() | Stored():
+        case Query() | Begin() | CopyIn() | CopyOut() | SqlScript() | Stored():
             text = effect.sql
         case Command():
             text = " ".join(map(str, effect.args))
