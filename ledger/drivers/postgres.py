@@ -83,6 +83,16 @@ def _ask(effect: Effect, postgres: Connection) -> Any:
         case CopyIn():
             with postgres.lock:
                 return postgres.wait(copying(postgres, effect.sql, effect.data))
+        case CopyOut() if _is_wrapped(postgres):
+            _ask(Pipeline((_alone(postgres),)), postgres)
+            try:
+                _ask(effect, postgres)
+            except BaseException:
+                if not postgres.closed:
+                    postgres.rollback()
+                raise
+            _ask(Query("commit"), postgres)
+            return None
         case CopyOut():
             with postgres.lock:
                 return postgres.wait(copying_out(postgres, effect.sql, effect.take))
@@ -123,6 +133,16 @@ async def _aask(effect: Effect, postgres: AsyncConnection) -> Any:
         case CopyIn():
             async with postgres.lock:
                 return await postgres.wait(copying(postgres, effect.sql, effect.data))
+        case CopyOut() if _is_wrapped(postgres):
+            await _aask(Pipeline((_alone(postgres),)), postgres)
+            try:
+                await _aask(effect, postgres)
+            except BaseException:
+                if not postgres.closed:
+                    await postgres.rollback()
+                raise
+            await _aask(Query("commit"), postgres)
+            return None
         case CopyOut():
             async with postgres.lock:
                 return await postgres.wait(copying_out(postgres, effect.sql, effect.take))
@@ -164,8 +184,7 @@ def _unless_failed(effect: Effect, brought: Any) -> Any:
 def _statements(effect: Query | Begin | Pipeline, connection: Any) -> list[tuple[Query, bool]]:
     """The statements to send, each with whether the plan gets its rows."""
     if isinstance(effect, Query):
-        begin = _ALONE_WRITING if getattr(connection, "read_only_by_default", False) else _ALONE
-        queries: Sequence[Query | Begin] = (begin, effect, Query("commit"))
+        queries: Sequence[Query | Begin] = (_alone(connection), effect, Query("commit"))
     else:
         queries = effect.queries if isinstance(effect, Pipeline) else (effect,)
     sent = []
@@ -182,6 +201,11 @@ def _statements(effect: Query | Begin | Pipeline, connection: Any) -> list[tuple
 _ALONE = Begin("begin isolation level read committed")
 _ALONE_WRITING = Begin("begin isolation level read committed read write")
 """A standby, which has nothing but read-only transactions, refuses it."""
+
+
+def _alone(connection: Any) -> Begin:
+    """Begins the transaction of a statement that would have none."""
+    return _ALONE_WRITING if getattr(connection, "read_only_by_default", False) else _ALONE
 
 
 def _is_wrapped(connection: Any) -> bool:

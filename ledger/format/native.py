@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 from datetime import UTC
 from typing import Any
-from uuid import UUID
+from uuid import UUID, SafeUUID
 
 import msgspec
 
-from ledger.events import Event, Receipt
+from ledger.events import Entry, Event, Receipt
 
 INTERFACE = 1
 """The version of what both sides agree on."""
@@ -38,8 +38,10 @@ def _load() -> tuple[Any, str]:
 core, CORE = _load()
 """The module, None without it; and which core runs, in words: "native (…)" or "Python (why)"."""
 encoder: Any = None
+entries: Any = None
 if core is not None:
     encoder = core.Encoder(Event, UUID, Receipt, UTC, msgspec.json.Encoder(order="sorted").encode)
+    entries = core.Entries(Entry, UUID, SafeUUID.unknown)
 Links: Any = () if core is None else core.Links
 ChainedDraft: Any = () if core is None else core.ChainedDraft
 """The core's types, for isinstance: nothing is one of them without it."""

@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from typing import NamedTuple
 
-from ledger.effects import Begin, Feed, Plan, Query, Refused, Row
+from ledger.effects import Begin, CopyOut, Feed, Plan, Query, Refused, Row
 from ledger.errors import EntryUnreadable, UnknownLedger
 from ledger.events import Entry, Tail
+from ledger.format import native
 from ledger.store.columns import entry_sql
 from ledger.store.damage import first_line
 
@@ -78,9 +79,11 @@ def read(ledger: LedgerRef, after: int, limit: int = PAGE, last: int = FAR) -> P
         step = min(most, limit - len(entries))
         near = min(last, after + step)
         try:
-            rows = yield Query(SQL["read"], (ledger.ledger_id, after, near, step))
-            if len(rows) < step and near < last:  # the end of the ledger, or a hole in a forged one
-                rows += yield Query(SQL["read"], (ledger.ledger_id, near, last, step - len(rows)))
+            some, some_bytes = yield from _read_some(ledger, after, near, step)
+            if len(some) < step and near < last and size + some_bytes < PAGE_BYTES:
+                # The end of the ledger, or a hole in a forged one.
+                more, more_bytes = yield from _read_some(ledger, near, last, step - len(some))
+                some, some_bytes = some + more, some_bytes + more_bytes
         except Refused as refused:
             if not refused.is_damage:
                 raise
@@ -90,13 +93,36 @@ def read(ledger: LedgerRef, after: int, limit: int = PAGE, last: int = FAR) -> P
             if entries:
                 break
             raise EntryUnreadable(after + 1, f"it cannot be read: {first_line(refused)}", ledger.name) from refused
-        some = [Entry(ledger.name, *row) for row in rows]
         entries += some
-        size += size_of(some)
+        size += some_bytes
         if len(some) < step:
             break
         after = some[-1].position
+        if native.entries is not None and most == STEP:
+            most = max(STEP, PAGE_BYTES * len(entries) // max(1, size))
     return entries
+
+
+def _read_some(ledger: LedgerRef, after: int, last: int, limit: int) -> Plan[tuple[list[Entry], int]]:
+    """The first entries at positions after < position <= last, and about how many bytes their bodies take.
+
+    The native core bounds them by PAGE_BYTES too, however large they are: so it may be asked for many.
+    """
+    if native.entries is None:
+        rows = yield Query(SQL["read"], (ledger.ledger_id, after, last, limit))
+        entries = [Entry(ledger.name, *row) for row in rows]
+        return entries, size_of(entries)
+    entries = []
+    size = 0
+
+    def take(messages: list[bytes]) -> None:
+        nonlocal size
+        if size < PAGE_BYTES:
+            size += native.entries.take(ledger.name, messages, entries)
+
+    statement = SQL["copy_entries"].format(ledger_id=ledger.ledger_id, after=after, last=last, limit=limit)
+    yield CopyOut(statement, take)
+    return entries, size
 
 
 def read_all(ledger: LedgerRef, after: int, limit: int | None) -> Feed[Entry]:

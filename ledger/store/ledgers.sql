@@ -103,6 +103,13 @@ select ledger.first_difference(%s, %s, %s, %s, %s);
 select {as_entry}
 from ledger.entries where ledger_id = %s and position > %s and position <= %s order by position limit %s;
 
+-- name: copy_entries
+copy (
+    select {columns}
+    from ledger.entries where ledger_id = {ledger_id} and position > {after} and position <= {last}
+    order by position limit {limit}
+) to stdout (format binary);
+
 -- name: tails
 select ledger_id, epoch, position from ledger.tails where ledger_id = any(%s);
 

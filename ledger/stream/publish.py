@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ledger.effects import Plan, Query, Refused
 from ledger.errors import ChainBroken, EntryUnreadable, StreamDiverged
 from ledger.events import GENESIS
+from ledger.format import native
 from ledger.format.actions import erased_by
 from ledger.format.canonical import digest
 from ledger.format.findings import Link
 from ledger.format.stored_row import Record
 from ledger.store import quarantine
 from ledger.store.ledgers import SQL, LedgerEnd, LedgerRef
-from ledger.store.stored_rows import Source, records
+from ledger.store.stored_rows import Source, messages_of, records
 from ledger.stream import commands, wire
 from ledger.stream.wire import NO_ID, StreamId, Wire
 
@@ -75,37 +76,66 @@ def next_batch(ledger: LedgerRef, start: ResumePoint, last: int) -> Plan[list[Wi
     Raises ChainBroken if the first entry does not hold, EntryUnreadable if Postgres cannot read it.
     """
     before = yield from _link_before(ledger, start)
-    entries: list[Wire] = []
-    size = 0
-    ends = False
-
-    def take(record: Record) -> None:
-        nonlocal before, ends, size
-        if ends or size >= BATCH_BYTES:
-            return
-        envelope, body = record.envelope(ledger.name), record.body()
-        if envelope is None or not _holds(record, envelope, body, before):
-            ends = record.position > before.position  # a second row at a position is passed over
-            return
-        erases = erased_by(record.action, record.resource_type, record.resource_id, record.position)
-        entries.append(Wire(record.position, envelope, body or b"", record.hash.hex(), str(erases or "")))
-        size += len(envelope) + len(body or b"")
-        before = Link(record.position, record.hash, record.hash, record.recorded)
-
+    batch = _Batch(ledger.name, before)
+    source = Source(*ledger)
     try:
-        yield from records(Source(*ledger), start.next, take, last)
+        if native.core is None:
+            yield from records(source, start.next, batch.take, last)
+        else:
+            yield from messages_of(source, start.next, last, batch.take_messages)
     except Refused as refused:
         if not refused.is_damage:
             raise
-        if not entries and last > start.next:
+        if not batch.entries and last > start.next:
             return (yield from next_batch(ledger, start, (start.next + last) // 2))
-    if entries:
-        return entries
+    if batch.entries:
+        return batch.entries
     suspect = yield from quarantine.look(ledger, start.next)
     if suspect.mark is not None:
         return [wire.marker(start.next, suspect.mark.hash, suspect.mark.by)]
     problem = next((finding.detail for finding in suspect.findings), "it does not continue the stream")
     raise (ChainBroken if suspect.damage is None else EntryUnreadable)(start.next, problem, ledger.name)
+
+
+class _Batch:
+    """The entries that hold, up to BATCH_BYTES. before: what the first is judged by."""
+
+    def __init__(self, ledger: str, before: Link) -> None:
+        self.ledger = ledger
+        self.before = before
+        self.entries: list[Wire] = []
+        self._size = 0
+        self._ends = False
+        self._native: Any = native.core and native.core.Publish(ledger)
+
+    def take(self, record: Record) -> None:
+        if self._ends or self._size >= BATCH_BYTES:
+            return
+        envelope, body = record.envelope(self.ledger), record.body()
+        if envelope is None or not _holds(record, envelope, body, self.before):
+            self._ends = record.position > self.before.position  # a second row at a position is passed over
+            return
+        erases = erased_by(record.action, record.resource_type, record.resource_id, record.position)
+        self.entries.append(Wire(record.position, envelope, body or b"", record.hash.hex(), str(erases or "")))
+        self._size += len(envelope) + len(body or b"")
+        self.before = Link(record.position, record.hash, record.hash, record.recorded)
+
+    def take_messages(self, messages: list[bytes]) -> None:
+        """Takes rows as COPY has them: by the native core, and one by one where that stops."""
+        index = 0
+        while index < len(messages) and not self._ends and self._size < BATCH_BYTES:
+            self._native.go_on(*self.before)
+            made: list[tuple[int, bytes, bytes, str]] = []
+            size, index = self._native.take(messages, index, BATCH_BYTES - self._size, made)
+            if made:
+                self._size += size
+                self.before = Link(*self._native.last())
+                self.entries += [Wire(*each) for each in made]
+            if index < len(messages):
+                row = native.core.columns(messages[index])
+                if row is not None:
+                    self.take(Record(*row))
+                index += 1
 
 
 def size_of_next(entries: Sequence[Wire]) -> int:

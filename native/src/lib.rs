@@ -5,8 +5,11 @@
 
 mod check;
 mod draft;
+mod entries;
 mod entry;
+mod json;
 mod links;
+mod publish;
 mod row;
 mod text;
 mod times;
@@ -20,7 +23,11 @@ mod ledger_native {
     #[pymodule_export]
     use crate::draft::{Draft, Encoder};
     #[pymodule_export]
+    use crate::entries::Entries;
+    #[pymodule_export]
     use crate::links::{ChainedDraft, Links};
+    #[pymodule_export]
+    use crate::publish::Publish;
     #[pymodule_export]
     use crate::row::columns;
 
