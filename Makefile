@@ -12,28 +12,37 @@ BENCH_ARGS ?=
 FUZZ_ARGS ?=
 MINUTES ?=
 COMMA := ,
+# All but native, which is this project's own.
+EXTRAS := embedded metrics otel test verifiers migrations bench
 # Not from the environment, where it may mean anything.
 NAME :=
 
 BIN := .venv/bin
+CARGO := cargo
+# What is different with the native core: formats, writing, reading, the stream, verification.
+OF_THE_CORE := tests/unit tests/vectors tests/fuzz tests/integration/store tests/integration/stream tests/integration/verify
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 PINNED := --only-binary :all: -c constraints.txt
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint types imports all-tests unit smoke fuzz bench simulate constraints journal migration clean
+.PHONY: help demo test lint types imports all-tests python-tests unit smoke fuzz bench simulate wheel constraints journal migration clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/.installed ## Run an end-to-end demo on sample data; starts its own Postgres and Valkey
 	@$(BIN)/auditledger demo $(DEMO_ARGS)
 
-test: lint types imports all-tests ## All checks: lint, types, imports, and every test
+test: lint types imports all-tests python-tests ## All checks: lint, types, imports, every test, and some without the native core
 
-lint: .venv/.test-installed ## Style and formatting (ruff)
+lint: .venv/.test-installed ## Style and formatting (ruff; rustfmt and clippy where cargo is)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
+	@if $(CARGO) fmt --version >/dev/null 2>&1 && $(CARGO) clippy --version >/dev/null 2>&1; then \
+		$(CARGO) fmt --manifest-path native/Cargo.toml --check \
+			&& $(CARGO) clippy --quiet --locked --manifest-path native/Cargo.toml -- --deny warnings; \
+	fi
 
 types: .venv/.test-installed ## Types (mypy)
 	$(BIN)/python -m mypy
@@ -41,13 +50,16 @@ types: .venv/.test-installed ## Types (mypy)
 imports: .venv/.test-installed ## Layers (import-linter)
 	$(BIN)/lint-imports --no-logo
 
-all-tests: .venv/.test-installed ## Every test (pytest); PYTEST_ARGS="-n 3" is the default: many tests wait more than they work
+all-tests: .venv/.test-installed .venv/.native ## Every test (pytest); PYTEST_ARGS="-n 3" is the default: many tests wait more than they work
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+python-tests: .venv/.test-installed ## The tests of what the native core does, without it
+	LEDGER_NATIVE=0 $(BIN)/python -m pytest $(PYTEST_ARGS) $(OF_THE_CORE)
 
 unit: .venv/.test-installed ## The tests that need no server, in less than a minute
 	$(BIN)/python -m pytest -n 2 tests/unit
 
-smoke: .venv/.test-installed ## A short run of the bench: does it work, do its checks hold (no peers, no bounds)
+smoke: .venv/.test-installed .venv/.native ## A short run of the bench: does it work, do its checks hold (no peers, no bounds)
 	$(BIN)/python -m pytest -q bench
 
 fuzz: .venv/.test-installed ## The parsers under fresh examples; MINUTES=10, FUZZ_ARGS="-k proof"; prints how to repeat what fails
@@ -56,7 +68,7 @@ fuzz: .venv/.test-installed ## The parsers under fresh examples; MINUTES=10, FUZ
 		FUZZ_PROFILE=long $(BIN)/python -m pytest -q -x --timeout=3600 tests/fuzz $(FUZZ_ARGS) || exit 1; \
 	done
 
-bench: .venv/.bench-installed ## Every figure against its limit and its peers, some 25 minutes; BENCH_ARGS="--figure relay" for one
+bench: .venv/.bench-installed .venv/.native ## Every figure against its limit and its peers, some 25 minutes; BENCH_ARGS="--figure relay" for one
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
 simulate: .venv/.test-installed ## Faults of every kind, by seeds: SEEDS=10 (a count) or 4-9, SEED=14, MINUTES=30, JSON=file
@@ -72,11 +84,15 @@ migration: .venv/.test-installed ## Write the next migration from schema/declare
 
 constraints: ## Pin the dependencies anew, versions kept; UPGRADE=--upgrade raises them (needs uv)
 	@command -v "$(UV)" >/dev/null 2>&1 || { echo "make constraints needs uv: install it, or name it with UV=" >&2; exit 1; }
-	echo 'pip>=26.3' | "$(UV)" pip compile - pyproject.toml --no-config --all-extras --universal --python-version 3.11 \
+	echo 'pip>=26.3' | "$(UV)" pip compile - pyproject.toml --no-config $(EXTRAS:%=--extra %) --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --custom-compile-command 'make constraints' $(UPGRADE) --quiet --output-file constraints.txt
 
+wheel: .venv/.test-installed ## Both wheels, into dist: auditledger, and auditledger-native (needs cargo)
+	$(BIN)/python -m build --no-isolation --wheel --outdir dist .
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m build --no-isolation --wheel --outdir dist native
+
 clean: ## Remove .venv, caches and built files; the data in .ledger stays
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	rm -rf native/target .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A .venv that has no pip, or a Python too old, is made anew.
@@ -111,6 +127,18 @@ clean: ## Remove .venv, caches and built files; the data in .ledger stays
 	@echo "Installing what the tests need"
 	@$(PIP) install $(PINNED) 'auditledger[test,migrations]'
 	@$(PIP) install $(PINNED) 'auditledger[verifiers]' || echo "The verifiers of others are not to be had here: their tests are skipped"
+	@touch $@
+
+# The native core, from native/, by cargo and its crates alone. Without cargo everything works, more slowly.
+.venv/.native: .venv/.installed native/Cargo.toml native/Cargo.lock native/pyproject.toml $(wildcard native/src/*.rs)
+	@if command -v $(CARGO) >/dev/null 2>&1; then \
+		echo "Building the native core"; \
+		$(PIP) install $(PINNED) maturin \
+			&& PATH="$(CURDIR)/$(BIN):$$PATH" MATURIN_PEP517_ARGS=--locked \
+				$(PIP) install --no-deps --no-build-isolation --force-reinstall ./native; \
+	else \
+		echo "cargo is not found: going without the native core"; \
+	fi
 	@touch $@
 
 .venv/.bench-installed: .venv/.installed

@@ -146,7 +146,9 @@ def _print_version(context: click.Context, option: click.Parameter, value: bool)
     if value:
         from importlib.metadata import version  # noqa: PLC0415 - takes long to load
 
-        click.echo(f"{PROGRAM} {version(PROGRAM)}")
+        from ledger.format.native import CORE  # noqa: PLC0415
+
+        click.echo(f"{PROGRAM} {version(PROGRAM)}\ncore: {CORE}")
         context.exit()
 
 
@@ -164,7 +166,7 @@ cli = _Commands(
         *_global_options(after_command=False),
         click.Option(
             ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
-            help="Print the version.",
+            help="Print the version, and which core encodes and checks entries.",
         ),
     ],
     help=_root.__doc__,

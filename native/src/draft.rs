@@ -157,8 +157,7 @@ impl Encoder {
                 used = 0;
             }
             let slice = randomness.as_bytes().get(used..used + RANDOM).unwrap_or_default();
-            let slice: [u8; RANDOM] =
-                slice.try_into().map_err(|_| PyValueError::new_err("too few random bytes"))?;
+            let slice: [u8; RANDOM] = slice.try_into().map_err(|_| PyValueError::new_err("too few random bytes"))?;
             used += RANDOM;
             match self.prepare(py, &event, ledger, clock.call0()?.extract()?, slice, false)? {
                 Some(draft) => {
@@ -471,8 +470,8 @@ impl Draft {
 
 /// A stored time as a datetime in UTC. Raises OverflowError outside the years 0001-9999.
 pub fn datetime(py: Python<'_>, stored: i64) -> PyResult<Bound<'_, PyAny>> {
-    let moment = Moment::from_stored(stored)
-        .ok_or_else(|| PyOverflowError::new_err("a time outside the years 0001-9999"))?;
+    let moment =
+        Moment::from_stored(stored).ok_or_else(|| PyOverflowError::new_err("a time outside the years 0001-9999"))?;
     let utc = pyo3::types::PyTzInfo::utc(py)?;
     let made = PyDateTime::new(
         py,

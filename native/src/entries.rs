@@ -1,7 +1,7 @@
 //! Entries as values of Python: of rows, and of the stream.
 
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDateTime, PyList, PyString, PyTuple, PyTzInfo, PyType};
+use pyo3::types::{PyBytes, PyDateTime, PyList, PyString, PyTuple, PyType, PyTzInfo};
 
 use crate::entry::Hash;
 use crate::json::{body_of, envelope_of};

@@ -82,13 +82,7 @@ pub fn push_resource(out: &mut Vec<u8>, resource_type: Option<&str>, resource_id
 }
 
 /// A body's bytes; None is null.
-pub fn push_body(
-    out: &mut Vec<u8>,
-    before: Option<&[u8]>,
-    after: Option<&[u8]>,
-    metadata: Option<&[u8]>,
-    salt: &[u8],
-) {
+pub fn push_body(out: &mut Vec<u8>, before: Option<&[u8]>, after: Option<&[u8]>, metadata: Option<&[u8]>, salt: &[u8]) {
     for (name, text) in [("{\"after\":", after), (",\"before\":", before), (",\"metadata\":", metadata)] {
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(text.unwrap_or(b"null"));

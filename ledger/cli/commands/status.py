@@ -12,6 +12,7 @@ from ledger.cli.context import Shared, pass_shared
 from ledger.cli.output import counted, line, seconds_text, short_time, time_text, write_json
 from ledger.cli.text import one_line, redacted
 from ledger.drivers.pools import Connector
+from ledger.format.native import CORE
 from ledger.ops.status import look
 from ledger.ops.status_types import NOT_SET, Blocked, Holder, Lag, LedgerState, Overview, Place, StreamPlace, Verified
 from ledger.ops.status_types import OK as ANSWERS
@@ -57,6 +58,7 @@ def _object(overview: Overview) -> dict[str, Any]:
         "redis": server_text(overview.redis),
         "unprotected": overview.unprotected,
         "hidden": overview.hidden,
+        "core": CORE,
     }
 
 

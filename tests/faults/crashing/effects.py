@@ -21,7 +21,20 @@ import redis
 from psycopg.pq import TransactionStatus
 
 from ledger.drivers import postgres, run
-from ledger.effects import Apply, Begin, Command, CopyIn, CopyOut, Effect, LuaScript, Pipeline, Query, SqlScript, Stored, Wait
+from ledger.effects import (
+    Apply,
+    Begin,
+    Command,
+    CopyIn,
+    CopyOut,
+    Effect,
+    LuaScript,
+    Pipeline,
+    Query,
+    SqlScript,
+    Stored,
+    Wait,
+)
 
 _NOWHERE = (Wait,)
 """Effects that reach no server."""

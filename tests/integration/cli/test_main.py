@@ -70,7 +70,7 @@ def test_no_command_prints_help_and_is_wrong_use() -> None:
 
 
 def test_version() -> None:
-    assert re.fullmatch(r"auditledger \d+\.\d+\.\d+\n", run("--version").out)
+    assert re.fullmatch(r"auditledger \d+\.\d+\.\d+\ncore: (native|Python) \(.+\)\n", run("--version").out)
 
 
 WRONG_USE = (
