@@ -55,18 +55,20 @@ FAILURES = "failures"
 
 def span(name: str, /, **attributes: str | int) -> AbstractContextManager[object]:
     """A span around a block; an exception that leaves the block is recorded on it. Attributes are `ledger.<name>`."""
-    tracer = _tracer()
-    if tracer is None:
+    trace = _trace()
+    # Without an SDK the API makes spans that nobody sees, and which take time.
+    if trace is None or isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         return _NOTHING
     named = {f"ledger.{key}": value for key, value in attributes.items()}
+    tracer = trace.get_tracer("auditledger")
     made: AbstractContextManager[object] = tracer.start_as_current_span(name, attributes=named)
     return made
 
 
 @cache
-def _tracer() -> Any:
+def _trace() -> Any:
     try:
         from opentelemetry import trace  # noqa: PLC0415 - an extra, and it takes long to load
     except ImportError:
         return None
-    return trace.get_tracer("auditledger")
+    return trace

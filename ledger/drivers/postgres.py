@@ -267,8 +267,8 @@ def without_flush(pipeline: psycopg.Pipeline | psycopg.AsyncPipeline) -> None:
 
 
 def _rows(cursor: Cursor) -> list[Row]:
-    return cursor.fetchall() if cursor.description else []
+    return [] if cursor.rownumber is None else cursor.fetchall()
 
 
 async def _arows(cursor: AsyncCursor) -> list[Row]:
-    return await cursor.fetchall() if cursor.description else []
+    return [] if cursor.rownumber is None else await cursor.fetchall()

@@ -3,6 +3,8 @@
 //!
 //! It knows neither Postgres' nor Redis' protocol, only the rows of a binary COPY and the fields of a stream entry.
 
+#![deny(unsafe_code)]
+
 mod check;
 mod draft;
 mod entries;
