@@ -141,14 +141,26 @@ def pinned() -> dict[str, tuple[str, list[str]]]:
 
 
 def declared() -> list[Requirement]:
-    """Every requirement of pyproject.toml: the project's, its extras' and the build's."""
+    """Every requirement of pyproject.toml: the project's, its extras' and the build's; but its own native core."""
     extras = PROJECT["optional-dependencies"].values()
     lines = [
         *PROJECT["dependencies"],
         *PYPROJECT["build-system"]["requires"],
         *(line for extra in extras for line in extra),
     ]
-    return [Requirement(line) for line in lines]
+    return [each for each in map(Requirement, lines) if each.name != "auditledger-native"]
+
+
+def test_the_native_core_has_one_version() -> None:
+    """native/pyproject.toml, Cargo.toml and Cargo.lock agree, and the extra `native` allows it."""
+    [extra] = map(Requirement, PROJECT["optional-dependencies"]["native"])
+    package = tomllib.loads((ROOT / "native/pyproject.toml").read_text(encoding="utf-8"))["project"]
+    crate = tomllib.loads((ROOT / "native/Cargo.toml").read_text(encoding="utf-8"))["package"]
+    locked = tomllib.loads((ROOT / "native/Cargo.lock").read_text(encoding="utf-8"))["package"]
+    assert extra.name == package["name"] == crate["name"]
+    assert package["version"] == crate["version"]
+    assert {each["version"] for each in locked if each["name"] == crate["name"]} == {crate["version"]}
+    assert extra.specifier.contains(crate["version"])
 
 
 @pytest.mark.parametrize("requirement", declared(), ids=str)
