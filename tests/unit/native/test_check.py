@@ -1,4 +1,4 @@
-"""Stored rows checked by the core: it takes exactly the rows that Python takes for sound, and leaves the same behind."""
+"""Stored rows checked by the core: it takes exactly those that Python takes for sound, and leaves the same behind."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ledger.events import GENESIS
-from ledger.format import native
 from ledger.format.canonical import body_bytes
 from ledger.format.findings import BEGINNING, Link
 from ledger.format.quarantine_record import Mark, digests
 from ledger.format.rules import LIMITS, MAX_BODY, Columns
 from ledger.format.stored_row import Record
-from ledger.verify.entries import _Check
-from tests.support.copy_messages import message, messages
+from tests.support.both.checks import before, compare_one, compare_runs
 from tests.support.forged_rows import (
     FIRST_TIME,
     LAST_TIME,
@@ -28,7 +26,6 @@ from tests.support.forged_rows import (
     times,
 )
 from tests.support.forging import forged
-from tests.unit.native.leaves import Leaves
 
 links = st.builds(
     Link,
@@ -37,34 +34,6 @@ links = st.builds(
     st.sampled_from([None, GENESIS]),
     st.none() | times,
 )
-
-
-def compare_one(values: Any, before: Link, known: set[int] | None = None) -> bool:
-    """Whether the core takes this row for sound, which must be what Python says of it."""
-    data = message(values)
-    core = native.core.Check("main", known or set(), True)
-    core.go_on(*before)
-    taken = core.take([data], 0)
-    assert taken in ((0, 0), (1, 1))
-    try:
-        row = native.core.columns(data)
-    except UnicodeDecodeError:
-        assert taken == (0, 0)
-        return False
-    leaves = Leaves()
-    python = _Check("main", before, leaves, {})
-    sound = python._is_sound(row) and row[0] not in (known or set())
-    assert (taken == (1, 1)) == sound
-    if sound:
-        assert Link(*core.last()) == python.walk.last
-        assert core.leaves() == leaves.hashes
-    else:
-        assert Link(*core.last()) == before and core.leaves() == b""
-    return sound
-
-
-def before(row: Columns) -> Link:
-    return Link(row.position - 1, row.prev_hash, row.prev_hash, row.recorded)
 
 
 @given(chains(4))
@@ -97,20 +66,26 @@ def test_what_a_row_is_judged_by(rows: list[Columns], last: Link, known: set[int
     compare_one(hashed(row._replace(position=1, prev_hash=GENESIS)), last, known)
 
 
+def _row(column: str, value: Any) -> Columns:
+    """Sound but for that column, with a resource."""
+    columns: dict[str, Any] = {"resource_type": "a", "resource_id": "b", column: value}
+    return forged(**columns)
+
+
 @pytest.mark.parametrize("field", LIMITS)
 @pytest.mark.parametrize("character", ["a", "é", "€", "\U0001f600"])
 def test_texts_at_their_limits(field: str, character: str) -> None:
     for length in (0, 1, LIMITS[field], LIMITS[field] + 1):
-        row = forged(**{"resource_type": "a", "resource_id": "b", field: character * length})
+        row = _row(field, character * length)
         assert compare_one(row, before(row)) == (0 < length <= LIMITS[field])
 
 
 @pytest.mark.parametrize("field", LIMITS)
 def test_texts_that_no_rule_allows(field: str) -> None:
     for text in (None, "a\0b", "\0"):
-        row = forged(**{"resource_type": "a", "resource_id": "b", field: text})
+        row = _row(field, text)
         assert not compare_one(row, before(row))
-    row = forged(**{"resource_type": "a", "resource_id": "b", field: '\x01\x1f"\\/\x7f\u2028\b\t\n\f\r'})
+    row = _row(field, '\x01\x1f"\\/\x7f\u2028\b\t\n\f\r')
     assert compare_one(row, before(row))
 
 
@@ -139,7 +114,9 @@ def test_bodies(after: bytes, sound: bool) -> None:
     assert compare_one(row, before(row)) == sound
 
 
-@pytest.mark.parametrize("action", ["ledger.", "ledger.entry_erased", "ledger.nonsense", "ledger", "Ledger.a", "ledgers"])
+@pytest.mark.parametrize(
+    "action", ["ledger.", "ledger.entry_erased", "ledger.nonsense", "ledger", "Ledger.a", "ledgers"]
+)
 def test_actions(action: str) -> None:
     row = forged(action=action)
     assert compare_one(row, before(row)) == (not action.startswith("ledger."))
@@ -148,36 +125,11 @@ def test_actions(action: str) -> None:
 @pytest.mark.parametrize("moment", [FIRST_TIME, LAST_TIME, FIRST_TIME - 1, LAST_TIME + 1, 2**63 - 1, -(2**63), 0, -1])
 def test_times_at_both_ends(moment: int) -> None:
     for column in ("recorded", "occurred"):
-        row = forged(**{column: moment})
+        row = _row(column, moment)
         assert compare_one(row, before(row)) == (FIRST_TIME <= moment <= LAST_TIME)
 
 
 # -------------------------------------------------------------------------------------------- whole runs over messages
-
-
-def ran(rows: list[Any], last: Link, known: dict[int, list[Mark]], step: int, *, core: bool, leaves: bool) -> Any:
-    """What a whole check of these rows comes to, which come in lists of `step` messages."""
-    taker = Leaves() if leaves else None
-    check = _Check("main", last, taker, known)
-    whole = messages(rows)
-    for start in range(0, len(whole), step):
-        some = whole[start : start + step]
-        if core:
-            check.take_messages(some)
-        else:
-            for row in filter(None, map(native.core.columns, some)):
-                check.take(row)
-    check.examine_group()
-    check.pass_holes(len(rows) + 2)
-    said = check.findings.kept, check.findings.more, check.entries, check.walk.last, check.own, check.erased
-    return said, taker and taker.said
-
-
-def compare_runs(rows: list[Any], last: Link, known: dict[int, list[Mark]], step: int) -> Any:
-    for leaves in (True, False):
-        with_core = ran(rows, last, known, step, core=True, leaves=leaves)
-        assert with_core == ran(rows, last, known, step, core=False, leaves=leaves)
-    return with_core
 
 
 _steps = st.sampled_from([1, 2, 3, 100])

@@ -5,55 +5,15 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ledger import Event
-from ledger.errors import InvalidEvent
-from ledger.events import Tail
-from ledger.format import chain, native
-from ledger.format.canonical import Draft
+from ledger.format import native
 from ledger.format.rules import LIMITS, MAX_BODY
-from ledger.format.times import microseconds
-from ledger.store import entry_rows
-from ledger.store.drafts import prepare
 from tests.support.any_events import any_events, nested, no_events, ordinary_events
-from tests.unit.native.drafts import NOW, RANDOM, of_core, of_python
-
-TAIL = Tail(41, bytes(range(32)), datetime(2026, 11, 29, tzinfo=UTC))
-AT = datetime(2026, 11, 29, 12, 0, 0, 7, tzinfo=UTC)
-ATTRIBUTES = (
-    *("event", "id", "id_bytes", "named", "occurred", "occurred_at", "before", "after", "metadata"),
-    *("salt", "body_hash", "size"),
-)
-
-
-def same(made: Any, expected: Draft) -> None:
-    """Attribute by attribute, type by type, and in its place in the chain."""
-    for name in ATTRIBUTES:
-        value = getattr(made, name)
-        assert value == getattr(expected, name), name
-        assert type(value) is type(getattr(expected, name)), name
-    for value in msgspec.structs.astuple(made.event):
-        assert type(value) in (str, type(None), type(expected.id), datetime)
-    assert made.occurred_at.tzinfo is UTC
-    [link] = links = chain.Links(TAIL, [expected], AT)
-    [ours] = native.core.Links(native.encoder, [made], TAIL.position, TAIL.hash, microseconds(AT), AT)
-    assert (ours.position, ours.prev, ours.hash, ours.recorded_at) == (link.position, link.prev, link.hash, AT)
-    assert ours.receipt() == link.receipt() and ours.is_new
-    assert ours.row_params(7) == entry_rows.row_params(7, link)
-    data = native.core.Links(native.encoder, [made], TAIL.position, TAIL.hash, microseconds(AT), AT).copy_data(7)
-    assert b"".join(data) == b"".join(entry_rows._copy_data(7, links))
-
-
-def compare(event: Any, *, own: bool = False, now: int = NOW, randomness: bytes = RANDOM) -> bool:
-    """Whether the core took it. Python must make the same, if it makes anything."""
-    made = of_core(event, own=own, now=now, randomness=randomness)
-    if made is not None:
-        same(made, of_python(event, own=own, now=now, randomness=randomness))
-    return made is not None
+from tests.support.both.drafts import NOW, RANDOM, compare, of_core, of_python, outcome
 
 
 @given(ordinary_events(), st.booleans(), st.integers(0, 2**63 - 1), st.binary(min_size=26, max_size=26))
@@ -89,17 +49,6 @@ def test_errors_are_the_same(event: Event) -> None:
         with_core = outcome(event)
         patch.setattr(native, "encoder", None)
         assert outcome(event) == with_core
-
-
-def outcome(event: Any) -> Any:
-    try:
-        draft = prepare(event, "main")
-    except InvalidEvent as error:
-        return error.path, error.problem, str(error)
-    except Exception as error:
-        return type(error), str(error)
-    occurred = None if draft.event.occurred_at is None else draft.occurred
-    return draft.event, draft.named, occurred, draft.before, draft.after, draft.metadata, draft.size
 
 
 @given(no_events)

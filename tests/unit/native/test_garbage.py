@@ -12,54 +12,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ledger.events import GENESIS
 from ledger.format import native
+from tests.support.both.messages import NO_ROW, TAKERS, take_columns, tried
 from tests.support.copy_messages import HEADER, TRAILER, message
 from tests.support.forged_rows import chains, damaged
 from tests.support.forging import forged
 
 SOUND = message(forged())
-NO_ROW = "a message of COPY is not a row of ledger.audit_logs"
-
-
-def _columns(taken: list[bytes]) -> None:
-    for each in taken:
-        native.core.columns(each)
-
-
-def _check(taken: list[bytes]) -> None:
-    check = native.core.Check("main", set(), True)
-    check.go_on(0, GENESIS, GENESIS, 0)
-    for start in (0, len(taken) // 2, len(taken), len(taken) + 1, 2**63):
-        entries, index = check.take(taken, start)
-        assert start <= index <= max(start, len(taken)) and entries <= len(taken)
-
-
-def _publish(taken: list[bytes]) -> None:
-    publish = native.core.Publish("main")
-    for start in (0, len(taken) // 2, len(taken), len(taken) + 1):
-        publish.go_on(0, None, None, None)
-        made: list[Any] = []
-        size, index = publish.take(taken, start, 2**40, made)
-        assert start <= index <= max(start, len(taken)) and size == sum(len(each[1] + each[2]) for each in made)
-
-
-def _entries(taken: list[bytes]) -> None:
-    native.entries.take("main", taken, [])
-
-
-TAKERS: list[Callable[[list[bytes]], None]] = [_columns, _check, _publish, _entries]
-
-
-def tried(taken: list[bytes]) -> None:
-    """A panic comes as a BaseException that is no Exception."""
-    for take in TAKERS:
-        try:
-            take(taken)
-        except ValueError as error:  # UnicodeDecodeError is one
-            assert isinstance(error, UnicodeDecodeError) or str(error) == NO_ROW
-
-
 _lengths = st.sampled_from([-2, -1, 0, 1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 2**31 - 1, -(2**31)])
 
 
@@ -150,7 +109,7 @@ def test_texts_that_are_no_utf_8(place: int) -> None:
 @pytest.mark.parametrize("take", TAKERS)
 @pytest.mark.parametrize("value", [None, 5, "text", bytearray(SOUND), memoryview(SOUND), [SOUND]])
 def test_what_is_no_message(take: Callable[[list[Any]], None], value: Any) -> None:
-    if take is _columns and isinstance(value, bytearray):
+    if take is take_columns and isinstance(value, bytearray):
         return  # as good as bytes
     with pytest.raises(TypeError):
         take([value])

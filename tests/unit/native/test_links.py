@@ -16,7 +16,7 @@ from ledger.format import chain, native
 from ledger.store import entry_rows
 from ledger.store.idempotency import count_new
 from tests.support.any_events import Text, ordinary_events
-from tests.unit.native.drafts import of_core, of_python
+from tests.support.both.drafts import of_core, of_python
 
 AT = datetime(2026, 11, 29, 12, 0, 0, 7, tzinfo=UTC)
 FIRST, LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
