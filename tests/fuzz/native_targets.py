@@ -18,6 +18,8 @@ from tests.support.both import checks, drafts, entries, messages
 from tests.support.copy_messages import HEADER, TRAILER, message
 from tests.support.forging import forged
 
+__all__ = ["TARGETS"]  # those of targets.py, and these
+
 _PART = b"\x1e"
 
 
