@@ -62,7 +62,7 @@ unit: .venv/.test-installed ## The tests that need no server, in less than a min
 smoke: .venv/.test-installed .venv/.native ## A short run of the bench: does it work, do its checks hold (no peers, no bounds)
 	$(BIN)/python -m pytest -q bench
 
-fuzz: .venv/.test-installed ## The parsers under fresh examples; MINUTES=10, FUZZ_ARGS="-k proof"; prints how to repeat what fails
+fuzz: .venv/.test-installed .venv/.native ## The parsers under fresh examples; MINUTES=10, FUZZ_ARGS="-k proof"; prints how to repeat what fails
 	@end=$$(( $$(date +%s) + 60 * $(or $(MINUTES),10) )); \
 	while [ $$(date +%s) -lt $$end ]; do \
 		FUZZ_PROFILE=long $(BIN)/python -m pytest -q -x --timeout=3600 tests/fuzz $(FUZZ_ARGS) || exit 1; \

@@ -28,7 +28,7 @@ class Encoder:
         most_bytes: int,
         clock: Callable[[], int],
         random: Callable[[int], bytes],
-    ) -> tuple[Any, int]: ...
+    ) -> tuple[tuple[Any] | None, int]: ...
 
 class Links:
     def __new__(

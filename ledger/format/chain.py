@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
@@ -46,9 +47,8 @@ class Links(Sequence[ChainedDraft]):
         return len(self._drafts)
 
     def __getitem__(self, index: Any) -> Any:
-        wanted = range(len(self._drafts))[index]
-        if isinstance(wanted, range):
-            return [self[each] for each in wanted]
+        """Of one link; a slice is not taken."""
+        wanted = range(len(self._drafts))[operator.index(index)]
         while len(self._made) <= wanted:
             self._add()
         return self._made[wanted]
@@ -68,6 +68,8 @@ class Links(Sequence[ChainedDraft]):
         self._made.append(ChainedDraft(draft, position, prev, entry_hash, self._recorded_at))
 
 
+_LAST = 2**63 - 1
+"""The last position that Postgres can store."""
 LINKS: tuple[Any, ...] = (Links,) if native.core is None else (Links, native.Links)
 """What `extend` returns, for isinstance."""
 
@@ -76,7 +78,10 @@ def extend(tail: Tail, drafts: Sequence[Draft], now: datetime) -> Links:
     """The drafts as the entries after `tail`.
 
     now: aware, UTC. recorded_at never runs back, whatever the clock does (format.md, "Envelope").
+    Raises ChainBroken for a tail that no entry can follow.
     """
+    if len(tail.hash) != 32 or tail.position > _LAST - len(drafts):
+        raise ChainBroken(tail.position, "no entry can follow it: the row of the tail was forged")
     recorded_at = max(now, tail.recorded_at)
     if native.core is None:
         return Links(tail, drafts, recorded_at)

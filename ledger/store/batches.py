@@ -64,9 +64,9 @@ class Gathering:
         """Takes events until the batch is full; Python takes those that the native core leaves to it."""
         while True:
             before = len(self._batch)
-            event, self._bytes = prepare_next(events, self.ledger, self._batch, self._most, self._bytes, BATCH_BYTES)
+            left, self._bytes = prepare_next(events, self.ledger, self._batch, self._most, self._bytes, BATCH_BYTES)
             self._taken += len(self._batch) - before
-            if event is None or not self.take(event):
+            if left is None or not self.take(*left):
                 return
 
     def take(self, event: Event) -> bool:

@@ -29,15 +29,15 @@ def prepare(event: Event, ledger: str, *, own: bool = False) -> Draft:
 
 def prepare_next(
     events: Iterator[Event], ledger: str, drafts: list[Draft], most: int, size: int, most_bytes: int
-) -> tuple[Event | None, int]:
+) -> tuple[tuple[Event] | None, int]:
     """Appends drafts of the next events to `drafts`, by the native core, until there are `most` or take `most_bytes`.
 
-    size: the bytes that `drafts` takes. Returns an event that is left to `prepare`, before which it stopped, or None;
-    and the bytes that `drafts` takes now.
+    size: the bytes that `drafts` takes. Returns an event that is left to `prepare`, before which it stopped, in a tuple
+    (what comes may be None, which is no event), or None; and the bytes that `drafts` takes now.
     """
-    event: Event | None
-    event, size = native.encoder.take(events, ledger, drafts, most, size, most_bytes, time.time_ns, os.urandom)
-    return event, size
+    left: tuple[Event] | None
+    left, size = native.encoder.take(events, ledger, drafts, most, size, most_bytes, time.time_ns, os.urandom)
+    return left, size
 
 
 _FROM_1970_TO_2000 = 946_684_800_000_000

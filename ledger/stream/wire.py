@@ -96,12 +96,12 @@ _FIELDS = [b"envelope", b"body", b"hash"]
 
 def parse(fields: Any) -> Entry | None:
     """An Entry from a stream entry's fields; None where they are not the wire form, or not what their hashes say."""
-    if native.entries is not None and fields and fields[::2] == _FIELDS:
-        entry: Entry | None = native.entries.parse(*fields[1::2])
-        if entry is not None:
-            return entry
     try:
+        if native.entries is not None and fields[::2] == _FIELDS:
+            entry: Entry | None = native.entries.parse(*fields[1::2])
+            if entry is not None:
+                return entry
         named = dict(zip(fields[::2], fields[1::2], strict=True))
         return read_entry(named[b"envelope"], named[b"body"], bytes.fromhex(named[b"hash"].decode()))
-    except (KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         return None

@@ -81,7 +81,8 @@ impl Parts {
         if !push_timestamp(&mut bytes, occurred) {
             return None;
         }
-        bytes.extend_from_slice(b"\",\"position\":");
+        bytes.extend_from_slice(b"\",");
+        bytes.extend_from_slice(POSITION);
         let resource = bytes.len();
         push_resource(&mut bytes, resource_type, resource_id);
         Some(Self { bytes, who, when, resource })
@@ -108,6 +109,9 @@ impl Parts {
     }
 }
 
+/// What stands in an envelope before the position.
+const POSITION: &[u8] = b"\"position\":";
+
 /// The members of an Event, by their places in `Draft.members`.
 const ACTOR_AT: usize = 0;
 const ACTION_AT: usize = 1;
@@ -132,8 +136,8 @@ impl Encoder {
     /// Drafts of the next events, appended to a list as by `prepare`, until that holds `most` or takes `most_bytes`.
     ///
     /// size: the bytes that it takes. clock: returns nanoseconds since 1970. random: returns so many random bytes.
-    /// Returns the first event that Python is to look at, before which it stopped, or None; and the bytes that the list
-    /// takes. What the iterator raises passes through.
+    /// Returns the first event that Python is to look at, before which it stopped, in a tuple (an event may be None), or
+    /// None; and the bytes that the list takes. What the iterator raises passes through.
     #[allow(clippy::too_many_arguments)]
     fn take(
         &self,
@@ -146,7 +150,7 @@ impl Encoder {
         most_bytes: usize,
         clock: &Bound<'_, PyAny>,
         random: &Bound<'_, PyAny>,
-    ) -> PyResult<(Option<Py<PyAny>>, usize)> {
+    ) -> PyResult<(Option<(Py<PyAny>,)>, usize)> {
         let mut size = size;
         let mut randomness = random.call1((0,))?.cast_into::<PyBytes>()?;
         let mut used = 0;
@@ -164,7 +168,7 @@ impl Encoder {
                     size += draft.size();
                     drafts.append(Bound::new(py, draft)?)?;
                 }
-                None => return Ok((Some(event.unbind()), size)),
+                None => return Ok((Some((event.unbind(),)), size)),
             }
         }
         Ok((None, size))
@@ -444,10 +448,11 @@ impl Draft {
         self.body_hash()
     }
 
-    /// About how many bytes it takes, for bounding batches.
+    /// About how many bytes it takes, for bounding batches: the same as a draft of Python's, so that batches are too.
     #[getter]
     fn size(&self) -> usize {
-        self.body.len() + self.parts.bytes.len() + 64
+        let head = self.parts.who().len() + 2 * size_of::<Hash>() + self.parts.when().len() - POSITION.len();
+        self.body.len() + head
     }
 }
 

@@ -40,15 +40,21 @@ impl Entries {
 
     /// The Entry of a stream entry's fields: body is empty where it was erased, hash is in hex.
     ///
-    /// None for one that is to be looked at otherwise: a hash is not that of its bytes, or they are not as the ledger
-    /// writes nearly all of them.
+    /// None for one that is to be looked at otherwise: they are no bytes, a hash is not that of its bytes, or they are
+    /// not as the ledger writes nearly all of them.
     fn parse<'py>(
         &self,
         py: Python<'py>,
-        envelope: &[u8],
-        body: &[u8],
-        hash: &[u8],
+        envelope: &Bound<'py, PyAny>,
+        body: &Bound<'py, PyAny>,
+        hash: &Bound<'py, PyAny>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let (Ok(envelope), Ok(body), Ok(hash)) =
+            (envelope.cast::<PyBytes>(), body.cast::<PyBytes>(), hash.cast::<PyBytes>())
+        else {
+            return Ok(None);
+        };
+        let (envelope, body, hash) = (envelope.as_bytes(), body.as_bytes(), hash.as_bytes());
         let Some(hash) = unhex::<32>(hash) else { return Ok(None) };
         if *blake3::hash(envelope).as_bytes() != hash {
             return Ok(None);

@@ -6,8 +6,9 @@ use crate::entry::{Hash, MAX_DEPTH};
 use crate::text::{unhex, uuid_of};
 use crate::times::stored_of;
 
-/// Characters of a string of an envelope that are taken here: more than any rule allows.
-const MOST_OF_A_TEXT: usize = 255;
+/// Bytes of a string of an envelope that are taken here: more than any rule allows, and no more characters than Python
+/// takes.
+const MOST_OF_A_TEXT: usize = 1024;
 
 /// A place in a text.
 pub struct Scanner<'a> {

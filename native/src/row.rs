@@ -15,6 +15,9 @@ pub const COLUMNS: usize = 16;
 pub const HEADER: [u8; 19] = *b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 pub const TRAILER: [u8; 2] = [0xff, 0xff];
 
+/// Columns whose values have all so many bytes: the position, the id, and both times.
+const WIDTHS: [(usize, usize); 4] = [(0, 8), (1, 16), (2, 8), (3, 8)];
+
 type Field<'a> = Option<&'a [u8]>;
 
 /// One message of a COPY OUT: a row, after the header if it is the first, or the trailer (None).
@@ -35,7 +38,8 @@ pub fn fields(message: &[u8]) -> Option<Option<[Field<'_>; COLUMNS]>> {
             rest = after;
         }
     }
-    rest.is_empty().then_some(Some(row))
+    let fit = WIDTHS.iter().all(|(place, width)| row[*place].is_none_or(|value| value.len() == *width));
+    (rest.is_empty() && fit).then_some(Some(row))
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {

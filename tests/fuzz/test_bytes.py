@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from ledger.errors import LedgerError
 from tests.fuzz.mutations import mutated
+from tests.fuzz.native_targets import TARGETS
 from tests.fuzz.profile import bounded, fuzz
-from tests.fuzz.targets import TARGETS, try_out
+from tests.fuzz.targets import try_out
 
 CORPUS = Path(__file__).parent / "corpus"
 
