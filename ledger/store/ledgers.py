@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from typing import NamedTuple
 
-from ledger.effects import Begin, Feed, Plan, Query, Refused, Row
+from ledger.effects import Begin, Plan, Query, Refused, Row
 from ledger.errors import EntryUnreadable, UnknownLedger
 from ledger.events import Entry, Tail
 from ledger.store.columns import entry_sql
@@ -97,18 +97,6 @@ def read(ledger: LedgerRef, after: int, limit: int = PAGE, last: int = FAR) -> P
             break
         after = some[-1].position
     return entries
-
-
-def read_all(ledger: LedgerRef, after: int, limit: int | None) -> Feed[Entry]:
-    """The entries at positions after `after` in order, page by page; at most `limit`."""
-    left = FAR if limit is None else limit
-    while left > 0:
-        page = yield read(ledger, after, min(left, PAGE))
-        if not page:
-            return
-        yield page
-        left -= len(page)
-        after = page[-1].position
 
 
 def size_of(entries: Iterable[Entry]) -> int:

@@ -19,6 +19,7 @@ from typing import Any
 from ledger.effects import Command, LuaScript, Plan, Refused, Wait, foreseen
 from ledger.errors import UsageError
 from ledger.statements import lua
+from ledger.store.durability import Durable
 from ledger.store.ledgers import LedgerRef
 from ledger.stream import commands, wire
 from ledger.stream.delivery import PendingEntry
@@ -67,6 +68,7 @@ class Subscription:
     def __init__(
         self,
         ledger: LedgerRef,
+        durable: Durable,
         group: str,
         consumer: str | None,
         *,
@@ -87,8 +89,8 @@ class Subscription:
         self._key = wire.key(ledger.name)
         self._keys = wire.group_keys(ledger.name, group)
         self._group = group
-        self._offset = GroupOffset(ledger, group, after)
-        self._entries = GroupEntries(ledger, group, self._offset)
+        self._offset = GroupOffset(ledger, durable, group, after)
+        self._entries = GroupEntries(ledger, durable, group, self._offset)
         self._consumer = consumer or consumer_name()
         self._batch = batch_size
         self._wanted = None if actions is None else _pattern(actions)

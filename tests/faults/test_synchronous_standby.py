@@ -50,12 +50,15 @@ def _demand(admin: psycopg.Connection, standbys: str) -> None:
     eventually(lambda: admin.execute("show synchronous_standby_names").fetchall() == [(standbys,)])
 
 
-def test_no_receipt_without_the_standby_whatever_is_terminated(settings: Settings, admin: psycopg.Connection) -> None:
+@pytest.mark.parametrize("way", ["quick", "locked"])
+def test_no_receipt_without_the_standby_whatever_is_terminated(
+    settings: Settings, admin: psycopg.Connection, way: str
+) -> None:
     """A terminated backend leaves its entry recorded here alone. That it is there is not enough for a receipt."""
     said = event(2, id=UUID(int=2))
     with Ledger(settings) as ledger, Ledger(settings) as other, ThreadPoolExecutor(1) as executor:
         ledger.append(event(0))
-        other.append(event(1))
+        (other if way == "locked" else ledger).append(event(1))
         with without_standby(admin):
             under_way = executor.submit(ledger.append, said)
             for _ in range(2):
