@@ -86,6 +86,7 @@ class Subscription:
         if not claim_after > 0 or max_tries < 1:
             raise UsageError("claim_after is more than 0 seconds, max_tries at least 1")
         self._ledger = ledger
+        self._durable = durable
         self._key = wire.key(ledger.name)
         self._keys = wire.group_keys(ledger.name, group)
         self._group = group
@@ -237,6 +238,9 @@ class Subscription:
         end = yield from commands.end_of(self._ledger)
         if not (yield from self._offset.is_followed(end)):
             return []
+        # Redis keeps what the group was delivered: not beyond what no crash can take back.
+        tail = yield from self._durable.tail(self._ledger)
+        end = end._replace(position=min(end.position, tail.position))
         keys = (self._key, self._keys.lease, self._keys.given)
         lease = max(1, round(self._claim_after * 1000))
         reply = yield LuaScript(_NEXT, keys, (self._group, self._consumer, lease, *end))

@@ -24,13 +24,14 @@ from ledger.drivers.connections import connect
 from ledger.drivers.cursors import Connection
 from ledger.drivers.pools import Connector
 from ledger.drivers.run import drive
-from ledger.effects import Plan, Query
+from ledger.effects import LuaScript, Plan, Query
 from ledger.errors import ConditionFailed, IdempotencyConflict, Unavailable, UsageError
 from ledger.export.bundle import export
 from ledger.settings import Settings
 from ledger.store import ledgers, quarantine
 from ledger.store.durability import SQL, Durable
-from ledger.stream import wire
+from ledger.stream import consumer_group, wire
+from ledger.stream.consumer_group import Subscription
 from ledger.stream.relay import Relay
 from tests.faults.test_rolled_back_database import Backup
 from tests.simulation.world import family, send
@@ -189,6 +190,35 @@ def test_what_a_consumer_was_delivered_is_there_after_a_crash(fragile: Fragile) 
         assert next(deliveries).entry.position == 3
         fragile.commit_unflushed()
         assert next(deliveries).entry.position == 4
+        fragile.crash()
+        assert fragile.positions() == [1, 2, 3, 4]
+
+
+class Died(Exception):
+    pass
+
+
+def dying_at(plan: Plan[T], lua: str) -> Plan[T]:
+    """The plan, until it has run this script: nobody hears of that."""
+    effect = next(plan)
+    while not (isinstance(effect, LuaScript) and effect.lua == lua):
+        effect = plan.send((yield effect))
+    yield effect
+    raise Died
+
+
+def test_what_redis_was_told_of_a_group_is_there_after_a_crash(fragile: Fragile) -> None:
+    """Else another entry would come to a position that Redis has a consumer and delivery attempts of."""
+    with closing(Connector(fragile.settings)) as connector, Ledger(fragile.settings) as ledger:
+        Relay(connector).publish()
+        options = {"after": 2, "batch_size": 10, "actions": None, "claim_after": 60, "max_tries": 5}
+        subscription = Subscription(ledger.ref, Durable(), "mailer", None, **options)  # type: ignore[arg-type]
+        connector.run(subscription.begin())
+        [pending] = connector.run(subscription.next_pending(0.1))
+        connector.run(subscription.acknowledge(pending))
+        fragile.commit_unflushed()
+        with pytest.raises(Died):
+            connector.run(dying_at(subscription.next_pending(0.1), consumer_group._NEXT))
         fragile.crash()
         assert fragile.positions() == [1, 2, 3, 4]
 
