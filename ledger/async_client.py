@@ -191,11 +191,11 @@ class AsyncLedger:
         return await self._record_own(rebuilding_tree(ref.name, checkpoints, stands, actor, reason, actor_type))
 
     async def tail(self) -> Tail:
-        """Position, hash and time of the newest entry."""
+        """As Ledger.tail."""
         return await self._connector.run(self._durable.tail(await self.ref()))
 
     def read(self, after: int = 0, limit: int | None = None) -> AsyncIterator[Entry]:
-        """The entries after position `after` in order, from Postgres, page by page."""
+        """As Ledger.read."""
         return self._feed(lambda ref: read_all(ref, self._durable, after, limit))
 
     def follow(self, after: int | None = None, *, idle: float | None = None) -> AsyncIterator[Entry]:

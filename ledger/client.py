@@ -204,11 +204,11 @@ class Ledger:
         return self._record_own(rebuilding_tree(ref.name, checkpoints, stands, actor, reason, actor_type))
 
     def tail(self) -> Tail:
-        """Position, hash and time of the newest entry."""
+        """Position, hash and time of the newest entry, once it is durable."""
         return self._connector.run(self._durable.tail(self.ref))
 
     def read(self, after: int = 0, limit: int | None = None) -> Iterator[Entry]:
-        """The entries after position `after` in order, from Postgres, page by page."""
+        """The entries after position `after` in order, from Postgres, page by page, each once it is durable."""
         return self._feed(lambda ref: read_all(ref, self._durable, after, limit))
 
     def follow(self, after: int | None = None, *, idle: float | None = None) -> Iterator[Entry]:

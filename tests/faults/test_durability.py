@@ -180,6 +180,18 @@ def test_what_was_shown_is_there_after_a_crash(fragile: Fragile, show: Callable[
     assert fragile.positions()[:4] == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("show", [appended_after_it, said_again, held, tail, read, exported])
+def test_whatever_the_role_says_of_its_commits(fragile: Fragile, show: Callable[[Fragile], None]) -> None:
+    with psycopg.connect(fragile.cluster.url(), autocommit=True) as admin:
+        admin.execute("alter role postgres set synchronous_commit = off")
+        admin.execute("set synchronous_commit = on")
+        admin.execute("create table something ()")
+    fragile.commit_unflushed()
+    show(fragile)
+    fragile.crash()
+    assert fragile.positions()[:4] == [1, 2, 3, 4]
+
+
 def test_what_a_consumer_was_delivered_is_there_after_a_crash(fragile: Fragile) -> None:
     """From Postgres, because the stream ends before it."""
     connector = Connector(fragile.settings)
