@@ -7,7 +7,7 @@ does.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -56,8 +56,9 @@ class Fragile:
         with psycopg.connect(cluster.url(), autocommit=True) as admin:
             admin.execute("create role auditor login password 'secret'")
             admin.execute("select ledger.grant_role('ledger_reader', 'auditor', null)")
-            [(pid,)] = admin.execute("select pid from pg_stat_activity where backend_type = 'walwriter'").fetchall()
-        send([pid], signal.SIGSTOP)
+            writer = admin.execute("select pid from pg_stat_activity where backend_type = 'walwriter'")
+            [(self.writer,)] = writer.fetchall()
+        send([self.writer], signal.SIGSTOP)
 
     def commit_unflushed(self) -> None:
         """Entry 4, which everybody sees."""
@@ -81,8 +82,10 @@ class Fragile:
 
 
 @pytest.fixture
-def fragile(primary: Cluster, redis_url: str, tmp_path: Path) -> Fragile:
-    return Fragile(primary, redis_url, tmp_path)
+def fragile(primary: Cluster, redis_url: str, tmp_path: Path) -> Iterator[Fragile]:
+    made = Fragile(primary, redis_url, tmp_path)
+    yield made
+    send([made.writer], signal.SIGCONT)
 
 
 # What may show entry 4 to somebody outside. Each returns once it has, and a crash comes right then.
