@@ -34,7 +34,7 @@ def eight(bench: Bench) -> None:
 def eight_slow(bench: Bench) -> None:
     """The same where each commit waits 2 ms for a synchronous standby: as slow as many disks, and what a LAN adds."""
     with standby.delayed(bench.scratch) as settings:
-        _measure(bench, "processes_8_slow", settings, times_one=3.0)
+        _measure(bench, "processes_8_slow", settings, times_one=2.0)
 
 
 def _measure(bench: Bench, figure: str, settings: Settings, times_one: float) -> None:
