@@ -56,8 +56,7 @@ class BenchServers:
 
     def checkpoint(self) -> None:
         """So that none falls into what is measured because of what was measured before."""
-        with psycopg.connect(self.database_url, autocommit=True) as connection:
-            connection.execute("checkpoint")
+        checkpoint(self.database_url)
 
 
 @contextmanager
@@ -82,6 +81,12 @@ def started() -> Iterator[BenchServers]:
             _postgres(pair.database_url),
             _valkey(pair.redis_url),
         )
+
+
+def checkpoint(url: str) -> None:
+    """A checkpoint of the server of this URL."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("checkpoint")
 
 
 def database_url(settings: Settings) -> str:

@@ -26,10 +26,11 @@ from ledger.errors import LedgerError
 from ledger.events import Appended, Entry, Event, Receipt, Tail
 from ledger.projection.base import ProjectionWait
 from ledger.settings import Settings
-from ledger.store import ledgers, quarantine, tree
+from ledger.store import quarantine, tree
 from ledger.store.appender import Appender, Condition
 from ledger.store.batches import Gathering, pull
 from ledger.store.drafts import prepare
+from ledger.store.durability import Durable, read_all
 from ledger.store.group_commit import AsyncWriter
 from ledger.store.idempotency import Outcome
 from ledger.store.ledgers import LedgerRef
@@ -66,6 +67,7 @@ class AsyncLedger:
     def _begin(self) -> None:
         self._opening = asyncio.Lock()
         self._opened: tuple[LedgerRef, AsyncWriter, Appender] | None = None
+        self._durable = Durable()
 
     def after_fork(self) -> object:
         """As Ledger.after_fork."""
@@ -189,17 +191,17 @@ class AsyncLedger:
         return await self._record_own(rebuilding_tree(ref.name, checkpoints, stands, actor, reason, actor_type))
 
     async def tail(self) -> Tail:
-        """Position, hash and time of the newest entry."""
-        return await self._connector.run(ledgers.tail_of(await self.ref()))
+        """As Ledger.tail."""
+        return await self._connector.run(self._durable.tail(await self.ref()))
 
     def read(self, after: int = 0, limit: int | None = None) -> AsyncIterator[Entry]:
-        """The entries after position `after` in order, from Postgres, page by page."""
-        return self._feed(lambda ref: ledgers.read_all(ref, after, limit))
+        """As Ledger.read."""
+        return self._feed(lambda ref: read_all(ref, self._durable, after, limit))
 
     def follow(self, after: int | None = None, *, idle: float | None = None) -> AsyncIterator[Entry]:
         """As Ledger.follow."""
         has_redis = self.settings.redis_url is not None
-        return self._feed(lambda ref: follow(ref, after, idle, has_redis), redis=has_redis)
+        return self._feed(lambda ref: follow(ref, self._durable, after, idle, has_redis), redis=has_redis)
 
     def subscribe(
         self,
@@ -217,7 +219,7 @@ class AsyncLedger:
         deliver = partial(AsyncDelivery, run=self._connector.run)
         return self._feed(
             lambda ref: deliveries(
-                ref, group, deliver,
+                ref, self._durable, group, deliver,
                 after=after, consumer=consumer, batch_size=batch_size, actions=actions, claim_after=claim_after,
                 max_tries=max_tries, idle=idle,
             ),

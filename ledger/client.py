@@ -25,10 +25,11 @@ from ledger.effects import Feed, Plan
 from ledger.events import Appended, Entry, Event, Receipt, Tail
 from ledger.projection.base import ProjectionWait
 from ledger.settings import Settings
-from ledger.store import ledgers, quarantine, tree
+from ledger.store import quarantine, tree
 from ledger.store.appender import Appender, Condition
 from ledger.store.batches import Gathering, gather
 from ledger.store.drafts import prepare
+from ledger.store.durability import Durable, read_all
 from ledger.store.group_commit import Writer
 from ledger.store.ledgers import LedgerRef
 from ledger.store.own_actions import erasing, holding, mismatch, rebuilding_tree, releasing, skipping
@@ -64,6 +65,7 @@ class Ledger:
     def _begin(self) -> None:
         self._opening = threading.Lock()
         self._opened: tuple[LedgerRef, Writer, Appender] | None = None
+        self._durable = Durable()
 
     def after_fork(self) -> object:
         """In a child: connects anew when it is next used. See drivers/forks.py."""
@@ -202,12 +204,12 @@ class Ledger:
         return self._record_own(rebuilding_tree(ref.name, checkpoints, stands, actor, reason, actor_type))
 
     def tail(self) -> Tail:
-        """Position, hash and time of the newest entry."""
-        return self._connector.run(ledgers.tail_of(self.ref))
+        """Position, hash and time of the newest entry, once it is durable."""
+        return self._connector.run(self._durable.tail(self.ref))
 
     def read(self, after: int = 0, limit: int | None = None) -> Iterator[Entry]:
-        """The entries after position `after` in order, from Postgres, page by page."""
-        return self._feed(lambda ref: ledgers.read_all(ref, after, limit))
+        """The entries after position `after` in order, from Postgres, page by page, each once it is durable."""
+        return self._feed(lambda ref: read_all(ref, self._durable, after, limit))
 
     def follow(self, after: int | None = None, *, idle: float | None = None) -> Iterator[Entry]:
         """Entries after a position (None: after the newest) as they come: from Redis, gaps filled from Postgres.
@@ -217,7 +219,7 @@ class Ledger:
         Raises ChainBroken, StreamDiverged, Unavailable.
         """
         has_redis = self.settings.redis_url is not None
-        return self._feed(lambda ref: follow(ref, after, idle, has_redis), redis=has_redis)
+        return self._feed(lambda ref: follow(ref, self._durable, after, idle, has_redis), redis=has_redis)
 
     def subscribe(
         self,
@@ -243,7 +245,7 @@ class Ledger:
         deliver = partial(Delivery, run=self._connector.run)
         return self._feed(
             lambda ref: deliveries(
-                ref, group, deliver,
+                ref, self._durable, group, deliver,
                 after=after, consumer=consumer, batch_size=batch_size, actions=actions, claim_after=claim_after,
                 max_tries=max_tries, idle=idle,
             ),

@@ -28,6 +28,7 @@ FIGURES: Mapping[str, Callable[[Bench], None]] = {
     "asyncio_8": concurrent.asyncio_8,
     "asyncio_32": concurrent.asyncio_32,
     "processes_8": processes.eight,
+    "processes_8_slow": processes.eight_slow,
     "append_in_transaction": append.in_transaction,
     "verify": reading.verify,
     "read": reading.read,

@@ -6,9 +6,11 @@ import multiprocessing
 import time
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Barrier
+from typing import NamedTuple
 
-from bench import check, entries
-from bench.measure import OURS, Bench, at_least
+from bench import check, entries, standby
+from bench.measure import OURS, Bench, at_least, percentile
+from bench.servers import checkpoint, database_url
 from ledger import Ledger
 from ledger.settings import Settings
 
@@ -16,37 +18,59 @@ ONE = "one process"
 _START_SECONDS = 60.0
 
 
+class _Done(NamedTuple):
+    """What one process did: entries, and the 99th percentile of the seconds from call to receipt."""
+
+    entries: int
+    p99: float
+
+
 def eight(bench: Bench) -> None:
     """8 processes, each appending one by one for some seconds, against one process doing so: in turn, on one ledger."""
-    figure, seconds, together = "processes_8", bench.sizes.seconds, bench.sizes.processes
+    with bench.servers.database() as settings:
+        _measure(bench, "processes_8", settings, times_one=1.5)
+
+
+def eight_slow(bench: Bench) -> None:
+    """The same where each commit waits 2 ms for a synchronous standby: as slow as many disks, and what a LAN adds."""
+    with standby.delayed(bench.scratch) as settings:
+        _measure(bench, "processes_8_slow", settings, times_one=2.0)
+
+
+def _measure(bench: Bench, figure: str, settings: Settings, times_one: float) -> None:
+    """times_one: what is wanted of all together, with one process as 1."""
+    seconds, together = bench.sizes.seconds, bench.sizes.processes
     made = 0
     totals: list[int] = []
     alone: list[int] = []
     fairness: list[float] = []
-    with bench.servers.database() as settings:
-        for number in range(bench.rounds):
-            bench.servers.checkpoint()
-            for processes in (1, together) if number % 2 == 0 else (together, 1):
-                counts = _counts(settings, processes, seconds)
-                made += sum(counts)
-                if processes == 1:
-                    alone += counts
-                else:
-                    totals.append(sum(counts))
-                    fairness.append(min(counts) / max(counts))
-        bench.rates(figure, f"{OURS}, {together} processes", [total / seconds for total in totals])
-        bench.rates(figure, ONE, [count / seconds for count in alone])
-        ratios = [total / count for total, count in zip(totals, alone, strict=True)]
-        bench.row(figure, f"× {ONE}", ratios, at_least(1.5))
-        bench.row(figure, "slowest, × fastest", fairness, at_least(0.5))
-        check.verified(bench, figure, settings, made)
+    p99: list[float] = []
+    for number in range(bench.rounds):
+        checkpoint(database_url(settings))
+        for processes in (1, together) if number % 2 == 0 else (together, 1):
+            done = _run(figure, settings, processes, seconds)
+            counts = [each.entries for each in done]
+            made += sum(counts)
+            if processes == 1:
+                alone += counts
+            else:
+                totals.append(sum(counts))
+                fairness.append(min(counts) / max(counts))
+                p99.append(max(each.p99 for each in done) * 1000)
+    bench.rates(figure, f"{OURS}, {together} processes", [total / seconds for total in totals])
+    bench.rates(figure, ONE, [count / seconds for count in alone])
+    ratios = [total / count for total, count in zip(totals, alone, strict=True)]
+    bench.row(figure, f"× {ONE}", ratios, at_least(times_one))
+    bench.row(figure, "slowest, × fastest", fairness, at_least(0.5))
+    bench.row(figure, "p99 of the slowest", p99, unit="ms")
+    check.verified(bench, figure, settings, made)
 
 
-def _counts(settings: Settings, processes: int, seconds: float) -> list[int]:
-    """How many entries each appended while all of them did."""
+def _run(figure: str, settings: Settings, processes: int, seconds: float) -> list[_Done]:
+    """What each did while all of them appended."""
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(processes)
-    done: SimpleQueue[int] = context.SimpleQueue()
+    done: SimpleQueue[_Done] = context.SimpleQueue()
     running = [
         context.Process(target=_append_for, args=(settings, number, seconds, barrier, done))
         for number in range(processes)
@@ -57,18 +81,20 @@ def _counts(settings: Settings, processes: int, seconds: float) -> list[int]:
         process.join()
     failed = sum(process.exitcode != 0 for process in running)
     if failed:
-        raise check.CheckFailed(f"processes_8: {failed} of {processes} processes failed")
+        raise check.CheckFailed(f"{figure}: {failed} of {processes} processes failed")
     return [done.get() for _ in running]
 
 
-def _append_for(settings: Settings, number: int, seconds: float, barrier: Barrier, done: SimpleQueue[int]) -> None:
+def _append_for(settings: Settings, number: int, seconds: float, barrier: Barrier, done: SimpleQueue[_Done]) -> None:
     """In a process of its own. A connection is opened before the start, but nothing appended."""
-    count = 0
+    latencies: list[float] = []
     with Ledger(settings) as ledger:
         ledger.tail()
         barrier.wait(_START_SECONDS)
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            ledger.append(entries.event(number * 1_000_000 + count))
-            count += 1
-    done.put(count)
+        began = time.monotonic()
+        end = began + seconds
+        while began < end:
+            ledger.append(entries.event(number * 1_000_000 + len(latencies)))
+            before, began = began, time.monotonic()
+            latencies.append(began - before)
+    done.put(_Done(len(latencies), percentile(latencies, 99)))

@@ -15,6 +15,7 @@ from ledger.errors import ChainBroken, EntryUnreadable, ProofRefused, SigningRef
 from ledger.events import Tail
 from ledger.format.findings import Findings, Link, in_order
 from ledger.store import ledgers
+from ledger.store.durability import commit_and_flush
 from ledger.store.ledgers import BEGIN, LedgerRef
 from ledger.store.quarantine import passed
 from ledger.store.stored_rows import source_of
@@ -49,7 +50,7 @@ def extend(ledger: LedgerRef, trusted: Sequence[Head] = (), progress: Progress |
             yield from _check_root(ledger, each, base)
         elif each.root != base.root:
             raise SigningRefused("forked", f"two different roots were signed for the first {each.size} entries")
-    yield Query(SQL["commit"])
+    yield from commit_and_flush()  # what is signed is durable, even if there was nothing to write
     return head
 
 

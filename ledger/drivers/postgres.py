@@ -76,7 +76,7 @@ def _ask(effect: Effect, postgres: Connection) -> Any:
             if failed is not None:
                 if isinstance(effect, Query) and not postgres.closed:
                     postgres.rollback()
-                raise failed
+                raise _unless_committed(effect, postgres.pgconn, failed)
             return _brought(
                 effect, [_rows(cursor) for cursor, (_, wanted) in zip(cursors, sent, strict=True) if wanted]
             )
@@ -127,7 +127,7 @@ async def _aask(effect: Effect, postgres: AsyncConnection) -> Any:
             if failed is not None:
                 if isinstance(effect, Query) and not postgres.closed:
                     await postgres.rollback()
-                raise failed
+                raise _unless_committed(effect, postgres.pgconn, failed)
             results = [await _arows(cursor) for cursor, (_, wanted) in zip(cursors, sent, strict=True) if wanted]
             return _brought(effect, results)
         case CopyIn():
@@ -169,6 +169,17 @@ def _lost(pgconn: PGconn, error: Exception) -> psycopg.OperationalError:
     """The error after an exception that no driver should raise. Closes the connection, whose state is unknown."""
     pgconn.finish()
     return psycopg.OperationalError(f"the driver failed: {type(error).__name__}: {error}")
+
+
+def _unless_committed(effect: Effect, pgconn: PGconn, error: psycopg.Error) -> psycopg.Error:
+    """The error of a pipeline; of one that goes on behind a COMMIT, and failed there, the error of a lost connection.
+
+    What was committed stays, so the plan must not take it for refused.
+    """
+    ended = pgconn.transaction_status == TransactionStatus.IDLE
+    if ended and isinstance(effect, Pipeline) and any(query.sql == "commit" for query in effect.queries[:-1]):
+        return psycopg.OperationalError(f"an error came behind a COMMIT: {error}")
+    return error
 
 
 def _unless_failed(effect: Effect, brought: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from ledger.drivers.connections import connect
 from ledger.drivers.run import drive
-from ledger.effects import Plan, Query, SqlScript
+from ledger.effects import Plan, SqlScript
 from ledger.errors import ChainBroken, InvalidSetting, UsageError
 from ledger.events import GENESIS
 from ledger.export.manifest import BODIES, ENVELOPES, MANIFEST, Manifest, unusable
@@ -25,6 +25,7 @@ from ledger.format.stored_row import Record
 from ledger.migrate import journal, migrate
 from ledger.settings import Settings
 from ledger.store import ledgers, quarantine, stored_rows, tree
+from ledger.store.durability import commit_and_flush
 from ledger.store.stored_rows import SQL, Source
 from ledger.tlog.merkle import Node
 
@@ -103,7 +104,7 @@ def _export(
     leaves = yield from _leaves(source, [position for position in known if kept is not None and position <= kept.size])
     lines = _Lines(name, files, layout, progress, tail.position - first + 1, Passing(name, known, leaves, first, prev))
     yield from stored_rows.records(source, first, lines.take)
-    yield Query("rollback")
+    yield from commit_and_flush()  # what the snapshot showed is durable
     lines.end(tail.position)
     if lines.passing.rows:
         (folder / QUARANTINED).write_bytes(b"".join(lines.passing.rows))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+from ledger.ops.doctor_servers import WAITS_FOR_STANDBY
 from ledger.ops.doctor_types import Check
 from ledger.ops.status_types import Holder, Lag, LedgerState, Overview, Place
 
@@ -118,11 +119,7 @@ def _held(holder: Holder) -> tuple[str, str]:
     """Who holds the tail lock, and what to do: Check's `found` and `advice`."""
     who = f"pid {holder.pid}" if holder.pid is not None else holder.prepared
     if "synchronous standby" in (holder.state or ""):
-        return f"held by {who}, which waits for a synchronous standby: appends wait", (
-            "bring the standby back; or, if a failover may lose newer entries: alter system set "
-            "synchronous_standby_names = ''; select pg_reload_conf(). Terminating the session does not help: its entry "
-            "is recorded here, and its receipt waits for the standby"
-        )
+        return f"held by {who}, which waits for a synchronous standby: appends wait", WAITS_FOR_STANDBY
     end = f"select pg_terminate_backend({holder.pid})"
     if holder.pid is None:
         end = f"rollback prepared '{holder.prepared}'"

@@ -17,6 +17,13 @@ SQL = sql(__file__)
 
 CLOCK_WARNING, CLOCK_DANGER = 1.0, 5.0
 """Seconds between the clocks of this host and of the database."""
+COMMIT_WARNING = 1.0
+"""Seconds for which a commit may wait for a synchronous standby."""
+WAITS_FOR_STANDBY = (
+    "bring the standby back; or, if a failover may lose newer entries: alter system set "
+    "synchronous_standby_names = ''; select pg_reload_conf(). Terminating the session does not help: its entry "
+    "is recorded here, and its receipt waits for the standby"
+)
 OLDEST_POSTGRES = 150000
 OLDEST = {"redis": (7, 0), "valkey": (8, 0)}
 
@@ -55,6 +62,10 @@ def check_postgres() -> Plan[list[Check]]:
         what = f"synchronous_commit is {values['synchronous_commit']}, though there are synchronous standbys"
         advice = "a failover can lose acknowledged entries: set synchronous_commit to on or remote_apply"
         checks.append(Check("standbys", "warning", what, advice))
+    [(waiting, seconds)] = yield Query(SQL["commits_that_wait"])
+    if seconds > COMMIT_WARNING:
+        what = f"commits wait for a synchronous standby ({waiting} now, the longest for {seconds:.0f} s)"
+        checks.append(Check("standbys", "warning", what, WAITS_FOR_STANDBY))
     return checks
 
 

@@ -3,6 +3,12 @@ select
     current_setting('server_version'), current_setting('server_version_num')::int, pg_is_in_recovery(),
     current_setting('synchronous_standby_names') <> '';
 
+-- name: commits_that_wait
+-- For a synchronous standby: how many, and the longest in seconds. Whose they are is shown to superusers,
+-- pg_read_all_stats and their own user only.
+select count(*)::int, coalesce(max(extract(epoch from clock_timestamp() - query_start)), 0)::float8
+from pg_stat_activity where datname = current_database() and wait_event = 'SyncRep';
+
 -- name: settings
 select name, setting from pg_settings where name = any(%s::text[]);
 

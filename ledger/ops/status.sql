@@ -28,10 +28,11 @@ order by ledger_id, verified_at desc;
 -- name: holders
 -- Who holds a tail: the xmax of a locked row is the transaction that locked it, and that transaction holds a lock on
 -- its own number. Takes no lock and needs no right but to read the tails; what a session ran is shown to superusers,
--- pg_read_all_stats and its own user only. Who waits stands in line for the row (tuple) or for the transaction.
+-- pg_read_all_stats and its own user only. Who waits stands in line for the tail (advisory; store/ledgers.sql, `queue`),
+-- for the row (tuple) or for the transaction.
 with locks as materialized (
-    select locktype, database, relation, page, tuple, transactionid, pid, granted
-    from pg_locks where locktype in ('transactionid', 'tuple')
+    select locktype, database, relation, page, tuple, transactionid, classid, objid, pid, granted
+    from pg_locks where locktype in ('transactionid', 'tuple', 'advisory')
 )
 select
     tail.ledger_id, tail.xmax::text, held.pid,
@@ -46,8 +47,12 @@ select
         where not line.granted and (
             line.transactionid = tail.xmax
             or (
-                line.relation = 'ledger.tails'::regclass and format('(%%s,%%s)', line.page, line.tuple) = tail.ctid::text
-                and line.database = (select oid from pg_database where datname = current_database())
+                line.database = (select oid from pg_database where datname = current_database())
+                and (
+                    line.locktype = 'advisory' and line.classid = 710183014 and line.objid = tail.ledger_id::oid
+                    or line.relation = 'ledger.tails'::regclass
+                    and format('(%%s,%%s)', line.page, line.tuple) = tail.ctid::text
+                )
             )
         )
     )::int

@@ -16,10 +16,12 @@
   entries made for the tail last seen. Postgres refuses it unless that is the tail. A refusal does not say which id is
   known or whether it would help to try again, so the same drafts then go the locked way.
 - Locked (`_append_locked`), because with the tail locked nothing changes any more: the first round trip begins, locks
-  (tail_lock.py) and asks for known ids and the condition; the second writes and commits.
+  (tail_lock.py) and asks for known ids and the condition; the second writes, commits, and then flushes (durability.py):
+  the next writer has the tail while the disk, and a synchronous standby, are waited for.
 - Caller's transaction (`append_within`), because the entry is to be recorded if and only if the caller's work is. The
   tail stays locked until the caller commits. A lone draft without a known id is written in the round trip that locks.
-- Own actions (`append_own`), because only functions of the database may record them, each with what it does.
+- Own actions (`append_own`), because only functions of the database may record them, each with what it does. They
+  commit and flush as the locked way does.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from ledger.events import Entry, Event, Tail, Unchanged
 from ledger.format import chain
 from ledger.format.canonical import Draft
 from ledger.format.chain import ChainedDraft
+from ledger.store.durability import COMMIT_THEN_FLUSH
 from ledger.store.entry_rows import confirm, row_params, unconfirmed, write
 from ledger.store.idempotency import AlreadyRecorded, Outcome, Recorded, compare, resolved, sift
 from ledger.store.ledgers import COMMIT, LOCK_TIMEOUT, SQL, LedgerRef, only
@@ -135,7 +138,7 @@ class Appender:
         tail, _ = yield from self._lock(not begun, [], deadline)
         [link] = chain.extend(tail, [draft], self._now())
         rows = yield from self._send(Query(function, row_params(self.ledger.ledger_id, link)))
-        yield COMMIT
+        yield Pipeline(COMMIT_THEN_FLUSH)
         entry = Entry(self.ledger.name, *only(rows, self.ledger))
         is_new = entry.position == link.position
         if is_new:
@@ -174,7 +177,11 @@ class Appender:
         duplicates = (yield from compare(self.ledger, drafts, known, stop)) if known else {}
         fresh, outcomes = sift(drafts, duplicates, stop)
         if fresh:
-            _check(expect, tail, results[-1] if results else [])
+            failed = _failed(expect, tail, results[-1] if results else [])
+            if failed is not None:
+                if own:
+                    yield COMMIT  # as below: what the error tells of the ledger is durable
+                raise failed
             links = chain.extend(tail, fresh, self._now())
             yield from self._write(links, commit=own)
             self._recorded(links, tail)
@@ -184,8 +191,8 @@ class Appender:
         else:
             recorded = {}
             if own:
-                # The tail's lock is a write: where a synchronous standby is demanded, this commit waits for it, and so
-                # for the entries known here, whose own commit may have been interrupted while it waited.
+                # The tail's lock is a write, so this commit flushes, and waits for a synchronous standby if one is
+                # demanded: for the entries known here, too, which may have been committed and not flushed yet.
                 yield COMMIT
                 self._tail = tail
         return [resolved(outcome, recorded) for outcome in outcomes]
@@ -200,16 +207,16 @@ class Appender:
         return locked.tail, locked.results
 
     def _write(self, links: Sequence[ChainedDraft], commit: bool = False) -> Plan[None]:
-        """Records entries made for the locked tail, in the open transaction. commit: and ends that."""
+        """Records entries made for the locked tail, in the open transaction. commit: ends that, and flushes."""
         effect = write(self.ledger, links)
         if isinstance(effect, Query):
             tail = Query(SQL["tail"], (self.ledger.ledger_id,))
-            rows, tails, *_ = yield from self._send(Pipeline((effect, tail, *([COMMIT] if commit else []))))
+            rows, tails, *_ = yield from self._send(Pipeline((effect, tail, *(COMMIT_THEN_FLUSH if commit else ()))))
             confirm(links, [(str(position), hash_.hex()) for position, hash_, _ in tails])
         else:
             rows = yield from self._send(effect)
             if commit:
-                yield COMMIT
+                yield Pipeline(COMMIT_THEN_FLUSH)
         confirm(links, rows)
 
     def _send(self, effect: Effect) -> Plan[Any]:
@@ -250,19 +257,23 @@ class Appender:
 _MONOTONIC_ZERO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def _check(expect: Condition | None, tail: Tail, rows: list[Row]) -> None:
-    """Raises ConditionFailed. rows: the last result of the locked round trip, of `changed` if that was asked for."""
+def _failed(expect: Condition | None, tail: Tail, rows: list[Row]) -> ConditionFailed | None:
+    """The error of a condition that does not hold.
+
+    rows: the last result of the locked round trip, of `changed` if that was asked for.
+    """
     if isinstance(expect, Unchanged):
         if rows[0][0] is not None:
-            raise ConditionFailed(
+            return ConditionFailed(
                 f"{expect.resource_type}:{expect.resource_id} changed at position {rows[0][0]}, after {expect.since}: "
                 "nothing was recorded; look at the change and append again"
             )
     elif expect is not None and expect != tail.position:
-        raise ConditionFailed(
+        return ConditionFailed(
             f"the ledger stands at position {tail.position}, not at {expect}: nothing was recorded; "
             "read on and append again"
         )
+    return None
 
 
 def _about(what: Entry | Event) -> tuple[str, str | None, str | None]:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from typing import NamedTuple
 
-from ledger.effects import Begin, CopyOut, Feed, Plan, Query, Refused, Row
+from ledger.effects import Begin, CopyOut, Plan, Query, Refused, Row
 from ledger.errors import EntryUnreadable, UnknownLedger
 from ledger.events import Entry, Tail
 from ledger.format import native
@@ -123,18 +123,6 @@ def _read_some(ledger: LedgerRef, after: int, last: int, limit: int) -> Plan[tup
     statement = SQL["copy_entries"].format(ledger_id=ledger.ledger_id, after=after, last=last, limit=limit)
     yield CopyOut(statement, take)
     return entries, size
-
-
-def read_all(ledger: LedgerRef, after: int, limit: int | None) -> Feed[Entry]:
-    """The entries at positions after `after` in order, page by page; at most `limit`."""
-    left = FAR if limit is None else limit
-    while left > 0:
-        page = yield read(ledger, after, min(left, PAGE))
-        if not page:
-            return
-        yield page
-        left -= len(page)
-        after = page[-1].position
 
 
 def size_of(entries: Iterable[Entry]) -> int:

@@ -10,6 +10,21 @@ select ledger.create_ledger(%s);
 -- name: tail
 select position, hash, recorded_at from ledger.tails where ledger_id = %s;
 
+-- name: queue
+-- Before `lock_tail`: those who wait for a tail stand in line for it, in the order in which they came. For the row itself
+-- whoever is quickest gets it. The first number is arbitrary and ours.
+select pg_advisory_xact_lock(710183014, %s);
+
+-- name: queue_in_time
+-- What is left of the limit is the next statement's.
+select
+    pg_advisory_xact_lock(710183014, %s),
+    set_config(
+        'statement_timeout',
+        greatest(1, ceil(%s - 1000 * extract(epoch from clock_timestamp() - statement_timestamp())))::bigint::text,
+        true
+    );
+
 -- name: lock_tail
 -- An UPDATE, not SELECT FOR UPDATE: whoever holds this row until COMMIT is the only writer of the ledger. Not of another
 -- value: any writer could set one that overflows.

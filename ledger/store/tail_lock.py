@@ -1,7 +1,8 @@
 """Locks a ledger's tail until the transaction ends, within a limit of time, and says who holds it otherwise. Plans.
 
 The tail is one row of `ledger.tails`. The transaction that has updated it is the ledger's only writer until COMMIT or
-ROLLBACK.
+ROLLBACK. Our own transactions stand in line for it, on an advisory lock that ends with them, and are served in turn.
+Others (the quick way, a caller's transaction) take the row as they find it.
 """
 
 from __future__ import annotations
@@ -45,8 +46,14 @@ def lock_tail(
         left = deadline - time.monotonic()
         if left <= 0:
             raise _busy(ledger, lock_timeout)
-        limit = [Query(SQL["limit_wait"], (str(math.ceil(left * 1000)),))]
+        milliseconds = math.ceil(left * 1000)
+        limit = [
+            Query(SQL["limit_wait"], (str(milliseconds),)),
+            Query(SQL["queue_in_time"], (ledger.ledger_id, milliseconds)),
+        ]
         lock = Query(SQL["lock_tail_in_time"], (ledger.ledger_id,))
+    elif deadline is not None:
+        limit = [Query(SQL["queue"], (ledger.ledger_id,))]
     before: list[Query | Begin] = [*([BEGIN] if begin else []), *limit]
     queries = (*before, lock, *after)
     try:

@@ -9,9 +9,6 @@ set local search_path = pg_catalog, pg_temp;
 -- what it has read of the tail must not be older than they are. The first number is arbitrary and ours.
 select pg_advisory_xact_lock(710183013, %s);
 
--- name: commit
-commit;
-
 -- name: size
 -- How many leaves the tiles hold.
 select index * 256 + octet_length(hashes) / 32 from ledger.tiles

@@ -19,6 +19,7 @@ from typing import Any
 from ledger.effects import Command, LuaScript, Plan, Refused, Wait, foreseen
 from ledger.errors import UsageError
 from ledger.statements import lua
+from ledger.store.durability import Durable
 from ledger.store.ledgers import LedgerRef
 from ledger.stream import commands, wire
 from ledger.stream.delivery import PendingEntry
@@ -67,6 +68,7 @@ class Subscription:
     def __init__(
         self,
         ledger: LedgerRef,
+        durable: Durable,
         group: str,
         consumer: str | None,
         *,
@@ -84,11 +86,12 @@ class Subscription:
         if not claim_after > 0 or max_tries < 1:
             raise UsageError("claim_after is more than 0 seconds, max_tries at least 1")
         self._ledger = ledger
+        self._durable = durable
         self._key = wire.key(ledger.name)
         self._keys = wire.group_keys(ledger.name, group)
         self._group = group
-        self._offset = GroupOffset(ledger, group, after)
-        self._entries = GroupEntries(ledger, group, self._offset)
+        self._offset = GroupOffset(ledger, durable, group, after)
+        self._entries = GroupEntries(ledger, durable, group, self._offset)
         self._consumer = consumer or consumer_name()
         self._batch = batch_size
         self._wanted = None if actions is None else _pattern(actions)
@@ -235,6 +238,9 @@ class Subscription:
         end = yield from commands.end_of(self._ledger)
         if not (yield from self._offset.is_followed(end)):
             return []
+        # Redis keeps what the group was delivered: not beyond what no crash can take back.
+        tail = yield from self._durable.tail(self._ledger)
+        end = end._replace(position=min(end.position, tail.position))
         keys = (self._key, self._keys.lease, self._keys.given)
         lease = max(1, round(self._claim_after * 1000))
         reply = yield LuaScript(_NEXT, keys, (self._group, self._consumer, lease, *end))

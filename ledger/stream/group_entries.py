@@ -18,6 +18,7 @@ from ledger.effects import Command, Plan, Query, foreseen
 from ledger.errors import ChainBroken
 from ledger.events import Entry
 from ledger.store import quarantine
+from ledger.store.durability import Durable
 from ledger.store.ledgers import SQL, LedgerRef, read
 from ledger.stream import commands, wire
 from ledger.stream.delivery import PendingEntry
@@ -33,8 +34,9 @@ Row: TypeAlias = tuple[StreamId, Any, int]
 class GroupEntries:
     """The entries of one ledger for one consumer of a group. Its methods are plans."""
 
-    def __init__(self, ledger: LedgerRef, group: str, offset: GroupOffset) -> None:
+    def __init__(self, ledger: LedgerRef, durable: Durable, group: str, offset: GroupOffset) -> None:
         self._ledger = ledger
+        self._durable = durable
         self._key = wire.key(ledger.name)
         self._group = group
         self._offset = offset
@@ -90,9 +92,10 @@ class GroupEntries:
         return pendings
 
     def stored(self, position: int) -> Plan[Entry | None]:
-        """An entry from Postgres; None if it is quarantined. Raises ChainBroken if it does not hold."""
+        """An entry from Postgres, durable; None if it is quarantined. Raises ChainBroken if it does not hold."""
         entries = yield from read(self._ledger, position - 1, 1, position)
         for entry in filter(quarantine.holds, entries):
+            yield from self._durable.up_to(self._ledger, entry.position, entry.hash)
             return entry
         if (yield from quarantine.passed(self._ledger, position, datetime.now(UTC))) is None:
             problem = "its hash or its body is not true" if entries else "it is not in the database"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ledger.effects import Command, Plan, Query, Refused, foreseen
 from ledger.errors import UsageError
-from ledger.store.ledgers import SQL, LedgerRef, tail_of
+from ledger.store.durability import Durable
+from ledger.store.ledgers import SQL, LedgerRef
 from ledger.stream import commands, wire
 from ledger.stream.groups import beyond, groups_of
 from ledger.stream.wire import StreamId
@@ -16,15 +17,16 @@ class GroupOffset:
     after: the position after which a new group begins; None for the ledger's end.
     """
 
-    def __init__(self, ledger: LedgerRef, group: str, after: int | None) -> None:
+    def __init__(self, ledger: LedgerRef, durable: Durable, group: str, after: int | None) -> None:
         self._ledger = ledger
+        self._durable = durable
         self._key = wire.key(ledger.name)
         self._group = group
         self._after = after
 
     def begin(self) -> Plan[None]:
         """Decides where a new group begins. Raises UsageError if that is beyond the ledger's end."""
-        end = (yield from tail_of(self._ledger)).position
+        end = (yield from self._durable.tail(self._ledger)).position
         if self._after is None:
             self._after = end
         elif not 0 <= self._after <= end:

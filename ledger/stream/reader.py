@@ -18,7 +18,8 @@ from ledger.events import GENESIS, Entry, Seen, Tail
 from ledger.format.chain import check_link
 from ledger.settings import LONGEST_BLOCK
 from ledger.store import quarantine
-from ledger.store.ledgers import PAGE, PAGE_BYTES, SQL, LedgerRef, read, size_of, tail_of
+from ledger.store.durability import Durable
+from ledger.store.ledgers import PAGE, PAGE_BYTES, SQL, LedgerRef, read, size_of
 from ledger.stream import commands
 from ledger.stream.wire import StreamId
 
@@ -36,7 +37,8 @@ class Reader:
     """A place in one ledger: the tail of what was read, and the epoch of the stream that it came from.
 
     stopped: the error of the next entry, if that did not hold when Postgres was read last.
-    looked: when Postgres was read last, or something came, in seconds on the monotonic clock.
+    looked: when Postgres was read last, or something came, in seconds on the monotonic clock. streamed: whether the
+    next entries came from the stream, which has durable ones only.
     """
 
     ledger: LedgerRef
@@ -44,6 +46,7 @@ class Reader:
     epoch: int = 1
     stopped: ChainBroken | None = None
     looked: float = 0.0
+    streamed: bool = False
 
     @property
     def stream_id(self) -> StreamId:
@@ -120,7 +123,7 @@ def next_entries(
             misled.append(reader)
         elif entries:
             batches[reader.ledger.ledger_id] = [entry for entry in entries if entry is not None]
-            reader.looked = now
+            reader.looked, reader.streamed = now, True
         elif now - reader.looked > LOOK_SECONDS:
             late.append(reader)
     if misled or late or not batches:
@@ -130,8 +133,8 @@ def next_entries(
     return batches
 
 
-def followed(reader: Reader, streams: Streams, wait: float | None) -> Plan[list[Seen]]:
-    """The next entries of one reader, which Postgres has too. Does not move the reader.
+def followed(reader: Reader, durable: Durable, streams: Streams, wait: float | None) -> Plan[list[Seen]]:
+    """The next entries of one reader, which Postgres has too, durably. Does not move the reader.
 
     A forged entry of the stream may hold by itself and continue the entry before it. So the newest of those that came
     is compared with the ledger's; projections compare it in the transaction that applies it.
@@ -148,20 +151,22 @@ def followed(reader: Reader, streams: Streams, wait: float | None) -> Plan[list[
             yield Wait(min(wait, POLL))
     if reader.stopped is not None and not entries:
         raise reader.stopped
+    if entries and not reader.streamed:
+        yield from durable.up_to(ledger, entries[-1].position, entries[-1].hash)
     return entries
 
 
-def follow(ledger: LedgerRef, after: int | None, idle: float | None, redis: bool) -> Feed[Entry]:
+def follow(ledger: LedgerRef, durable: Durable, after: int | None, idle: float | None, redis: bool) -> Feed[Entry]:
     """Entries after a position (None: after the newest) as they come; what is quarantined is passed over.
 
     idle: ends after so many seconds without one. redis: is one set? Errors: as `followed`.
     """
     if after is None:
-        after = (yield tail_of(ledger)).position
+        after = (yield durable.tail(ledger)).position
     reader: Reader = yield reader_after(ledger, after)
     idle_timer, streams = IdleTimer(idle), Streams(redis)
     while not idle_timer.over:
-        entries: list[Seen] = yield followed(reader, streams, idle_timer.wait)
+        entries: list[Seen] = yield followed(reader, durable, streams, idle_timer.wait)
         if entries:
             reader.tail = entries[-1].tail
             yield [entry for entry in entries if isinstance(entry, Entry)]
@@ -190,7 +195,7 @@ def _from_postgres(readers: Sequence[Reader], limit: int) -> Plan[dict[int, list
     size = 0
     for reader in random.sample(readers, len(readers)):  # each has its turn to be among the first
         ledger = reader.ledger
-        reader.looked = time.monotonic()
+        reader.looked, reader.streamed = time.monotonic(), False
         reader.epoch, position = ends[ledger.ledger_id]
         if position < reader.tail.position:
             raise rolled_back(ledger, reader.tail.position, position)

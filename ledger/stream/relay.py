@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from ledger.drivers.pools import Connector
 from ledger.effects import Plan, Query
 from ledger.errors import ChainBroken, LedgerError, StreamDiverged, StreamUnusable, Unavailable
+from ledger.store.durability import Durable
 from ledger.store.ledgers import SQL, LedgerEnd, LedgerRef, ledger_ends
 from ledger.store.worker import Pauses, Stops, run_until
 from ledger.stream import commands, publish
@@ -39,6 +40,7 @@ class Relay:
         self._names = names
         self._keep = connector.settings.stream_keep
         self._published: dict[int, StreamId] = {}
+        self._durable = Durable()
         self._stops = Stops(connector, "relay")
         self._stop: threading.Event | None = None  # while it runs
         self._trimmed = 0.0
@@ -95,11 +97,10 @@ class Relay:
 
     def _publish_each(self, progress: Callable[[int], None] | None) -> int:
         published = 0
-        for ledger_end in self._due():
+        ends = [ledger_end for ledger_end in self._due() if not self._is_published(ledger_end)]
+        self._connector.run(self._durable.ends(ends))
+        for ledger_end in ends:
             ledger = ledger_end.ledger
-            done = self._published.get(ledger.ledger_id)
-            if done is not None and done >= StreamId(ledger_end.epoch, ledger_end.position):
-                continue
             try:
                 published += self._catch_up(ledger_end, progress)
             except ChainBroken as error:
@@ -109,6 +110,10 @@ class Relay:
             else:
                 self._stops.passed(ledger.ledger_id, ledger)
         return published
+
+    def _is_published(self, ledger_end: LedgerEnd) -> bool:
+        done = self._published.get(ledger_end.ledger.ledger_id)
+        return done is not None and done >= StreamId(ledger_end.epoch, ledger_end.position)
 
     def _trim_each(self) -> list[StreamUnusable]:
         errors = []
@@ -164,7 +169,7 @@ class Relay:
 
     def _read(self, ledger_end: LedgerEnd, start: ResumePoint, count: int) -> list[Wire]:
         last = min(ledger_end.position, start.next + count - 1)
-        return self._connector.run(publish.next_batch(ledger_end.ledger, start, last))
+        return self._connector.run(publish.next_durable_batch(ledger_end.ledger, self._durable, start, last))
 
 
 def open_epoch(ledger: LedgerRef) -> Plan[int]:

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from ledger.drivers import forks
 from ledger.effects import Feed
+from ledger.store.durability import Durable
 from ledger.store.ledgers import LedgerRef
 from ledger.stream.consumer_group import Subscription
 from ledger.stream.delivery import Holder, PendingEntry
@@ -17,6 +18,7 @@ D = TypeVar("D")
 
 def deliveries(
     ledger: LedgerRef,
+    durable: Durable,
     group: str,
     deliver: Callable[[PendingEntry, Holder], D],
     *,
@@ -37,7 +39,7 @@ def deliveries(
     while True:
         begun = forks.Begun("subscribe()")
         subscription = Subscription(
-            ledger, group, consumer,
+            ledger, durable, group, consumer,
             after=after, batch_size=batch_size, actions=actions, claim_after=claim_after, max_tries=max_tries,
         )  # fmt: skip
         yield subscription.begin()

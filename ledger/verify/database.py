@@ -21,6 +21,7 @@ from ledger.migrate import journal, migrate
 from ledger.settings import Settings
 from ledger.statements import sql
 from ledger.store import damage, ledgers, stored_rows
+from ledger.store.durability import commit_and_flush
 from ledger.store.stored_rows import Source
 from ledger.telemetry import Progress
 from ledger.verify import own_lookups, protections
@@ -162,7 +163,7 @@ def _begin(
 
 
 def _end(source: Source, report: Report, findings: int) -> Plan[None]:
-    yield Query("rollback")
+    yield from commit_and_flush()  # what the snapshot showed is durable
     try:
         values = (report.first, report.last, report.head, min(findings, 2**31 - 1))
         yield Query(SQL["record"], (source.ledger_id, *values))

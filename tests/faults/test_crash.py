@@ -7,7 +7,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psycopg
@@ -33,7 +33,7 @@ VIEWS = ("timeline", "resource_state", "resource_history", "actor_activity")
 class Parts:
     """Appenders, a relay and a projector as processes; whoever dies by our hand is started again."""
 
-    def __init__(self, settings: Settings, notes: Path) -> None:
+    def __init__(self, settings: Settings, notes: Path, readers: Sequence[str] = ()) -> None:
         self._environment = os.environ | {
             "LEDGER_DATABASE_URL": str(settings.database_url),
             "LEDGER_REDIS_URL": str(settings.redis_url),
@@ -45,6 +45,7 @@ class Parts:
             "b": ["append", "b", str(notes / "b")],
             "relay": ["relay"],
             "project": ["project"],
+            **{name: [name, str(notes / name)] for name in readers},
         }
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         for name in self.commands:

@@ -12,6 +12,7 @@ from ledger import Ledger
 from ledger.drivers.connections import create_redis_connection
 from ledger.drivers.pools import Connector
 from ledger.effects import Effect, Plan
+from ledger.store.durability import Durable
 from ledger.stream.consumer_group import Subscription
 from ledger.stream.delivery import PendingEntry
 from ledger.stream.relay import Relay
@@ -50,7 +51,15 @@ def dying(plan: Plan[list[PendingEntry]], after: int) -> Plan[list[PendingEntry]
 
 def consumer(ledger: Ledger, name: str, max_tries: int = 50) -> Subscription:
     return Subscription(
-        ledger.ref, "mailer", name, after=0, batch_size=10, actions=None, claim_after=CLAIM_AFTER, max_tries=50
+        ledger.ref,
+        Durable(),
+        "mailer",
+        name,
+        after=0,
+        batch_size=10,
+        actions=None,
+        claim_after=CLAIM_AFTER,
+        max_tries=50,
     )
 
 
@@ -141,7 +150,15 @@ def test_an_erased_entry_that_nobody_acknowledges_is_parked(ledger: Ledger, own:
     ledger.erase(2, "user:dpo", "asked for")
     Relay(own).publish()
     two = Subscription(
-        ledger.ref, "mailer", "two", after=0, batch_size=10, actions=None, claim_after=CLAIM_AFTER, max_tries=4
+        ledger.ref,
+        Durable(),
+        "mailer",
+        "two",
+        after=0,
+        batch_size=10,
+        actions=None,
+        claim_after=CLAIM_AFTER,
+        max_tries=4,
     )
     handed_out = []
     for _ in range(12):

@@ -134,6 +134,7 @@ LIES: dict[str, tuple[Callable[[Told], object], set[str]]] = {
     "a follower who is shown one twice": (lambda told: _shown(told, told.followed, 8), {"doubled"}),
     "a follower who sees too little": (lambda told: _noted(told, "followed/q", 1, session="s"), {"lost"}),
     "a reader who sees what never was": (lambda told: told.followed.add(position=9, hash="00", session="s"), {"other"}),
+    "a tail that is gone": (lambda told: Notes(told.folder / "shown" / "v").add(position=8, hash="00"), {"other"}),
     "a group that goes back": (lambda told: _shown(told, told.consumed, 7, tries=1), {"misordered"}),
     "a group that sees too little": (lambda told: _noted(told, "consumed/shared-q", 1, session="s", tries=1), {"lost"}),
     "an erasure that did nothing": (lambda told: _noted(told, "erased/s", 8, erased=1), {"other"}),

@@ -186,6 +186,12 @@ def followers(books: Books) -> Iterator[Violation]:
                 yield Violation(kind, f"{name}: {line['position']} after {before['position']}")
 
 
+def readers(books: Books) -> Iterator[Violation]:
+    """What `tail` and `read` returned is there: a crash took nothing back that was shown."""
+    for name, its in all_lines(books.folder / "shown"):
+        yield from _true_entries(books, name, its)
+
+
 def consumers(books: Books) -> Iterator[Violation]:
     """Each group saw every entry at least once; a lone consumer what is new to its group in order."""
     by_group: dict[str, list[Line]] = {}
@@ -257,6 +263,7 @@ CHECKS: tuple[Check, ...] = (
     conditions,
     erasures,
     followers,
+    readers,
     consumers,
     checkpoints,
 )

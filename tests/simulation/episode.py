@@ -150,6 +150,7 @@ def _heal(stage: Stage) -> None:
         for proxy in proxies:
             proxy.heal()
     stage.world.start()
+    stage.world.demand_standby("")
     stage.say("clock", "0")
     for name in stage.crew.members:
         stage.crew.pause(name, paused=False)

@@ -150,6 +150,16 @@ def backend_killed(stage: Stage, chance: random.Random) -> Playing:
     stage.world.revive(stage.world.postgres)
 
 
+def standby_gone(stage: Stage, chance: random.Random) -> Playing:
+    """No commit returns, because a synchronous standby is demanded that is not there; until the heal, if need be."""
+    with _while_reachable():
+        stage.world.demand_standby("nobody")
+        stage.hit("synchronous standby gone")
+    yield chance.uniform(*LONG)
+    with _while_reachable():
+        stage.world.demand_standby("")
+
+
 def tail_held(stage: Stage, chance: random.Random) -> Playing:
     """A transaction of somebody's takes the tail and goes for lunch."""
     with _while_reachable(), stage.world.database() as connection:
@@ -299,6 +309,7 @@ POSTGRES: dict[str, Fault] = {
     "postgres paused": partial(_pause, "postgres"),
     "postgres disk full": partial(_full, "postgres"),
     "postgres backend killed": backend_killed,
+    "synchronous standby gone": standby_gone,
     "tail held by a long transaction": tail_held,
     "postgres out of connections": connections_exhausted,
     "pool exhausted": pool_exhausted,

@@ -18,7 +18,7 @@ import msgspec
 
 from ledger import Event, Receipt
 from ledger.errors import ConditionFailed
-from ledger.events import Unchanged
+from ledger.events import Tail, Unchanged
 from ledger.format.canonical import entry_id_for
 from tests.simulation.life import Life
 from tests.simulation.notes import Notes
@@ -40,6 +40,7 @@ class Voice:
         self.part = part
         self.chance = random.Random(f"{life.role.draws} {part}")
         self.notes = Notes(life.folder / "said" / part)
+        self._shown = Notes(life.folder / "shown" / part)
         self.number = max((line["n"] + line["count"] for line in self.notes.lines() if "n" in line), default=0)
         self.began = 0.0
 
@@ -51,6 +52,11 @@ class Voice:
 
     def event(self, number: int, **fields: Any) -> Event:
         return msgspec.structs.replace(said(self.part, number), **fields)
+
+    def shown(self, newest: Tail) -> None:
+        """Notes the newest entry that the ledger returned."""
+        if newest.position:
+            self._shown.add(position=newest.position, hash=newest.hash.hex())
 
     def received(self, receipt: Receipt, count: int = 1, **fields: Any) -> None:
         """Notes what was promised of events `number` … `number + count - 1`: the last one's receipt."""
@@ -110,10 +116,12 @@ def expecting(voice: Voice) -> None:
     """Others are faster most of the time: a few tries, then without a condition."""
     event = voice.event(voice.number)
     for _ in range(3):
-        tail = voice.life.settle(voice.api.tail).position
+        tail = voice.life.settle(voice.api.tail)
+        voice.shown(tail)
+        expect = tail.position
         with suppress(ConditionFailed):
-            receipt = voice.life.settle(lambda tail=tail: voice.api.append(event, expect=tail))  # type: ignore[misc]
-            voice.received(receipt, expected=tail)
+            receipt = voice.life.settle(lambda expect=expect: voice.api.append(event, expect=expect))  # type: ignore[misc]
+            voice.received(receipt, expected=expect)
             return
     voice.received(voice.life.settle(lambda: voice.api.append(event)))
 
@@ -122,7 +130,7 @@ def counting(voice: Voice) -> None:
     """Compare and set: recorded only if nothing about the counter came after what this voice has seen of it."""
     event = voice.event(voice.number, resource_type=COUNTER[0], resource_id=COUNTER[1])
     while not voice.life.stop.is_set():
-        seen = voice.life.settle(lambda: _newest_count(voice.api))
+        seen = voice.life.settle(lambda: _newest_count(voice))
         with suppress(ConditionFailed):
             unchanged = Unchanged(*COUNTER, since=seen)
             receipt = voice.life.settle(lambda: voice.api.append(event, expect=unchanged))  # noqa: B023
@@ -130,11 +138,13 @@ def counting(voice: Voice) -> None:
             return
 
 
-def _newest_count(api: Api) -> int:
+def _newest_count(voice: Voice) -> int:
+    api = voice.api
     known = getattr(api, "newest_count", 0), getattr(api, "read_to", 0)
     newest, read_to = known
     for entry in api.read(after=read_to):
         read_to = entry.position
+        voice.shown(entry.tail)
         if (entry.resource_type, entry.resource_id) == COUNTER:
             newest = entry.position
     api.newest_count, api.read_to = newest, read_to  # type: ignore[attr-defined]

@@ -34,8 +34,12 @@ max_connections = 60
 min_wal_size = 32MB
 max_wal_size = 64MB
 shared_buffers = 32MB
+wal_writer_delay = 10s
+commit_delay = 3000
+commit_siblings = 0
 """
-"""So that the cluster stays on its small disk, and connections can run out."""
+"""So that the cluster stays on its small disk, connections can run out, and a kill loses what was committed and not
+flushed: nobody else writes that for ten seconds, and a flush takes 3 ms."""
 
 
 class _Trusting(Postgres):
@@ -170,6 +174,12 @@ class World:
                 self.pooler.process.send_signal(signal.SIGCONT)
                 if self.pooler.process.poll() is not None:
                     self.pooler.start()
+
+    def demand_standby(self, name: str) -> None:
+        """Has all commits wait for a synchronous standby of this name; an empty name: for none."""
+        with self.database() as connection:
+            connection.execute(f"alter system set synchronous_standby_names = '{name}'".encode())
+            connection.execute("select pg_reload_conf()")
 
     def pause(self, server: Server, paused: bool = True) -> bool:
         pids = family(server.pid())

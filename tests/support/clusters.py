@@ -116,10 +116,14 @@ class Cluster:
     def stop(self) -> None:
         self._clusters.run("pg_ctl", "stop", "-s", "-w", "-m", "fast", "-D", self.folder)
 
+    def pid(self) -> int:
+        """Of the postmaster. Raises FileNotFoundError where it does not run."""
+        return int((self.folder / "postmaster.pid").read_text().split()[0])
+
     def kill(self) -> None:
         """As a crash of its host does it; nothing where it does not run."""
         with suppress(FileNotFoundError, ProcessLookupError):
-            pid = int((self.folder / "postmaster.pid").read_text().split()[0])
+            pid = self.pid()
             # Its processes are of one group; the postmaster alone would leave them running for a while.
             os.killpg(pid, signal.SIGKILL)
             deadline = time.monotonic() + 30

@@ -5,6 +5,7 @@ They write what they were promised to a file line by line, so that it is there a
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import threading
@@ -81,6 +82,35 @@ def subscribe(dealt_with: str) -> None:
             delivery.ack()
 
 
+def read(shown: str) -> None:
+    """Notes `position hash` of what tail() and read() return, as soon as they do."""
+    with Ledger.open() as ledger, open(shown, "a", buffering=1) as notes:  # noqa: PTH123
+        after = 0
+        while True:
+            try:
+                tail = ledger.tail()
+                notes.write(f"{tail.position} {tail.hash.hex()}\n")
+                for entry in ledger.read(after):
+                    notes.write(f"{entry.position} {entry.hash.hex()}\n")
+                    after = entry.position
+            except Unavailable:
+                time.sleep(0.005)
+
+
+def follow(shown: str) -> None:
+    """The same of a follower that reads Postgres."""
+    settings = dataclasses.replace(Settings.load(), redis_url=None)
+    with Ledger(settings) as ledger, open(shown, "a", buffering=1) as notes:  # noqa: PTH123
+        after = 0
+        while True:
+            try:
+                for entry in ledger.follow(after):
+                    notes.write(f"{entry.position} {entry.hash.hex()}\n")
+                    after = entry.position
+            except Unavailable:
+                time.sleep(0.005)
+
+
 def main() -> None:
     part, *args = sys.argv[1:]
     try:
@@ -93,6 +123,10 @@ def main() -> None:
                 project()
             case "subscribe":
                 subscribe(*args)
+            case "read":
+                read(*args)
+            case "follow":
+                follow(*args)
     except LedgerError as error:
         print(f"{part}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
         os._exit(9)

@@ -35,6 +35,7 @@ from ledger.effects import (
     Stored,
     Wait,
 )
+from ledger.store.ledgers import COMMIT
 
 _NOWHERE = (Wait,)
 """Effects that reach no server."""
@@ -56,6 +57,8 @@ class When(StrEnum):
     """It happened, but the answer never came."""
     HALF_DONE = "half done"
     """Some of its statements, or of its data, arrived."""
+    COMMITTED = "committed"
+    """Its COMMIT was done, and nothing that comes behind it in the same round trip: the entry is not flushed yet."""
 
 
 class Fault(NamedTuple):
@@ -67,7 +70,7 @@ class Fault(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """An effect as it came by. of_files: not of a server's. in_parts: it can be half done.
+    """An effect as it came by. of_files: not of a server's. in_parts: it can be half done. commits: before its end.
 
     lasting: what it did stays whatever comes then, because no transaction is open. handed_out: something was, between
     it and the next one.
@@ -76,6 +79,7 @@ class Seen(NamedTuple):
     text: str
     of_files: bool = False
     in_parts: bool = False
+    commits: bool = False
     lasting: bool = False
     handed_out: bool = False
 
@@ -97,6 +101,8 @@ class Seen(NamedTuple):
                 yield Fault(at, how, When.PERSISTED)
             if self.in_parts and (self.lasting or not killed):
                 yield Fault(at, how, When.HALF_DONE)
+            if self.commits:
+                yield Fault(at, how, When.COMMITTED)
 
 
 class Effects:
@@ -183,6 +189,8 @@ class Effects:
                 yield Query("select 1")
             case _, Pipeline():
                 half = len(effect.queries) // 2
+                if self._fault.when == When.COMMITTED:
+                    half = effect.queries.index(COMMIT) + 1
                 yield Pipeline(effect.queries[:half])
                 strike()
                 yield Pipeline(effect.queries[half:])
@@ -240,7 +248,8 @@ def _seen(effect: Effect) -> Seen:
             text = ""
     words = " ".join(line.strip() for line in text.splitlines() if not line.startswith("--"))
     in_parts = isinstance(effect, Apply | CopyIn) or (isinstance(effect, Pipeline) and len(effect.queries) > 1)
-    return Seen(f"{type(effect).__name__} {words:.80}", in_parts=in_parts)
+    commits = isinstance(effect, Pipeline) and COMMIT in effect.queries[:-1]
+    return Seen(f"{type(effect).__name__} {words:.80}", in_parts=in_parts, commits=commits)
 
 
 def _die() -> None:

@@ -18,7 +18,7 @@ from ledger.settings import Settings
 from ledger.stream.relay import Relay
 from ledger.testing import other_database
 from tests.support.cli import Cli, cli_of
-from tests.support.helpers import OwnServers, event, events
+from tests.support.helpers import OwnServers, event, events, eventually
 from tests.support.processes import pid_of, stopped
 
 SOON = 12.0
@@ -97,9 +97,10 @@ def test_who_holds_the_tail_is_named(ledger: Ledger) -> None:
         ledger.append(event(1), connection=holder)
         psycopg.ClientCursor(holder).execute("select %s, 42", ["s3cret 'text'"])
         time.sleep(1.1)
-        with ThreadPoolExecutor(2) as executor:
-            waiters = [executor.submit(ledger.append, event(number)) for number in (2, 3)]
-            time.sleep(0.3)
+        with ThreadPoolExecutor(3) as executor, Ledger(ledger.settings) as one, Ledger(ledger.settings) as two:
+            # One takes the row as it finds it, two stand in line for it.
+            waiters = [executor.submit(each.append, event(2)) for each in (ledger, one, two)]
+            eventually(lambda: _waiting(cli) == 3)
             held = cli.well("status", "--json").json["ledgers"][0]["held_by"]
             text = cli.well("status").out
             holder.rollback()
@@ -108,10 +109,15 @@ def test_who_holds_the_tail_is_named(ledger: Ledger) -> None:
         pid, user = holder.info.backend_pid, holder.info.user
     assert (held["pid"], held["user"], held["application"]) == (pid, user, "shop")
     assert (held["state"], held["last_ran"], held["prepared"]) == ("idle in transaction", "select ?, ?", None)
-    assert 1 < held["seconds"] < 60 and held["since"].endswith("Z") and held["waiting"] >= 1
+    assert 1 < held["seconds"] < 60 and held["since"].endswith("Z") and held["waiting"] == 3
     assert f"TAIL HELD, appends wait:  pid {pid}, user {user}, application shop" in text
     assert "last ran: select ?, ?" in text and "s3cret" not in text
     assert cli.well("status", "--json").json["ledgers"][0]["held_by"] is None
+
+
+def _waiting(cli: Cli) -> int:
+    held = cli.well("status", "--json").json["ledgers"][0]["held_by"]
+    return int(held["waiting"])
 
 
 def test_a_prepared_transaction_that_holds_the_tail_is_named(

@@ -14,7 +14,7 @@ from ledger.drivers.run import drive
 from ledger.effects import Effect, Pipeline, Plan, Query, Stored
 from ledger.errors import ChainBroken, ProofRefused, SigningRefused
 from ledger.store import tree
-from ledger.store.ledgers import BEGIN
+from ledger.store.ledgers import BEGIN, COMMIT
 from ledger.store.tree import EMPTY_HEAD, Head
 from ledger.tlog.checkpoint import Checkpoint
 from ledger.tlog.file_signer import FileSigner
@@ -238,7 +238,7 @@ def _within(plan: Plan[Head]) -> Plan[Head]:
     """In a transaction that is open already."""
     effect = next(plan)
     while True:
-        own = isinstance(effect, Query) and effect.sql == tree.SQL["commit"]
+        own = isinstance(effect, Query) and effect == COMMIT
         own = own or (isinstance(effect, Pipeline) and effect.queries[0] == BEGIN)
         try:
             effect = plan.send(None if own else (yield effect))
