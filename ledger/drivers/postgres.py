@@ -12,7 +12,16 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.pq.abc import PGconn
 
-from ledger.drivers.cursors import AsyncConnection, AsyncCursor, Connection, Cursor, copying, prepares, stored_cursor
+from ledger.drivers.cursors import (
+    ADAPTERS,
+    AsyncConnection,
+    AsyncCursor,
+    Connection,
+    Cursor,
+    copying,
+    prepares,
+    stored_cursor,
+)
 from ledger.effects import Apply, Begin, CopyIn, Effect, Pipeline, Query, Rollback, Row, SqlScript, Stored
 
 IN_TRANSACTION = (TransactionStatus.INTRANS, TransactionStatus.INERROR, TransactionStatus.ACTIVE)
@@ -205,11 +214,16 @@ class Transaction:
             without_flush(pipeline)
             Cursor(self._connection).executemany(sql, params)
 
-    def copy(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """Many rows into one table: the fastest way in."""
+    def copy(
+        self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], types: Sequence[str] = ()
+    ) -> None:
+        """Many rows into one table: the fastest way in. types: of the columns; then the rows go in binary."""
         names = psycopg.sql.SQL(", ").join(map(psycopg.sql.Identifier, columns))
-        into = psycopg.sql.SQL("copy {} ({}) from stdin").format(psycopg.sql.Identifier(table), names)
+        options = psycopg.sql.SQL(" (format binary)" if types else "")
+        into = psycopg.sql.SQL("copy {} ({}) from stdin{}").format(psycopg.sql.Identifier(table), names, options)
         with Cursor(self._connection).copy(into) as copy:
+            if types:
+                copy.set_types([ADAPTERS.types.get_oid(name) for name in types])
             for row in rows:
                 copy.write_row(row)
 
