@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import psycopg
-from psycopg.pq import TransactionStatus
+from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGconn
 
 from ledger.drivers.cursors import (
@@ -242,8 +242,13 @@ def without_flush(pipeline: psycopg.Pipeline | psycopg.AsyncPipeline) -> None:
 
 
 def _rows(cursor: Cursor) -> list[Row]:
-    return cursor.fetchall() if cursor.description else []
+    return cursor.fetchall() if _has_rows(cursor) else []
 
 
 async def _arows(cursor: AsyncCursor) -> list[Row]:
-    return await cursor.fetchall() if cursor.description else []
+    return await cursor.fetchall() if _has_rows(cursor) else []
+
+
+def _has_rows(cursor: Cursor | AsyncCursor) -> bool:
+    """Whether the statement brought rows, be it none. psycopg's `description` tells too, and describes each column."""
+    return cursor.pgresult is not None and cursor.pgresult.status == ExecStatus.TUPLES_OK
