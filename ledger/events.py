@@ -81,7 +81,7 @@ class Unchanged(NamedTuple):
     since: int
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """An event as recorded at one position of one ledger. Field for field a row of `ledger.audit_logs`.
 
     The JSON texts are kept as stored, because they are what was hashed; `before`, `after` and `metadata` decode them,

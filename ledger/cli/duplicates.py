@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 
-_KEY = b'":'
 _encode = msgspec.json.Encoder().encode
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
@@ -23,16 +22,12 @@ def refuse_duplicates(text: bytes, value: Any) -> None:
 
     text: JSON. value: the text as msgspec decoded it; a Struct may omit defaults.
     """
-    # The quick proof: a key ends with a quotation mark and a colon, and without escapes only a string that begins with
-    # a colon holds these two as well. A dropped key is missing when the value is encoded again.
-    if b"\\" not in text and not _has_blank_after_quote(text) and text.count(_KEY) == _encode(value).count(_KEY):
+    # The quick proof: a colon is in a string or follows a key. Without escapes, strings are encoded again as they were,
+    # so each pair that was dropped leaves a colon less.
+    if b"\\" not in text and text.count(b":") == _encode(value).count(b":"):
         return
     for path in _repeated(_objects(text.decode()), ""):
         raise DuplicateKey(f"{path}: the key is given twice")
-
-
-def _has_blank_after_quote(text: bytes) -> bool:
-    return b'" ' in text or b'"\n' in text or b'"\r' in text or b'"\t' in text
 
 
 class _Object(list[tuple[str, Any]]):

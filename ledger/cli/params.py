@@ -182,10 +182,10 @@ def exact_float(digits: str) -> float:
     Without this, a number with more digits than a float has would be recorded as another number.
     """
     number = float(digits)
-    if not math.isfinite(number):
-        raise ValueError(f"the number {digits[:40]} is too large")
     if repr(number) == digits:  # the common case
         return number
+    if not math.isfinite(number):
+        raise ValueError(f"the number {digits[:40]} is too large")
     try:
         kept = Decimal(repr(number)) == Decimal(digits)
     except InvalidOperation:  # the exponent is out of Decimal's range

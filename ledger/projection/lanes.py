@@ -20,6 +20,13 @@ Positions: TypeAlias = dict[int, list[Reached]]
 
 log = logging.getLogger("ledger.projector")
 
+BATCH = 2500
+"""Entries that are read at a time, if they come to less than PAGE_BYTES: the more, the fewer rows are written by views
+that have one row for many entries."""
+MANY = 100
+"""From so many entries on each projection applies them in a thread and a transaction of its own, and the next ones are
+read meanwhile."""
+
 
 @dataclass(slots=True)
 class Lane:

@@ -15,12 +15,13 @@ from ledger.errors import ChainBroken, LedgerError, ProjectionFailed, StreamDive
 from ledger.events import Entry, Seen, Tail
 from ledger.projection.apply import advance, advance_exactly
 from ledger.projection.base import Projection, check_projection, clear_rebuilds, install, view_positions
-from ledger.projection.lanes import Lane, LeftOut, Positions, ahead_of, lanes_of
+from ledger.projection.lanes import BATCH, MANY, Lane, LeftOut, Positions, ahead_of, lanes_of
+from ledger.projection.read_ahead import Batches, ReadAhead
 from ledger.projection.rebuild import rebuild
 from ledger.projection.retries import BlockedProjections
 from ledger.store.ledgers import PAGE, LedgerEnd, LedgerRef, ledger_ends
 from ledger.store.worker import Pauses, Stops, run_until
-from ledger.stream.reader import NO_STREAMS, Streams, next_entries, rolled_back
+from ledger.stream.reader import NO_STREAMS, Reader, Streams, next_entries, rolled_back
 from ledger.telemetry import COUNTERS, FAILURES, PROJECTED, Progress, span
 
 log = logging.getLogger("ledger.projector")
@@ -29,8 +30,6 @@ WAIT_SECONDS = 0.5
 """Seconds to wait on the streams for something new, and so the longest to notice a stop."""
 REFRESH_SECONDS = 1.0
 """Seconds between looks for new ledgers and for view positions that others moved."""
-MANY = 100
-"""From so many entries on each projection applies them in a thread and a transaction of its own."""
 PAUSES = Pauses(busy=0.0, idle=0.0, retry=1.0)
 """None between steps: each waits for something new itself."""
 
@@ -62,6 +61,7 @@ class Projector:
         self._front: dict[int, Lane] = {}
         self._behind: list[Lane] = []
         self._ahead, self._broken = LeftOut(), LeftOut()
+        self._read_ahead = ReadAhead(self._read)
 
     @property
     def failed(self) -> list[ProjectionFailed]:
@@ -208,13 +208,10 @@ class Projector:
         if not self._front:
             time.sleep(wait or 0)
             return 0
-        if self._streams.there and self._redis is None:
-            self._redis = self._connector.new_redis()
-        readers = [lane.reader for lane in self._front.values()]
-        streams = self._streams if self._believed else NO_STREAMS
-        wait = None if self._behind else wait
-        batches = self._connector.run(next_entries(readers, streams, wait=wait), self._redis)
-        work = [(self._front[ledger_id], entries) for ledger_id, entries in batches.items()]
+        front = self._read_ahead.take(self._front)
+        if not front:
+            front = self._read([lane.reader for lane in self._front.values()], None if self._behind else wait)
+        work = [(self._front[ledger_id], entries) for ledger_id, entries in front.items()]
         for lane in self._behind:  # they read entries that are long out of the stream
             batches = self._connector.run(next_entries([lane.reader], NO_STREAMS, wait=None))
             work += [(lane, entries) for entries in batches.values()]
@@ -223,6 +220,17 @@ class Projector:
                 self._stop(lane, lane.reader.stopped)
                 return 0
         random.shuffle(work)  # an error of one ledger keeps no other from its turn
+        with self._read_ahead.beyond(self._front, front):
+            return self._apply(work)
+
+    def _read(self, readers: Sequence[Reader], wait: float | None = None) -> Batches:
+        if self._streams.there and self._redis is None:
+            self._redis = self._connector.new_redis()
+        streams = self._streams if self._believed else NO_STREAMS
+        return self._connector.run(next_entries(readers, streams, wait=wait, limit=BATCH), self._redis)
+
+    def _apply(self, work: Sequence[tuple[Lane, Sequence[Seen]]]) -> int:
+        """Applies to each lane what was read for it. Returns as `_step` does."""
         for lane, entries in work:
             ledger = lane.reader.ledger
             try:

@@ -67,12 +67,12 @@ returning %s::bigint, %s::uuid, %s::bytea;
 
 -- name: insert_after
 -- Locks the tail, and where it is the one that the entry was made for, records the entry in the same round trip; but not
--- one that came too late for the trigger, which would end the caller's transaction.
+-- one that came too late for the trigger, which would end the caller's transaction. A row lock is enough here, because
+-- the trigger updates the row, if not now then in the second round trip; it saves writing the row twice.
 with entry (ledger_id, {columns}) as (
     values ({typed_row})
 ), tail as (
-    update ledger.tails set fence = fence where ledger_id = (select ledger_id from entry)
-    returning position, hash, recorded_at, clock_timestamp() as now
+    select position, hash, recorded_at from ledger.tails where ledger_id = (select ledger_id from entry) for no key update
 ), added as (
     insert into ledger.audit_logs (ledger_id, {columns})
     select entry.* from entry, tail
@@ -80,7 +80,7 @@ with entry (ledger_id, {columns}) as (
         and entry.recorded_at > statement_timestamp() - interval '4 seconds'
     returning 1
 )
-select tail.position, tail.hash, tail.recorded_at, tail.now, entry.position, entry.id, entry.hash
+select tail.position, tail.hash, tail.recorded_at, clock_timestamp(), entry.position, entry.id, entry.hash
 from tail left join entry on exists (select from added);
 
 -- name: copy_alone

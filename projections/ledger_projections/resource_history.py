@@ -18,6 +18,7 @@ _COLUMNS = (
     *("ledger_id", "resource_type", "resource_id", "position"),
     *("recorded_at", "occurred_at", "actor", "action", "changes"),
 )
+_TYPES = ("int4", "text", "text", "int8", "timestamptz", "timestamptz", *["text"] * 3)
 
 
 class ResourceHistory(Projection):
@@ -39,6 +40,7 @@ class ResourceHistory(Projection):
                 for entry in entries
                 if entry.resource_type is not None
             ),
+            _TYPES,
         )
 
     def erase(self, ledger_id: int, entry: Entry, about: Iterable[Entry], tx: Writes) -> None:

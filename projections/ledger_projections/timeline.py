@@ -33,6 +33,7 @@ _COLUMNS = (
     *("ledger_id", "position", "id", "recorded_at", "occurred_at"),
     *("actor", "actor_type", "action", "resource_type", "resource_id", "words"),
 )
+_TYPES = ("int4", "int8", "uuid", "timestamptz", "timestamptz", *["text"] * 6)
 
 
 class Timeline(Projection):
@@ -53,6 +54,7 @@ class Timeline(Projection):
                 )
                 for entry in entries
             ),
+            _TYPES,
         )
 
     def erase(self, ledger_id: int, entry: Entry, about: Iterable[Entry], tx: Writes) -> None:

@@ -225,8 +225,10 @@ class _BrokenOff:
         self._tx.execute_many(sql, params)
         self._strike()
 
-    def copy(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        self._tx.copy(table, columns, rows)
+    def copy(
+        self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], types: Sequence[str] = ()
+    ) -> None:
+        self._tx.copy(table, columns, rows, types)
         self._strike()
 
 

@@ -68,9 +68,8 @@ class Project(Job):
         world.ledger.append_many(self.events(2, 4))
 
     def run(self, tell: Tell) -> None:
-        worker.MANY = BATCH
         # One view after the other, in the same order always.
-        vars(worker).update(ThreadPoolExecutor=lambda _: ThreadPoolExecutor(1))
+        vars(worker).update(MANY=BATCH, ThreadPoolExecutor=lambda _: ThreadPoolExecutor(1))
         views = [each() for each in BUILT_IN]
         with closing(Connector(self.settings)) as servers, closing(Projector(servers, views)) as running:
             again(running.catch_up)

@@ -136,6 +136,54 @@ class Misspelt(Count):
         tx.copy("misspelt", ["no_such_column"], [(1,)])
 
 
+class Typed(Count):
+    """Copies rows of the given types."""
+
+    name = "typed"
+    tables: ClassVar[tuple[str, ...]] = ("typed",)
+    schema = "create table typed (ledger_id int, position bigint, id uuid, at timestamptz, actor text, body json)"
+
+    def __init__(self, types: Sequence[str]) -> None:
+        self.types = types
+
+    def apply(self, ledger_id: int, entries: Sequence[Entry], tx: Writes) -> None:
+        values = [
+            (ledger_id, each.position, each.id, each.occurred_at, each.actor, each.before_json) for each in entries
+        ]
+        tx.copy("typed", ("ledger_id", "position", "id", "at", "actor", "body"), values, self.types)
+
+
+TYPES = ("int4", "int8", "uuid", "timestamptz", "text", "text")
+
+
+def test_rows_are_the_same_in_text_and_in_binary(ledger: Ledger, admin: psycopg.Connection) -> None:
+    ledger.append_many(some_events(20))
+    ledger.append(Event("user:\t\\N\n…\N{SNAKE}", "thing.read", before={"tab\t": "\\.\r\n"}))
+    copied = []
+    for types in ((), TYPES):
+        project(ledger, [Typed(types)])
+        copied.append(rows(admin, "typed"))
+        admin.execute("drop table ledger_views.typed; delete from ledger.projections where name = 'typed'")
+    assert copied[0] == copied[1] and len(copied[0]) == 21
+
+
+@pytest.mark.parametrize(
+    ("types", "fault"),
+    [
+        (("int4", "int8", "uuid", "timestamptz", "int8", "text"), "TypeError"),
+        (("int4", "int4", "uuid", "timestamptz", "text", "text"), "ProtocolViolation"),
+        (TYPES[:-1], "DataError"),
+        ((*TYPES[:-1], "no_such_type"), "KeyError"),
+    ],
+)
+def test_a_value_of_another_type_stops_the_projection(ledger: Ledger, types: Sequence[str], fault: str) -> None:
+    ledger.append_many(some_events(3))
+    with projector(ledger, [Typed(types)]) as running:
+        running.catch_up()
+        [failed] = running.failed
+    assert (failed.position, type(failed.__cause__).__name__) == (1, fault)
+
+
 def test_a_projection_that_the_database_refuses_stops_alone(ledger: Ledger, admin: psycopg.Connection) -> None:
     ledger.append_many(some_events(3))
     with projector(ledger, [Misspelt(), Count()]) as running:

@@ -132,6 +132,34 @@ def test_the_tail_is_held_until_the_transaction_ends(api: Api, caller: Connected
     assert numbers(checked(api)) == [0, 1, 2]
 
 
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_a_transaction_that_waited_continues_the_tail_as_it_is_then(
+    api: Api, opener: Opener, caller: Connected, end: str
+) -> None:
+    """Both append in the round trip that locks, and the second with entries made for the tail before the first's."""
+    other = opener()
+    later = opener.connect(other)
+    for each, connection in ((api, caller), (other, later), (api, caller)):
+        with connection.transaction():
+            each.append(event(0), connection=connection.raw)
+    with later.transaction():
+        other.append(event(0), connection=later.raw)
+
+    def append_later() -> int:
+        with later.transaction():
+            return other.append(event(2), connection=later.raw).position
+
+    with ThreadPoolExecutor(1) as executor:
+        caller.execute("begin")
+        assert api.append(event(1), connection=caller.raw).position == 5
+        waiting = executor.submit(append_later)
+        with pytest.raises(TimeoutError):
+            waiting.result(0.2)
+        caller.execute(end)
+        assert waiting.result(10) == (6 if end == "commit" else 5)
+    assert numbers(checked(api)) == [0] * 4 + [1, 2][end == "rollback" :]
+
+
 def test_other_ledgers_do_not_wait(api: Api, opener: Opener, caller: Connected, admin: psycopg.Connection) -> None:
     admin.execute("select ledger.create_ledger('second')")
     second = opener(name="second", lock_timeout=0.5)
