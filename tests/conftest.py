@@ -87,8 +87,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _clean_environment() -> None:
-    """What the developer's shell says about ledgers is none of the tests' business; but which core runs, here and in the
-    processes that tests start, is."""
+    """What the developer's shell says about ledgers is none of the tests' business, but for which core runs: the
+    processes that tests start have it too."""
     for name in [name for name in os.environ if name.startswith("LEDGER_") and not name.startswith("LEDGER_TEST_")]:
         if name != "LEDGER_NATIVE":
             del os.environ[name]
