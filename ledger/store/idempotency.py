@@ -81,9 +81,13 @@ class Recorded(NamedTuple):
         return Receipt(self.id, self.position, self.hash, self.recorded_at)
 
 
-def same_content(one: Draft, other: Draft) -> bool:
-    """Whether two drafts of one id are the same event. By their JSON texts: Python takes 1, 1.0 and True for equal."""
-    return all(getattr(one.event, name) == getattr(other.event, name) for name in (*_FIELDS, "occurred_at")) and all(
+def same_content(one: Draft, other: Draft, *, with_time: bool = True) -> bool:
+    """Whether two drafts of one id are the same event. By their JSON texts: Python takes 1, 1.0 and True for equal.
+
+    with_time: whether the times that were given for them are compared too.
+    """
+    fields = (*_FIELDS, "occurred_at") if with_time else _FIELDS
+    return all(getattr(one.event, name) == getattr(other.event, name) for name in fields) and all(
         getattr(one, name) == getattr(other, name) for name in _TEXTS
     )
 

@@ -110,9 +110,7 @@ class AsyncRecorder(Recorder):
 
 def _is_repeat(draft: Draft, first: Draft) -> bool:
     """Whether both drafts have the same content. An occurred_at that was not given is not compared."""
-    if draft.event.occurred_at is None:
-        first = msgspec.structs.replace(first, event=msgspec.structs.replace(first.event, occurred_at=None))
-    return same_content(draft, first)
+    return same_content(draft, first, with_time=draft.event.occurred_at is not None)
 
 
 def _as_read(draft: Draft) -> Event:

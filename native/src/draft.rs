@@ -231,11 +231,11 @@ impl Encoder {
             },
             _ => return Ok(None),
         };
-        let mut encoded = Vec::with_capacity(3);
-        for name in [intern!(py, "before"), intern!(py, "after"), intern!(py, "metadata")] {
+        let mut encoded = [const { None }; 3];
+        let values = [intern!(py, "before"), intern!(py, "after"), intern!(py, "metadata")];
+        for (name, encoded) in values.into_iter().zip(&mut encoded) {
             let value = event.getattr(name)?;
             if value.is_none() {
-                encoded.push(None);
                 continue;
             }
             if !is_plain(&value, MAX_DEPTH)? {
@@ -245,7 +245,7 @@ impl Encoder {
             if has_nul(text.as_bytes()) {
                 return Ok(None);
             }
-            encoded.push(Some(text));
+            *encoded = Some(text);
         }
         let chosen = event.getattr(intern!(py, "id"))?;
         let key = event.getattr(intern!(py, "idempotency_key"))?;
@@ -256,7 +256,9 @@ impl Encoder {
                 None => return Ok(None),
             },
             (false, true) if chosen.get_type().is(&self.uuid) => {
-                chosen.getattr(intern!(py, "bytes"))?.extract::<[u8; 16]>()?
+                let bytes = chosen.getattr(intern!(py, "bytes"))?.cast_into::<PyBytes>()?;
+                let Ok(id) = bytes.as_bytes().try_into() else { return Ok(None) };
+                id
             }
             _ => return Ok(None),
         };
@@ -269,8 +271,7 @@ impl Encoder {
                 None => return Ok(None),
             }
         };
-        let texts: Vec<Option<&[u8]>> = encoded.iter().map(|text| text.as_ref().map(|text| text.as_bytes())).collect();
-        let (body, texts) = body_of(&texts, salt);
+        let (body, texts) = body_of(encoded.each_ref().map(|text| text.as_ref().map(|text| text.as_bytes())), salt);
         if body.len() > MAX_BODY {
             return Ok(None);
         }
@@ -329,11 +330,8 @@ impl Encoder {
         let event = draft.getattr("event")?;
         let head = draft.getattr("envelope_head")?.extract::<Vec<u8>>()?;
         let ledger = ledger_of(&head).ok_or_else(|| PyValueError::new_err("a draft without the name of its ledger"))?;
-        let texts = ["before", "after", "metadata"]
-            .into_iter()
-            .map(|name| draft.getattr(name)?.extract::<Option<Vec<u8>>>())
-            .collect::<PyResult<Vec<_>>>()?;
-        let texts: Vec<Option<&[u8]>> = texts.iter().map(|text| text.as_deref()).collect();
+        let text = |name: &str| draft.getattr(name)?.extract::<Option<Vec<u8>>>();
+        let texts = [text("before")?, text("after")?, text("metadata")?];
         let mut members = Vec::with_capacity(8);
         for name in
             ["actor", "action", "resource_type", "resource_id", "actor_type", "id", "idempotency_key", "occurred_at"]
@@ -350,7 +348,7 @@ impl Encoder {
         let occurred = draft.getattr("occurred")?.extract()?;
         let parts = Parts::new(names, ledger, &id, occurred)
             .ok_or_else(|| PyOverflowError::new_err("a time outside the years 0001-9999"))?;
-        let (body, texts) = body_of(&texts, &salt);
+        let (body, texts) = body_of(texts.each_ref().map(|text| text.as_deref()), &salt);
         Ok(Draft {
             event_type: self.event.clone_ref(py),
             uuid_type: self.uuid.clone_ref(py),
@@ -369,8 +367,8 @@ impl Encoder {
 }
 
 /// A body's bytes, and where before, after and metadata stand in it.
-fn body_of(texts: &[Option<&[u8]>], salt: &[u8; 16]) -> (Vec<u8>, [Option<Range<usize>>; 3]) {
-    let (before, after, metadata) = (texts[0], texts[1], texts[2]);
+fn body_of(texts: [Option<&[u8]>; 3], salt: &[u8; 16]) -> (Vec<u8>, [Option<Range<usize>>; 3]) {
+    let [before, after, metadata] = texts;
     let length = |text: Option<&[u8]>| text.map_or(4, <[u8]>::len);
     let mut body = Vec::with_capacity(80 + length(before) + length(after) + length(metadata));
     push_body(&mut body, before, after, metadata, salt);
