@@ -16,12 +16,12 @@
   entries made for the tail last seen. Postgres refuses it unless that is the tail. A refusal does not say which id is
   known or whether it would help to try again, so the same drafts then go the locked way.
 - Locked (`_append_locked`), because with the tail locked nothing changes any more: the first round trip begins, locks
-  (tail_lock.py) and asks for known ids and the condition; the second writes, commits, and then flushes (durability.py):
-  the next writer has the tail while the disk, and a synchronous standby, are waited for.
+  (tail_lock.py) and asks for known ids and the condition; the second writes and commits. If others append too, it
+  flushes only then (durability.py): they have the tail while the disk, and a synchronous standby, are waited for.
 - Caller's transaction (`append_within`), because the entry is to be recorded if and only if the caller's work is. The
   tail stays locked until the caller commits. A lone draft without a known id is written in the round trip that locks.
-- Own actions (`append_own`), because only functions of the database may record them, each with what it does. They
-  commit and flush as the locked way does.
+- Own actions (`append_own`), because only functions of the database may record them, each with what it does. They end
+  as the locked way does.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ class Appender:
         self._tail: Tail | None = None
         self._clock_offset = timedelta()
         self._contended_until = 0.0
+        self._others = False  # appended since we last saw the tail, or may have
 
     def append(
         self, drafts: Sequence[Draft], *, settle: bool = False, stop: bool = False, tail_timeout: float = math.inf
@@ -138,7 +139,7 @@ class Appender:
         tail, _ = yield from self._lock(not begun, [], deadline)
         [link] = chain.extend(tail, [draft], self._now())
         rows = yield from self._send(Query(function, row_params(self.ledger.ledger_id, link)))
-        yield Pipeline(COMMIT_THEN_FLUSH)
+        yield Pipeline(self._end)
         entry = Entry(self.ledger.name, *only(rows, self.ledger))
         is_new = entry.position == link.position
         if is_new:
@@ -199,10 +200,11 @@ class Appender:
 
     def _lock(self, begin: bool, after: Sequence[Query], deadline: float | None) -> Plan[tuple[Tail, list[list[Row]]]]:
         """Locks the tail; returns it, and the rows of the statements `after`. See lock_tail."""
-        self._tail = None
+        believed, self._tail = self._tail, None
         locked = yield from lock_tail(
             self.ledger, begin=begin, after=after, deadline=deadline, lock_timeout=self.lock_timeout
         )
+        self._others = believed is None or believed.hash != locked.tail.hash
         self._learn_clock(locked.now)
         return locked.tail, locked.results
 
@@ -211,12 +213,12 @@ class Appender:
         effect = write(self.ledger, links)
         if isinstance(effect, Query):
             tail = Query(SQL["tail"], (self.ledger.ledger_id,))
-            rows, tails, *_ = yield from self._send(Pipeline((effect, tail, *(COMMIT_THEN_FLUSH if commit else ()))))
+            rows, tails, *_ = yield from self._send(Pipeline((effect, tail, *(self._end if commit else ()))))
             confirm(links, [(str(position), hash_.hex()) for position, hash_, _ in tails])
         else:
             rows = yield from self._send(effect)
             if commit:
-                yield Pipeline(COMMIT_THEN_FLUSH)
+                yield Pipeline(self._end)
         confirm(links, rows)
 
     def _send(self, effect: Effect) -> Plan[Any]:
@@ -236,6 +238,11 @@ class Appender:
                 "the entry reached Postgres too long after the tail was locked for it: nothing was recorded, "
                 f"appending again is safe, in a new transaction ({refused})"
             ) from refused
+
+    @property
+    def _end(self) -> tuple[Query, ...]:
+        """Ends a transaction that wrote. Where nobody else appends, nobody is kept waiting by a commit that flushes."""
+        return COMMIT_THEN_FLUSH if self._others else (COMMIT,)
 
     @property
     def _milliseconds(self) -> str:

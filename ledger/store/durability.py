@@ -123,7 +123,8 @@ def _page(ledger: LedgerRef, durable: Durable, after: int, limit: int) -> Plan[l
 def _stands(ledger: LedgerRef, position: int, hash_: bytes) -> Plan[bool | None]:
     """Whether the ledger has this entry; None if Postgres cannot read what is there."""
     try:
-        return (yield from quarantine.is_chained(ledger, position, hash_))
+        rows = yield Query(SQL["hash_at"], (ledger.ledger_id, position - 1, position))
+        return rows == [(hash_,)] or (yield from quarantine.is_chained(ledger, position, hash_))
     except Refused as refused:
         if not refused.is_damage:
             raise

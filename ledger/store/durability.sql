@@ -19,6 +19,10 @@ with flushed as materialized (
 select tail.ledger_id, tail.position, tail.hash, tail.recorded_at
 from flushed cross join ledger.tails as tail where tail.ledger_id = any(%s);
 
+-- name: hash_at
+-- Of the entry at the end of a range of one position: by the index of positions, whatever Postgres knows of the table.
+select hash from ledger.entries where ledger_id = %s and position > %s and position <= %s order by position limit 1;
+
 -- name: commit_unflushed
 -- Whoever waits for the tail need not wait for the flush; what this transaction recorded is promised behind a flush only.
 set local synchronous_commit = off;

@@ -29,6 +29,8 @@ from ledger.errors import ConditionFailed, IdempotencyConflict, Unavailable, Usa
 from ledger.export.bundle import export
 from ledger.settings import Settings
 from ledger.store import ledgers, quarantine
+from ledger.store.appender import Appender
+from ledger.store.drafts import prepare
 from ledger.store.durability import SQL, Durable
 from ledger.stream import consumer_group, wire
 from ledger.stream.consumer_group import Subscription
@@ -38,7 +40,7 @@ from tests.simulation.world import family, send
 from tests.support.clusters import Cluster
 from tests.support.helpers import event, events, eventually
 from tests.support.logins import Logins, user_of
-from tests.support.unflushed import commit_unflushed
+from tests.support.unflushed import commit_unflushed, without_flush
 
 T = TypeVar("T")
 ID = UUID(int=1)
@@ -243,7 +245,12 @@ def test_what_redis_was_told_of_a_group_is_there_after_a_crash(fragile: Fragile)
 
 def asked(plan: Plan[T], connection: Connection) -> tuple[list[str], T]:
     """Runs a plan of queries. The statements that it asked, by their names, and its result."""
-    names = {SQL["flush_tails"]: "flush", ledgers.SQL["tail"]: "tail", quarantine.SQL["is_chained"]: "is_chained"}
+    names = {
+        SQL["flush_tails"]: "flush",
+        SQL["hash_at"]: "hash_at",
+        ledgers.SQL["tail"]: "tail",
+        quarantine.SQL["is_chained"]: "is_chained",
+    }
     noted: list[str] = []
 
     def noting() -> Plan[T]:
@@ -264,9 +271,9 @@ def test_what_is_known_is_not_flushed_again(ledger: Ledger) -> None:
     first, _, last = ledger.read()
     durable = Durable()
     with closing(connect(ledger.settings)) as connection:
-        assert asked(durable.up_to(ledger.ref, first.position, first.hash), connection)[0] == ["flush", "is_chained"]
+        assert asked(durable.up_to(ledger.ref, first.position, first.hash), connection)[0] == ["flush", "hash_at"]
         assert asked(durable.up_to(ledger.ref, last.position, last.hash), connection)[0] == []
-        assert asked(durable.up_to(ledger.ref, first.position, first.hash), connection)[0] == ["is_chained"]
+        assert asked(durable.up_to(ledger.ref, first.position, first.hash), connection)[0] == ["hash_at"]
         assert asked(durable.tail(ledger.ref), connection) == (["tail"], last.tail)
         ledger.append(event(4))
         asked_of, tail = asked(durable.tail(ledger.ref), connection)
@@ -287,7 +294,8 @@ def test_what_is_known_of_another_history_does_not_count(ledger: Ledger, servers
     with Ledger(ledger.settings) as restored, closing(connect(ledger.settings)) as connection:
         restored.append_many(events(9, 10))
         third = next(restored.read(after=2))
-        assert asked(durable.up_to(ref, 3, third.hash), connection)[0] == ["is_chained", "flush", "is_chained"]
+        asked_of, _ = asked(durable.up_to(ref, 3, third.hash), connection)
+        assert asked_of == ["hash_at", "is_chained", "flush", "hash_at"]
 
 
 def test_an_entry_that_is_gone_is_not_handed_out(ledger: Ledger) -> None:
@@ -298,6 +306,22 @@ def test_an_entry_that_is_gone_is_not_handed_out(ledger: Ledger) -> None:
         for position in (2, 3, 4):
             with pytest.raises(Unavailable, match=f"entry {position} .* took it back: read again"):
                 drive(durable.up_to(ledger.ref, position, bytes(32)), connection)
+
+
+def test_a_lone_writer_flushes_as_it_commits(ledger: Ledger) -> None:
+    """It would keep nobody waiting. One who sees that others append, or does not know, frees the tail first."""
+    with closing(connect(ledger.settings)) as connection:
+        appender = Appender(ledger.ref)
+
+        def flushes(number: int) -> bool:
+            return drive(without_flush(appender.append_if(prepare(event(number), "main"), number)), connection)
+
+        drive(appender.append_if(prepare(event(0), "main"), 0), connection)
+        assert not flushes(1)
+        assert not flushes(2)
+        ledger.append(event(3))
+        assert flushes(4)
+        assert ledger.tail().position == 5
 
 
 def test_users_without_the_right_to_flush(ledger: Ledger, admin: psycopg.Connection, login: Logins) -> None:
