@@ -15,8 +15,8 @@ from ledger.stream.reader import Reader
 
 Batches: TypeAlias = dict[int, list[Seen]]
 """Entries to apply, by ledger_id."""
-LARGE = PAGE_BYTES // 2
-"""Bytes of bodies that are not read on after."""
+LARGE = PAGE_BYTES + PAGE_BYTES // 2
+"""Bytes of bodies after which nothing is read ahead. A read ends soon after PAGE_BYTES, but for the largest bodies."""
 
 
 class ReadAhead:
@@ -34,7 +34,7 @@ class ReadAhead:
     def beyond(self, lanes: Mapping[int, Lane], batches: Batches) -> Iterator[None]:
         """Reads what comes after these batches while the block applies them. A read that fails is none.
 
-        Not after a few entries, because there are hardly more; nor after large ones, to hold no two such batches.
+        Not after a few entries, because there are hardly more; nor after the largest, to hold no two such batches.
         """
         size = size_of(each for entries in batches.values() for each in entries if isinstance(each, Entry))
         if size > LARGE or not any(len(entries) >= MANY for entries in batches.values()):
