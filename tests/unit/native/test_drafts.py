@@ -52,7 +52,7 @@ def test_errors_are_the_same(event: Event) -> None:
         assert outcome(event) == with_core
 
 
-@pytest.mark.parametrize("value", ODD_VALUES, ids=lambda value: ascii(value)[:30])
+@pytest.mark.parametrize("value", ODD_VALUES, ids=lambda value: type(value).__name__)
 def test_each_odd_value(value: Any) -> None:
     for some in (value, [1, value], {"a": value}, {"a": [{"b": value}]}):
         for field in ("before", "after", "metadata"):
