@@ -18,7 +18,7 @@ from tests.support.forged_rows import chains
 Parts = tuple[bytes, bytes, bytes]
 """Envelope, body (empty where erased), hash in hex."""
 
-_CHANGES = [
+CHANGES = [
     *(
         (b'"position":1', b'"position":' + number)
         for number in (b"01", b"1.0", b"1e0", b"+1", b"-1", b"0", b"2", b'"1"')
@@ -47,7 +47,8 @@ _CHANGES = [
     *((b'"id":"', b'"id":"' + more) for more in (b"{", b"urn:uuid:", b" ", b"0")),
 ]
 """A part of a sound envelope, and what stands there instead."""
-_TIMES = [
+TIMES = [
+    *("2026-01-01T12:34:60.000000Z", "2026-01-01T12:60:00.000000Z", "2026-01-01T24:34:00.000000Z"),
     *(
         "2026-02-30T00:00:00.000000Z",
         "2024-02-29T00:00:00.000000Z",
@@ -86,7 +87,7 @@ _TIMES = [
     ),
     *("2026-04-31T00:00:00.000000Z", "2026-01-01T00:00:00.000000-01:00", "-001-01-01T00:00:00.000000Z", ""),
 ]
-_VALUES = [
+VALUES = [
     *(" 1", "1 ", "\t1", "1\n", "1 , 2", "\u00a01", "\ufeff1", "1,2", "1}", "/**/1", "", "{}", "{ }", "[ ]", "[1 ,2]"),
     *("01", "-", "-0", "-01", "1.", ".5", "1.5", "1e5", "1E+5", "1e", "1e+", "+1", "0x1", "1e400", "9" * 400),
     *("NaN", "Infinity", "tru", "truee", "True", "nul", "null", " null", '"null"', "0." + "9" * 400),
@@ -108,8 +109,8 @@ _VALUES = [
     *('{"a":' * levels + "1" + "}" * levels for levels in (64, 65)),
 ]
 """What may stand in a body as a value; not all of them are JSON."""
-_SALTS = ["", "00", "00" * 15, "00" * 17, "AB" * 16, " " * 32, "é" * 16, "\\u0030" + "0" * 31]
-_WHOLE = [
+SALTS = ["", "00", "00" * 15, "00" * 17, "AB" * 16, " " * 32, "é" * 16, "\\u0030" + "0" * 31]
+WHOLE = [
     *("{}", "null", "[]", " ", "x", '{"after":1,"before":2,"metadata":3}'),
     '{"before":null,"after":null,"metadata":null,"salt":"SALT"}',
     '{"after":1,"after":2,"before":3,"metadata":4,"salt":"SALT"}',
@@ -124,10 +125,25 @@ _WHOLE = [
 @st.composite
 def _bodies(draw: st.DrawFn) -> bytes:
     """Bodies as others might write them."""
-    after, before, metadata = (draw(st.sampled_from(["null", "1", *_VALUES])) for _ in range(3))
-    salt = draw(st.sampled_from(["SALT"] * 20 + _SALTS))
-    made = f'{{"after":{after},"before":{before},"metadata":{metadata},"salt":"{salt}"}}'
-    return draw(st.sampled_from([made] * 3 * len(_WHOLE) + _WHOLE)).replace("SALT", "ab" * 16).encode()
+    after, before, metadata = (draw(st.sampled_from(["null", "1", *VALUES])) for _ in range(3))
+    salt = draw(st.sampled_from(["SALT"] * 20 + SALTS))
+    made = body_of(after, before, metadata, salt)
+    return draw(st.sampled_from([made] * 3 * len(WHOLE) + [whole_body(each) for each in WHOLE]))
+
+
+def body_of(after: str = "null", before: str = "null", metadata: str = "null", salt: str = "SALT") -> bytes:
+    return whole_body(f'{{"after":{after},"before":{before},"metadata":{metadata},"salt":"{salt}"}}')
+
+
+def whole_body(text: str) -> bytes:
+    return text.replace("SALT", "ab" * 16).encode()
+
+
+def timed(envelope: bytes, member: str, text: str) -> bytes:
+    """The envelope with this in the place of a time."""
+    there = f'"{member}":"'.encode()
+    start = envelope.find(there) + len(there)
+    return envelope[:start] + text.encode() + envelope[start + 27 :]
 
 
 def parts_of(record: Record) -> Parts:
@@ -138,7 +154,7 @@ def parts_of(record: Record) -> Parts:
 sound = chains(1).map(lambda rows: parts_of(Record(*rows[0])))
 
 
-def _rehashed(envelope: bytes, body: bytes, old: bytes) -> Parts:
+def rehashed(envelope: bytes, body: bytes, old: bytes) -> Parts:
     """The envelope names this body's hash in the place of the old one's, and has its own."""
     if body and old:
         envelope = envelope.replace(digest(old).hex().encode(), digest(body).hex().encode())
@@ -156,11 +172,11 @@ def forged(draw: st.DrawFn) -> Parts:
     ):
         match change:
             case "envelope":
-                envelope = envelope.replace(*draw(st.sampled_from(_CHANGES)), 1)
+                envelope = envelope.replace(*draw(st.sampled_from(CHANGES)), 1)
             case "time":
-                there = draw(st.sampled_from([b'"occurred_at":"', b'"recorded_at":"']))
-                start = envelope.find(there) + len(there)
-                envelope = envelope[:start] + draw(st.sampled_from(_TIMES)).encode() + envelope[start + 27 :]
+                envelope = timed(
+                    envelope, draw(st.sampled_from(["occurred_at", "recorded_at"])), draw(st.sampled_from(TIMES))
+                )
             case "body":
                 body = draw(_bodies())
             case "strain":
@@ -171,7 +187,7 @@ def forged(draw: st.DrawFn) -> Parts:
                 body = draw(_strained(body)) if body else body
             case _:
                 body = draw(mutated([body], 2))
-    return _rehashed(envelope, body, old)
+    return rehashed(envelope, body, old)
 
 
 def _strained(data: bytes) -> st.SearchStrategy[bytes]:

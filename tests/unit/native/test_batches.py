@@ -84,6 +84,7 @@ def test_one_of_any_kind_among_them(before: list[Event], event: Any, after: list
         (Event("", "b"), "actor: must have 1 to 255 characters, not 0"),
         (Event("a", "ledger.x"), "action: actions that begin with 'ledger.' are the ledger's own"),
         ("event", "event: must be an Event, not str"),
+        (None, "event: must be an Event, not NoneType"),
     ],
 )
 def test_a_bad_event_is_named_by_its_number(place: int, bad: Any, said: str) -> None:

@@ -10,9 +10,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ledger import Event
+from ledger.errors import InvalidEvent
 from ledger.format import native
 from ledger.format.rules import LIMITS, MAX_BODY
-from tests.support.any_events import any_events, nested, no_events, ordinary_events
+from tests.support.any_events import ODD_VALUES, any_events, nested, no_events, ordinary_events
 from tests.support.both.drafts import NOW, RANDOM, compare, of_core, of_python, outcome
 
 
@@ -49,6 +50,20 @@ def test_errors_are_the_same(event: Event) -> None:
         with_core = outcome(event)
         patch.setattr(native, "encoder", None)
         assert outcome(event) == with_core
+
+
+@pytest.mark.parametrize("value", ODD_VALUES, ids=lambda value: type(value).__name__)
+def test_each_odd_value(value: Any) -> None:
+    for some in (value, [1, value], {"a": value}, {"a": [{"b": value}]}):
+        for field in ("before", "after", "metadata"):
+            fields: dict[str, Any] = {field: some}
+            event = Event("a", "b", **fields)
+            try:
+                of_python(event)
+            except InvalidEvent:
+                assert of_core(event) is None
+            else:
+                compare(event)
 
 
 @given(no_events)

@@ -10,7 +10,22 @@ from hypothesis import strategies as st
 
 from ledger.format.stored_row import Record
 from tests.support.both.entries import both, compare_parts
-from tests.support.forged_envelopes import Parts, broken, forged, parts_of, sound
+from tests.support.forged_envelopes import (
+    CHANGES,
+    SALTS,
+    TIMES,
+    VALUES,
+    WHOLE,
+    Parts,
+    body_of,
+    broken,
+    forged,
+    parts_of,
+    rehashed,
+    sound,
+    timed,
+    whole_body,
+)
 from tests.support.forging import forged as row
 
 NAMES = [b"envelope", b"body", b"hash"]
@@ -29,6 +44,45 @@ def test_sound_entries(parts: Parts) -> None:
 @given(forged())
 def test_forged_entries(parts: Parts) -> None:
     compare_parts(parts)
+
+
+ENVELOPE, BODY, _ = parts_of(Record(*row()))
+
+
+def taken(envelope: bytes, body: bytes = BODY) -> bool:
+    """Whether the core takes them, their hashes made true."""
+    return compare_parts(rehashed(envelope, body, BODY))
+
+
+def test_each_change_of_an_envelope() -> None:
+    assert taken(ENVELOPE)
+    refused = [change for change in CHANGES if not taken(ENVELOPE.replace(*change, 1))]
+    assert len(refused) > len(CHANGES) // 2 and all(change[0] in ENVELOPE for change in CHANGES)
+
+
+@pytest.mark.parametrize("text", TIMES)
+@pytest.mark.parametrize("member", ["occurred_at", "recorded_at"])
+def test_each_time(member: str, text: str) -> None:
+    plain = ("2024-02-29T00:00:00.000000Z", "0001-01-01T00:00:00.000000Z", "9999-12-31T23:59:59.999999Z")
+    assert taken(timed(ENVELOPE, member, text)) == (text in plain)
+
+
+@pytest.mark.parametrize("text", VALUES, ids=lambda text: repr(text)[:30])
+def test_each_value(text: str) -> None:
+    some = [
+        body_of(text),
+        body_of(before=text),
+        body_of(metadata=text),
+        body_of(f"[1,{text}]"),
+        body_of(f'{{"a":{text}}}'),
+    ]
+    for body in some:
+        taken(ENVELOPE, body)
+
+
+def test_each_body() -> None:
+    for body in [*map(whole_body, WHOLE), *(body_of(salt=salt) for salt in SALTS)]:
+        assert not taken(ENVELOPE, body)
 
 
 @given(st.data(), sound)
