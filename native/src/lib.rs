@@ -7,10 +7,13 @@
 
 mod check;
 mod draft;
+mod encoder;
 mod entries;
 mod entry;
+mod ids;
 mod json;
 mod links;
+mod plain;
 mod publish;
 mod row;
 mod text;
@@ -23,7 +26,9 @@ mod ledger_native {
     #[pymodule_export]
     use crate::check::Check;
     #[pymodule_export]
-    use crate::draft::{Draft, Encoder};
+    use crate::draft::Draft;
+    #[pymodule_export]
+    use crate::encoder::Encoder;
     #[pymodule_export]
     use crate::entries::Entries;
     #[pymodule_export]

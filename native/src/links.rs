@@ -6,7 +6,8 @@ use pyo3::exceptions::{PyIndexError, PyOverflowError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple, PyType};
 
-use crate::draft::{Draft, Encoder};
+use crate::draft::Draft;
+use crate::encoder::Encoder;
 use crate::entry::Hash;
 use crate::row::{HEADER, TRAILER, push_field};
 use crate::text::{push_hex, push_number};
