@@ -13,7 +13,6 @@ from ledger.format.canonical import digest
 from ledger.format.findings import Link
 from ledger.format.stored_row import Record
 from ledger.store import quarantine
-from ledger.store.durability import Durable
 from ledger.store.ledgers import SQL, LedgerEnd, LedgerRef
 from ledger.store.stored_rows import Source, records
 from ledger.stream import commands, wire
@@ -107,13 +106,6 @@ def next_batch(ledger: LedgerRef, start: ResumePoint, last: int) -> Plan[list[Wi
         return [wire.marker(start.next, suspect.mark.hash, suspect.mark.by)]
     problem = next((finding.detail for finding in suspect.findings), "it does not continue the stream")
     raise (ChainBroken if suspect.damage is None else EntryUnreadable)(start.next, problem, ledger.name)
-
-
-def next_durable_batch(ledger: LedgerRef, durable: Durable, start: ResumePoint, last: int) -> Plan[list[Wire]]:
-    """`next_batch`, once it is durable: a stream must not have what a crash then takes from the ledger."""
-    entries = yield from next_batch(ledger, start, last)
-    yield from durable.up_to(ledger, entries[-1].position, bytes.fromhex(entries[-1].hash))
-    return entries
 
 
 def size_of_next(entries: Sequence[Wire]) -> int:
