@@ -14,7 +14,6 @@ from ledger.format.canonical import digest
 from ledger.format.findings import Link
 from ledger.format.stored_row import Record
 from ledger.store import quarantine
-from ledger.store.durability import Durable
 from ledger.store.ledgers import SQL, LedgerEnd, LedgerRef
 from ledger.store.stored_rows import Source, messages_of, records
 from ledger.stream import commands, wire
@@ -137,13 +136,6 @@ class _Batch:
                 if row is not None:
                     self.take(Record(*row))
                 index += 1
-
-
-def next_durable_batch(ledger: LedgerRef, durable: Durable, start: ResumePoint, last: int) -> Plan[list[Wire]]:
-    """`next_batch`, once it is durable: a stream must not have what a crash then takes from the ledger."""
-    entries = yield from next_batch(ledger, start, last)
-    yield from durable.up_to(ledger, entries[-1].position, bytes.fromhex(entries[-1].hash))
-    return entries
 
 
 def size_of_next(entries: Sequence[Wire]) -> int:

@@ -146,9 +146,11 @@ class Relay:
         with ThreadPoolExecutor(1) as executor:  # reads the next batch while Redis takes this one
             while start.next <= ledger_end.position:
                 entries = ahead.result() if ahead else self._read(ledger_end, start, publish.BATCH)
-                wanted = StreamId(epoch, entries[-1].position)
+                wanted, hash_ = StreamId(epoch, entries[-1].position), bytes.fromhex(entries[-1].hash)
+                # A stream must not have what a crash then takes from the ledger.
+                self._connector.run(self._durable.up_to(ledger, wanted.position, hash_))
                 more = wanted.position < ledger_end.position
-                after = ResumePoint(wanted, wanted.position + 1, bytes.fromhex(entries[-1].hash))
+                after = ResumePoint(wanted, wanted.position + 1, hash_)
                 count = publish.size_of_next(entries)
                 ahead = executor.submit(self._read, ledger_end, after, count) if more else None
                 with span("ledger.publish", name=ledger.name, last=wanted.position, entries=len(entries)):
@@ -169,7 +171,7 @@ class Relay:
 
     def _read(self, ledger_end: LedgerEnd, start: ResumePoint, count: int) -> list[Wire]:
         last = min(ledger_end.position, start.next + count - 1)
-        return self._connector.run(publish.next_durable_batch(ledger_end.ledger, self._durable, start, last))
+        return self._connector.run(publish.next_batch(ledger_end.ledger, start, last))
 
 
 def open_epoch(ledger: LedgerRef) -> Plan[int]:
