@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from ledger.drivers.connections import connect
 from ledger.drivers.cursors import Connection
+from ledger.drivers.liveness import AnsweringConnection
 from ledger.drivers.run import drive
 from ledger.effects import Plan, Query, SqlScript
 from ledger.errors import Unavailable
@@ -58,7 +59,7 @@ def check_ranges(
         return
     # More would make memory grow with the findings of ranges that no one has asked for yet.
     ahead = 2 * workers
-    idle: deque[Connection] | None = None
+    idle: deque[AnsweringConnection] | None = None
     pool: Executor
     if native.core is None:
         pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
@@ -112,11 +113,12 @@ def _jobs(connection: Connection, scope: Scope, tree: TreeCheck | None, workers:
 
 
 def _check_elsewhere(
-    settings: Settings, scope: Scope, job: Job, idle: deque[Connection] | None
+    settings: Settings, scope: Scope, job: Job, idle: deque[AnsweringConnection] | None
 ) -> tuple[Span, Grown | None]:
     """On a connection of a worker's own, in the same snapshot.
 
-    idle: the workers' connections that wait for the next range; None in a process, which has one for each.
+    idle: the workers' connections that wait for the next range; None in a process, which has one for each. Of a pooler's
+    none waits: its transaction would hold a connection that another worker may be waiting for.
     """
     try:
         connection = idle.pop() if idle is not None else _in_snapshot(settings, scope)
@@ -127,14 +129,14 @@ def _check_elsewhere(
     except BaseException:
         connection.close()
         raise
-    if idle is None:
-        connection.close()
-    else:
+    if idle is not None and connection.direct:
         idle.append(connection)
+    else:
+        connection.close()
     return outcome
 
 
-def _in_snapshot(settings: Settings, scope: Scope) -> Connection:
+def _in_snapshot(settings: Settings, scope: Scope) -> AnsweringConnection:
     """A new connection, in a transaction that shares the snapshot."""
 
     def begin() -> Plan[None]:

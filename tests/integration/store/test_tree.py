@@ -11,7 +11,7 @@ import pytest
 from ledger import Ledger
 from ledger.checkpoints import grow
 from ledger.drivers.run import drive
-from ledger.effects import Effect, Pipeline, Plan, Query, Stored
+from ledger.effects import CopyOut, Effect, Pipeline, Plan, Query, Stored
 from ledger.errors import ChainBroken, ProofRefused, SigningRefused
 from ledger.store import tree
 from ledger.store.ledgers import BEGIN, COMMIT
@@ -62,6 +62,10 @@ def test_around_65536(ledger: Ledger, admin: psycopg.Connection) -> None:
         head = grown
 
 
+_TRAILER = b"\xff\xff"
+"""What ends a COPY's binary format."""
+
+
 def counted(plan: Plan[Any], connection: psycopg.Connection) -> tuple[int, int]:
     """How many rows of a plan's effects come in, and how many hashes go out."""
     rows = hashes = 0
@@ -79,6 +83,15 @@ def counted(plan: Plan[Any], connection: psycopg.Connection) -> tuple[int, int]:
                     take(row)
 
                 effect = Stored(effect.sql, effect.params, counted_take)
+            elif isinstance(effect, CopyOut):
+                take_messages = effect.take
+
+                def counted_messages(messages: list[bytes], take: Any = take_messages) -> None:
+                    nonlocal rows
+                    rows += sum(message != _TRAILER for message in messages)
+                    take(messages)
+
+                effect = CopyOut(effect.sql, counted_messages)
             brought = yield effect
             if isinstance(effect, Query):
                 rows += len(brought)
