@@ -117,8 +117,8 @@ def _check_elsewhere(
 ) -> tuple[Span, Grown | None]:
     """On a connection of a worker's own, in the same snapshot.
 
-    idle: the workers' connections that wait for the next range; None in a process, which has one for each. Of a pooler's
-    none waits: its transaction would hold a connection that another worker may be waiting for.
+    idle: the workers' connections that wait for the next range; None in a process, which has one for each. None of a
+    pooler's waits: its transaction would hold a connection that another worker may be waiting for.
     """
     try:
         connection = idle.pop() if idle is not None else _in_snapshot(settings, scope)
