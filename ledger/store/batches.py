@@ -18,7 +18,7 @@ from ledger.store.idempotency import Outcome, count_new
 BATCH = 10_000
 BATCH_BYTES = 8 * 1024 * 1024
 """append_many commits after so many entries, or about so many bytes, whichever comes first."""
-FIRST_BATCH = 250
+FIRST_BATCH = 1000
 """Entries of the first batch, so that Postgres begins soon."""
 
 
