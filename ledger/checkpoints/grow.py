@@ -22,7 +22,7 @@ from ledger.store.stored_rows import source_of
 from ledger.store.tree import CHANGED, EMPTY_HEAD, SQL, Head, nodes, root_at, size, tile_rows
 from ledger.telemetry import Progress
 from ledger.tlog import tiles
-from ledger.tlog.merkle import HASH_SIZE, Node, leaf_hash
+from ledger.tlog.merkle import HASH_SIZE, Node, leaf_hash, split_hashes
 from ledger.tlog.tiles import Tile, edge_root, edge_tiles
 from ledger.verify.entries import check_range
 
@@ -145,7 +145,7 @@ class _Leaves:
         self.hashes.append(leaf_hash(envelope or b""))
 
     def add_hashes(self, position: int, hashes: bytes) -> None:
-        self.hashes += (hashes[offset : offset + HASH_SIZE] for offset in range(0, len(hashes), HASH_SIZE))
+        self.hashes += split_hashes(hashes)
 
 
 def _keep_leaves(ledger: LedgerRef, leaves: _Leaves, stored: int) -> Plan[None]:

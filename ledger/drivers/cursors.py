@@ -149,11 +149,7 @@ def copying(connection: Connection | AsyncConnection, sql: str, data: Iterable[b
     pgconn = connection.pgconn
     yield from connection._start_query()
     try:
-        pgconn.send_query(sql.encode())
-        results = yield from generators.execute(pgconn)
-        _check(results)
-        if results[-1].status != ExecStatus.COPY_IN:
-            raise psycopg.OperationalError("Postgres did not begin a COPY that it was asked for")
+        yield from _begin_copy(pgconn, sql, ExecStatus.COPY_IN)
         failed = yield from _send(pgconn, data)
         pgconn.put_copy_end(None if failed is None else b"the data ended early")
         results = yield from generators.execute(pgconn)
@@ -174,11 +170,7 @@ def copying_out(
     pgconn = connection.pgconn
     yield from connection._start_query()
     try:
-        pgconn.send_query(sql.encode())
-        results = yield from generators.execute(pgconn)
-        _check(results)
-        if results[-1].status != ExecStatus.COPY_OUT:
-            raise psycopg.OperationalError("Postgres did not begin a COPY that it was asked for")
+        yield from _begin_copy(pgconn, sql, ExecStatus.COPY_OUT)
         messages: list[bytes] = []
         size = 0
         while True:
@@ -202,6 +194,15 @@ def copying_out(
         if pgconn.transaction_status == TransactionStatus.ACTIVE:
             pgconn.finish()  # its state is unknown
         raise
+
+
+def _begin_copy(pgconn: PGconn, sql: str, status: ExecStatus) -> PQGen[None]:
+    """Sends statements of which the last begins a COPY. status: COPY_IN or COPY_OUT."""
+    pgconn.send_query(sql.encode())
+    results = yield from generators.execute(pgconn)
+    _check(results)
+    if results[-1].status != status:
+        raise psycopg.OperationalError("Postgres did not begin a COPY that it was asked for")
 
 
 def _send(pgconn: PGconn, data: Iterable[bytes]) -> PQGen[Exception | None]:

@@ -14,7 +14,8 @@ import msgspec
 from ledger.errors import InvalidEvent
 from ledger.format.rules import MAX_DEPTH
 
-_encode = msgspec.json.Encoder(order="sorted").encode
+encode = msgspec.json.Encoder(order="sorted").encode
+"""A value as JSON, unchecked: the text that both cores write."""
 _SIMPLE = frozenset({str, int, bool, type(None)})
 _STRINGS = frozenset({str})
 _NUL = b"\\u0000"
@@ -30,7 +31,7 @@ def json_text(value: Any, path: str) -> bytes | None:
     if value is None:
         return None
     try:
-        text = _encode(value)
+        text = encode(value)
     except RecursionError:
         raise InvalidEvent(path, f"deeper than {MAX_DEPTH} levels (or contains itself)") from None
     except (TypeError, ValueError, OverflowError, BufferError) as error:

@@ -12,9 +12,8 @@ from datetime import UTC
 from typing import Any
 from uuid import UUID, SafeUUID
 
-import msgspec
-
 from ledger.events import Entry, Event, Receipt
+from ledger.format.json_text import encode
 
 INTERFACE = 1
 """The version of what both sides agree on."""
@@ -40,7 +39,7 @@ core, CORE = _load()
 encoder: Any = None
 entries: Any = None
 if core is not None:
-    encoder = core.Encoder(Event, UUID, Receipt, UTC, msgspec.json.Encoder(order="sorted").encode)
+    encoder = core.Encoder(Event, UUID, Receipt, UTC, encode)
     entries = core.Entries(Entry, UUID, SafeUUID.unknown)
 Links: Any = () if core is None else core.Links
 ChainedDraft: Any = () if core is None else core.ChainedDraft

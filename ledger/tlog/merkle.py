@@ -39,6 +39,11 @@ class Node(NamedTuple):
     index: int  # type: ignore[assignment]  # the tuple's own method of that name is of no use here
 
 
+def split_hashes(joined: bytes) -> list[bytes]:
+    """The hashes of 32 bytes that stand one behind the other."""
+    return [joined[offset : offset + HASH_SIZE] for offset in range(0, len(joined), HASH_SIZE)]
+
+
 def leaf_hash(data: bytes) -> bytes:
     """The hash of a leaf: SHA-256(0x00 || data)."""
     return sha256(b"\x00" + data).digest()

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from ledger.format.findings import Findings
-from ledger.tlog.merkle import EMPTY_ROOT, HASH_SIZE, leaf_hash, node_hash, root_nodes
+from ledger.tlog.merkle import EMPTY_ROOT, HASH_SIZE, leaf_hash, node_hash, root_nodes, split_hashes
 from ledger.tlog.tiles import FULL, HEIGHT, LEVELS, Extended, Tile, edge_root, extend, hashes_of
 
 
@@ -41,7 +41,7 @@ class Leaves:
 
     def __init__(self, start: int, known: bytes = b"") -> None:
         self.start = start - len(known) // HASH_SIZE
-        self.hashes = [known[offset : offset + HASH_SIZE] for offset in range(0, len(known), HASH_SIZE)]
+        self.hashes = split_hashes(known)
         self.whole = True
         self.quarantined: set[int] = set()
 
@@ -61,7 +61,7 @@ class Leaves:
     def add_hashes(self, position: int, hashes: bytes) -> None:
         """The same for sound entries, of which the first is at `position`. hashes: of their leaves, joined."""
         if position - 1 == self.end and self.whole:
-            self.hashes += (hashes[offset : offset + HASH_SIZE] for offset in range(0, len(hashes), HASH_SIZE))
+            self.hashes += split_hashes(hashes)
         else:
             self.whole = False
 
@@ -127,7 +127,7 @@ class Regrown:
         if self.broken or grown.start != self.size // FULL * FULL:
             self.broken = True
             return step
-        folded = [grown.folded[offset : offset + HASH_SIZE] for offset in range(0, len(grown.folded), HASH_SIZE)]
+        folded = split_hashes(grown.folded)
         done = 0
         for size in sorted(sizes):
             if self.size <= size <= grown.end:

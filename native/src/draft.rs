@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use pyo3::exceptions::PyOverflowError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDateTime, PyDict, PyType};
+use pyo3::types::{PyBytes, PyDict, PyType, PyTzInfo};
 
 use crate::entry::{Hash, push_body, push_resource, push_who};
 use crate::row::push_field;
@@ -212,17 +212,6 @@ impl Draft {
 pub fn datetime(py: Python<'_>, stored: i64) -> PyResult<Bound<'_, PyAny>> {
     let moment =
         Moment::from_stored(stored).ok_or_else(|| PyOverflowError::new_err("a time outside the years 0001-9999"))?;
-    let utc = pyo3::types::PyTzInfo::utc(py)?;
-    let made = PyDateTime::new(
-        py,
-        moment.year as i32,
-        moment.month as u8,
-        moment.day as u8,
-        moment.hour as u8,
-        moment.minute as u8,
-        moment.second as u8,
-        moment.microsecond as u32,
-        Some(&utc),
-    )?;
-    Ok(made.into_any())
+    let utc = PyTzInfo::utc(py)?;
+    moment.to_python(py, &utc)
 }

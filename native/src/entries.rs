@@ -1,7 +1,7 @@
 //! Entries as values of Python: of rows, and of the stream.
 
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDateTime, PyList, PyString, PyTuple, PyType, PyTzInfo};
+use pyo3::types::{PyBytes, PyList, PyString, PyTuple, PyType, PyTzInfo};
 
 use crate::entry::Hash;
 use crate::json::{body_of, envelope_of};
@@ -170,17 +170,6 @@ impl Entries {
 
     fn moment<'py>(&self, py: Python<'py>, stored: Option<i64>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let Some(moment) = stored.and_then(Moment::from_stored) else { return Ok(None) };
-        let made = PyDateTime::new(
-            py,
-            moment.year as i32,
-            moment.month as u8,
-            moment.day as u8,
-            moment.hour as u8,
-            moment.minute as u8,
-            moment.second as u8,
-            moment.microsecond as u32,
-            Some(self.utc.bind(py)),
-        )?;
-        Ok(Some(made.into_any()))
+        moment.to_python(py, self.utc.bind(py)).map(Some)
     }
 }

@@ -1,6 +1,9 @@
 //! Times: microseconds since 2000-01-01 UTC, as Postgres stores them, and `YYYY-MM-DDTHH:MM:SS.ffffffZ`
 //! (format.md, "Envelope").
 
+use pyo3::prelude::*;
+use pyo3::types::{PyDateTime, PyTzInfo};
+
 const MICROSECONDS: i64 = 1_000_000;
 const DAY: i64 = 86_400 * MICROSECONDS;
 /// 0001-01-01, and the last microsecond of 9999.
@@ -47,6 +50,22 @@ impl Moment {
             second: seconds % 60,
             microsecond: in_day % MICROSECONDS,
         })
+    }
+
+    /// The datetime. utc: datetime.UTC.
+    pub fn to_python<'py>(&self, py: Python<'py>, utc: &Bound<'py, PyTzInfo>) -> PyResult<Bound<'py, PyAny>> {
+        let made = PyDateTime::new(
+            py,
+            self.year as i32,
+            self.month as u8,
+            self.day as u8,
+            self.hour as u8,
+            self.minute as u8,
+            self.second as u8,
+            self.microsecond as u32,
+            Some(utc),
+        )?;
+        Ok(made.into_any())
     }
 
     /// As Postgres stores it; None if it is no moment of the years 0001-9999.

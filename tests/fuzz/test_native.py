@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger import Event
-from ledger.format import native
 from ledger.format.findings import BEGINNING
 from ledger.format.rules import Columns
 from tests.fuzz.profile import bounded, fuzz
 from tests.support.any_events import any_events, ordinary_events
-from tests.support.both import checks, drafts, entries, published
+from tests.support.both import checks, drafts, entries, needs_core, published
 from tests.support.forged_envelopes import Parts, forged
 from tests.support.forged_rows import SOUND_TIME, chains, damaged, forged_chains
 
-pytestmark = pytest.mark.skipif(native.core is None, reason=f"there is no native core to compare: {native.CORE}")
+pytestmark = needs_core
 
 _steps = st.sampled_from([1, 2, 100])
 

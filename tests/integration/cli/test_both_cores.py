@@ -15,14 +15,14 @@ import pytest
 
 from ledger import Event, Ledger
 from ledger.drivers.connections import create_redis_connection
-from ledger.format import native
 from ledger.stream.wire import key
+from tests.support.both import needs_core
 from tests.support.cli import AUDITLEDGER, Ran
 from tests.support.forger import Forger
 from tests.support.forging import INFINITY, Time, chain, insert
 from tests.support.helpers import erase
 
-pytestmark = pytest.mark.skipif(native.core is None, reason=f"there is no native core to compare: {native.CORE}")
+pytestmark = needs_core
 
 PYTHON, CORE = {"LEDGER_NATIVE": "0"}, {"LEDGER_NATIVE": "1"}
 _WHO = {"actor": "a", "action": "b"}

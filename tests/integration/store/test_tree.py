@@ -21,6 +21,7 @@ from ledger.tlog.file_signer import FileSigner
 from ledger.tlog.merkle import check_consistency, check_inclusion, leaf_hash
 from ledger.tlog.note import sign
 from ledger.tlog.tiles import tiles_of
+from tests.support.copy_messages import TRAILER
 from tests.support.forger import Forger
 from tests.support.helpers import erase, events
 from tests.support.trees import MAIN, check_tree, cut, envelopes, rewrite, stored_tiles
@@ -62,10 +63,6 @@ def test_around_65536(ledger: Ledger, admin: psycopg.Connection) -> None:
         head = grown
 
 
-_TRAILER = b"\xff\xff"
-"""What ends a COPY's binary format."""
-
-
 def counted(plan: Plan[Any], connection: psycopg.Connection) -> tuple[int, int]:
     """How many rows of a plan's effects come in, and how many hashes go out."""
     rows = hashes = 0
@@ -88,7 +85,7 @@ def counted(plan: Plan[Any], connection: psycopg.Connection) -> tuple[int, int]:
 
                 def counted_messages(messages: list[bytes], take: Any = take_messages) -> None:
                     nonlocal rows
-                    rows += sum(message != _TRAILER for message in messages)
+                    rows += sum(message != TRAILER for message in messages)
                     take(messages)
 
                 effect = CopyOut(effect.sql, counted_messages)

@@ -6,3 +6,9 @@ published   stored rows as the relay publishes them
 messages    rows of any bytes, which no one of the core's may panic at
 entries     stored rows, and entries of the stream, as readers get them
 """
+
+import pytest
+
+from ledger.format import native
+
+needs_core = pytest.mark.skipif(native.core is None, reason=f"there is no native core to compare: {native.CORE}")
