@@ -17,6 +17,12 @@ def remove(home: Path) -> None:
     shutil.rmtree(home, ignore_errors=True)
 
 
+def delete(folder: Path) -> None:
+    """Delete a folder in which servers still run: what they write meanwhile is deleted too."""
+    while folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def pids(home: Path) -> tuple[int, int]:
     postgres = (home / "postgres/postmaster.pid").read_text().splitlines()[0]
     return int(postgres), int((home / "valkey/valkey.pid").read_text())

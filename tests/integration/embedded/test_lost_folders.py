@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ import pytest
 from ledger import Event, Ledger, embedded
 from ledger.embedded.found import all_marked
 from ledger.errors import InvalidSetting
-from tests.support.embedded_homes import PROC, ROOT, pids, remove
+from tests.support.embedded_homes import PROC, ROOT, delete, pids, remove
 
 pytestmark = pytest.mark.skipif(not PROC, reason="only /proc tells working directories")
 
@@ -52,7 +51,7 @@ def down(home: Path) -> None:
 def test_a_deleted_home_leaves_no_server(home: Path, then: Callable[[Path], None]) -> None:
     embedded.start(home)
     first = pids(home)
-    shutil.rmtree(home)
+    delete(home)
     assert first[1] in alive(*first)  # Valkey does not notice; Postgres does within a minute
     then(home)
     assert not alive(*first)
@@ -64,13 +63,13 @@ def test_a_deleted_home_leaves_no_server(home: Path, then: Callable[[Path], None
 
 def test_a_deleted_parent_and_a_folder_emptied(home: Path) -> None:
     embedded.start(home)
-    shutil.rmtree(home.parent)
+    delete(home.parent)
     assert embedded.stop(home)
     assert not of(home)
     embedded.start(home)
     first = pids(home)
-    shutil.rmtree(home / "valkey")
-    shutil.rmtree(home / "postgres")
+    delete(home / "valkey")
+    delete(home / "postgres")
     (home / "servers.json").unlink()
     embedded.start(home)
     assert not alive(*first)
@@ -88,7 +87,7 @@ def test_a_moved_home_keeps_its_servers(home: Path) -> None:
         assert alive(*first) == list(first) and pids(home) != first
         assert embedded.stop(home)
         assert embedded.running(moved) == servers
-        shutil.rmtree(moved)
+        delete(moved)
         assert embedded.stop(moved)
         assert not of(home)
     finally:
@@ -119,7 +118,7 @@ def test_other_homes_and_strangers_are_left_alone(home: Path) -> None:
     other = home.with_name(f"{home.name}2")  # whose name begins like this one's
     embedded.start(other)
     embedded.start(home)
-    shutil.rmtree(home)
+    delete(home)
     stranger = subprocess.Popen(["sleep", "60"], cwd=home.parent)
     try:
         assert embedded.stop(home)
@@ -151,7 +150,7 @@ def test_as_another_account(tmp_path: Path) -> None:
         assert "cannot be used" in ran.stdout and "ermission denied" in ran.stdout, ran
         without = ["setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"]
         stop = "import sys, pathlib; from ledger import embedded; print(embedded.stop(pathlib.Path(sys.argv[1])))"
-        shutil.rmtree(home)
+        delete(home)
         ran = subprocess.run(
             [*without, sys.executable, "-c", stop, home],
             capture_output=True,
