@@ -43,9 +43,10 @@ RETRY_SECONDS = 0.5
 LONGEST_REASON = 500
 """Characters of a reason that are kept."""
 
-_TAKE_OVER, _NEXT, _PASS = (
+_TAKE_OVER, _NEXT, _ADOPT, _PASS = (
     lua(__file__, "take_over"),
     lua(__file__, "delivered", "next"),
+    lua(__file__, "adopt"),
     lua(__file__, "delivered", "pass"),
 )
 
@@ -161,8 +162,7 @@ class Subscription:
     def _due_in(self, pending: PendingEntry, seconds: float) -> Plan[None]:
         if not 0 <= seconds <= 365 * 86_400:
             raise UsageError(f"0 seconds to a year, not {seconds}")
-        if pending.leased:
-            yield Command(("PEXPIRE", self._keys.lease, max(1, round(seconds * 1000))))
+        if pending.leased and (yield Command(("PEXPIRE", self._keys.lease, max(1, round(seconds * 1000))))):
             return
         reply = yield Command(("TIME",))
         with foreseen("TIME"):
@@ -184,7 +184,7 @@ class Subscription:
 
     def _pass(self, id_: StreamId) -> Plan[None]:
         """Acknowledges an entry that is held by a lease."""
-        keys = (self._key, self._keys.lease, self._keys.given, self._keys.passed)
+        keys = (self._key, self._keys.lease, self._keys.given, self._keys.passed, self._keys.due)
         hash_ = yield from self._offset.hash_at(id_.position)
         yield LuaScript(_PASS, keys, (self._group, id_.epoch, id_.position, "" if hash_ is None else hash_.hex()))
         if hash_ is not None:
@@ -231,7 +231,19 @@ class Subscription:
         if not rows:
             yield Wait(RETRY_SECONDS)
             return []
-        return (yield from self._entries.new(rows))
+        rows = yield from self._without_leased(rows)
+        return (yield from self._entries.new(rows)) if rows else []
+
+    def _without_leased(self, rows: list[Row]) -> Plan[list[Row]]:
+        """New rows without the first, if a consumer was given it before it was published."""
+        (id_, _, _), *others = rows
+        keys = (self._key, self._keys.lease, self._keys.given, self._keys.due)
+        due = yield LuaScript(_ADOPT, keys, (self._group, self._consumer, str(id_), id_.position))
+        if due is None:
+            return rows
+        with foreseen("an entry that was leased"):
+            self._next_claim = min(self._next_claim, time.monotonic() + int(due) / 1000)
+        return others
 
     def _beyond_the_stream(self) -> Plan[list[PendingEntry]]:
         """The ledger's next entry after the stream's end: that was deleted, or the relay has not published it yet."""
