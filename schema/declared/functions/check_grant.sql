@@ -1,7 +1,8 @@
 create function ledger.check_grant(granted text, grantee text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    groups constant text[] := '{ledger_writer, ledger_reader, ledger_projector, ledger_eraser, ledger_admin}';
+    groups constant text[] :=
+        '{ledger_recorder, ledger_writer, ledger_reader, ledger_projector, ledger_eraser, ledger_admin}';
 begin
     if granted is null or granted <> all (groups) then
         raise exception '% is none of %', granted, array_to_string(groups, ', ') using errcode = '0LP01';

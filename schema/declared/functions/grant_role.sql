@@ -3,7 +3,9 @@
 create function ledger.grant_role(granted text, grantee text, ledger_ids int[]) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    grants constant text := case granted when 'ledger_reader' then 'readers' when 'ledger_writer' then 'writers' end;
+    grants constant text := case granted
+        when 'ledger_reader' then 'readers' when 'ledger_writer' then 'writers' when 'ledger_recorder' then 'recorders'
+    end;
 begin
     perform ledger.check_grant(granted, grantee);
     execute format('grant %I to %I', granted, grantee);

@@ -2,7 +2,9 @@
 create function ledger.revoke_role(granted text, grantee text, ledger_ids int[]) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    grants constant text := case granted when 'ledger_reader' then 'readers' when 'ledger_writer' then 'writers' end;
+    grants constant text := case granted
+        when 'ledger_reader' then 'readers' when 'ledger_writer' then 'writers' when 'ledger_recorder' then 'recorders'
+    end;
     has_all boolean;
     has_more boolean;
 begin
@@ -12,7 +14,9 @@ begin
             into has_all using quote_ident(grantee)::regrole;
         if ledger_ids is not null and has_all then
             raise exception '% % all ledgers: revoke the role without naming one, then grant it those that are left',
-                grantee, case granted when 'ledger_reader' then 'reads' else 'appends to' end using errcode = '0LP01';
+                grantee, case granted
+                    when 'ledger_reader' then 'reads' when 'ledger_writer' then 'appends to' else 'records in'
+                end using errcode = '0LP01';
         end if;
         execute format('delete from ledger.%I where role = $1 and ($2 is null or ledger_id = any ($2))', grants)
             using quote_ident(grantee)::regrole, ledger_ids;

@@ -9,6 +9,8 @@
 --   LE008  a legal hold forbids it
 --   LE009  nothing is held that could be released
 --   LE010  an entry that cannot be skipped, or is not skipped
+--   LE012  there is no such ledger
+--   LE013  an event that the format does not allow
 --
 -- The functions that record `ledger.*` run as the owner of the tables and say in the setting `ledger.own`, for as long
 -- as they run, which action is theirs. Anybody may give that setting a value, but only they have it as the owner.
@@ -16,6 +18,6 @@
 create schema ledger authorization ledger_owner;
 comment on schema ledger is 'auditledger: append-only, hash-chained audit entries. Do not write here by hand.';
 
-grant usage on schema ledger to ledger_writer, ledger_reader, ledger_projector, ledger_eraser, ledger_admin;
+grant usage on schema ledger to ledger_recorder, ledger_writer, ledger_reader, ledger_projector, ledger_eraser, ledger_admin;
 -- Nobody may execute its functions until a grant says so.
 alter default privileges for role ledger_owner revoke execute on functions from public;
