@@ -13,7 +13,7 @@ begin
         );
     end if;
     bytes := substring(ledger.blake3_in_mode(convert_to(key, 'UTF8'), context, 64) for 16);
-    bytes := set_byte(bytes, 6, 128 | get_byte(bytes, 6) & 15);
-    return encode(set_byte(bytes, 8, 128 | get_byte(bytes, 8) & 63), 'hex')::uuid;
+    bytes := set_byte(bytes, 6, 128 | (get_byte(bytes, 6) & 15));
+    return encode(set_byte(bytes, 8, 128 | (get_byte(bytes, 8) & 63)), 'hex')::uuid;
 end
 $$;

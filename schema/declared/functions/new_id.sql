@@ -5,6 +5,6 @@ declare
     milliseconds constant bigint := extract(epoch from clock_timestamp()) * 1000;
     bytes constant bytea := overlay(uuid_send(gen_random_uuid()) placing substring(int8send(milliseconds) from 3) from 1);
 begin
-    return encode(set_byte(bytes, 6, 112 | get_byte(bytes, 6) & 15), 'hex')::uuid;
+    return encode(set_byte(bytes, 6, 112 | (get_byte(bytes, 6) & 15)), 'hex')::uuid;
 end
 $$;
