@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
 
 from ledger.bootstrap import open_ledger, open_settings
+from ledger.capture.record import ReceiptWait, record
 from ledger.checkpoints import prove as proving
 from ledger.checkpoints.proof import Consistency, Proof
 from ledger.drivers import forks
@@ -152,6 +153,16 @@ class AsyncLedger:
             if not pulled or gathering.failed:
                 return gathering.result()
             under_way = asyncio.create_task(writer.write_batch(pulled))
+
+    async def record(self, event: Event, *, connection: AsyncConnection | None = None) -> UUID:
+        """As Ledger.record."""
+        plan = record(await self.ref(), event)
+        return await (self._connector.run(plan) if connection is None else adrive_within(plan, connection))
+
+    async def receipt(self, id: UUID, *, timeout: float = 10.0) -> Receipt:
+        """As Ledger.receipt."""
+        [receipt] = [receipt async for receipt in self._feed(ReceiptWait(id, timeout).polls)]
+        return receipt
 
     async def erase(
         self, position: int, actor: str, reason: str, *, actor_type: str = "user", mismatched: bool = False

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
 
 from ledger.bootstrap import open_ledger, open_settings
+from ledger.capture.record import ReceiptWait, record
 from ledger.checkpoints import prove as proving
 from ledger.checkpoints.proof import Consistency, Proof
 from ledger.drivers import forks
@@ -145,6 +146,24 @@ class Ledger:
                 gathering.add(drive_within(within.append_within(pulled), connection))
             return gathering.result()
         return gather(gathering, iterator, writer.write_batch)
+
+    def record(self, event: Event, *, connection: Connection | None = None) -> UUID:
+        """Records one event in the outbox: the sealer appends it soon. Returns the id that its entry will have.
+
+        connection: take part in this connection's open transaction: the event becomes an entry if and only if that
+        commits. Nobody waits for it, and the tail is not locked. Without it, in a transaction of its own.
+        Raises InvalidEvent, Unavailable. An id or key that stands for another event is found when the event is sealed.
+        """
+        plan = record(self.ref, event)
+        return self._connector.run(plan) if connection is None else drive_within(plan, connection)
+
+    def receipt(self, id: UUID, *, timeout: float = 10.0) -> Receipt:
+        """The receipt of a recorded event, once it is sealed and durable. timeout: in seconds.
+
+        Raises WaitTimeout, EventRejected.
+        """
+        [receipt] = self._feed(ReceiptWait(id, timeout).polls)
+        return receipt
 
     def erase(
         self, position: int, actor: str, reason: str, *, actor_type: str = "user", mismatched: bool = False

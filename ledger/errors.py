@@ -6,6 +6,7 @@
     │   ├── InvalidSetting          a missing or malformed setting, URL or argument
     │   ├── ConditionFailed         an `expect=` did not hold
     │   ├── IdempotencyConflict     an id was recorded before, with other content
+    │   ├── EventRejected           a recorded event that cannot be appended, and was set aside
     │   ├── ErasureRefused          an entry that is not there, or that nobody may erase
     │   │   └── UnderLegalHold      a legal hold stands against it
     │   ├── QuarantineRefused       an entry that holds, or is not there yet
@@ -34,7 +35,7 @@
         ├── OutcomeUnknown          the connection was lost while recording: append again with the same ids
         ├── StreamUnusable          Redis answers, but not for this ledger's stream: a foreign key, a forbidden command
         ├── PublishingFailed        too few publishers took a checkpoint; it is signed and kept
-        └── WaitTimeout             a projection did not reach a position in time
+        └── WaitTimeout             a projection did not reach a position, or a recorded event its entry, in time
 
 Only these leave the package, except in the caller's own transaction: there Postgres' own errors pass through as they
 are, because the caller's code already knows what to do with them.
@@ -84,6 +85,10 @@ class ConditionFailed(UsageError):
 
 class IdempotencyConflict(UsageError):
     """An id or idempotency key that was recorded before with other content."""
+
+
+class EventRejected(UsageError):
+    """A recorded event that cannot be appended: it was set aside with the reason. `status` counts these."""
 
 
 class ErasureRefused(UsageError):
@@ -253,4 +258,4 @@ class PublishingFailed(Unavailable):
 
 
 class WaitTimeout(Unavailable):
-    """A projection did not reach a position in the time given."""
+    """A projection did not reach a position, or a recorded event was not sealed, in the time given."""

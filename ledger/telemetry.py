@@ -47,6 +47,8 @@ COUNTERS = Counters()
 
 PUBLISHED = "published"
 """Entries added to a stream; label: ledger."""
+SEALED = "sealed"
+"""Events of the outbox that became entries; label: ledger."""
 PROJECTED = "projected"
 """Entries applied by a live projection; labels: ledger, projection."""
 FAILURES = "failures"

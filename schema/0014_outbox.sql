@@ -166,8 +166,21 @@ begin
 end
 $$;
 
--- The id of a ledger in which the caller may record. Whoever may append may record too. Whoever took a group itself (SET
--- ROLE) may do what its login may.
+-- Whoever may append may record too. Whoever took a group itself (SET ROLE) may do what its login may.
+create function ledger.may_record(ledger_id int, who name) returns boolean
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    return exists (
+        select from ledger.recorders as recorder
+        where (recorder.ledger_id is null or recorder.ledger_id = $1)
+            and pg_has_role(case who when 'ledger_recorder' then session_user else who end, recorder.role::oid, 'usage')
+    ) or ledger.may_write($1, who);
+end
+$$;
+
+grant execute on function ledger.may_record to ledger_recorder;
+
+-- The id of a ledger in which the caller may record.
 create function ledger.recordable(ledger text) returns int
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -178,11 +191,7 @@ begin
     if target is null then
         raise exception 'there is no ledger %', coalesce(quote_literal($1), 'NULL')
             using errcode = 'LE012', column = 'ledger', hint = 'auditledger create-ledger NAME makes it.';
-    elsif not ledger.may_write(target, who) and not exists (
-        select from ledger.recorders as recorder
-        where (recorder.ledger_id is null or recorder.ledger_id = target)
-            and pg_has_role(case who when 'ledger_recorder' then session_user else who end, recorder.role::oid, 'usage')
-    ) then
+    elsif not ledger.may_record(target, who) then
         raise exception '% may not record in ledger %', who, quote_literal($1)
             using errcode = 'insufficient_privilege', hint = 'auditledger grant ledger_recorder USER lets it.';
     end if;
@@ -464,3 +473,8 @@ begin
     end if;
 end
 $$;
+
+-- Opening a ledger by its name takes no more.
+create policy recordable on ledger.ledgers for select to ledger_recorder
+    using (ledger.may_record(ledger_id, current_user));
+grant select on ledger.ledgers, ledger.migrations to ledger_recorder;

@@ -60,7 +60,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "rotate-key": ("sign", "Replace the signing key"),
     },
     "Publish and project": {
-        "run": ("workers", "Run relay and project in one process"),
+        "run": ("workers", "Run seal, relay and project in one process"),
+        "seal": ("workers", "Append what applications recorded in the outbox"),
         "relay": ("workers", "Publish entries to the Redis streams"),
         "project": ("workers", "Apply entries to read views"),
         "replay": ("workers", "Rebuild read views from Postgres, beside the live ones"),

@@ -1,4 +1,4 @@
-"""Appends to one ledger: the write path. There are four ways in, and each returns what Postgres confirmed, no more.
+"""Appends to one ledger: the write path. There are five ways in, and each returns what Postgres confirmed, no more.
 
 | way                  | taken by                                               | transaction    | round trips     |
 |----------------------|--------------------------------------------------------|----------------|-----------------|
@@ -8,6 +8,7 @@
 |                      | another writer who was faster just now, and an append  |                |                 |
 |                      | whose connection was lost                              |                |                 |
 | caller's transaction | `connection=`                                          | the caller's   | 1 or 2          |
+| outbox               | the sealer: events that `ledger.record` put there      | its own        | 2; 3 for a COPY |
 | own actions          | erase, hold, release, skip, quarantine, rotate_key …   | its own        | 3               |
 
 - Group commit (group_commit.py) stands in front of all but the caller's transaction: the appends of one process form a
@@ -20,6 +21,8 @@
   flushes only then (durability.py): they have the tail while the disk, and a synchronous standby, are waited for.
 - Caller's transaction (`append_within`), because the entry is to be recorded if and only if the caller's work is. The
   tail stays locked until the caller commits. A lone draft without a known id is written in the round trip that locks.
+- Outbox (`append_from`), as locked, because the events leave the outbox in the same transaction. Its commit is not
+  flushed: a crash takes the entries back, and puts the events into the outbox again.
 - Own actions (`append_own`), because only functions of the database may record them, each with what it does. They end
   as the locked way does.
 """
@@ -28,19 +31,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
+from uuid import UUID
 
 from ledger.effects import Effect, Pipeline, Plan, Query, Refused, Row
-from ledger.errors import ConditionFailed, ConnectionLost, Unavailable
+from ledger.errors import ConditionFailed, ConnectionLost, IdempotencyConflict, Unavailable
 from ledger.events import Entry, Event, Tail, Unchanged
 from ledger.format import chain
 from ledger.format.canonical import Draft
 from ledger.format.chain import ChainedDraft
-from ledger.store.durability import COMMIT_THEN_FLUSH
+from ledger.store.durability import COMMIT_THEN_FLUSH, UNFLUSHED
 from ledger.store.entry_rows import confirm, row_params, unconfirmed, write
-from ledger.store.idempotency import AlreadyRecorded, Outcome, Recorded, compare, resolved, sift
+from ledger.store.idempotency import AlreadyRecorded, Conflict, Outcome, Recorded, compare, resolved, sift
 from ledger.store.ledgers import COMMIT, LOCK_TIMEOUT, SQL, LedgerRef, only
 from ledger.store.tail_lock import lock_tail, tail_busy
 
@@ -51,6 +55,19 @@ NEARLY = 0.95
 """The part of lock_timeout that is as good as all of it."""
 _CONTENDED_FOR = 0.5
 """Seconds to stay with the locked way after another writer was faster."""
+
+
+class Source(Protocol):
+    """Where drafts come from, and leave in the transaction that records them."""
+
+    def take(self) -> Query:
+        """The statement that takes them, once the tail is locked."""
+
+    def taken(self, rows: list[Row]) -> list[Draft]:
+        """The drafts that it took. rows: of `take`."""
+
+    def set_aside(self, conflicts: Mapping[int, IdempotencyConflict]) -> Plan[None]:
+        """Keeps, in the same transaction, what is not recorded. conflicts: by the index of the draft that was taken."""
 
 
 class Appender:
@@ -112,6 +129,36 @@ class Appender:
         if self._tail is not None and expect is None and len(drafts) == 1 and not drafts[0].named:
             return (yield from self._append_guessing(self._tail, drafts[0]))
         return (yield from self._append_locked(drafts, expect, None, stop=True))
+
+    def append_from(self, source: Source, named: Sequence[UUID]) -> Plan[Sequence[Outcome]]:
+        """Records what a source has, in a transaction of its own. Raises TailBusy.
+
+        named: the ids that may have been recorded before. An outcome for each draft that was taken, in order.
+        """
+        queries = [source.take()]
+        if named:
+            queries.append(Query(SQL["recorded"], (self.ledger.ledger_id, named)))
+        tail, results = yield from self._lock(True, queries, time.monotonic() + self.lock_timeout)
+        drafts = source.taken(results[0])
+        known = [Recorded(*row) for row in results[1]] if named else []
+        duplicates = (yield from compare(self.ledger, drafts, known, False)) if known else {}
+        fresh, outcomes = sift(drafts, duplicates, False)
+        links: Sequence[ChainedDraft] = chain.extend(tail, fresh, self._now()) if fresh else ()
+        if fresh:
+            yield from self._write(links)
+        results_of: Sequence[Outcome] = links
+        if len(fresh) < len(drafts):
+            recorded: dict[bytes, ChainedDraft | AlreadyRecorded] = {link.draft.id_bytes: link for link in links}
+            results_of = [resolved(outcome, recorded) for outcome in outcomes]
+        conflicts = (
+            {}
+            if results_of is links
+            else {index: outcome.error for index, outcome in enumerate(results_of) if isinstance(outcome, Conflict)}
+        )
+        yield from source.set_aside(conflicts)
+        yield Pipeline((UNFLUSHED, COMMIT))
+        self._recorded(links, tail)
+        return results_of
 
     def _append_guessing(self, tail: Tail, draft: Draft) -> Plan[Sequence[Outcome]]:
         """Locks the tail and writes in one round trip if it is `tail`; else in a second one."""

@@ -13,12 +13,16 @@ from ledger.format import native
 from ledger.format.canonical import Draft, draft
 
 
-def prepare(event: Event, ledger: str, *, own: bool = False) -> Draft:
-    """A draft with the time, a UUIDv7 and a salt. Raises InvalidEvent."""
+def prepare(event: Event, ledger: str, *, own: bool = False, now: int | None = None) -> Draft:
+    """A draft with the time, a UUIDv7 and a salt. Raises InvalidEvent.
+
+    own: allow the ledger's own actions. now: nanoseconds since 1970; None for the clock's.
+    """
     if not isinstance(event, Event):
         raise InvalidEvent("event", f"must be an Event, not {type(event).__name__}")
     randomness = os.urandom(26)
-    now = time.time_ns()
+    if now is None:
+        now = time.time_ns()
     if native.encoder is not None:
         made: Draft | None = native.encoder.prepare(event, ledger, now, randomness, own)
         if made is not None:

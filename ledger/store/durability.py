@@ -25,7 +25,9 @@ from ledger.store.ledgers import COMMIT, FAR, PAGE, LedgerEnd, LedgerRef, read, 
 SQL = sql(__file__)
 FLUSH = Query(SQL["flush"])
 """Alone, or as the last statement of a transaction that is committed then."""
-COMMIT_THEN_FLUSH = (Query(SQL["commit_unflushed"]), COMMIT, FLUSH)
+UNFLUSHED = Query(SQL["commit_unflushed"])
+"""Before COMMIT: that does not wait for the disk."""
+COMMIT_THEN_FLUSH = (UNFLUSHED, COMMIT, FLUSH)
 """Ends a transaction in one round trip: its locks are free before its WAL is flushed, its answer comes after."""
 
 

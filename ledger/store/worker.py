@@ -41,16 +41,21 @@ def run_until(
     *,
     log: logging.Logger,
     job: str | None = None,
+    rest: Callable[[float], object] | None = None,
 ) -> None:
     """Calls `step` again and again until `stop` is set.
 
     step: returns whether it did something. Its Unavailable is logged, and `step` is called again after a pause: the
     connections that it needs are opened anew then. job: the name under which that counts as a failure, if at all.
+    rest: waits for so many seconds at most between two steps; None: for `stop`.
     """
     pause = pauses.busy
     while not stop.is_set():
         try:
             pause = pauses.busy if step() else min(pauses.idle, pause * 2)
+            if rest is not None:
+                rest(pause)
+                continue
         except Unavailable as error:
             log.warning("%s; trying again", error)
             if job is not None:

@@ -28,15 +28,23 @@ pub struct Encoder {
     pub receipt: Py<PyType>,
     utc: Py<PyAny>,
     json: Py<PyAny>,
+    checked: Py<PyType>,
 }
 
 #[pymethods]
 impl Encoder {
     /// event, uuid, receipt: the types Event, UUID and Receipt. utc: datetime.UTC. json: encodes a value as JSON with
-    /// sorted keys.
+    /// sorted keys. checked: the type CheckedText.
     #[new]
-    fn new(event: Py<PyType>, uuid: Py<PyType>, receipt: Py<PyType>, utc: Py<PyAny>, json: Py<PyAny>) -> Self {
-        Self { event, uuid, receipt, utc, json }
+    fn new(
+        event: Py<PyType>,
+        uuid: Py<PyType>,
+        receipt: Py<PyType>,
+        utc: Py<PyAny>,
+        json: Py<PyAny>,
+        checked: Py<PyType>,
+    ) -> Self {
+        Self { event, uuid, receipt, utc, json, checked }
     }
 
     /// Drafts of the next events, appended to a list as by `prepare`, until that holds `most` or takes `most_bytes`.
@@ -142,6 +150,10 @@ impl Encoder {
         for (name, encoded) in values.into_iter().zip(&mut encoded) {
             let value = event.getattr(name)?;
             if value.is_none() {
+                continue;
+            }
+            if value.get_type().is(&self.checked) {
+                *encoded = Some(value.get_item(0)?.cast_into::<PyBytes>()?);
                 continue;
             }
             if !is_plain(&value, MAX_DEPTH)? {

@@ -40,7 +40,7 @@ mod ledger_native {
 
     /// The version of what Python and the core agree on. Another one is not used.
     #[pymodule_export]
-    const INTERFACE: u32 = 1;
+    const INTERFACE: u32 = 2;
     #[pymodule_export]
     const VERSION: &str = env!("CARGO_PKG_VERSION");
 }

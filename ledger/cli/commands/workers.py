@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from ledger.capture.sealer import Sealer
 from ledger.cli.app import Command
 from ledger.cli.connect import ready
 from ledger.cli.context import Shared, pass_shared
@@ -98,6 +99,31 @@ def project_command(shared: Shared, names: tuple[str, ...], once: bool, skip_aft
             projector.run(stop)
 
 
+@click.command("seal", cls=Command)
+@_once
+@pass_shared
+def seal_command(shared: Shared, once: bool) -> None:
+    """Append what applications recorded in the outbox.
+
+    For all ledgers, or the one named with --ledger. Any number of sealers may run at once; `run` is one. An event that
+    cannot be appended is set aside, which `status` shows.
+    """
+    with (
+        working(once) as stop,
+        ready(shared, redis=False) as connector,
+        serve_metrics(connector.settings, shared.metrics, shared.names()),
+    ):
+        sealer = Sealer(connector, shared.names())
+        if once:
+            with counting("Sealing", 0) as advance:
+                sealed = sealer.seal(interruptible(advance, stop))
+            _report(shared, sealed=sealed)
+            _raise_first(sealer.stopped)
+        else:
+            _announce("Sealing", shared)
+            sealer.run(stop)
+
+
 @click.command("run", cls=Command)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @_once
@@ -117,7 +143,7 @@ def run_command(
     witnesses: tuple[str, ...],
     quorum: int | None,
 ) -> None:
-    """Relay and project in one process; with --checkpoint-every, sign checkpoints too.
+    """Seal, relay and project in one process; with --checkpoint-every, sign checkpoints too.
 
     If any job fails, the process exits. Before an entry that fails verification, the jobs of that ledger stop and retry
     with exponential backoff; so does signing a ledger that does not continue its signed checkpoint. The other ledgers
@@ -136,23 +162,25 @@ def run_command(
         serve_metrics(connector.settings, shared.metrics, shared.names()),
         _projector(shared, connector, projections, stop, once, skip_after) as projector,
     ):
+        sealer = Sealer(connector, shared.names())
         relay = Relay(connector, shared.names())
         signers = [] if every is None else checkpointers(shared, connector, keys, publish, require, witnesses, quorum)
         if once:
+            sealed = sealer.seal()
             published = _publish(shared, connector, relay, stop)
             projected = _project(shared, connector, projections, projector, stop)
-            stopped = relay.stopped
+            stopped = [*sealer.stopped, *relay.stopped]
             for signer in signers:
                 try:
                     signer.checkpoint()
                 except IntegrityError as error:
                     stopped.append(error)
-            _report(shared, published=published, projected=projected)
+            _report(shared, sealed=sealed, published=published, projected=projected)
             _raise_first(stopped)
         else:
-            _announce("Relaying, projecting and signing" if signers else "Relaying and projecting", shared)
+            _announce("Sealing, relaying, projecting" + (" and signing" if signers else ""), shared)
             signing = [partial(signer.run, stop, every or 0.0) for signer in signers]
-            together(stop, lambda: relay.run(stop), lambda: projector.run(stop), *signing)
+            together(stop, lambda: sealer.run(stop), lambda: relay.run(stop), lambda: projector.run(stop), *signing)
 
 
 @click.command("replay", cls=Command)

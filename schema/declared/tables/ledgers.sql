@@ -14,3 +14,8 @@ select ledger.restrict_readers('ledger.ledgers', 'ledger_projector', 'ledger_era
 -- A writer sees its ledgers, and locks the tails of no others.
 create policy writable on ledger.ledgers to ledger_writer using (ledger.may_write(ledger_id, current_user));
 grant select on ledger.ledgers to ledger_writer, ledger_reader, ledger_projector, ledger_eraser, ledger_admin;
+
+-- Opening a ledger by its name takes no more.
+create policy recordable on ledger.ledgers for select to ledger_recorder
+    using (ledger.may_record(ledger_id, current_user));
+grant select on ledger.ledgers to ledger_recorder;

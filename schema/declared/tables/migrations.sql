@@ -5,4 +5,4 @@ create table ledger.migrations (
 );
 comment on table ledger.migrations is 'What has been applied; compared with schema/journal.json before anything else is done.';
 
-grant select on ledger.migrations to ledger_writer, ledger_reader, ledger_projector, ledger_eraser, ledger_admin;
+grant select on ledger.migrations to ledger_recorder, ledger_writer, ledger_reader, ledger_projector, ledger_eraser, ledger_admin;

@@ -1,0 +1,261 @@
+"""The sealer: appends the events of the outbox, in the order of insertion, in the transaction that removes them there.
+
+Any number may run: who has locked a ledger's tail takes what is still there. A crash takes an append and the removal
+back together. See docs/capture.md for what is promised of the order.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from ledger.drivers.listener import Listener
+from ledger.drivers.pools import Connector
+from ledger.effects import Pipeline, Plan, Query, Refused, Rollback, Row
+from ledger.errors import IdempotencyConflict, IntegrityError, InvalidEvent, LedgerError, TailBusy, UsageError
+from ledger.events import Event
+from ledger.format.canonical import Draft
+from ledger.format.json_text import CheckedText
+from ledger.statements import sql
+from ledger.store.appender import Appender
+from ledger.store.drafts import prepare
+from ledger.store.idempotency import count_new
+from ledger.store.ledgers import BEGIN, COMMIT, LedgerRef, all_ledgers, unknown_ledger
+from ledger.store.worker import Pauses, Stops, run_until
+from ledger.telemetry import COUNTERS, SEALED, span
+
+log = logging.getLogger("ledger.sealer")
+
+SQL = sql(__file__)
+CHANNEL = "ledger_outbox"
+BATCH, BATCH_BYTES = 2500, 8 * 1024 * 1024
+"""Events that are appended in one transaction, and about how many bytes of bodies, whichever comes first."""
+PAUSES = Pauses(busy=0.002, idle=0.02, retry=1.0)
+"""Between looks at the outbox."""
+AWAKE = 50
+"""Looks in vain after which the sealer waits for a notification."""
+NET_SECONDS = 0.25
+"""After so long it looks without one: a transaction may commit long after it has recorded."""
+_OF_THE_DATA = ("22", "23", "LE002", "LE005")
+"""SQLSTATEs, or their beginnings, by which Postgres refuses an entry for what it holds."""
+_DUPLICATE_ID = "23505"
+
+
+class Waiting(NamedTuple):
+    """A row of the outbox. before, after, metadata: JSON texts. occurred_at: None unless the caller gave it."""
+
+    seq: int
+    id: UUID
+    named: bool
+    recorded_at: datetime
+    occurred_at: datetime | None
+    actor: str
+    actor_type: str
+    action: str
+    resource_type: str | None
+    resource_id: str | None
+    before: str | None
+    after: str | None
+    metadata: str | None
+
+
+class Sealer:
+    """Seals the ledgers of one database. names: of the ledgers, None for all."""
+
+    def __init__(self, connector: Connector, names: Collection[str] | None = None) -> None:
+        self._connector = connector
+        self._names = names
+        self._appenders: dict[int, Appender] = {}
+        self._stops = Stops(connector, "seal")
+        self._listener = Listener(connector.settings, CHANNEL)
+        self._stop: threading.Event | None = None  # while it runs
+        self._in_vain = 0
+        self._dozes = False
+
+    @property
+    def stopped(self) -> list[LedgerError]:
+        """The error of each ledger whose events cannot be appended now."""
+        return self._stops.errors
+
+    def run(self, stop: threading.Event) -> None:
+        """Seals until `stop` is set; an unreachable server is tried again. A stop is noticed between two batches."""
+        self._stop = stop
+        try:
+            run_until(stop, self._step, PAUSES, log=log, job="seal", rest=self._rest)
+        finally:
+            self._listener.close()
+
+    def seal(self, progress: Callable[[int], None] | None = None) -> int:
+        """Seals all that is visible now. Returns how many events left the outbox. Raises UnknownLedger, Unavailable.
+
+        progress: called with the number of events of each batch.
+        """
+        self._stops.look_again()
+        return self._seal_each(progress)
+
+    def _step(self) -> int:
+        sealed = self._seal_each(None)
+        self._in_vain = 0 if sealed else self._in_vain + 1
+        if sealed and self._dozes:
+            self._listener.ask(Query(SQL["wake"]))
+            self._dozes = False
+        return sealed
+
+    def _rest(self, seconds: float) -> None:
+        """Waits; after many looks in vain, for a notification.
+
+        `ledger.record` notifies while a sealer holds the lock. What was recorded before the sealer had it, the next
+        look finds.
+        """
+        stop = self._stop or threading.Event()
+        if self._in_vain < AWAKE:
+            stop.wait(seconds)
+        elif self._dozes:
+            if self._listener.wait(stop, NET_SECONDS):
+                self._in_vain = 0
+        elif (rows := self._listener.ask(Query(SQL["doze"]))) is None:
+            stop.wait(seconds)
+        elif rows[0][0]:
+            self._dozes = True
+        else:  # another sealer waits for notifications
+            stop.wait(NET_SECONDS)
+
+    def _seal_each(self, progress: Callable[[int], None] | None) -> int:
+        sealed = 0
+        for ledger in self._connector.run(self._waiting()):
+            if self._stops.waits(ledger.ledger_id):
+                continue
+            try:
+                sealed += self._seal_ledger(ledger, progress)
+            except (IntegrityError, UsageError, TailBusy) as error:
+                self._stops.stopped(ledger.ledger_id, ledger, error)
+            else:
+                self._stops.passed(ledger.ledger_id, ledger)
+        return sealed
+
+    def _waiting(self) -> Plan[list[LedgerRef]]:
+        ledgers = [LedgerRef(*row) for row in (yield Query(SQL["waiting"]))]
+        if self._names is None:
+            return ledgers
+        known = {ledger.name for ledger in (yield from all_ledgers())}
+        for name in self._names:
+            if name not in known:
+                raise unknown_ledger(name, known)
+        return [ledger for ledger in ledgers if ledger.name in self._names]
+
+    def _seal_ledger(self, ledger: LedgerRef, progress: Callable[[int], None] | None) -> int:
+        appender = self._appenders.setdefault(ledger.ledger_id, Appender(ledger, self._connector.settings.lock_timeout))
+        sealed = 0
+        while self._stop is None or not self._stop.is_set():
+            rows: list[Row] = self._connector.run(_next(ledger))
+            if not rows:
+                break
+            with span("ledger.seal", name=ledger.name, events=len(rows)):
+                new = self._connector.run(_seal(appender, [Waiting(*row) for row in rows]))
+            COUNTERS.add(SEALED, ledger.name, count=new)
+            sealed += len(rows)
+            if progress is not None:
+                progress(len(rows))
+            if len(rows) < BATCH:
+                break
+        return sealed
+
+
+def _next(ledger: LedgerRef) -> Plan[list[Row]]:
+    rows: list[Row] = yield Query(SQL["next"], (ledger.ledger_id, BATCH, BATCH_BYTES))
+    return rows
+
+
+def _seal(appender: Appender, rows: Sequence[Waiting], *, settle: bool = False) -> Plan[int]:
+    """Appends these rows. Returns how many became entries; one that never can is set aside.
+
+    settle: look all ids up, not only those that were given.
+    """
+    batch = Batch(appender.ledger, rows)
+    try:
+        outcomes = yield from appender.append_from(batch, [row.id for row in rows if row.named or settle])
+        return count_new(outcomes)
+    except Refused as refused:
+        if not refused.sqlstate.startswith(_OF_THE_DATA):
+            raise
+        yield Rollback()
+        if len(rows) > 1:  # which one is it?
+            half = len(rows) // 2
+            return (yield from _seal(appender, rows[:half])) + (yield from _seal(appender, rows[half:]))
+        if refused.sqlstate == _DUPLICATE_ID and not settle:
+            # An id that the outbox made is recorded already: somebody who knew it gave it as his own.
+            return (yield from _seal(appender, rows, settle=True))
+        yield from batch.reject(str(refused))
+        return 0
+
+
+class Batch:
+    """Rows of the outbox of one ledger, as a Source of drafts."""
+
+    def __init__(self, ledger: LedgerRef, rows: Sequence[Waiting]) -> None:
+        self._ledger = ledger
+        self._rows = {row.seq: row for row in rows}
+        self._drafts: dict[int, Draft] = {}
+        self._invalid: dict[int, str] = {}
+        for row in rows:
+            try:
+                self._drafts[row.seq] = _draft(row, ledger)
+            except InvalidEvent as error:  # of something that ledger.record does not refuse, and should
+                self._invalid[row.seq] = str(error)
+        self._taken: list[int] = []
+
+    def take(self) -> Query:
+        return Query(SQL["take"], (self._ledger.ledger_id, list(self._rows)))
+
+    def taken(self, rows: list[Row]) -> list[Draft]:
+        taken = sorted(seq for (seq,) in rows)
+        self._taken = [seq for seq in taken if seq in self._drafts]
+        self._invalid = {seq: reason for seq, reason in self._invalid.items() if seq in set(taken)}
+        return [self._drafts[seq] for seq in self._taken]
+
+    def set_aside(self, conflicts: Mapping[int, IdempotencyConflict]) -> Plan[None]:
+        for seq, reason in self._invalid.items():
+            yield from self._keep(seq, reason)
+        for index, conflict in conflicts.items():
+            yield from self._keep(self._taken[index], str(conflict))
+
+    def reject(self, reason: str) -> Plan[None]:
+        """Sets all of these rows aside, in a transaction of its own."""
+        _, rows = yield Pipeline((BEGIN, self.take()))
+        for (seq,) in rows:
+            yield from self._keep(seq, reason)
+        yield COMMIT
+
+    def _keep(self, seq: int, reason: str) -> Plan[None]:
+        row = self._rows[seq]
+        log.error("event %s of ledger %r is set aside: %s", row.id, self._ledger.name, reason)
+        yield Query(SQL["set_aside"], (*row, self._ledger.ledger_id, reason))
+
+
+def _draft(row: Waiting, ledger: LedgerRef) -> Draft:
+    event = Event(
+        *(row.actor, row.action, row.resource_type, row.resource_id, row.actor_type),
+        *(_compact(row.before), _compact(row.after), _compact(row.metadata)),
+        id=row.id,
+        occurred_at=row.occurred_at,
+    )
+    return prepare(event, ledger.name, now=_nanoseconds(row.recorded_at))
+
+
+def _compact(text: str | None) -> CheckedText | None:
+    """A JSON text without blanks and line breaks between its parts, which stay to the letter."""
+    return None if text is None else CheckedText(msgspec.json.format(text.encode(), indent=-1))
+
+
+_1970 = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _nanoseconds(moment: datetime) -> int:
+    since = moment - _1970
+    return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000

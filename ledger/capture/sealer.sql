@@ -1,0 +1,33 @@
+-- name: waiting
+-- One look for all ledgers.
+select ledger_id, name from ledger.ledgers as known
+where exists (select from ledger.outbox as waiting where waiting.ledger_id = known.ledger_id)
+order by ledger_id;
+
+-- name: next
+-- In the order of insertion, and no more than comes to so many bytes, but for the first.
+select
+    seq, id, named, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id,
+    before::text, after::text, metadata::text
+from (
+    select *, sum(octet_length(concat(before, after, metadata))) over (order by seq) as bytes
+    from (select * from ledger.outbox where ledger_id = %s order by seq limit %s) as first
+) as counted
+where bytes - octet_length(concat(before, after, metadata)) < %s
+order by seq;
+
+-- name: take
+-- With the tail locked: what another sealer has taken meanwhile is not returned.
+delete from ledger.outbox where ledger_id = %s and seq = any(%s) returning seq;
+
+-- name: set_aside
+insert into ledger.rejected (
+    seq, id, named, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id,
+    before, after, metadata, ledger_id, reason
+) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);
+
+-- name: doze
+select pg_try_advisory_lock(710183015, 0);
+
+-- name: wake
+select pg_advisory_unlock(710183015, 0);
