@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
 
 from ledger.bootstrap import open_ledger, open_settings
-from ledger.capture.record import ReceiptWait, record
+from ledger.capture.record import ReceiptWait, record, record_many
 from ledger.checkpoints import prove as proving
 from ledger.checkpoints.proof import Consistency, Proof
 from ledger.drivers import forks
@@ -157,6 +157,11 @@ class AsyncLedger:
     async def record(self, event: Event, *, connection: AsyncConnection | None = None) -> UUID:
         """As Ledger.record."""
         plan = record(await self.ref(), event)
+        return await (self._connector.run(plan) if connection is None else adrive_within(plan, connection))
+
+    async def record_many(self, events: Iterable[Event], *, connection: AsyncConnection | None = None) -> list[UUID]:
+        """As Ledger.record_many."""
+        plan = record_many(await self.ref(), events)
         return await (self._connector.run(plan) if connection is None else adrive_within(plan, connection))
 
     async def receipt(self, id: UUID, *, timeout: float = 10.0) -> Receipt:

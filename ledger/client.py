@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
 
 from ledger.bootstrap import open_ledger, open_settings
-from ledger.capture.record import ReceiptWait, record
+from ledger.capture.record import ReceiptWait, record, record_many
 from ledger.checkpoints import prove as proving
 from ledger.checkpoints.proof import Consistency, Proof
 from ledger.drivers import forks
@@ -155,6 +155,11 @@ class Ledger:
         Raises InvalidEvent, Unavailable. An id or key that stands for another event is found when the event is sealed.
         """
         plan = record(self.ref, event)
+        return self._connector.run(plan) if connection is None else drive_within(plan, connection)
+
+    def record_many(self, events: Iterable[Event], *, connection: Connection | None = None) -> list[UUID]:
+        """Records events in the outbox in one statement: all or none. Returns their ids, in order. As record."""
+        plan = record_many(self.ref, events)
         return self._connector.run(plan) if connection is None else drive_within(plan, connection)
 
     def receipt(self, id: UUID, *, timeout: float = 10.0) -> Receipt:
