@@ -5,8 +5,8 @@ select ledger.record(
 );
 
 -- name: record_all
--- One statement for any number of events, in their order. {ledger} and {events} are the driver's parameters; events is
--- what `as_json` makes.
+-- One statement for any number of events, in their order. The driver's own parameters take the places of the two names in
+-- braces; the second is what `as_json` makes.
 select ledger.record(
     {ledger}, actor => event.actor, action => event.action,
     resource_type => event.resource_type, resource_id => event.resource_id,
