@@ -23,6 +23,7 @@ from ledger.ops.status_types import (
     Holder,
     Lag,
     LedgerState,
+    Outbox,
     Overview,
     Place,
     Refusal,
@@ -86,6 +87,7 @@ def _ledgers(names: Collection[str] | None, hidden: list[str]) -> Plan[list[Ledg
     projections = yield from _allowed(_rows("projections"), "projections", hidden)
     subscriptions = yield from _allowed(_rows("subscriptions"), "subscriptions", hidden)
     verifications = yield from _allowed(_rows("verifications"), "verified", hidden)
+    outboxes = yield from _allowed(_outboxes(), "outbox", hidden)
     verified = {row[0]: Verified(*row[1:]) for row in verifications or ()}
     all_rows = yield Query(SQL["ledgers"])
     rows = [row for row in all_rows if names is None or row[1] in names]
@@ -106,6 +108,7 @@ def _ledgers(names: Collection[str] | None, hidden: list[str]) -> Plan[list[Ledg
                 subscriptions=places[1],
                 verified=verified.get(row[0]),
                 holder=holders.get(row[0]),
+                outbox=None if outboxes is None else outboxes.get(row[0]),
                 refusals=None if refusals is None else tuple(refusals.get(row[0], ())),
             )
         )
@@ -125,6 +128,14 @@ def _with_stopped(states: list[LedgerState], hidden: list[str]) -> Plan[list[Led
             ledger = ledger._replace(stopped=(yield from _allowed(plan, "stopped", hidden)))  # noqa: PLW2901
         checked.append(ledger)
     return checked
+
+
+def _outboxes() -> Plan[dict[int, Outbox]]:
+    rows: list[Row] = yield Query(SQL["outbox"])
+    return {
+        ledger_id: Outbox(waiting, round(max(0.0, seconds or 0.0), 3), rejected)
+        for ledger_id, waiting, seconds, rejected in rows
+    }
 
 
 def _refusals() -> Plan[dict[int, list[Refusal]]]:
