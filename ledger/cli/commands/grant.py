@@ -50,9 +50,10 @@ _user = click.argument("user")
 _ROLES = """
 
     \b
+    ledger_recorder   records events, which are appended soon; no read access
     ledger_writer     appends to the granted ledgers, or to all; no read access
     ledger_reader     reads the granted ledgers, or all
-    ledger_projector  runs the workers: relay, project, run, replay
+    ledger_projector  runs the workers: relay, project, run, replay; with ledger_writer, seal
     ledger_eraser     erases bodies, places and releases legal holds
     ledger_admin      creates ledgers, opens epochs, grants these roles
 """
@@ -62,7 +63,7 @@ _ROLES = """
 @_role
 @_user
 @click.option(
-    "--ledger", "ledgers", multiple=True, metavar="NAME", help="A ledger to read, or to append to. Repeatable."
+    "--ledger", "ledgers", multiple=True, metavar="NAME", help="A ledger to read, append to or record in. Repeatable."
 )
 @click.option("--all-ledgers", is_flag=True, help="All ledgers, including future ones.")
 @pass_shared
