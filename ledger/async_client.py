@@ -20,9 +20,9 @@ from ledger.capture.record import ReceiptWait, record, record_many
 from ledger.checkpoints import prove as proving
 from ledger.checkpoints.proof import Consistency, Proof
 from ledger.drivers import forks
+from ledger.drivers.async_pools import AsyncConnector
 from ledger.drivers.callers import adrive_within
 from ledger.drivers.cursors import AsyncConnection
-from ledger.drivers.pools import AsyncConnector
 from ledger.effects import Feed, Plan
 from ledger.errors import LedgerError
 from ledger.events import Appended, Entry, Event, Receipt, Tail

@@ -11,8 +11,7 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from ledger.drivers.environment import everything_said
-from ledger.drivers.liveness import AnsweringConnection
+from ledger.drivers.postgres_connection import AnsweringConnection, everything_said
 from ledger.embedded.access import Access
 from ledger.embedded.host import Wheel
 from ledger.embedded.process import Server
