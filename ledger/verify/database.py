@@ -17,7 +17,7 @@ from ledger.effects import Plan, Query, Refused, SqlScript
 from ledger.errors import InvalidSetting
 from ledger.events import GENESIS
 from ledger.format.findings import BEGINNING, Finding, Findings, Link
-from ledger.migrate import journal, migrate
+from ledger.migrate import migrate
 from ledger.settings import Settings
 from ledger.statements import sql
 from ledger.store import damage, ledgers, stored_rows
@@ -127,7 +127,7 @@ def _begin(
     name: str, first: int, claims: Sequence[Claim], incremental: bool, shared: bool
 ) -> Plan[tuple[_Seen, list[Finding]]]:
     """Opens the snapshot; looks at everything but the entries."""
-    migrations = journal.load()
+    migrations = migrate.load_migrations()
     yield SqlScript(stored_rows.SQL["begin"])
     newer = yield from migrate.check_schema(migrations)
     ledger = yield from ledgers.find_ledger(name)
