@@ -30,7 +30,7 @@ from ledger.projection.base import ProjectionWait
 from ledger.settings import Settings
 from ledger.store import quarantine, tree
 from ledger.store.appender import Appender, Condition
-from ledger.store.batches import Gathering, prepare, pull
+from ledger.store.drafts import Gathering, prepare, pull
 from ledger.store.durability import Durable, read_all
 from ledger.store.group_commit import AsyncWriter
 from ledger.store.idempotency import Outcome

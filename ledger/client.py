@@ -29,7 +29,7 @@ from ledger.projection.base import ProjectionWait
 from ledger.settings import Settings
 from ledger.store import quarantine, tree
 from ledger.store.appender import Appender, Condition
-from ledger.store.batches import Gathering, gather, prepare
+from ledger.store.drafts import Gathering, gather, prepare
 from ledger.store.durability import Durable, read_all
 from ledger.store.group_commit import Writer
 from ledger.store.ledgers import LedgerRef

@@ -15,7 +15,7 @@ from ledger.projection import failures
 from ledger.projection.base import Projection, Retry, ViewPosition
 from ledger.projection.rebuild import rebuild
 from ledger.store.appender import Appender
-from ledger.store.batches import prepare
+from ledger.store.drafts import prepare
 from ledger.store.ledgers import LedgerRef
 from ledger.store.own_actions import record_own, retrying, skipping
 from ledger.store.worker import backoff

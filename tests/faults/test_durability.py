@@ -30,7 +30,7 @@ from ledger.export.bundle import export
 from ledger.settings import Settings
 from ledger.store import ledgers, quarantine
 from ledger.store.appender import Appender
-from ledger.store.batches import prepare
+from ledger.store.drafts import prepare
 from ledger.store.durability import SQL, Durable
 from ledger.stream import consumer_group, wire
 from ledger.stream.consumer_group import Subscription

@@ -18,7 +18,7 @@ from ledger.effects import Plan, Query
 from ledger.errors import LedgerError, OutcomeUnknown, TailBusy, Unavailable
 from ledger.migrate.migrate import migrate
 from ledger.settings import Settings
-from ledger.store import batches
+from ledger.store import drafts
 from tests.support.api import Api, AsyncApi, Opener, SyncApi
 from tests.support.clusters import Cluster
 from tests.support.helpers import LOCK, OwnServers, checked, event, events, numbers, race, receipt_of
@@ -215,7 +215,7 @@ def test_recorded_at_follows_the_database_clock_not_ours(
 
     day = 86_400 * 10**9
     slow = SimpleNamespace(time_ns=lambda: time.time_ns() - day, monotonic=time.monotonic)
-    monkeypatch.setattr(batches, "time", slow)
+    monkeypatch.setattr(drafts, "time", slow)
     api = opener()
     for number in range(3):
         [(before,)] = admin.execute("select clock_timestamp()").fetchall()

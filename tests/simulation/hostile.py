@@ -19,7 +19,7 @@ from ledger.drivers.run import drive
 from ledger.events import Tail
 from ledger.format import chain
 from ledger.migrate.roles import grant
-from ledger.store.batches import prepare
+from ledger.store.drafts import prepare
 from ledger.store.entry_rows import row_params
 from ledger.store.ledgers import SQL, create_ledger, ledger_ends
 from ledger.stream.publish import resume_point

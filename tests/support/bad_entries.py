@@ -12,8 +12,8 @@ from ledger import Event, Ledger
 from ledger.drivers.pools import Connector
 from ledger.events import Tail
 from ledger.format.chain import extend
-from ledger.store.batches import prepare
 from ledger.store.columns import COLUMNS
+from ledger.store.drafts import prepare
 from ledger.store.entry_rows import row_params
 from ledger.store.ledgers import SQL
 from ledger.stream.relay import Relay

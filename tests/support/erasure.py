@@ -11,7 +11,7 @@ import pytest
 from ledger import Event
 from ledger.events import Tail
 from ledger.format.chain import extend
-from ledger.store.batches import prepare
+from ledger.store.drafts import prepare
 from ledger.store.entry_rows import row_params
 
 OWN, CHANGE = "LE005", "LE004"

@@ -21,7 +21,7 @@ from ledger.drivers.run import drive
 from ledger.events import GENESIS, Receipt, Tail
 from ledger.format.chain import check_continues
 from ledger.store.appender import Appender
-from ledger.store.batches import prepare
+from ledger.store.drafts import prepare
 from ledger.store.ledgers import find_ledger
 from ledger.store.own_actions import erasing, record_own
 

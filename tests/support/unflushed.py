@@ -10,7 +10,7 @@ from ledger.drivers.run import drive
 from ledger.effects import Effect, Pipeline, Plan
 from ledger.settings import Settings
 from ledger.store.appender import Appender
-from ledger.store.batches import prepare
+from ledger.store.drafts import prepare
 from ledger.store.durability import FLUSH
 from ledger.store.ledgers import find_ledger
 

@@ -14,7 +14,7 @@ from ledger.cli.output import print_receipt
 from ledger.cli.params import POSITION, ResourceOrPosition
 from ledger.cli.text import note
 from ledger.errors import QuarantineRefused
-from ledger.store.batches import prepare
+from ledger.store.drafts import prepare
 from ledger.store.own_actions import erasing, holding, releasing
 
 _held = click.argument("held", type=ResourceOrPosition(), metavar="TYPE:ID|POSITION")

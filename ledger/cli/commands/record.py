@@ -15,7 +15,7 @@ from ledger.cli.context import Shared, pass_shared
 from ledger.cli.output import counted, line, print_receipt, write_json
 from ledger.cli.params import Json, Moment, Resource
 from ledger.events import Event
-from ledger.store.batches import prepare
+from ledger.store.drafts import prepare
 
 
 @click.command("append", cls=Command)

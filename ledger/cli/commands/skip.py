@@ -14,7 +14,7 @@ from ledger.cli.output import counted, line, print_receipt, progress, write_json
 from ledger.cli.params import POSITION
 from ledger.cli.text import note, one_line
 from ledger.projection.retries import unskip
-from ledger.store.batches import prepare
+from ledger.store.drafts import prepare
 from ledger.store.own_actions import retrying, skipping
 from ledger.stream.dead_letters import dead_letters, redeliver
 

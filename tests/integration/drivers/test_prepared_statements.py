@@ -14,7 +14,7 @@ from ledger.drivers.errors import translate
 from ledger.drivers.run import drive
 from ledger.errors import ConnectionLost, TailBusy, UsageError
 from ledger.store.appender import Appender
-from ledger.store.batches import prepare
+from ledger.store.drafts import prepare
 from tests.support.helpers import checked, event, numbers
 
 

@@ -12,7 +12,7 @@ from ledger import Event, Ledger, Plan
 from ledger.drivers.run import drive
 from ledger.format.actions import SKIP_TYPE, SKIPPED
 from ledger.store.appender import Appender
-from ledger.store.batches import prepare
+from ledger.store.drafts import prepare
 from ledger.store.idempotency import Outcome
 from ledger.store.own_actions import erasing, record_own, retrying, skipping
 from tests.support.erasure import CHANGE, call, refused

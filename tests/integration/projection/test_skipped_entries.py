@@ -20,7 +20,7 @@ from ledger.projection.apply import advance_exactly
 from ledger.projection.rebuild import begin_rebuild, swap
 from ledger.projection.worker import Projector
 from ledger.store.appender import Appender
-from ledger.store.batches import prepare
+from ledger.store.drafts import prepare
 from ledger.store.ledgers import read
 from ledger.store.own_actions import record_own, retrying
 from ledger.stream.reader import EMPTY_TAIL

@@ -18,7 +18,7 @@ from ledger.events import Entry, Tail
 from ledger.format.actions import KEY_ROTATED
 from ledger.format.canonical import Draft
 from ledger.store.appender import Appender
-from ledger.store.batches import prepare
+from ledger.store.drafts import prepare
 from ledger.store.ledgers import LedgerRef
 from ledger.store.own_actions import erasing, holding, record_own
 from tests.support.api import Api

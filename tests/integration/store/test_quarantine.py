@@ -28,7 +28,7 @@ from ledger.format.quarantine_record import digests
 from ledger.ops.metrics import _of_ledger
 from ledger.ops.status import look
 from ledger.projection.rebuild import rebuild
-from ledger.store.batches import prepare
+from ledger.store.drafts import prepare
 from ledger.store.entry_rows import row_params
 from ledger.store.ledgers import SQL, create_ledger
 from ledger.store.own_actions import erasing

@@ -19,8 +19,8 @@ from ledger.export.check import verify_bundle
 from ledger.format.canonical import body_bytes, digest, envelope_from, uuid_text
 from ledger.format.chain import extend
 from ledger.format.times import timestamp
-from ledger.store.batches import prepare
 from ledger.store.columns import COLUMNS
+from ledger.store.drafts import prepare
 from ledger.store.entry_rows import row_params
 from ledger.store.ledgers import SQL
 from ledger.tlog.note import Verifier

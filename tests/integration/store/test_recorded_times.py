@@ -14,7 +14,7 @@ from ledger.drivers.run import drive
 from ledger.effects import CopyIn, Pipeline, Plan, Query, Refused
 from ledger.errors import Unavailable
 from ledger.store.appender import Appender
-from ledger.store.batches import prepare
+from ledger.store.drafts import prepare
 from ledger.store.ledgers import SQL
 from ledger.store.own_actions import erasing, record_own
 from tests.support.helpers import checked, event, numbers

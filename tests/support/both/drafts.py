@@ -12,8 +12,8 @@ from ledger.events import Event, Tail
 from ledger.format import chain, native
 from ledger.format.canonical import Draft, draft
 from ledger.format.times import microseconds
-from ledger.store import batches, entry_rows
-from ledger.store.batches import prepare
+from ledger.store import drafts, entry_rows
+from ledger.store.drafts import prepare
 
 NOW = 1_764_000_000_123_456_789
 """Nanoseconds since 1970."""
@@ -26,8 +26,8 @@ def of_core(event: Any, *, own: bool = False, now: int = NOW, randomness: bytes 
 
 
 def of_python(event: Event, *, own: bool = False, now: int = NOW, randomness: bytes = RANDOM) -> Draft:
-    microseconds = now // 1000 - batches._FROM_1970_TO_2000
-    entry_id = batches._uuid7(now, randomness)
+    microseconds = now // 1000 - drafts._FROM_1970_TO_2000
+    entry_id = drafts._uuid7(now, randomness)
     return draft(event, "main", now=microseconds, entry_id=entry_id, salt=randomness[10:], own=own)
 
 
