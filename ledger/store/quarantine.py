@@ -27,7 +27,6 @@ from ledger.format.quarantine_record import Mark, digests, flaws, mark_of
 from ledger.format.stored_row import Record
 from ledger.format.times import POSTGRES_EPOCH
 from ledger.store.columns import entry_sql
-from ledger.store.damage import first_line
 from ledger.store.ledgers import STEP, LedgerRef, read
 
 SQL = entry_sql(__file__)
@@ -64,7 +63,7 @@ class AtPosition(NamedTuple):
     def findings(self) -> list[Finding]:
         """What is wrong with it: nothing, where a row holds and continues the entry before it."""
         if self.damage is not None:
-            return [Finding(self.position, "unreadable", f"it cannot be read: {first_line(self.damage)}")]
+            return [Finding(self.position, "unreadable", f"it cannot be read: {self.damage.first_line}")]
         return flaws(self.ledger.name, self.position, self.rows, self.before)
 
 

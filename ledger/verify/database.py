@@ -20,7 +20,7 @@ from ledger.format.findings import BEGINNING, Finding, Findings, Link
 from ledger.migrate import migrate
 from ledger.settings import Settings
 from ledger.statements import sql
-from ledger.store import damage, ledgers, stored_rows
+from ledger.store import ledgers, stored_rows
 from ledger.store.durability import commit_and_flush
 from ledger.store.stored_rows import Source
 from ledger.telemetry import Progress
@@ -151,7 +151,7 @@ def _begin(
     findings = yield from _strays(source)
     findings += yield from own_lookups.false_marks(source)
     if source.whole and first == 1:  # else it would take longer than what was asked for
-        findings += yield from damage.unindexed()
+        findings += yield from stored_rows.unindexed()
     findings += yield from protections.check(newer)
     privileged = yield from protections.privileged()
     snapshot = None

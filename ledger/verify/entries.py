@@ -18,10 +18,9 @@ from ledger.format.rules import surely_kept
 from ledger.format.stored_row import Record
 from ledger.format.times import timestamp_from
 from ledger.statements import sql
-from ledger.store.damage import first_line, guarded
 from ledger.store.ledgers import FAR
 from ledger.store.quarantine import marks
-from ledger.store.stored_rows import Source, messages_of, newest, records, rows_of
+from ledger.store.stored_rows import Source, guarded, messages_of, newest, records, rows_of
 
 SQL = sql(__file__)
 HOLE = 1_000
@@ -280,7 +279,7 @@ class _Check:
         """What comes next is not judged by it."""
         if position > self.walk.last.position + 1:
             self.walk.missing(position)
-        self.findings.add(position, "unreadable", f"it cannot be read: {first_line(refused)}")
+        self.findings.add(position, "unreadable", f"it cannot be read: {refused.first_line}")
         self.walk.last = Link(position, None, None, None)
         if self.leaves is not None:
             self.leaves.add(position, None, False)
