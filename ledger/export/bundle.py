@@ -19,9 +19,8 @@ from ledger.export.manifest import BODIES, ENVELOPES, MANIFEST, Manifest, unusab
 from ledger.export.public_log import LayoutWriter, sorted_files
 from ledger.export.quarantined import QUARANTINED, QuarantinedRow
 from ledger.files import sync
-from ledger.format.findings import Link
+from ledger.format.findings import Link, Record
 from ledger.format.quarantine_record import Mark, body_as_it_stands, digests, flaws, leaf_of, row_json
-from ledger.format.stored_row import Record
 from ledger.migrate import migrate
 from ledger.settings import Settings
 from ledger.store import ledgers, quarantine, stored_rows, tree

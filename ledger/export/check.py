@@ -30,8 +30,16 @@ from ledger.export.quarantined import QUARANTINED, RECORD, Quarantine
 from ledger.format.actions import ERASED, erased_by, is_own
 from ledger.format.canonical import digest
 from ledger.format.decode import NO_BODY, Envelope, body_columns, parse_body, read_envelope
-from ledger.format.entry_checks import add_mismatched, add_not_erased, body_flaw, check_body, check_rules
-from ledger.format.findings import Findings, Link, Walk
+from ledger.format.findings import (
+    Findings,
+    Link,
+    Walk,
+    add_mismatched,
+    add_not_erased,
+    body_flaw,
+    check_body,
+    check_rules,
+)
 from ledger.format.own_entries import OwnEntries, OwnEntry, Target
 from ledger.format.quarantine_record import Mark, leaf_of
 from ledger.format.rules import surely_kept

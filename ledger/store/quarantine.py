@@ -22,9 +22,8 @@ from ledger.errors import ChainBroken, InvalidEvent, QuarantineRefused
 from ledger.events import GENESIS, Entry, Event, Quarantined, Seen, Tail
 from ledger.format.actions import ERASED_TYPE, QUARANTINED
 from ledger.format.chain import check_continues, check_entry, check_link
-from ledger.format.findings import Finding, Link
+from ledger.format.findings import Finding, Link, Record
 from ledger.format.quarantine_record import Mark, digests, flaws, mark_of
-from ledger.format.stored_row import Record
 from ledger.format.times import POSTGRES_EPOCH
 from ledger.store.columns import entry_sql
 from ledger.store.ledgers import STEP, LedgerRef, read

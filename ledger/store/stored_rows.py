@@ -13,8 +13,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ledger.effects import CopyOut, Effect, Plan, Query, Refused, Row, SqlScript, Stored
-from ledger.format.findings import Finding, Link
-from ledger.format.stored_row import Record
+from ledger.format.findings import Finding, Link, Record
 from ledger.store.columns import entry_sql
 from ledger.store.ledgers import FAR, LedgerRef
 

@@ -10,12 +10,21 @@ from ledger.effects import Plan, Query, Refused, Row
 from ledger.format import native
 from ledger.format.actions import ERASED, ERASED_TYPE, is_own
 from ledger.format.canonical import body_bytes, digest, envelope_from, uuid_text
-from ledger.format.entry_checks import add_mismatched, add_not_erased, check_body, check_rules
-from ledger.format.findings import BEGINNING, Finding, Findings, Link, Walk
+from ledger.format.findings import (
+    BEGINNING,
+    Finding,
+    Findings,
+    Link,
+    Record,
+    Walk,
+    add_mismatched,
+    add_not_erased,
+    check_body,
+    check_rules,
+)
 from ledger.format.own_entries import OwnEntry
 from ledger.format.quarantine_record import Mark, digests, flaws, leaf_of
 from ledger.format.rules import surely_kept
-from ledger.format.stored_row import Record
 from ledger.format.times import timestamp_from
 from ledger.statements import sql
 from ledger.store.ledgers import FAR

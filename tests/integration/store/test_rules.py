@@ -21,8 +21,8 @@ from ledger.export.bundle import export
 from ledger.export.check import verify_bundle
 from ledger.format import own_entries
 from ledger.format.canonical import draft
+from ledger.format.findings import Record
 from ledger.format.rules import LIMITS, MAX_BODY, MAX_DEPTH, RULES, Columns, broken, surely_kept
-from ledger.format.stored_row import Record
 from ledger.format.times import microseconds
 from ledger.migrate.migrate import SQL as MIGRATE
 from ledger.migrate.migrate import load_migrations, migrate, schema_folder
