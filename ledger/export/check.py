@@ -40,11 +40,11 @@ from ledger.format.findings import (
     check_body,
     check_rules,
 )
-from ledger.format.own_entries import OwnEntries, OwnEntry, Target
 from ledger.format.quarantine_record import Mark, leaf_of
 from ledger.format.rules import surely_kept
 from ledger.format.times import microseconds
 from ledger.verify.checkpoints import Trust
+from ledger.verify.own_entries import OwnEntries, OwnEntry, Target
 from ledger.verify.report import Report, check_tail
 
 _ERASURE = b'{"action":"%b",' % ERASED.encode()

@@ -22,7 +22,6 @@ from ledger.format.findings import (
     check_body,
     check_rules,
 )
-from ledger.format.own_entries import OwnEntry
 from ledger.format.quarantine_record import Mark, digests, flaws, leaf_of
 from ledger.format.rules import surely_kept
 from ledger.format.times import timestamp_from
@@ -30,6 +29,7 @@ from ledger.statements import sql
 from ledger.store.ledgers import FAR
 from ledger.store.quarantine import marks
 from ledger.store.stored_rows import Source, guarded, messages_of, newest, records, rows_of
+from ledger.verify.own_entries import OwnEntry
 
 SQL = sql(__file__)
 HOLE = 1_000

@@ -19,7 +19,6 @@ from hypothesis import given, settings
 from ledger import Event, InvalidEvent, Ledger, testing
 from ledger.export.bundle import export
 from ledger.export.check import verify_bundle
-from ledger.format import own_entries
 from ledger.format.canonical import draft
 from ledger.format.findings import Record
 from ledger.format.rules import LIMITS, MAX_BODY, MAX_DEPTH, RULES, Columns, broken, surely_kept
@@ -27,7 +26,7 @@ from ledger.format.times import microseconds
 from ledger.migrate.migrate import SQL as MIGRATE
 from ledger.migrate.migrate import load_migrations, migrate, schema_folder
 from ledger.settings import Settings
-from ledger.verify import database
+from ledger.verify import database, own_entries
 from ledger.verify.report import Report
 from tests.support.cli import cli_of
 from tests.support.findings import places
