@@ -17,7 +17,7 @@ from uuid import UUID
 from ledger.bootstrap import open_ledger, open_settings
 from ledger.capture.context import all_in_context, in_context
 from ledger.capture.record import ReceiptWait, record, record_many
-from ledger.checkpoints import prove as proving
+from ledger.checkpoints import proof
 from ledger.checkpoints.proof import Consistency, Proof
 from ledger.drivers import forks
 from ledger.drivers.async_pools import AsyncConnector
@@ -292,11 +292,11 @@ class AsyncLedger:
 
     async def prove(self, entry: int | UUID, *, with_body: bool = False) -> Proof:
         """As Ledger.prove."""
-        return await self._connector.run(proving.prove(await self.ref(), entry, with_body))
+        return await self._connector.run(proof.prove(await self.ref(), entry, with_body))
 
     async def prove_between(self, old: int | bytes, new: int | bytes) -> Consistency:
         """As Ledger.prove_between."""
-        return await self._connector.run(proving.prove_between(await self.ref(), old, new))
+        return await self._connector.run(proof.prove_between(await self.ref(), old, new))
 
     async def checkpoint(
         self,

@@ -15,7 +15,7 @@ from ledger.errors import EventRejected, WaitTimeout
 from ledger.events import Event, Receipt
 from ledger.format.canonical import Draft
 from ledger.statements import sql
-from ledger.store.batches import prepare
+from ledger.store.drafts import prepare
 from ledger.store.durability import FLUSH
 from ledger.store.ledgers import LedgerRef
 
