@@ -143,6 +143,17 @@ def guarded(plan: Plan[object]) -> Plan[Refused | None]:
     return None
 
 
+def newest_or(damaged: Link, source: Source, last: int = FAR, first: int = 1, *, near: int = 1) -> Plan[Link | None]:
+    """As `newest`; `damaged` if that entry cannot be read."""
+    links: list[Link | None] = []
+
+    def look() -> Plan[None]:
+        links.append((yield from newest(source, last, first, near=near)))
+
+    refused = yield from guarded(look())
+    return damaged if refused is not None else links[0]
+
+
 def unindexed() -> Plan[list[Finding]]:
     """Findings for indexes that do not show what their tables hold. For all tables that this database user may read.
 

@@ -22,11 +22,10 @@ from ledger.settings import Settings
 from ledger.statements import sql
 from ledger.store import ledgers, stored_rows
 from ledger.store.durability import commit_and_flush
-from ledger.store.stored_rows import Source
+from ledger.store.stored_rows import Source, newest_or
 from ledger.telemetry import Progress
 from ledger.verify import own_entries, protections
 from ledger.verify.checkpoints import Claim, Trust, given_claims
-from ledger.verify.entries import newest_or
 from ledger.verify.ranges import Scope, check_ranges
 from ledger.verify.report import Report, check_tail
 from ledger.verify.tree import Base, KeptTree, TreeCheck, kept_tree, proven_base, rebuilds
