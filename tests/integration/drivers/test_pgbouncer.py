@@ -26,7 +26,7 @@ from ledger.drivers.run import drive
 from ledger.effects import Plan, Query
 from ledger.errors import ConditionFailed, InvalidSetting, LedgerError, Unavailable
 from ledger.migrate.migrate import load_migrations, migrate
-from ledger.projection.discover import find_projections
+from ledger.projection.base import find_projections
 from ledger.projection.rebuild import rebuild
 from ledger.settings import Settings
 from tests.support.cli import Cli, process, run
