@@ -196,7 +196,7 @@ def _hashes(lines: Sequence[str]) -> tuple[bytes, ...]:
     return tuple(hashes)
 
 
-# --------------------------------------------------------------------------------------------------- making them
+# ---------------------------------------------------------------------------------------------------------- making them
 
 
 def prove(ledger: LedgerRef, which: int | UUID, with_body: bool = False) -> Plan[Proof]:

@@ -151,7 +151,7 @@ def _make_readable(tree: Path) -> None:
             file.chmod(0o755 if os.access(file, os.X_OK) else 0o644)
 
 
-# ----------------------------------------------------------------------------------------------------------- processes
+# ------------------------------------------------------------------------------------------------------------ processes
 
 PREFIX = "auditledger.folder="
 """The mark is this prefix and the folder. It is an argument without effect on the server."""

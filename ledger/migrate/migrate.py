@@ -193,7 +193,7 @@ def _compare(migrations: list[Migration]) -> Plan[tuple[list[Migration], list[st
     return migrations[len(applied) :], newer
 
 
-# ------------------------------------------------------------------------------------------------------- the files
+# ------------------------------------------------------------------------------------------------------------ the files
 
 
 class Migration(NamedTuple):

@@ -126,7 +126,7 @@ def next_position(source: Source, at: int) -> Plan[int | None]:
     return int(rows[0][0]) if rows else None
 
 
-# -------------------------------------------------------------------------------------------------------- damage
+# --------------------------------------------------------------------------------------------------------------- damage
 
 
 def guarded(plan: Plan[object]) -> Plan[Refused | None]:

@@ -129,7 +129,7 @@ class OwnEntries:
         self.findings.add(position, "rule_broken", f"{rule}; {why}")
 
 
-# ------------------------------------------------------------------------------------------------------- a database
+# ----------------------------------------------------------------------------------------------------------- a database
 
 _KEPT = frozenset((actions.HOLD_PLACED, actions.HOLD_RELEASED, actions.SKIPPED, actions.RETRIED))
 """Actions that a table of the ledger keeps too."""
