@@ -50,4 +50,4 @@ def _change(how: str, role: str, user: str, ledgers: Sequence[str] | None) -> Pl
     except Refused as refused:
         if refused.sqlstate != _REFUSED:
             raise
-        raise UsageError(str(refused).partition("\n")[0]) from refused
+        raise UsageError(refused.first_line) from refused

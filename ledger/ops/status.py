@@ -13,8 +13,7 @@ from ledger.drivers.pools import Connector
 from ledger.drivers.run import Redis
 from ledger.effects import Command, Plan, Query, Refused, Row, SqlScript, Wait
 from ledger.errors import LedgerError, StreamUnusable, Unavailable
-from ledger.migrate.journal import load
-from ledger.migrate.migrate import check_schema
+from ledger.migrate.migrate import check_schema, load_migrations
 from ledger.ops.redact import without_literals
 from ledger.ops.status_types import (
     NOT_SET,
@@ -59,7 +58,7 @@ def look(connector: Connector, names: Collection[str] | None) -> Overview:
     postgres, states, unprotected = OK, list[LedgerState](), None
     hidden: list[str] = []
     try:
-        newer = connector.run(check_schema(load()))
+        newer = connector.run(check_schema(load_migrations()))
         states = connector.run(_ledgers(names, hidden))
         unprotected = connector.run(_allowed(_unprotected(newer), "protections", hidden))
     except Unavailable as error:

@@ -210,7 +210,7 @@ def _own(action: str, about: tuple[str, str] | int, actor: str, reason: str, act
 
 
 def _refusal(action: str, refused: Refused) -> UsageError | None:
-    text = str(refused).partition("\n")[0]
+    text = refused.first_line
     match refused.sqlstate:  # of schema/0004, 0007, 0009 and 0011
         case "LE020":
             return UsageError(f"{text}: nothing was recorded")

@@ -10,24 +10,33 @@ from ledger.effects import Plan, Query, Refused, Row
 from ledger.format import native
 from ledger.format.actions import ERASED, ERASED_TYPE, is_own
 from ledger.format.canonical import body_bytes, digest, envelope_from, uuid_text
-from ledger.format.entry_checks import add_mismatched, add_not_erased, check_body, check_rules
-from ledger.format.findings import BEGINNING, Finding, Findings, Link, Walk
-from ledger.format.own_entries import OwnEntry
+from ledger.format.findings import (
+    BEGINNING,
+    Finding,
+    Findings,
+    Link,
+    Record,
+    Walk,
+    add_mismatched,
+    add_not_erased,
+    check_body,
+    check_rules,
+)
 from ledger.format.quarantine_record import Mark, digests, flaws, leaf_of
 from ledger.format.rules import surely_kept
-from ledger.format.stored_row import Record
 from ledger.format.times import timestamp_from
 from ledger.statements import sql
-from ledger.store.damage import first_line, guarded
-from ledger.store.ledgers import FAR
 from ledger.store.quarantine import marks
-from ledger.store.stored_rows import Source, messages_of, newest, records, rows_of
+from ledger.store.stored_rows import Source, guarded, messages_of, newest_or, records, rows_of
+from ledger.verify.own_entries import OwnEntry
 
 SQL = sql(__file__)
 HOLE = 1_000
 """Missing entries at the beginning of one hole for which it is looked whether they are quarantined."""
 _MOST_OF_A_RANGE = 200_000
 """Findings on one range; more than an honest table's keys let it have."""
+_EARLIEST = -(2**63)
+"""As microseconds since 2000-01-01 UTC: no time that Postgres stores is before it."""
 
 
 class LeafTaker(Protocol):
@@ -57,17 +66,6 @@ class Span(NamedTuple):
     own: list[OwnEntry]
 
 
-def newest_or(damaged: Link, source: Source, last: int = FAR, first: int = 1, *, near: int = 1) -> Plan[Link | None]:
-    """As stored_rows.newest; `damaged` if that entry cannot be read."""
-    links: list[Link | None] = []
-
-    def look() -> Plan[None]:
-        links.append((yield from newest(source, last, first, near=near)))
-
-    refused = yield from guarded(look())
-    return damaged if refused is not None else links[0]
-
-
 def check_range(
     source: Source,
     start: int,
@@ -89,6 +87,8 @@ def check_range(
         begins = BEGINNING if first == 1 else Link(first - 1, None, None, None)
         damaged = Link(start - 1, None, None, None)
         before = (yield from newest_or(damaged, source, start - 1, max(first - 1, 1), near=start - 1)) or begins
+    if before.recorded is None:  # any time may follow: the next entry is told sound as quickly as those after it
+        before = before._replace(recorded=_EARLIEST)
     check = _Check(source.name, before, leaves() if leaves is not None else None, {})
     span = yield from _checked(source, start, end, check)
     suspects = {position for finding in span.findings.kept for position in _suspects(finding)}
@@ -280,7 +280,7 @@ class _Check:
         """What comes next is not judged by it."""
         if position > self.walk.last.position + 1:
             self.walk.missing(position)
-        self.findings.add(position, "unreadable", f"it cannot be read: {first_line(refused)}")
+        self.findings.add(position, "unreadable", f"it cannot be read: {refused.first_line}")
         self.walk.last = Link(position, None, None, None)
         if self.leaves is not None:
             self.leaves.add(position, None, False)

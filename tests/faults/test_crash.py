@@ -17,7 +17,7 @@ from ledger import Entry, Ledger, Plan, Query
 from ledger.drivers.connections import create_redis_connection
 from ledger.drivers.pools import Connector
 from ledger.migrate.migrate import migrate
-from ledger.projection.discover import find_projections
+from ledger.projection.base import find_projections
 from ledger.projection.rebuild import rebuild
 from ledger.projection.worker import Projector
 from ledger.settings import Settings

@@ -14,7 +14,7 @@ from uuid import UUID, uuid5
 
 from ledger import Event, Ledger, LedgerError, Receipt, Unavailable
 from ledger.drivers.pools import Connector
-from ledger.projection.discover import find_projections
+from ledger.projection.base import find_projections
 from ledger.projection.worker import Projector
 from ledger.settings import Settings
 from ledger.stream.relay import Relay

@@ -16,8 +16,7 @@ from ledger.cli.params import Kind
 from ledger.drivers.pools import Connector
 from ledger.effects import Plan
 from ledger.migrate import roles
-from ledger.migrate.journal import load
-from ledger.migrate.migrate import check_schema
+from ledger.migrate.migrate import check_schema, load_migrations
 from ledger.settings import check_ledger_name
 
 
@@ -114,7 +113,7 @@ def _named(shared: Shared, ledgers: tuple[str, ...]) -> list[str]:
 def _run(shared: Shared, plan: Callable[[], Plan[None]]) -> None:
     connector = Connector(settings_of(shared))
     try:
-        connector.run(check_schema(load()))
+        connector.run(check_schema(load_migrations()))
         connector.run(plan())
     finally:
         connector.close()
