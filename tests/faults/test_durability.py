@@ -35,8 +35,8 @@ from ledger.store.durability import SQL, Durable
 from ledger.stream import consumer_group, wire
 from ledger.stream.consumer_group import Subscription
 from ledger.stream.relay import Relay
-from tests.faults.test_rolled_back_database import Backup
 from tests.simulation.world import family, send
+from tests.support.backup import Backup
 from tests.support.clusters import Cluster
 from tests.support.helpers import event, events, eventually
 from tests.support.logins import Logins, user_of
