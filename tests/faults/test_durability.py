@@ -26,13 +26,14 @@ from ledger.drivers.cursors import Connection
 from ledger.drivers.pools import Connector
 from ledger.drivers.run import drive
 from ledger.effects import LuaScript, Plan, Query
-from ledger.errors import ConditionFailed, IdempotencyConflict, Unavailable, UsageError
+from ledger.errors import ConditionFailed, IdempotencyConflict, Unavailable, UnderLegalHold, UsageError
 from ledger.export.bundle import export
 from ledger.settings import Settings
 from ledger.store import ledgers, quarantine
 from ledger.store.appender import Appender
 from ledger.store.drafts import prepare
 from ledger.store.durability import SQL, Durable
+from ledger.store.own_actions import holding, record_own
 from ledger.stream import consumer_group, wire
 from ledger.stream.consumer_group import Subscription
 from ledger.stream.relay import Relay
@@ -210,6 +211,17 @@ def test_what_a_consumer_was_delivered_is_there_after_a_crash(fragile: Fragile) 
         assert next(deliveries).entry.position == 4
         fragile.crash()
         assert fragile.positions() == [1, 2, 3, 4]
+
+
+def test_the_hold_that_an_erasure_was_refused_for_is_there_after_a_crash(fragile: Fragile) -> None:
+    draft = prepare(holding(3, "officer", "a case", "user"), "main", own=True)
+    with Ledger(fragile.settings) as ledger:
+        with closing(connect(ledger.settings)) as connection:
+            assert drive(without_flush(record_own(Appender(ledger.ref), draft)), connection)
+        with pytest.raises(UnderLegalHold, match="entry 3 is under the legal hold of entry 4"):
+            ledger.erase(3, "user:dpo", "asked for")
+    fragile.crash()
+    assert fragile.positions() == [1, 2, 3, 4]
 
 
 class Died(Exception):
