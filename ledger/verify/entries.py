@@ -156,14 +156,17 @@ def _after(known: Sequence[Mark], rows: Sequence[Record], before: Link) -> Link 
 
 def _readable(source: Source, start: int, end: int, check: _Check) -> Plan[None]:
     """Takes all rows that can be read; what cannot is narrowed down to single positions."""
-    if native.core is None:
-        reading = rows_of(source, start, end, check.take)
-    else:
+    natively = native.core is not None and not check.strange
+    if natively:
         reading = messages_of(source, start, end, check.take_messages)
+    else:
+        reading = rows_of(source, start, end, check.take)
     refused = yield from guarded(reading)
+    start = max(start, check.walk.last.position + 1)
+    if natively and check.strange:
+        return (yield from _readable(source, start, end, check))
     if refused is None:
         return
-    start = max(start, check.walk.last.position + 1)
     if start >= end:
         check.unreadable(end, refused)
         return
@@ -189,12 +192,26 @@ class _Check:
         self.findings = Findings(_MOST_OF_A_RANGE)
         self.walk = Walk(before, self.findings)
         self.entries = 0
+        self.strange = False
         self.erased: dict[int, Record] = {}
         self.own: list[OwnEntry] = []
         self._native: Any = native.core and native.core.Check(ledger, set(known), leaves is not None)
 
     def take_messages(self, messages: list[bytes]) -> None:
-        """Takes rows as COPY has them: sound ones by the native core, the others one by one."""
+        """Takes rows as COPY has them: sound ones by the native core, the others one by one.
+
+        Passes over what comes after one that is `strange`: whoever gave a column another type is still to be named.
+        """
+        if self.strange:
+            return
+        try:
+            self._take_messages(messages)
+        except UnicodeDecodeError:
+            raise
+        except ValueError:
+            self.strange, self.group = True, []
+
+    def _take_messages(self, messages: list[bytes]) -> None:
         index = 0
         while index < len(messages):
             if not self.group:
