@@ -164,9 +164,11 @@ def _readable(source: Source, start: int, end: int, check: _Check) -> Plan[None]
     refused = yield from guarded(reading)
     start = max(start, check.walk.last.position + 1)
     if natively and check.strange:
+        check.forget(start)
         return (yield from _readable(source, start, end, check))
     if refused is None:
         return
+    check.forget(start)
     if start >= end:
         check.unreadable(end, refused)
         return
@@ -209,7 +211,7 @@ class _Check:
         except UnicodeDecodeError:
             raise
         except ValueError:
-            self.strange, self.group = True, []
+            self.strange = True
 
     def _take_messages(self, messages: list[bytes]) -> None:
         index = 0
@@ -240,6 +242,12 @@ class _Check:
             self.group.append(Record(*row))
         elif not self._is_sound(row):
             self._examine(Record(*row))
+
+    def forget(self, start: int) -> None:
+        """Forgets what was put together from a position on, which is read again."""
+        if self.group and self.group[0].position >= start:
+            self.entries -= len(self.group)
+            self.group = []
 
     def examine_group(self) -> None:
         """What stands at a position that a record names: more than one row where somebody has broken an index."""
@@ -295,6 +303,7 @@ class _Check:
 
     def unreadable(self, position: int, refused: Refused) -> None:
         """What comes next is not judged by it."""
+        self.examine_group()
         if position > self.walk.last.position + 1:
             self.walk.missing(position)
         self.findings.add(position, "unreadable", f"it cannot be read: {refused.first_line}")
