@@ -21,7 +21,9 @@ from tests.support.helpers import checked
 
 CONTRADICTED = "case.contradicted"
 _PUT = """
-insert into ledger.outbox (ledger_id, id, named, recorded_at, actor, actor_type, action, resource_type, resource_id, after)
+insert into ledger.outbox (
+    ledger_id, id, named, recorded_at, actor, actor_type, action, resource_type, resource_id, after
+)
 values (1, coalesce(%s, gen_random_uuid()), false, now(), 'user:42', 'user', %s, 'case', %s, %s)
 """
 
