@@ -70,7 +70,7 @@ def subscribe() -> int:
 
 
 PARTS: dict[str, Callable[[], int]] = {
-    part.__name__: part for part in (relay, seal, project, replay, follow, follow_async, read, subscribe)
+    part.__name__: part for part in (seal, relay, project, replay, follow, follow_async, read, subscribe)
 }
 
 
