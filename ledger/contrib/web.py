@@ -17,7 +17,7 @@ from functools import partial
 from http import HTTPStatus
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self, TypeAlias
+from typing import Any, Literal, NamedTuple, Self, TypeAlias, TypeVar
 
 from ledger.capture.context import Context, audit_context, bind, current
 from ledger.errors import InvalidSetting
@@ -26,6 +26,7 @@ from ledger.telemetry import COUNTERS, UNRECORDED
 
 log = logging.getLogger("ledger.contrib")
 
+T = TypeVar("T")
 Requests: TypeAlias = Literal["mutations", "all"] | None
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 """RFC 9110, 9.2.1. All others are mutations."""
@@ -134,6 +135,21 @@ class Exchange:
     def context(self) -> Context:
         """The audit context, with what has been bound to it."""
         return self.opened.copy().run(current) or Context()
+
+    def run(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Calls a part of the application in the request's context, for one that is called part by part.
+
+        All other context variables are the caller's: frameworks set them in one part and reset them in the next.
+        """
+        before = self.context()
+        with audit_context.of(before):
+            try:
+                return function(*arguments)
+            finally:
+                after = current()
+                if after is not None and after != before:
+                    given = {"actor": after.actor, "actor_type": after.actor_type, **after.plain_metadata()}
+                    self.opened.copy().run(partial(bind, **given))
 
     def event(self, status: int | None, error: BaseException | None = None) -> Event | None:
         """The event to record now; None for none. status: of the response, None if there was none.
