@@ -116,11 +116,10 @@ class _Call:
 
     async def _write(self, error: BaseException | None) -> Exception | None:
         try:
-            if self._asked and self._exchange.context().actor is None:
-                await self._ask_actor()
-            event = self._exchange.event(self._status, error)
-            if event is not None:
-                await self._middleware.record(event)
+            if self._exchange.is_due(self._status, error):
+                if self._asked and not self._exchange.has_actor():
+                    await self._ask_actor()
+                await self._middleware.record(self._exchange.event(self._status, error))
         except Exception as problem:
             note_unrecorded(self._exchange, problem)
             return problem

@@ -151,28 +151,34 @@ class Exchange:
                     given = {"actor": after.actor, "actor_type": after.actor_type, **after.plain_metadata()}
                     self.opened.copy().run(partial(bind, **given))
 
-    def event(self, status: int | None, error: BaseException | None = None) -> Event | None:
-        """The event to record now; None for none. status: of the response, None if there was none.
+    def is_due(self, status: int | None, error: BaseException | None = None) -> bool:
+        """Whether an entry is due now: once, and again for a success that became a failure.
 
-        Further calls give one only for a success that became a failure.
+        status: of the response; None if there is none. error: what ended the application.
         """
-        outcome = "failure" if error is not None else outcome_of(status)
+        outcome = _outcome(status, error)
         if self._recorded is not None and not (self._recorded == "success" and outcome == "failure"):
-            return None
-        if not self._policy.wants(self._request, outcome, None if error is not None else status):
-            return None
-        self._recorded = outcome
-        context, method = self.context(), self._request.method
+            return False
+        return self._policy.wants(self._request, outcome, None if error is not None else status)
+
+    def has_actor(self) -> bool:
+        return self.context().actor is not None
+
+    def event(self, status: int | None, error: BaseException | None = None) -> Event:
+        """The event to record. It is not due again."""
+        outcome = self._recorded = _outcome(status, error)
         metadata: dict[str, Any] = {"outcome": outcome}
         if error is not None:
             metadata["reason"] = type(error).__name__
         if status is not None:
             metadata["response"] = {"status": status}
+        context, method = self.context(), self._request.method
         known = context.actor is not None
         return Event(
             context.actor if known else ANONYMOUS,
             f"request.{method.lower() if method in KNOWN_METHODS else 'other'}",
-            *("path", self._path()[:LONGEST_RESOURCE_ID] or "/"),
+            "path",
+            self._path()[:LONGEST_RESOURCE_ID],
             actor_type=(context.actor_type or "user") if known else ANONYMOUS,
             metadata=metadata,
         )
@@ -197,8 +203,8 @@ class Exchange:
         return {name: value for name, value in described.items() if value}
 
 
-def outcome_of(status: int | None) -> str:
-    if status is None:
+def _outcome(status: int | None, error: BaseException | None) -> str:
+    if status is None or error is not None:
         return "failure"
     if status in _DENIED:
         return "denied"

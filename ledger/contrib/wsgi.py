@@ -131,11 +131,10 @@ class _Response:
         if self._refused:
             return None
         try:
-            if self._asked and self._exchange.context().actor is None:
-                self._ask_actor()
-            event = self._exchange.event(self._status, error)
-            if event is not None:
-                self._exchange.run(self._middleware.ledger.record, event)
+            if self._exchange.is_due(self._status, error):
+                if self._asked and not self._exchange.has_actor():
+                    self._ask_actor()
+                self._exchange.run(self._middleware.ledger.record, self._exchange.event(self._status, error))
         except Exception as problem:
             note_unrecorded(self._exchange, problem)
             return problem

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
-from ledger import Entry, Ledger
+from ledger import Entry, Ledger, testing
 from ledger.capture.sealer import Sealer
 from ledger.drivers.pools import Connector
+
+if TYPE_CHECKING:
+    from tests.integration.contrib.django_project import Project
 
 Sealed = Callable[[], list[Entry]]
 
@@ -24,3 +28,12 @@ def sealed(ledger: Ledger) -> Iterator[Sealed]:
 
     yield entries
     connector.close()
+
+
+@pytest.fixture(scope="module")
+def project(servers: testing.TestServers, template: str) -> Iterator[Project]:
+    """A Django project, for all tests of a module."""
+    from tests.integration.contrib.django_project import running
+
+    with running(servers, template) as made:
+        yield made
