@@ -131,6 +131,17 @@ $$;
 
 grant execute on function ledger.capture_triggers to ledger_admin;
 
+-- The columns of a table as a text that changes when they do.
+create function ledger.columns_of(source regclass) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+    return (
+        select string_agg(concat_ws(' ', attnum, quote_ident(attname), atttypid, attcollation), ',' order by attnum)
+        from pg_attribute where attrelid = source and attnum > 0 and not attisdropped
+    );
+end
+$$;
+
 -- An object's JSON text, in which {"$bytes": …, "$sha256": …} stands for each value of more than 1 KiB of JSON text.
 create function ledger.cut(body text) returns text
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
@@ -335,6 +346,15 @@ begin
 end
 $$;
 
+-- What ledger.capture_statement makes for the columns that a table had when its capture was installed.
+create table ledger.capture_statements (
+    relation regclass not null,
+    op text not null,
+    columns text not null,
+    statement text not null,
+    constraint one_statement_per_op primary key (relation, op)
+);
+
 -- Which tables are captured, and how: ledger.capture_rows reads it at each statement (docs/capture.md, "Tables").
 create table ledger.captures (
     capture_id int generated always as identity,
@@ -429,6 +449,7 @@ declare
     id_end bigint;
     by_key boolean := false;
     is_allowed boolean;
+    statement text;
     recorded bigint;
 begin
     if tg_op = 'INSERT' then
@@ -474,7 +495,11 @@ begin
     else
         plain_policy := policy;
         plain_policy.cards := false;
-        execute ledger.capture_statement(policy, source, lower(tg_op), by_key) using
+        if not by_key then
+            select known.statement into statement from ledger.capture_statements as known
+            where known.relation = source and known.op = tg_op and known.columns = ledger.columns_of(source);
+        end if;
+        execute coalesce(statement, ledger.capture_statement(policy, source, tg_op, by_key)) using
             policy.ledger_id, id_start, id_end, clock_timestamp(), actor, actor_type, action, policy.resource_type, metadata,
             is_allowed, policy, plain_policy, source;
     end if;
@@ -512,11 +537,11 @@ begin
         place := place || '#';
     end loop;
     select
-        string_agg(case treatment when 'exclude' then null else case op when 'update' then format(
+        string_agg(case treatment when 'exclude' then null else case op when 'UPDATE' then format(
             'case when %s then %L || %s end', case when policy.full_rows then 'true' else differs end, label,
             ledger.member_expression(format('o.%I', name), type, treatment, policy)
         ) else format('%L, %s', label, ledger.member_expression(format('o.%I', name), type, treatment, policy)) end end, ', ' order by number),
-        string_agg(case treatment when 'exclude' then null else case op when 'update' then format(
+        string_agg(case treatment when 'exclude' then null else case op when 'UPDATE' then format(
             'case when %s then %L || %s end', case when policy.full_rows then 'true' else differs end, label,
             ledger.member_expression(format('n.%I', name), type, treatment, policy)
         ) else format('%L, %s', label, ledger.member_expression(format('n.%I', name), type, treatment, policy)) end end, ', ' order by number),
@@ -530,6 +555,7 @@ begin
         lateral (select format(
             case when type in ('boolean'::regtype, 'smallint'::regtype, 'int'::regtype, 'bigint'::regtype, 'uuid'::regtype,
                     'date'::regtype, 'timestamptz'::regtype, 'timestamp'::regtype)
+                or type = 'numeric'::regtype and modifier > 0
                 or type in ('text'::regtype, 'varchar'::regtype)
                     and (select collisdeterministic from pg_collation where oid = captured."collation")
                 then 'o.%1$I is distinct from n.%1$I' else 'record_image_ne(row(o.%1$I), row(n.%1$I))' end, captured.name
@@ -539,14 +565,14 @@ begin
     if policy.condition is not null then
         condition := (
             select string_agg(format('exists (select from (select %I.*) as this where %s)', each, policy.condition), ' or ')
-            from unnest(case op when 'insert' then '{n}' when 'delete' then '{o}' else '{o, n}' end::text[]) as each
+            from unnest(case op when 'INSERT' then '{n}' when 'DELETE' then '{o}' else '{o, n}' end::text[]) as each
         );
     end if;
     rows := case op
-        when 'insert' then format(
+        when 'INSERT' then format(
             'select %s as key, null::text as before, %s as after, n.%I as place from (select *, row_number() over () as %3$I from new_rows) as n',
             ledger.key_expression('n', policy, source), afters, place)
-        when 'delete' then format(
+        when 'DELETE' then format(
             'select %s as key, %s as before, null::text as after, o.%I as place from (select *, row_number() over () as %3$I from old_rows) as o',
             ledger.key_expression('o', policy, source), befores, place)
         else format(
@@ -555,19 +581,19 @@ begin
             ' %5$s join (select *, row_number() over () as %4$I from new_rows) as n on %6$s',
             ledger.key_expression('o', policy, source), befores, afters, place, case when by_key then 'left' else 'inner' end,
             case when by_key then keys else format('o.%1$I = n.%1$I', place) end)
-        end || format(' where (%s)%s', condition, case when op = 'update' and policy.full_rows then format(' and (%s)', coalesce(differences, 'false')) end);
+        end || format(' where (%s)%s', condition, case when op = 'UPDATE' and policy.full_rows then format(' and (%s)', coalesce(differences, 'false')) end);
     return format(
         'insert into ledger.outbox (ledger_id, id, named, recorded_at, actor, actor_type, action, resource_type, resource_id, before, after, metadata)'
         ' select $1, ($2 || to_hex($3 + place))::uuid, false, $4, $5, $6, $7, $8, key,'
         ' case when fits then before else ledger.fitted(key, before, after, before, $5, $6, $7, $8, $9, $13) end::json,'
         ' case when fits then after else ledger.fitted(key, before, after, after, $5, $6, $7, $8, $9, $13) end::json, $9'
-        ' from (select *, ($10 and char_length(key) between 1 and 255 and octet_length(concat(before, after)) <= 262000 - octet_length($9::text)%s) is true as fits'
+        ' from (select *, ($10 and char_length(key) between 1 and 255 and coalesce(octet_length(before), 0) + coalesce(octet_length(after), 0) <= 262000 - octet_length($9::text)%s) is true as fits'
         ' from (%s offset 0) as made%s offset 0) as checked',
         case when has_json then
             ' and strpos(concat(before, after), ''\u'') = 0'
             ' and octet_length(concat(before, after)) - octet_length(replace(replace(concat(before, after), ''['', ''''), ''{'', '''')) <= 60'
         end,
-        rows, case when op = 'update' and not policy.full_rows then ' where before <> ''{}'' or after <> ''{}''' end
+        rows, case when op = 'UPDATE' and not policy.full_rows then ' where before <> ''{}'' or after <> ''{}''' end
     );
 end
 $$;
@@ -575,7 +601,7 @@ $$;
 -- The columns of a captured table or one of its partitions, and what is done with each. A column that was renamed since
 -- the installation is treated as by its old name, too. place: in the key, from 1.
 create function ledger.captured_columns(policy ledger.captures, source regclass) returns table (
-    number int, name name, type oid, "collation" oid, treatment text, place int
+    number int, name name, type oid, modifier int, "collation" oid, treatment text, place int
 )
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -588,7 +614,7 @@ begin
         left join pg_attribute as moved
             on moved.attrelid = policy.relation and moved.attnum = known.key::int and not moved.attisdropped
     )
-    select column_.attnum::int, column_.attname, column_.atttypid, column_.attcollation,
+    select column_.attnum::int, column_.attname, column_.atttypid, column_.atttypmod, column_.attcollation,
         case
             when names && policy.exclude then 'exclude'
             when names && policy.redact then 'redact'
@@ -616,6 +642,7 @@ begin
     if not found then
         raise exception '% is not captured', relation using errcode = 'LE013';
     end if;
+    delete from ledger.capture_statements as known where known.relation in (select ledger.capture_tree(relation));
     perform ledger.note_capture('capture.removed', old.ledger_id, relation, old, null);
 end
 $$;
@@ -699,7 +726,7 @@ begin
         raise exception '% is the ledger''s own', relation using errcode = 'LE013';
     end if;
     select * into old from ledger.captures as known where known.relation = relation;
-    new := jsonb_populate_record(null::ledger.captures, policy);
+    new := jsonb_populate_record(null::ledger.captures, policy - 'relation');
     select ledger_id into new.ledger_id from ledger.ledgers where name = policy ->> 'ledger';
     if not found then
         raise exception 'there is no ledger %', quote_nullable(policy ->> 'ledger') using errcode = 'LE012', column = 'ledger';
@@ -744,12 +771,30 @@ begin
         excluded.digest, excluded.allow, excluded.condition, excluded.full_rows, excluded.no_actor, excluded.deny,
         excluded.hints, excluded.cards, excluded.columns
     ) returning * into new;
+    perform ledger.keep_statements(new);
     perform ledger.note_capture('capture.installed', new.ledger_id, relation, old, new);
     return new.capture_id;
 end
 $$;
 
 grant execute on function ledger.keep_capture to ledger_admin;
+
+-- Keeps the statements that capture a table and its partitions, to make them once. Not those of a table with a composite
+-- type: that may change, and the columns stay.
+create function ledger.keep_statements(policy ledger.captures) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    delete from ledger.capture_statements where relation in (select ledger.capture_tree(policy.relation));
+    insert into ledger.capture_statements (relation, op, columns, statement)
+    select source, op, ledger.columns_of(source), ledger.capture_statement(policy, source, op, false)
+    from ledger.capture_tree(policy.relation) as source cross join unnest('{INSERT, UPDATE, DELETE}'::text[]) as op
+    where not exists (
+        select from pg_attribute join pg_type on pg_type.oid = atttypid
+        left join pg_type as base on base.oid = pg_type.typbasetype
+        where attrelid = source and attnum > 0 and not attisdropped and ('c' in (pg_type.typtype, base.typtype) or base.typtype = 'd')
+    );
+end
+$$;
 
 -- The SQL expression of a row's key as text; NULL where a part is. Parts are joined by a comma, and commas in them escaped.
 create function ledger.key_expression(row_name text, policy ledger.captures, source regclass) returns text
@@ -759,6 +804,8 @@ declare
 begin
     select array_agg(
         case
+            when type in ('smallint'::regtype, 'int'::regtype, 'bigint'::regtype, 'uuid'::regtype, 'text'::regtype, 'varchar'::regtype)
+                then format('%I.%I::text', row_name, name)
             when type < 16384 then format('to_json(%I.%I) #>> ''{}''', row_name, name)
             else format('case when num_nulls(%1$I.%2$I) = 0 then format(''%%s'', %1$I.%2$I) end', row_name, name)
         end order by place

@@ -21,6 +21,7 @@ declare
     id_end bigint;
     by_key boolean := false;
     is_allowed boolean;
+    statement text;
     recorded bigint;
 begin
     if tg_op = 'INSERT' then
@@ -66,7 +67,11 @@ begin
     else
         plain_policy := policy;
         plain_policy.cards := false;
-        execute ledger.capture_statement(policy, source, lower(tg_op), by_key) using
+        if not by_key then
+            select known.statement into statement from ledger.capture_statements as known
+            where known.relation = source and known.op = tg_op and known.columns = ledger.columns_of(source);
+        end if;
+        execute coalesce(statement, ledger.capture_statement(policy, source, tg_op, by_key)) using
             policy.ledger_id, id_start, id_end, clock_timestamp(), actor, actor_type, action, policy.resource_type, metadata,
             is_allowed, policy, plain_policy, source;
     end if;

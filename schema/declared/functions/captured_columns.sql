@@ -1,7 +1,7 @@
 -- The columns of a captured table or one of its partitions, and what is done with each. A column that was renamed since
 -- the installation is treated as by its old name, too. place: in the key, from 1.
 create function ledger.captured_columns(policy ledger.captures, source regclass) returns table (
-    number int, name name, type oid, "collation" oid, treatment text, place int
+    number int, name name, type oid, modifier int, "collation" oid, treatment text, place int
 )
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -14,7 +14,7 @@ begin
         left join pg_attribute as moved
             on moved.attrelid = policy.relation and moved.attnum = known.key::int and not moved.attisdropped
     )
-    select column_.attnum::int, column_.attname, column_.atttypid, column_.attcollation,
+    select column_.attnum::int, column_.attname, column_.atttypid, column_.atttypmod, column_.attcollation,
         case
             when names && policy.exclude then 'exclude'
             when names && policy.redact then 'redact'

@@ -9,6 +9,7 @@ begin
     if not found then
         raise exception '% is not captured', relation using errcode = 'LE013';
     end if;
+    delete from ledger.capture_statements as known where known.relation in (select ledger.capture_tree(relation));
     perform ledger.note_capture('capture.removed', old.ledger_id, relation, old, null);
 end
 $$;

@@ -17,7 +17,7 @@ begin
         raise exception '% is the ledger''s own', relation using errcode = 'LE013';
     end if;
     select * into old from ledger.captures as known where known.relation = relation;
-    new := jsonb_populate_record(null::ledger.captures, policy);
+    new := jsonb_populate_record(null::ledger.captures, policy - 'relation');
     select ledger_id into new.ledger_id from ledger.ledgers where name = policy ->> 'ledger';
     if not found then
         raise exception 'there is no ledger %', quote_nullable(policy ->> 'ledger') using errcode = 'LE012', column = 'ledger';
@@ -62,6 +62,7 @@ begin
         excluded.digest, excluded.allow, excluded.condition, excluded.full_rows, excluded.no_actor, excluded.deny,
         excluded.hints, excluded.cards, excluded.columns
     ) returning * into new;
+    perform ledger.keep_statements(new);
     perform ledger.note_capture('capture.installed', new.ledger_id, relation, old, new);
     return new.capture_id;
 end

@@ -6,6 +6,8 @@ declare
 begin
     select array_agg(
         case
+            when type in ('smallint'::regtype, 'int'::regtype, 'bigint'::regtype, 'uuid'::regtype, 'text'::regtype, 'varchar'::regtype)
+                then format('%I.%I::text', row_name, name)
             when type < 16384 then format('to_json(%I.%I) #>> ''{}''', row_name, name)
             else format('case when num_nulls(%1$I.%2$I) = 0 then format(''%%s'', %1$I.%2$I) end', row_name, name)
         end order by place
