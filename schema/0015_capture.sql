@@ -80,6 +80,17 @@ $$;
 
 grant execute on function ledger.capture_drift to ledger_admin, ledger_reader, ledger_projector;
 
+create function ledger.capture_list() returns table (relation regclass, ledger text, policy json, backfilled boolean)
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    return query
+    select capture.relation, known.name, ledger.capture_policy(capture), capture.backfill_ended
+    from ledger.captures as capture join ledger.ledgers as known using (ledger_id) order by capture.relation::text;
+end
+$$;
+
+grant execute on function ledger.capture_list to ledger_admin;
+
 -- A captured table with its partitions and the tables that inherit from it, all of which need triggers of their own: those
 -- of a table fire for statements that name it.
 create function ledger.capture_tree(root regclass) returns setof regclass
@@ -386,8 +397,6 @@ comment on column ledger.captures.hints is 'A regular expression found in each J
 comment on column ledger.captures.cards is 'Whether texts that are card numbers are redacted.';
 comment on column ledger.captures.columns is 'The columns at the time of installation, by number: a renamed one is treated as before.';
 comment on column ledger.captures.backfilled is 'The key of the last row that backfill has recorded.';
-
-grant select on ledger.captures to ledger_admin;
 
 -- The key of the digests of captured columns, as HMAC uses it (RFC 2104). Nobody but ledger_owner reads it.
 create table ledger.digest_keys (
@@ -727,6 +736,15 @@ begin
     end if;
     select * into old from ledger.captures as known where known.relation = relation;
     new := jsonb_populate_record(null::ledger.captures, policy - 'relation');
+    new.resource_type := coalesce(new.resource_type, (select relname from pg_class where oid = relation));
+    new.action := coalesce(new.action, new.resource_type || '.{op}');
+    if new.key = '{}' then
+        new.key := array(
+            select attname from pg_index cross join unnest(indkey::int2[]) with ordinality as part (number, place)
+            join pg_attribute on attrelid = indrelid and attnum = number
+            where indrelid = relation and indisprimary order by place
+        );
+    end if;
     select ledger_id into new.ledger_id from ledger.ledgers where name = policy ->> 'ledger';
     if not found then
         raise exception 'there is no ledger %', quote_nullable(policy ->> 'ledger') using errcode = 'LE012', column = 'ledger';
@@ -747,8 +765,10 @@ begin
     end if;
     if missing is not null then
         raise exception '%', missing using errcode = 'LE013';
-    elsif cardinality(new.key) = 0 or new.no_actor not in ('require', 'unknown', 'user') then
-        raise exception 'key or no_actor is not valid' using errcode = 'LE013';
+    elsif cardinality(new.key) = 0 then
+        raise exception '% has no primary key: name the columns that identify a row', relation using errcode = 'LE013', column = 'key';
+    elsif new.no_actor not in ('require', 'unknown', 'user') then
+        raise exception 'no_actor is require, unknown or user' using errcode = 'LE013', column = 'no_actor';
     end if;
     perform ledger.check_event(null, 'any', 'user', replace(new.action, '{op}', 'backfilled'), new.resource_type, '*', null, null, null);
     perform '' ~ new.deny, '' ~ new.hints;

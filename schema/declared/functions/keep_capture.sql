@@ -18,6 +18,15 @@ begin
     end if;
     select * into old from ledger.captures as known where known.relation = relation;
     new := jsonb_populate_record(null::ledger.captures, policy - 'relation');
+    new.resource_type := coalesce(new.resource_type, (select relname from pg_class where oid = relation));
+    new.action := coalesce(new.action, new.resource_type || '.{op}');
+    if new.key = '{}' then
+        new.key := array(
+            select attname from pg_index cross join unnest(indkey::int2[]) with ordinality as part (number, place)
+            join pg_attribute on attrelid = indrelid and attnum = number
+            where indrelid = relation and indisprimary order by place
+        );
+    end if;
     select ledger_id into new.ledger_id from ledger.ledgers where name = policy ->> 'ledger';
     if not found then
         raise exception 'there is no ledger %', quote_nullable(policy ->> 'ledger') using errcode = 'LE012', column = 'ledger';
@@ -38,8 +47,10 @@ begin
     end if;
     if missing is not null then
         raise exception '%', missing using errcode = 'LE013';
-    elsif cardinality(new.key) = 0 or new.no_actor not in ('require', 'unknown', 'user') then
-        raise exception 'key or no_actor is not valid' using errcode = 'LE013';
+    elsif cardinality(new.key) = 0 then
+        raise exception '% has no primary key: name the columns that identify a row', relation using errcode = 'LE013', column = 'key';
+    elsif new.no_actor not in ('require', 'unknown', 'user') then
+        raise exception 'no_actor is require, unknown or user' using errcode = 'LE013', column = 'no_actor';
     end if;
     perform ledger.check_event(null, 'any', 'user', replace(new.action, '{op}', 'backfilled'), new.resource_type, '*', null, null, null);
     perform '' ~ new.deny, '' ~ new.hints;

@@ -29,5 +29,3 @@ comment on column ledger.captures.hints is 'A regular expression found in each J
 comment on column ledger.captures.cards is 'Whether texts that are card numbers are redacted.';
 comment on column ledger.captures.columns is 'The columns at the time of installation, by number: a renamed one is treated as before.';
 comment on column ledger.captures.backfilled is 'The key of the last row that backfill has recorded.';
-
-grant select on ledger.captures to ledger_admin;
