@@ -31,6 +31,7 @@ class AsyncConnector:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._silence_timeout = settings.silence_timeout
         self._postgres = AsyncPostgresPool(settings)
         self._begin()
         forks.register(self)
@@ -58,14 +59,14 @@ class AsyncConnector:
     async def run(self, plan: Plan[T], redis_client: AsyncRedis | None = None, *, unlimited: bool = False) -> T:
         """`Connector.run`, awaited."""
         self._loop = self._loop or asyncio.get_running_loop()
-        async with self._postgres.lend(None if unlimited else self.settings.silence_timeout) as connection:
+        async with self._postgres.lend(None if unlimited else self._silence_timeout) as connection:
             return await adrive(plan, connection, redis_client or self.redis)
 
     async def run_anew(self, plan: Plan[T]) -> T:
         """`Connector.run_anew`, awaited."""
         forks.process()
         connection = await aconnect(self.settings)
-        connection.answer_timeout = self.settings.silence_timeout
+        connection.answer_timeout = self._silence_timeout
         try:
             return await adrive(plan, connection)
         finally:

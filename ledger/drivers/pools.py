@@ -42,6 +42,7 @@ class Connector:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._silence_timeout = settings.silence_timeout
         self._postgres = PostgresPool(settings)
         self._redis: Redis | None = None
         forks.register(self)
@@ -74,14 +75,14 @@ class Connector:
         A server that stays silent for longer than `settings.silence_timeout` ends it with ConnectionLost. unlimited:
         wait for as long as it takes, for the caller's own statements, each with the settings of a transaction of ours.
         """
-        with self._postgres.lend(None if unlimited else self.settings.silence_timeout) as connection:
+        with self._postgres.lend(None if unlimited else self._silence_timeout) as connection:
             return drive(plan, connection, redis_client or self.redis)
 
     def run_anew(self, plan: Plan[T]) -> T:
         """Drives a plan on a new connection of its own, because all of the pool's may be dying. Postgres alone."""
         forks.process()
         connection = connect(self.settings)
-        connection.answer_timeout = self.settings.silence_timeout
+        connection.answer_timeout = self._silence_timeout
         try:
             return drive(plan, connection)
         finally:

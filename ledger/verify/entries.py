@@ -156,14 +156,19 @@ def _after(known: Sequence[Mark], rows: Sequence[Record], before: Link) -> Link 
 
 def _readable(source: Source, start: int, end: int, check: _Check) -> Plan[None]:
     """Takes all rows that can be read; what cannot is narrowed down to single positions."""
-    if native.core is None:
-        reading = rows_of(source, start, end, check.take)
-    else:
+    natively = native.core is not None and not check.strange
+    if natively:
         reading = messages_of(source, start, end, check.take_messages)
+    else:
+        reading = rows_of(source, start, end, check.take)
     refused = yield from guarded(reading)
+    start = max(start, check.walk.last.position + 1)
+    if natively and check.strange:
+        check.forget(start)
+        return (yield from _readable(source, start, end, check))
     if refused is None:
         return
-    start = max(start, check.walk.last.position + 1)
+    check.forget(start)
     if start >= end:
         check.unreadable(end, refused)
         return
@@ -189,12 +194,26 @@ class _Check:
         self.findings = Findings(_MOST_OF_A_RANGE)
         self.walk = Walk(before, self.findings)
         self.entries = 0
+        self.strange = False
         self.erased: dict[int, Record] = {}
         self.own: list[OwnEntry] = []
         self._native: Any = native.core and native.core.Check(ledger, set(known), leaves is not None)
 
     def take_messages(self, messages: list[bytes]) -> None:
-        """Takes rows as COPY has them: sound ones by the native core, the others one by one."""
+        """Takes rows as COPY has them: sound ones by the native core, the others one by one.
+
+        Passes over what comes after one that is `strange`: whoever gave a column another type is still to be named.
+        """
+        if self.strange:
+            return
+        try:
+            self._take_messages(messages)
+        except UnicodeDecodeError:
+            raise
+        except ValueError:
+            self.strange = True
+
+    def _take_messages(self, messages: list[bytes]) -> None:
         index = 0
         while index < len(messages):
             if not self.group:
@@ -223,6 +242,12 @@ class _Check:
             self.group.append(Record(*row))
         elif not self._is_sound(row):
             self._examine(Record(*row))
+
+    def forget(self, start: int) -> None:
+        """Forgets what was put together from a position on, which is read again."""
+        if self.group and self.group[0].position >= start:
+            self.entries -= len(self.group)
+            self.group = []
 
     def examine_group(self) -> None:
         """What stands at a position that a record names: more than one row where somebody has broken an index."""
@@ -278,6 +303,7 @@ class _Check:
 
     def unreadable(self, position: int, refused: Refused) -> None:
         """What comes next is not judged by it."""
+        self.examine_group()
         if position > self.walk.last.position + 1:
             self.walk.missing(position)
         self.findings.add(position, "unreadable", f"it cannot be read: {refused.first_line}")
