@@ -16,28 +16,26 @@ from ledger.capture import audit_context, bind, current
 from ledger.errors import InvalidEvent
 from tests.integration.contrib.django_project import OPTIONS, Project
 
-TRIGGER = """
-create function note() returns trigger language plpgsql as $$ begin
-    perform ledger.record('main',
-        action => format('%s.%s', tg_argv[0], lower(tg_op)), resource_type => tg_argv[0], resource_id => new.id::text,
-        actor => coalesce(nullif(current_setting('ledger.context', true), '')::json ->> 'actor', 'nobody'),
-        metadata => json_build_object('tx', pg_current_xact_id()::text, 'request',
-            nullif(current_setting('ledger.context', true), '')::json -> 'metadata' -> 'request'));
-    return null;
-end $$;
-create trigger note after insert or update on shop_invoice for each row execute function note('invoice');
-create trigger note after insert or update on shop_invoice_tags for each row execute function note('invoice_tag');
-"""
-
 
 @pytest.fixture(scope="module", autouse=True)
 def _triggers(project: Project) -> None:
+    from django.apps import apps
     from django.contrib.auth.models import User
     from django.db import connections
+    from django.db.migrations.state import ProjectState
 
+    from ledger.contrib.django.operations import CaptureTable
+
+    captured = (
+        CaptureTable("Invoice", resource_type="invoice", redact=["iban"], no_actor="unknown"),
+        CaptureTable("shop.Invoice_tags", action="invoice_tag.{op}", no_actor="unknown"),
+    )
+    state = ProjectState.from_apps(apps)
     for alias in ("default", "other"):
-        with connections[alias].cursor() as cursor:
-            cursor.execute(TRIGGER)
+        with connections[alias].schema_editor() as editor:
+            for operation in captured:
+                operation.database_forwards("shop", editor, state, state)
+        project.entries(alias)
     User.objects.create_superuser("ada", password="s3cr3t")
 
 
@@ -85,8 +83,8 @@ def test_requests(project: Project) -> None:
     assert user.post("/create/1?token=s3cr3t", {"password": "s3cr3t"}).status_code == 200
     entries = project.entries()
     assert facts(entries) == [
-        ("invoice.insert", actor),
-        ("invoice.update", actor),
+        ("invoice.created", actor),
+        ("invoice.updated", actor),
         ("invoice.sent", actor),
         ("request.post", actor),
     ]
@@ -211,11 +209,38 @@ def test_async_requests(project: Project) -> None:
     asyncio.run(main())
     actor = f"user:{User.objects.get().pk}"
     assert facts(project.entries()) == [
-        ("invoice.insert", actor),
+        ("invoice.created", actor),
         ("request.post", actor),
         ("request.get", actor),
         ("row.read", actor),
     ]
+
+
+def test_a_cancelled_request(project: Project) -> None:
+    """As when the client is gone: the entry is recorded all the same."""
+    from asgiref.sync import sync_to_async
+    from django.db import connections
+    from django.test import AsyncRequestFactory
+
+    from ledger.contrib.django.middleware import AuditMiddleware
+
+    async def main() -> None:
+        started = asyncio.Event()
+
+        async def view(request: Any) -> Any:
+            started.set()
+            await asyncio.Event().wait()
+
+        handling = asyncio.ensure_future(AuditMiddleware(view)(AsyncRequestFactory().get("/page")))
+        await started.wait()
+        handling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await handling
+        await sync_to_async(connections.close_all)()
+
+    asyncio.run(main())
+    [entry] = project.entries()
+    assert (metadata(entry)["outcome"], metadata(entry)["reason"]) == ("failure", "CancelledError")
 
 
 def test_every_way_to_write(project: Project) -> None:
@@ -226,9 +251,13 @@ def test_every_way_to_write(project: Project) -> None:
 
     with audit_context(actor="user:42"):
         invoice = Invoice.objects.create(number=1)
+        invoice.save()  # without a change, and without an entry
         Invoice.objects.bulk_create([Invoice(number=n) for n in (2, 3)])
         Invoice.objects.bulk_create(
-            [Invoice(number=3)], update_conflicts=True, unique_fields=["number"], update_fields=["status"]
+            [Invoice(number=3, status="upserted")],
+            update_conflicts=True,
+            unique_fields=["number"],
+            update_fields=["status"],
         )
         Invoice.objects.filter(number=1).update(status="sent")
         invoice.tags.add(Tag.objects.create(name="urgent"))
@@ -241,12 +270,17 @@ def test_every_way_to_write(project: Project) -> None:
             Invoice.objects.create(number=6)
     entries = project.entries()
     assert {entry.actor for entry in entries} == {"user:42"}
-    inserts, updates = ["insert"] * 3, ["update"] * 2
-    expected = [*inserts, *updates, "insert", *updates, *inserts]
+    inserts, updates = ["created"] * 3, ["updated"] * 2
+    expected = [*inserts, *updates, "created", *updates, *inserts]
     assert [entry.action.partition(".")[2] for entry in entries] == expected
-    response = logged_in().post("/admin/shop/invoice/add/", {"number": 7, "status": "new", "iban": "x", "tags": []})
-    assert response.status_code in (200, 302)
-    assert [action for action, _ in facts(project.entries())][-1] == "request.post"
+    response = logged_in().post("/admin/shop/invoice/add/", {"number": 7, "status": "new", "iban": "DE89", "tags": [1]})
+    assert response.status_code == 302
+    entries = project.entries()
+    invoice_created, *_, request = entries
+    assert (invoice_created.action, request.action) == ("invoice.created", "request.post")
+    assert metadata(invoice_created)["request"]["id"] == metadata(request)["request"]["id"]
+    assert invoice_created.after["iban"] == {"$redacted": True}
+    assert "DE89" not in repr(entries)
 
 
 def test_one_setting_a_transaction(project: Project) -> None:
@@ -289,7 +323,7 @@ def test_one_setting_a_transaction(project: Project) -> None:
     with transaction.atomic():
         create(18)
     assert sent.since() == 0
-    actors = ["user:1"] * 10 + ["user:2"] + ["user:3"] * 3 + ["nobody"] * 2
+    actors = ["user:1"] * 10 + ["user:2"] + ["user:3"] * 3 + ["unknown"] * 2
     assert [entry.actor for entry in project.entries()] == actors
 
 
@@ -323,7 +357,7 @@ def test_context_ends_within_a_transaction(project: Project) -> None:
             with audit_context(actor=actor):
                 Invoice.objects.create(number=int(actor[-1]))
         Invoice.objects.create(number=3)
-    assert [entry.actor for entry in project.entries()] == ["user:1", "user:2", "nobody"]
+    assert [entry.actor for entry in project.entries()] == ["user:1", "user:2", "unknown"]
 
 
 def test_record(project: Project) -> None:
@@ -368,8 +402,8 @@ def test_two_databases(project: Project) -> None:
         with connections["other"].cursor() as cursor:
             cursor.execute("select current_setting('ledger.context')")
             assert "user:42" in cursor.fetchone()[0]
-    assert facts(project.entries()) == [("invoice.insert", "user:42")]
-    assert facts(project.entries("other")) == [("invoice.insert", "user:42"), ("act.other", "user:42")]
+    assert facts(project.entries()) == [("invoice.created", "user:42")]
+    assert facts(project.entries("other")) == [("invoice.created", "user:42"), ("act.other", "user:42")]
 
 
 def test_in_a_test_case(project: Project) -> None:

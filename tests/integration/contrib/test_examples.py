@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +44,9 @@ def words(entry: Entry) -> list[str]:
 
 def test_lengths() -> None:
     """Fewer than 80 lines that are not blank."""
-    for path in EXAMPLES.glob("*.*"):
-        assert sum(bool(line.strip()) for line in path.read_text().splitlines()) < 80, path
+    for path in (*EXAMPLES.glob("*.*"), EXAMPLES / "django_project"):
+        parts = [path] if path.is_file() else list(path.rglob("*.py"))
+        assert sum(bool(line.strip()) for part in parts for line in part.read_text().splitlines()) < 80, path
 
 
 def test_flask(ledger: Ledger, sealed: Sealed) -> None:
@@ -64,3 +68,43 @@ def test_psql(ledger: Ledger, sealed: Sealed, login: Logins, admin: psycopg.Conn
     assert [words(entry) for entry in entries] == shown((EXAMPLES / "psql.sql").read_text())
     assert entries[0].metadata == {"reason": "ticket 7", "request": {"id": "req-1"}}
     assert entries[1].actor_type == "service"
+
+
+DJANGO = """
+import django, json, sys
+django.setup()
+from django.core.management import call_command
+from django.test import Client
+call_command("migrate", verbosity=0)
+statuses = []
+for method, name, path in json.loads(sys.argv[1]):
+    headers = {"x-user": name} if name else {}
+    statuses.append(Client().generic(method, path, headers=headers).status_code)
+call_command("migrate", "django_project", "zero", verbosity=0)
+print(statuses)
+"""
+
+
+def test_django(ledger: Ledger, sealed: Sealed) -> None:
+    text = (EXAMPLES / "django_project/__init__.py").read_text()
+    curls = re.findall(r'curl (?:-X (POST) )?(?:-H "X-User: (\w+)" )?localhost:8000(\S+)', text)
+    requests = json.dumps([(method or "GET", name, path) for method, name, path in curls])
+    environment = {
+        "DJANGO_SETTINGS_MODULE": "examples.django_project.settings",
+        "LEDGER_DATABASE_URL": ledger.settings.database_url or "",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", DJANGO, requests],
+        cwd=EXAMPLES.parent,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "[200, 401, 200]\n"
+    entries = sealed()
+    installed, *entries, removed = entries
+    assert (installed.action, removed.action) == ("capture.installed", "capture.removed")
+    assert [words(entry) for entry in entries] == shown(text)
+    assert entries[0].after == {"id": 7, "status": "draft", "iban": {"$redacted": True}}
