@@ -1,7 +1,7 @@
 """A Flask application: each change of an invoice is recorded in the transaction that makes it, each request by itself.
 
     export LEDGER_HOME=.ledger                        # servers of its own, to try it out
-    auditledger init && auditledger run &             # seals what is recorded
+    auditledger migrate && auditledger run &          # seals what is recorded
     flask --app "examples.flask_app:create()" run
 
     curl -X POST -H "X-User: ada" localhost:5000/invoices/7/send

@@ -107,7 +107,7 @@ class _Call:
 
         In a task of its own, so that it is recorded also if this one is cancelled, as when the client is gone.
         """
-        if self._refused:
+        if self._refused or not self._exchange.is_due(self._status, error):
             return None
         recording = asyncio.create_task(self._write(error), context=self._exchange.opened)
         self._middleware.recordings.add(recording)
@@ -116,10 +116,9 @@ class _Call:
 
     async def _write(self, error: BaseException | None) -> Exception | None:
         try:
-            if self._exchange.is_due(self._status, error):
-                if self._asked and not self._exchange.has_actor():
-                    await self._ask_actor()
-                await self._middleware.record(self._exchange.event(self._status, error))
+            if self._asked and not self._exchange.has_actor():
+                await self._ask_actor()
+            await self._middleware.record(self._exchange.event(self._status, error))
         except Exception as problem:
             note_unrecorded(self._exchange, problem)
             return problem
@@ -134,7 +133,7 @@ class _Call:
 
 def _request(scope: Scope) -> Request:
     root, path, client = scope.get("root_path", ""), scope["path"], scope.get("client")
-    if root and path.startswith(root):  # it is part of the path, or not, by the server's age
+    if root and (path + "/").startswith(root.rstrip("/") + "/"):  # it is part of the path, or not, by the server's age
         path = path.removeprefix(root)
 
     def header(name: str) -> str | None:
