@@ -1,8 +1,9 @@
 -- What is not as it was when the captures were installed. broken: changes are not captured.
-create function ledger.capture_drift() returns table (relation regclass, broken boolean, problem text)
+create function ledger.capture_drift(only_of regclass default null) returns table (relation text, broken boolean, problem text)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 begin
     return query
+    select drift.relation::text, drift.broken, drift.problem from (
     select capture.relation, true, 'the table is gone'
     from ledger.captures as capture where not exists (select from pg_class where oid = capture.relation)
     union all
@@ -29,7 +30,9 @@ begin
         on now.attrelid = capture.relation and now.attnum = numbers.number and not now.attisdropped
     left join ledger.captured_columns(capture, capture.relation) as column_ on column_.name = now.attname
     left join unnest(capture.key) as key (name) on key.name = was.value
-    where now.attname is distinct from was.value;
+    where now.attname is distinct from was.value
+    ) as drift (relation, broken, problem)
+    where drift.relation = only_of or only_of is null;
 end
 $$;
 
