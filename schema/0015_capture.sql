@@ -1,7 +1,7 @@
 -- Records the next rows of a captured table, in the order of its key, as they are now. Returns how many were read; 0 at the
 -- end. Runs with the rights of its caller, who owns the table: the rows go through a temporary table, which is captured.
 create function ledger.backfill_capture(relation regclass, batch int) returns int
-language plpgsql set search_path = pg_catalog, pg_temp
+language plpgsql set search_path = pg_catalog, pg_temp set standard_conforming_strings = on
 set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'iso_8601' set bytea_output = 'hex' set extra_float_digits = 1 as $$
 declare
     capture record;
@@ -44,47 +44,51 @@ $$;
 grant execute on function ledger.backfill_capture to ledger_admin;
 
 -- What is not as it was when the captures were installed. broken: changes are not captured.
-create function ledger.capture_drift() returns table (relation regclass, broken boolean, problem text)
+create function ledger.capture_drift(only_of regclass default null) returns table (relation text, broken boolean, problem text)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 begin
     return query
-    select capture.relation, true, 'the table is gone'
-    from ledger.captures as capture where not exists (select from pg_class where oid = capture.relation)
-    union all
-    select capture.relation, true, format('trigger %I on %s %s', wanted.name, wanted.source, wanted.problem)
-    from ledger.captures as capture cross join ledger.capture_triggers(capture.relation) as wanted
-    where wanted.problem is not null
-    union all
-    select capture.relation, true, format('%s is a foreign table, whose changes are not captured', child.oid::regclass)
-    from ledger.captures as capture join pg_inherits on inhparent in (select ledger.capture_tree(capture.relation))
-    join pg_class as child on child.oid = inhrelid and child.relkind = 'f'
-    union all
-    select capture.relation, key.name is not null and now.attname is null, case
-        when was.value is null then format('column %I is new: %s', now.attname, case column_.treatment
-            when 'plain' then 'recorded' when 'redact' then 'redacted by the built-in patterns' else column_.treatment end)
-        when now.attname is null then format('%s %I is gone', case when key.name is null then 'column' else 'the key column' end, was.value)
-        else format('column %I is now %I', was.value, now.attname)
-    end
-    from ledger.captures as capture
-    cross join lateral (
-        select number.attnum from pg_attribute as number where number.attrelid = capture.relation and number.attnum > 0
-    ) as numbers (number)
-    left join jsonb_each_text(capture.columns) as was on was.key = numbers.number::text
-    left join pg_attribute as now
-        on now.attrelid = capture.relation and now.attnum = numbers.number and not now.attisdropped
-    left join ledger.captured_columns(capture, capture.relation) as column_ on column_.name = now.attname
-    left join unnest(capture.key) as key (name) on key.name = was.value
-    where now.attname is distinct from was.value;
+    with drift (relation, broken, problem) as (
+        select capture.relation, true, 'the table is gone'
+        from ledger.captures as capture where not exists (select from pg_class where oid = capture.relation)
+        union all
+        select capture.relation, true, format('trigger %I on %s %s', wanted.name, wanted.source, wanted.problem)
+        from ledger.captures as capture cross join ledger.capture_triggers(capture.relation) as wanted
+        where wanted.problem is not null
+        union all
+        select capture.relation, true, format('%s is a foreign table, whose changes are not captured', child.oid::regclass)
+        from ledger.captures as capture join pg_inherits on inhparent in (select ledger.capture_tree(capture.relation))
+        join pg_class as child on child.oid = inhrelid and child.relkind = 'f'
+        union all
+        select capture.relation, key.name is not null and now.attname is null, case
+            when was.value is null then format('column %I is new: %s', now.attname, case column_.treatment
+                when 'plain' then 'recorded' when 'redact' then 'redacted by the built-in patterns' else column_.treatment end)
+            when now.attname is null then format('%s %I is gone', case when key.name is null then 'column' else 'the key column' end, was.value)
+            else format('column %I is now %I', was.value, now.attname)
+        end
+        from ledger.captures as capture
+        cross join lateral (
+            select number.attnum from pg_attribute as number where number.attrelid = capture.relation and number.attnum > 0
+        ) as numbers (number)
+        left join jsonb_each_text(capture.columns) as was on was.key = numbers.number::text
+        left join pg_attribute as now
+            on now.attrelid = capture.relation and now.attnum = numbers.number and not now.attisdropped
+        left join ledger.captured_columns(capture, capture.relation) as column_ on column_.name = now.attname
+        left join unnest(capture.key) as key (name) on key.name = was.value
+        where now.attname is distinct from was.value
+    )
+    select drift.relation::text, drift.broken, drift.problem from drift
+    where drift.relation = only_of or only_of is null;
 end
 $$;
 
 grant execute on function ledger.capture_drift to ledger_admin, ledger_reader, ledger_projector;
 
-create function ledger.capture_list() returns table (relation regclass, ledger text, policy json, backfilled boolean)
+create function ledger.capture_list() returns table (relation text, ledger text, policy json, backfilled boolean)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 begin
     return query
-    select capture.relation, known.name, ledger.capture_policy(capture), capture.backfill_ended
+    select capture.relation::text, known.name, ledger.capture_policy(capture), capture.backfill_ended
     from ledger.captures as capture join ledger.ledgers as known using (ledger_id) order by capture.relation::text;
 end
 $$;
@@ -211,7 +215,7 @@ $$;
 -- Captures a table: keeps how, and makes the triggers where they are not as they should be. Runs with the rights of its
 -- caller, who owns the table. policy: as capture/tables.py makes it.
 create function ledger.install_capture(relation regclass, policy jsonb) returns void
-language plpgsql set search_path = pg_catalog, pg_temp as $$
+language plpgsql set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $$
 declare
     id int;
     wrong record;
@@ -439,7 +443,7 @@ $$;
 -- what was done, if it is not what the trigger is for.
 create function ledger.capture_rows() returns trigger
 language plpgsql security definer
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set standard_conforming_strings = on
 set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'iso_8601' set bytea_output = 'hex' set extra_float_digits = 1
 set xmlbinary = 'base64' set lc_monetary = 'C' set jit = off as $$
 declare
@@ -718,7 +722,7 @@ $$;
 
 -- Keeps how a table is captured, or changes it, on the record; returns the capture's id. For ledger.install_capture.
 create function ledger.keep_capture(relation regclass, policy jsonb) returns int
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $$
 #variable_conflict use_variable
 declare
     caller constant name := ledger.caller();
@@ -864,16 +868,17 @@ create function ledger.note_capture(action text, ledger_id int, relation regclas
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     context constant jsonb := nullif(current_setting('ledger.context', true), '');
-    name text;
+    actor constant text := left(nullif(context ->> 'actor', ''), 255);
 begin
-    select known.name into name from ledger.ledgers as known where known.ledger_id = $2;
-    perform ledger.record(
-        name, actor => coalesce(nullif(context ->> 'actor', ''), 'db:' || session_user),
-        actor_type => case when nullif(context ->> 'actor', '') is null then 'database' else context ->> 'actor_type' end,
-        action => action, resource_type => 'capture', resource_id => left(relation::text, 255),
-        before => ledger.capture_policy(old), after => ledger.capture_policy(new),
-        metadata => json_build_object('tx', pg_current_xact_id()::text)
+    insert into ledger.outbox (
+        ledger_id, id, named, recorded_at, actor, actor_type, action, resource_type, resource_id, before, after, metadata
+    ) values (
+        ledger_id, ledger.new_id(), false, clock_timestamp(), coalesce(actor, 'db:' || session_user),
+        case when actor is null then 'database' else left(coalesce(nullif(context ->> 'actor_type', ''), 'user'), 64) end,
+        action, 'capture', left(relation::text, 255), ledger.capture_policy(old), ledger.capture_policy(new),
+        json_build_object('via', 'database', 'tx', pg_current_xact_id()::text)
     );
+    perform pg_notify('ledger_outbox', '');
 end
 $$;
 

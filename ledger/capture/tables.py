@@ -19,7 +19,7 @@ SQL = sql(__file__)
 NoActor: TypeAlias = Literal["require", "unknown", "user"]
 BATCH = 2000
 """Rows of one transaction of `backfill`."""
-_WRONG_USE = ("LE012", "LE013", "42P01", "42703", "42601", "42883", "42804", "42602", "3F000", "0A000", "42809")
+_WRONG_USE = ("P0003", "LE012", "LE013", "42P01", "42703", "42601", "42883", "42804", "42602", "3F000", "0A000", "42809")
 """SQLSTATEs: what is given names nothing, or is refused."""
 
 
@@ -119,7 +119,7 @@ def captured() -> Plan[list[Captured]]:
 
 def drift(table: str | None = None) -> Plan[list[Drift]]:
     """Of all captured tables, or one. Raises UsageError."""
-    return [Drift(*row) for row in (yield from _run("drift", table, table))]
+    return [Drift(*row) for row in (yield from _run("drift", table))]
 
 
 def backfill(table: str, batch: int = BATCH) -> Plan[int]:

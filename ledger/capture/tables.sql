@@ -8,10 +8,10 @@ select ledger.keep_digest_key(%s);
 select ledger.remove_capture(%s::regclass);
 
 -- name: list
-select relation::text, ledger, policy::text, backfilled from ledger.capture_list();
+select relation, ledger, policy::text, backfilled from ledger.capture_list();
 
 -- name: drift
-select relation::text, broken, problem from ledger.capture_drift() where %s::regclass is null or relation = %s::regclass;
+select relation, broken, problem from ledger.capture_drift(%s::regclass);
 
 -- name: backfill
 select ledger.backfill_capture(%s::regclass, %s);

@@ -38,4 +38,4 @@ order by 2, 1;
 select extract(epoch from clock_timestamp())::float8;
 
 -- name: captures
-select relation::text, problem from ledger.capture_drift() where broken;
+select relation, problem from ledger.capture_drift() where broken;

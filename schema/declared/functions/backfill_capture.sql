@@ -1,7 +1,7 @@
 -- Records the next rows of a captured table, in the order of its key, as they are now. Returns how many were read; 0 at the
 -- end. Runs with the rights of its caller, who owns the table: the rows go through a temporary table, which is captured.
 create function ledger.backfill_capture(relation regclass, batch int) returns int
-language plpgsql set search_path = pg_catalog, pg_temp
+language plpgsql set search_path = pg_catalog, pg_temp set standard_conforming_strings = on
 set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'iso_8601' set bytea_output = 'hex' set extra_float_digits = 1 as $$
 declare
     capture record;

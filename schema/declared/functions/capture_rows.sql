@@ -2,7 +2,7 @@
 -- what was done, if it is not what the trigger is for.
 create function ledger.capture_rows() returns trigger
 language plpgsql security definer
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set standard_conforming_strings = on
 set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'iso_8601' set bytea_output = 'hex' set extra_float_digits = 1
 set xmlbinary = 'base64' set lc_monetary = 'C' set jit = off as $$
 declare

@@ -1,7 +1,7 @@
 -- Captures a table: keeps how, and makes the triggers where they are not as they should be. Runs with the rights of its
 -- caller, who owns the table. policy: as capture/tables.py makes it.
 create function ledger.install_capture(relation regclass, policy jsonb) returns void
-language plpgsql set search_path = pg_catalog, pg_temp as $$
+language plpgsql set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $$
 declare
     id int;
     wrong record;

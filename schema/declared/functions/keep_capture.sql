@@ -1,6 +1,6 @@
 -- Keeps how a table is captured, or changes it, on the record; returns the capture's id. For ledger.install_capture.
 create function ledger.keep_capture(relation regclass, policy jsonb) returns int
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $$
 #variable_conflict use_variable
 declare
     caller constant name := ledger.caller();

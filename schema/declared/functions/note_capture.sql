@@ -3,15 +3,16 @@ create function ledger.note_capture(action text, ledger_id int, relation regclas
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     context constant jsonb := nullif(current_setting('ledger.context', true), '');
-    name text;
+    actor constant text := left(nullif(context ->> 'actor', ''), 255);
 begin
-    select known.name into name from ledger.ledgers as known where known.ledger_id = $2;
-    perform ledger.record(
-        name, actor => coalesce(nullif(context ->> 'actor', ''), 'db:' || session_user),
-        actor_type => case when nullif(context ->> 'actor', '') is null then 'database' else context ->> 'actor_type' end,
-        action => action, resource_type => 'capture', resource_id => left(relation::text, 255),
-        before => ledger.capture_policy(old), after => ledger.capture_policy(new),
-        metadata => json_build_object('tx', pg_current_xact_id()::text)
+    insert into ledger.outbox (
+        ledger_id, id, named, recorded_at, actor, actor_type, action, resource_type, resource_id, before, after, metadata
+    ) values (
+        ledger_id, ledger.new_id(), false, clock_timestamp(), coalesce(actor, 'db:' || session_user),
+        case when actor is null then 'database' else left(coalesce(nullif(context ->> 'actor_type', ''), 'user'), 64) end,
+        action, 'capture', left(relation::text, 255), ledger.capture_policy(old), ledger.capture_policy(new),
+        json_build_object('via', 'database', 'tx', pg_current_xact_id()::text)
     );
+    perform pg_notify('ledger_outbox', '');
 end
 $$;
