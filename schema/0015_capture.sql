@@ -445,7 +445,7 @@ create function ledger.capture_rows() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set standard_conforming_strings = on
 set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'iso_8601' set bytea_output = 'hex' set extra_float_digits = 1
-set xmlbinary = 'base64' set lc_monetary = 'C' set jit = off as $$
+set xmlbinary = 'base64' set lc_monetary = 'C' set jit = off set enable_mergejoin = off as $$
 declare
     done constant text := coalesce(tg_argv[1], case tg_op
         when 'INSERT' then 'created' when 'UPDATE' then 'updated' when 'DELETE' then 'deleted' else 'truncated'
@@ -573,8 +573,8 @@ begin
                     and (select collisdeterministic from pg_collation where oid = captured."collation")
                 then 'o.%1$I is distinct from n.%1$I' else 'record_image_ne(row(o.%1$I), row(n.%1$I))' end, captured.name
         )) as compared (differs);
-    befores := format('''{'' || substr(concat(%s), 2) || ''}''', coalesce(befores, ''''''));
-    afters := format('''{'' || substr(concat(%s), 2) || ''}''', coalesce(afters, ''''''));
+    befores := format('''{'' || right(concat(%s), -1) || ''}''', coalesce(befores, ''''''));
+    afters := format('''{'' || right(concat(%s), -1) || ''}''', coalesce(afters, ''''''));
     if policy.condition is not null then
         condition := (
             select string_agg(format('exists (select from (select %I.*) as this where %s)', each, policy.condition), ' or ')
@@ -600,7 +600,7 @@ begin
         ' select $1, ($2 || to_hex($3 + place))::uuid, false, $4, $5, $6, $7, $8, key,'
         ' case when fits then before else ledger.fitted(key, before, after, before, $5, $6, $7, $8, $9, $13) end::json,'
         ' case when fits then after else ledger.fitted(key, before, after, after, $5, $6, $7, $8, $9, $13) end::json, $9'
-        ' from (select *, ($10 and char_length(key) between 1 and 255 and coalesce(octet_length(before), 0) + coalesce(octet_length(after), 0) <= 262000 - octet_length($9::text)%s) is true as fits'
+        ' from (select *, ($10 and octet_length(key) between 1 and 255 and coalesce(octet_length(before), 0) + coalesce(octet_length(after), 0) <= 262000 - octet_length($9::text)%s) is true as fits'
         ' from (%s offset 0) as made%s offset 0) as checked',
         case when has_json then
             ' and strpos(concat(before, after), ''\u'') = 0'

@@ -19,7 +19,9 @@ SQL = sql(__file__)
 NoActor: TypeAlias = Literal["require", "unknown", "user"]
 BATCH = 2000
 """Rows of one transaction of `backfill`."""
-_WRONG_USE = ("P0003", "LE012", "LE013", "42P01", "42703", "42601", "42883", "42804", "42602", "3F000", "0A000", "42809")
+_WRONG_USE = frozenset(
+    ["LE012", "LE013", "P0003", "42P01", "42703", "42601", "42883", "42804", "42602", "3F000", "0A000", "42809"]
+)
 """SQLSTATEs: what is given names nothing, or is refused."""
 
 

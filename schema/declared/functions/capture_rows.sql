@@ -4,7 +4,7 @@ create function ledger.capture_rows() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set standard_conforming_strings = on
 set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'iso_8601' set bytea_output = 'hex' set extra_float_digits = 1
-set xmlbinary = 'base64' set lc_monetary = 'C' set jit = off as $$
+set xmlbinary = 'base64' set lc_monetary = 'C' set jit = off set enable_mergejoin = off as $$
 declare
     done constant text := coalesce(tg_argv[1], case tg_op
         when 'INSERT' then 'created' when 'UPDATE' then 'updated' when 'DELETE' then 'deleted' else 'truncated'

@@ -20,8 +20,8 @@ def cli(ledger: Ledger, admin: psycopg.Connection) -> Cli:
 def test_a_life(cli: Cli, admin: psycopg.Connection, ledger: Ledger) -> None:
     assert cli("capture", "status").out == ""
     cli.well(
-        "capture", "install", "public.invoices", "--key", "id", "--action", "invoice.{op}", "--resource-type", "invoice",
-        "--redact", "status", "--when", "total > 5", "--no-actor", "unknown",
+        "capture", "install", "public.invoices", "--key", "id", "--action", "invoice.{op}",
+        "--resource-type", "invoice", "--redact", "status", "--when", "total > 5", "--no-actor", "unknown",
     )  # fmt: skip
     status = cli.well("capture", "status", "--json").json
     assert (status["table"], status["ledger"], status["backfilled"], status["problems"]) == (
