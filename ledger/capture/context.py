@@ -21,7 +21,7 @@ from typing import Any, Self, TypeVar, cast, overload
 
 import msgspec
 
-from ledger.capture.snapshot import Context, frozen, is_missing
+from ledger.capture.snapshot import Context, is_missing
 from ledger.errors import UsageError
 from ledger.events import Event
 from ledger.format.canonical import member
@@ -40,7 +40,7 @@ class audit_context:
     Raises InvalidEvent for what an event may not hold.
     """
 
-    def __init__(self, actor: str | None = None, *, actor_type: str | None = None, **metadata: Any) -> None:
+    def __init__(self, /, actor: str | None = None, *, actor_type: str | None = None, **metadata: Any) -> None:
         self._given = _given(actor, actor_type, metadata)
 
     @classmethod
@@ -180,8 +180,13 @@ os.register_at_fork(before=_BINDING.acquire, after_in_parent=_BINDING.release, a
 
 def _given(actor: str | None, actor_type: str | None, metadata: dict[str, Any]) -> Context:
     """What was given, checked and copied: the caller may change its values afterwards."""
-    for name, value in (("actor", actor), ("actor_type", actor_type)):
-        if not is_missing(value):
-            member(value, name)
-    text = json_text(metadata, "metadata")
-    return Context(actor or None, actor_type or None, frozen(msgspec.json.decode(text or b"{}")))
+    plain = msgspec.json.decode(json_text(metadata, "metadata") or b"{}")
+    return Context(_text(actor, "actor"), _text(actor_type, "actor_type"), plain)
+
+
+def _text(value: str | None, name: str) -> str | None:
+    """A checked string of Python's own, whatever a subclass says that it is; None for a missing one."""
+    if is_missing(value):
+        return None
+    member(value, name)
+    return str.__str__(value)

@@ -91,7 +91,8 @@ class Redaction:
             return {DIGEST: hmac.digest((self.digest_key or "").encode(), text, "sha256").hex()}
         if name in self.allow:
             return self._applied(value, True, levels)
-        if denied(name).difference(self.allow):
+        patterns = denied(name)
+        if patterns and not patterns.issubset(self.allow):
             return {REDACTED: True}
         return self._applied(value, card_allowed, levels)
 

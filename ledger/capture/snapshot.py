@@ -23,7 +23,10 @@ class Context:
 
     actor: str | None = None
     actor_type: str | None = None
-    metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "metadata", _frozen(self.metadata))
 
     def __reduce__(self) -> tuple[Callable[[str], Context], tuple[str]]:
         return type(self).from_setting, (self.setting(),)
@@ -46,7 +49,7 @@ class Context:
             found = msgspec.json.decode(text or b"{}", type=_Setting)
         except (ValueError, RecursionError) as error:
             raise UsageError(f"not the text of an audit context: {error}") from None
-        return cls(found.actor or None, found.actor_type or None, frozen(found.metadata))
+        return cls(found.actor or None, found.actor_type or None, found.metadata)
 
     def plain_metadata(self) -> dict[str, Any]:
         """The metadata as dicts and lists of its own."""
@@ -74,7 +77,7 @@ class Context:
             if given.actor != self.actor and self.actor is not None:
                 actor_type = given.actor_type
             actor = given.actor
-        return Context(actor, actor_type, frozen(_merged(self.metadata, given.metadata)))
+        return Context(actor, actor_type, _merged(self.metadata, given.metadata))
 
     def applied(self, event: Event) -> Event:
         """The event with what this context gives; what the event has itself wins. Its actor may still be missing.
@@ -122,10 +125,10 @@ def _merged(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def frozen(value: Any) -> Any:
+def _frozen(value: Any) -> Any:
     """An immutable copy of a JSON-like value."""
     if isinstance(value, Mapping):
-        return MappingProxyType({name: frozen(each) for name, each in value.items()})
+        return MappingProxyType({name: _frozen(each) for name, each in value.items()})
     if isinstance(value, list | tuple):
-        return tuple(map(frozen, value))
+        return tuple(map(_frozen, value))
     return value
