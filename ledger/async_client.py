@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
 
 from ledger.bootstrap import open_ledger, open_settings
+from ledger.capture.context import all_in_context, in_context
 from ledger.capture.record import ReceiptWait, record, record_many
 from ledger.checkpoints import prove as proving
 from ledger.checkpoints.proof import Consistency, Proof
@@ -120,7 +121,7 @@ class AsyncLedger:
     ) -> Receipt:
         """As Ledger.append. If it is cancelled, the entry may still be recorded."""
         ref, writer, within = await self._open()
-        draft = prepare(event, ref.name)
+        draft = prepare(in_context(event), ref.name)
         if connection is None:
             return (await writer.write(draft, expect)).receipt()
         [outcome] = await adrive_within(within.append_within([draft], expect), connection)
@@ -136,6 +137,7 @@ class AsyncLedger:
         ref, writer, within = await self._open()
         gathering = Gathering(ref.name)
         begun = forks.Begun("append_many()")
+        events = all_in_context(events)
         source = aiter(events) if isinstance(events, AsyncIterable) else iter(events)
         if connection is not None:
             while not gathering.failed and (pulled := await pull(source, gathering)):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
 
 from ledger.bootstrap import open_ledger, open_settings
+from ledger.capture.context import all_in_context, in_context
 from ledger.capture.record import ReceiptWait, record, record_many
 from ledger.checkpoints import prove as proving
 from ledger.checkpoints.proof import Consistency, Proof
@@ -117,6 +118,7 @@ class Ledger:
     def append(self, event: Event, *, connection: Connection | None = None, expect: Condition | None = None) -> Receipt:
         """Records one event and returns its receipt once it is durable.
 
+        In an `audit_context` it takes that one's actor, if it has none, and its metadata (docs/vocabulary.md).
         connection: take part in this connection's open transaction instead: recorded if and only if that commits, and
         the tail stays locked until then, so append last. It waits for the tail as the connection's lock_timeout says.
         expect: a tail position, or Unchanged(...); else ConditionFailed.
@@ -124,7 +126,7 @@ class Ledger:
         same event with the same id is safe.
         """
         ref, writer, within = self._open()
-        draft = prepare(event, ref.name)
+        draft = prepare(in_context(event), ref.name)
         if connection is None:
             return writer.write(draft, expect).receipt()
         [outcome] = drive_within(within.append_within([draft], expect), connection)
@@ -135,12 +137,12 @@ class Ledger:
 
         Each is encoded as it is when the iterable gives it, while Postgres takes those before it. At a bad event or a
         conflict everything before it is recorded and nothing after it; the error says which event it was and what was
-        recorded.
+        recorded. They take the actor and metadata of the `audit_context` that runs when this is called, as in append.
         connection: as in append; then everything is recorded or nothing.
         """
         ref, writer, within = self._open()
         gathering = Gathering(ref.name)
-        iterator = iter(events)
+        iterator = iter(all_in_context(events))
         if connection is not None:
             while not gathering.failed and (pulled := gathering.pull(iterator)):
                 gathering.add(drive_within(within.append_within(pulled), connection))

@@ -18,7 +18,8 @@ GENESIS = bytes(32)
 class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a caller says happened: who did what to which resource.
 
-    actor, action: who and what, e.g. `user:42`, `invoice.updated`; 1-255 and 1-128 characters.
+    actor, action: who and what, e.g. `user:42`, `invoice.updated`; 1-255 and 1-128 characters. An actor of None is the
+    running context's (`ledger.capture.audit_context`).
     resource_type, resource_id: on what; both or neither; 1-64 and 1-255 characters.
     actor_type: what kind of actor; 1-64 characters.
     before, after, metadata: anything msgspec encodes as JSON; at most 256 KiB together.
@@ -29,7 +30,7 @@ class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Actor and resource_id can never be erased: use keys there, and put personal data into the body.
     """
 
-    actor: str
+    actor: str | None
     action: str
     resource_type: str | None = None
     resource_id: str | None = None

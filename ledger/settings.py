@@ -36,6 +36,8 @@ class Settings:
     lock_timeout: float = 10.0
     answer_timeout: float = 5.0
     stream_keep: int = 1_000_000
+    digest_key: str | None = field(default=None, repr=False)
+    """The secret of the digests that stand for values (capture/redaction.py)."""
 
     @property
     def silence_timeout(self) -> float:
@@ -82,6 +84,7 @@ class Settings:
             lock_timeout=_number(env, "LEDGER_LOCK_TIMEOUT", "10", 0.001),
             answer_timeout=_number(env, "LEDGER_ANSWER_TIMEOUT", "5", 1),
             stream_keep=int(_number(env, "LEDGER_STREAM_KEEP", "1000000", 1, 1e12)),
+            digest_key=check_digest_key(env.get("LEDGER_DIGEST_KEY") or None),
         )
 
 
@@ -142,6 +145,13 @@ def check_redis_url(url: str | None) -> str | None:
     if parts.scheme not in ("redis", "rediss", "unix") or not url.partition(":")[2].startswith("//"):
         raise InvalidSetting("the Redis URL must begin with redis://")
     return url
+
+
+def check_digest_key(key: str | None) -> str | None:
+    """The key itself: 16 to 64 printable ASCII characters, a block of SHA-256 at most. Raises InvalidSetting."""
+    if key is not None and not (16 <= len(key) <= 64 and key.isascii() and key.isprintable()):
+        raise InvalidSetting("LEDGER_DIGEST_KEY must have 16 to 64 printable ASCII characters")
+    return key
 
 
 _MOST = 1_000_000

@@ -23,6 +23,7 @@ from ledger.format.rules import LIMITS, MAX_BODY
 from ledger.format.times import POSTGRES_EPOCH, microseconds, timestamp, timestamp_from, utc
 
 _KEY_CONTEXT = "auditledger 2026-11 idempotency key to entry id"
+_NO_ACTOR = ": name who did it, or do it within audit_context(actor=…)"
 _string = msgspec.json.Encoder().encode
 _json_string = lru_cache(maxsize=4096)(_string)  # actors, actions and types come again and again
 _WHOLE = (
@@ -198,7 +199,7 @@ def uuid_text(raw: bytes) -> bytes:
 
 def entry_id_for(idempotency_key: str) -> UUID:
     """The entry id that stands for an idempotency key: a UUIDv8 (RFC 9562, section 5.8) of its BLAKE3 hash."""
-    _member(idempotency_key, "idempotency_key", 1024)
+    member(idempotency_key, "idempotency_key", 1024)
     hashed = blake3(idempotency_key.encode(), derive_key_context=_KEY_CONTEXT)
     number = int.from_bytes(hashed.digest(length=16), "big")
     number &= ~(0xF << 76) & ~(0x3 << 62)
@@ -241,12 +242,12 @@ def _chosen_id(event: Event) -> UUID | None:
 
 
 @lru_cache(maxsize=4096)
-def _who(action: str, actor: str, actor_type: str) -> bytes:
+def _who(action: str, actor: str | None, actor_type: str) -> bytes:
     """The envelope's beginning, checked."""
     return b'{"action":%b,"actor":%b,"actor_type":%b,"body":' % (
-        _member(action, "action"),
-        _member(actor, "actor"),
-        _member(actor_type, "actor_type"),
+        member(action, "action"),
+        member(actor, "actor"),
+        member(actor_type, "actor_type"),
     )
 
 
@@ -258,16 +259,17 @@ def _foot(resource_type: str | None, resource_id: str | None) -> bytes:
     if resource_type is None:
         return b'"resource_id":null,"resource_type":null,"v":1}'
     return b'"resource_id":%b,"resource_type":%b,"v":1}' % (
-        _member(resource_id, "resource_id"),
-        _member(resource_type, "resource_type"),
+        member(resource_id, "resource_id"),
+        member(resource_type, "resource_type"),
     )
 
 
-def _member(value: Any, field: str, limit: int | None = None) -> bytes:
+def member(value: Any, field: str, limit: int | None = None) -> bytes:
     """A string of the event as it stands in the envelope. Raises InvalidEvent if the format does not allow it."""
     limit = limit or LIMITS[field]
     if not isinstance(value, str):
-        raise InvalidEvent(field, f"must be a string, not {type(value).__name__}")
+        way_on = _NO_ACTOR if field == "actor" and value is None else ""
+        raise InvalidEvent(field, f"must be a string, not {type(value).__name__}{way_on}")
     if not 1 <= len(value) <= limit:
         raise InvalidEvent(field, f"must have 1 to {limit} characters, not {len(value)}")
     if "\0" in value:

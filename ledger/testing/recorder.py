@@ -18,6 +18,7 @@ from uuid import UUID
 
 import msgspec
 
+from ledger.capture.context import all_in_context, in_context
 from ledger.errors import ConditionFailed, IdempotencyConflict
 from ledger.events import GENESIS, Appended, Event, Receipt, Tail, Unchanged
 from ledger.format import chain
@@ -42,12 +43,12 @@ class Recorder:
 
     def append(self, event: Event, *, connection: Any = None, expect: Condition | None = None) -> Receipt:
         """As Ledger.append. Raises InvalidEvent, IdempotencyConflict, ConditionFailed."""
-        return self._record(prepare(event, self.name), expect).receipt()
+        return self._record(prepare(in_context(event), self.name), expect).receipt()
 
     def append_many(self, events: Iterable[Event], *, connection: Any = None) -> Appended:
         """As Ledger.append_many."""
         gathering = Gathering(self.name)
-        source = iter(events)
+        source = iter(all_in_context(events))
         while not gathering.failed and (drafts := gathering.pull(source)):
             self._record_all(gathering, drafts)
         return gathering.result()
@@ -99,6 +100,7 @@ class AsyncRecorder(Recorder):
         self, events: Iterable[Event] | AsyncIterable[Event], *, connection: Any = None
     ) -> Appended:
         gathering = Gathering(self.name)
+        events = all_in_context(events)
         source = aiter(events) if isinstance(events, AsyncIterable) else iter(events)
         while not gathering.failed and (drafts := await pull(source, gathering)):
             self._record_all(gathering, drafts)

@@ -139,7 +139,7 @@ def test_whatever_a_record_says_its_event_is_whole(text: bytes) -> None:
     assert event.resource_type is None or 1 <= len(event.resource_type) <= 64
     assert event.resource_id is None or 1 <= len(event.resource_id) <= 255
     assert (event.resource_type is None) == (event.resource_id is None)
-    assert 1 <= len(event.actor) <= 255 and 1 <= len(event.action) <= 128 and 1 <= len(event.actor_type) <= 64
+    assert 1 <= len(event.actor or "") <= 255 and 1 <= len(event.action) <= 128 and 1 <= len(event.actor_type) <= 64
 
 
 @fuzz(20)

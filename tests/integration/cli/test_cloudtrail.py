@@ -105,7 +105,7 @@ def test_what_is_too_long_is_shortened_and_stays_whole_in_metadata() -> None:
     assert len({shortened(one, 255), shortened(other, 255)}) == 2
     assert {len(shortened(one, 255)), len(shortened(one, 64))} == {255, 64}
     event = event_of(record(userIdentity={"arn": one}, eventName=one, resources=[{"ARN": f"arn:aws:s3:::{one}"}]))
-    assert (len(event.actor), len(event.action), len(event.resource_id or "")) == (255, 128, 255)
+    assert (len(event.actor or ""), len(event.action), len(event.resource_id or "")) == (255, 128, 255)
     assert event.metadata["userIdentity"]["arn"] == event.metadata["eventName"] == one
 
 
