@@ -79,7 +79,7 @@ class Mapped:
         if len(arrays) == 1:
             return attributes[0] == any_(arrays[0])  # type: ignore[no-any-return]
         columns = [column(f"key{at}", self.columns[key].type) for at, key in enumerate(by)]
-        rows = func.unnest(*arrays).table_valued(*columns, name="keys")
+        rows = func.unnest(*arrays).table_valued(*columns, name="keys").render_derived()
         return tuple_(*attributes).in_(select(*rows.c))
 
     def read(

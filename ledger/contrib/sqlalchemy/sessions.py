@@ -9,6 +9,8 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from ledger.errors import UsageError
 
+_MARK = "_ledger_own"
+"""An attribute of classes made here."""
 Target = Any
 """A Session, AsyncSession, a class of these, or a sessionmaker, async_sessionmaker, scoped or async scoped session."""
 
@@ -23,10 +25,10 @@ def sync_target(target: Target) -> type[Session] | Session:
     if isinstance(target, sessionmaker):
         return target.class_
     if isinstance(target, async_sessionmaker):
-        if given := target.kw.get("sync_session_class"):
-            target.kw["sync_session_class"] = given if _is_own(given) else _own(given)
-            return target.kw["sync_session_class"]  # type: ignore[no-any-return]
-        return sync_target(target.class_)
+        given = target.kw.get("sync_session_class")
+        if not _is_own(given):
+            target.kw["sync_session_class"] = _own(given or target.class_.sync_session_class)
+        return target.kw["sync_session_class"]  # type: ignore[no-any-return]
     if isinstance(target, AsyncSession):
         return target.sync_session
     if isinstance(target, type) and issubclass(target, AsyncSession):
@@ -38,13 +40,10 @@ def sync_target(target: Target) -> type[Session] | Session:
     raise UsageError(f"not a session, nor what makes sessions: {target!r}")
 
 
-class _Own:
-    """Marks classes made here."""
-
-
 def _own(base: type[Session]) -> type[Session]:
-    return type(base.__name__, (_Own, base), {})
+    """A class of its own."""
+    return type(base.__name__, (base,), {_MARK: True})
 
 
 def _is_own(candidate: type[Session] | None) -> bool:
-    return candidate is not None and _Own in candidate.__bases__
+    return candidate is not None and _MARK in vars(candidate)

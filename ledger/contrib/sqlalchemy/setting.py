@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Transaction, event, text
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.sql.selectable import SelectBase
 
-from ledger.capture.context import current
+from ledger.capture.context import Context, current
 from ledger.contrib.sqlalchemy.sessions import Target, sync_target
 
 _SET = text("select set_config('ledger.context', cast(:context as text), true)")
@@ -56,10 +56,10 @@ class _Setting:
         if transaction is not self._transaction:
             self._transaction, self._told = transaction, ""
         running = current()
-        text = "" if running is None else running.setting()
-        if text != self._told:
-            connection.execute(_SET, {"context": text})
-            self._told = text
+        setting = "" if running is None or running == Context() else running.setting()
+        if setting != self._told:
+            connection.execute(_SET, {"context": setting})
+            self._told = setting
 
     def rolled_back(self, connection: Connection, name: str, context: Any) -> None:
         """The setting is again what it was at the savepoint."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import BindParameter, ClauseElement, Column, Connection, Insert, Table
+from sqlalchemy import BindParameter, ClauseElement, Column, Connection, Insert, PrimaryKeyConstraint, Table
 from sqlalchemy.dialects.postgresql.dml import OnConflictDoUpdate
 from sqlalchemy.sql import visitors
 
@@ -45,10 +45,16 @@ def _targets(clause: OnConflictDoUpdate, statement: Insert, mapped: Mapped) -> l
     elements: Sequence[Any] = clause.inferred_target_elements or ()
     if clause.constraint_target is not None and isinstance(statement.table, Table):
         known: list[Any] = [*statement.table.constraints, *statement.table.indexes]
-        named = [each for each in known if each.name == clause.constraint_target]
+        named = [each for each in known if clause.constraint_target in (each.name, _default_name(each))]
         elements = list(named[0].columns) if named else ()
     keys = [_attribute(each, mapped) for each in elements]
     return [] if None in keys else [key for key in keys if key is not None]
+
+
+def _default_name(constraint: Any) -> str:
+    """The name that Postgres gives a constraint without one."""
+    table, columns = constraint.table.name, "_".join(each.name for each in constraint.columns)
+    return f"{table}_pkey" if isinstance(constraint, PrimaryKeyConstraint) else f"{table}_{columns}_key"
 
 
 def _rows(statement: Insert, parameters: Any, mapped: Mapped) -> Iterator[dict[str, Any]]:

@@ -19,7 +19,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 from math import isfinite
 from typing import Any
 
-from sqlalchemy import ARRAY, JSON, Dialect, Enum, Numeric
+from sqlalchemy import ARRAY, JSON, Dialect, Enum, Interval, Numeric
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from ledger.format.json_text import encode
@@ -31,7 +31,7 @@ def typed(value: Any, kind: TypeEngine[Any], dialect: Dialect) -> Any:
     """The value of a column of this type, as it is recorded."""
     if value is None:
         return None
-    if isinstance(kind, TypeDecorator):
+    if isinstance(kind, TypeDecorator) and not isinstance(kind, Interval):
         if type(kind).bind_processor is not TypeDecorator.bind_processor:
             return _bound(value, kind, dialect)
         if type(kind).process_bind_param is not TypeDecorator.process_bind_param:

@@ -23,6 +23,13 @@ Result = TypeVar("Result")
 TABLES = ", ".join(Base.metadata.tables)
 
 
+_UNPREPARED: dict[str, dict[str, Any]] = {
+    "psycopg": {"prepare_threshold": None},
+    "asyncpg": {"statement_cache_size": 0, "prepared_statement_cache_size": 0, "prepared_statement_name_func": str},
+}
+"""What each driver needs behind a transaction pooler, by its documentation."""
+
+
 class Recorded(NamedTuple):
     """A row of the outbox."""
 
@@ -38,23 +45,23 @@ class Database:
     """url: of a login that may write the application's tables and record, no more."""
 
     def __init__(self, admin_url: str, login: Logins) -> None:
-        self._admin = psycopg.connect(admin_url, autocommit=True)
+        self.admin = psycopg.connect(admin_url, autocommit=True)
         engine = create_engine(admin_url.replace("postgresql://", "postgresql+psycopg://"))
         Base.metadata.create_all(engine)
         engine.dispose()
         self.url = login("ledger_recorder")
         user = psycopg.conninfo.conninfo_to_dict(self.url)["user"]
-        self._admin.execute(f'grant all on all tables in schema public to "{user}"'.encode())
+        self.admin.execute(f'grant all on all tables in schema public to "{user}"'.encode())
         self._seen = 0
         self.recorded()
 
     def clear(self) -> None:
-        self._admin.execute(f"truncate {TABLES} restart identity".encode())
+        self.admin.execute(f"truncate {TABLES} restart identity".encode())
         self.recorded()
 
     def recorded(self) -> list[Recorded]:
         """What was recorded since this was asked last."""
-        rows = self._admin.execute(
+        rows = self.admin.execute(
             "select seq, actor, action, resource_id, before, after, metadata from ledger.outbox"
             " where seq > %s order by seq",
             (self._seen,),
@@ -63,22 +70,24 @@ class Database:
         return [Recorded(*row[1:]) for row in rows]
 
     def close(self) -> None:
-        self._admin.close()
+        self.admin.close()
 
 
 class Sessions:
     """Sessions of one kind: what a test does with a Session, it does inside of an AsyncSession as well."""
 
-    def __init__(self, driver: str, url: str, runner: asyncio.Runner) -> None:
+    def __init__(self, driver: str, url: str, runner: asyncio.Runner, *, through_pooler: bool = False) -> None:
         address = url.replace("postgresql://", f"postgresql+{driver.partition(' ')[0]}://")
+        options = _UNPREPARED[driver.partition(" ")[0]] if through_pooler else {}
+        self.driver = driver
         self.runner = runner
         self.engine: AsyncEngine | Engine
         self.maker: Any
         if driver.endswith(" sync"):
-            self.engine = self.sync_engine = create_engine(address, pool_size=5)
+            self.engine = self.sync_engine = create_engine(address, pool_size=5, connect_args=options)
             self.maker = sessionmaker(self.engine)
         else:
-            self.engine = create_async_engine(address, pool_size=5)
+            self.engine = create_async_engine(address, pool_size=5, connect_args=options)
             self.sync_engine = self.engine.sync_engine
             self.maker = async_sessionmaker(self.engine)
 
@@ -91,13 +100,17 @@ class Sessions:
         """Runs it in a transaction of a new session, within a context of that actor."""
         with audit_context(actor=actor):
             if isinstance(self.engine, Engine):
-                with self.maker.begin() as session:
-                    return work(session)
+                with self.maker() as session:
+                    result = work(session)
+                    session.commit()
+                    return result
             return self.runner.run(self._transact(work), context=copy_context())
 
     async def _transact(self, work: Callable[[Session], Result]) -> Result:
-        async with self.maker.begin() as session:
-            return await session.run_sync(work)  # type: ignore[no-any-return]
+        async with self.maker() as session:
+            result: Result = await session.run_sync(work)
+            await session.commit()
+            return result
 
     @contextmanager
     def statements(self) -> Iterator[list[str]]:
