@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ledger.errors import CosignaturesMissing as CosignaturesMissing
     from ledger.errors import EntryUnreadable as EntryUnreadable
     from ledger.errors import ErasureRefused as ErasureRefused
+    from ledger.errors import EventRejected as EventRejected
     from ledger.errors import EvidenceRefused as EvidenceRefused
     from ledger.errors import HoldRefused as HoldRefused
     from ledger.errors import IdempotencyConflict as IdempotencyConflict

@@ -17,12 +17,12 @@ from uuid import UUID
 from ledger.bootstrap import open_ledger, open_settings
 from ledger.capture.context import all_in_context, in_context
 from ledger.capture.record import ReceiptWait, record, record_many
-from ledger.checkpoints import prove as proving
+from ledger.checkpoints import proof
 from ledger.checkpoints.proof import Consistency, Proof
 from ledger.drivers import forks
+from ledger.drivers.async_pools import AsyncConnector
 from ledger.drivers.callers import adrive_within
 from ledger.drivers.cursors import AsyncConnection
-from ledger.drivers.pools import AsyncConnector
 from ledger.effects import Feed, Plan
 from ledger.errors import LedgerError
 from ledger.events import Appended, Entry, Event, Receipt, Tail
@@ -30,8 +30,7 @@ from ledger.projection.base import ProjectionWait
 from ledger.settings import Settings
 from ledger.store import quarantine, tree
 from ledger.store.appender import Appender, Condition
-from ledger.store.batches import Gathering, pull
-from ledger.store.drafts import prepare
+from ledger.store.drafts import Gathering, prepare, pull
 from ledger.store.durability import Durable, read_all
 from ledger.store.group_commit import AsyncWriter
 from ledger.store.idempotency import Outcome
@@ -293,11 +292,11 @@ class AsyncLedger:
 
     async def prove(self, entry: int | UUID, *, with_body: bool = False) -> Proof:
         """As Ledger.prove."""
-        return await self._connector.run(proving.prove(await self.ref(), entry, with_body))
+        return await self._connector.run(proof.prove(await self.ref(), entry, with_body))
 
     async def prove_between(self, old: int | bytes, new: int | bytes) -> Consistency:
         """As Ledger.prove_between."""
-        return await self._connector.run(proving.prove_between(await self.ref(), old, new))
+        return await self._connector.run(proof.prove_between(await self.ref(), old, new))
 
     async def checkpoint(
         self,

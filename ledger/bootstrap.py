@@ -8,7 +8,7 @@ from pathlib import Path
 from ledger import embedded
 from ledger.effects import Plan
 from ledger.errors import InvalidSetting
-from ledger.migrate import journal, migrate
+from ledger.migrate import migrate
 from ledger.settings import Settings
 from ledger.store.ledgers import LedgerRef, find_ledger
 
@@ -32,5 +32,5 @@ def open_settings(
 
 def open_ledger(name: str) -> Plan[LedgerRef]:
     """The ledger of that name, once the schema is known to be this package's."""
-    yield from migrate.check_schema(journal.load())
+    yield from migrate.check_schema(migrate.load_migrations())
     return (yield from find_ledger(name))

@@ -17,7 +17,7 @@ from uuid import UUID
 from ledger.bootstrap import open_ledger, open_settings
 from ledger.capture.context import all_in_context, in_context
 from ledger.capture.record import ReceiptWait, record, record_many
-from ledger.checkpoints import prove as proving
+from ledger.checkpoints import proof
 from ledger.checkpoints.proof import Consistency, Proof
 from ledger.drivers import forks
 from ledger.drivers.callers import drive_within
@@ -29,8 +29,7 @@ from ledger.projection.base import ProjectionWait
 from ledger.settings import Settings
 from ledger.store import quarantine, tree
 from ledger.store.appender import Appender, Condition
-from ledger.store.batches import Gathering, gather
-from ledger.store.drafts import prepare
+from ledger.store.drafts import Gathering, gather, prepare
 from ledger.store.durability import Durable, read_all
 from ledger.store.group_commit import Writer
 from ledger.store.ledgers import LedgerRef
@@ -152,6 +151,7 @@ class Ledger:
     def record(self, event: Event, *, connection: Connection | None = None) -> UUID:
         """Records one event in the outbox: the sealer appends it soon. Returns the id that its entry will have.
 
+        In an `audit_context` it takes that one's actor and metadata, as in append.
         connection: take part in this connection's open transaction: the event becomes an entry if and only if that
         commits. Nobody waits for it, and the tail is not locked. Without it, in a transaction of its own.
         Raises InvalidEvent, Unavailable. An id or key that stands for another event is found when the event is sealed.
@@ -339,14 +339,14 @@ class Ledger:
         with_body: it holds the body too. Raises UsageError where there is no such entry or body, or no checkpoint that
         has it yet; ProofRefused where the ledger is not what was signed.
         """
-        return self._connector.run(proving.prove(self.ref, entry, with_body))
+        return self._connector.run(proof.prove(self.ref, entry, with_body))
 
     def prove_between(self, old: int | bytes, new: int | bytes) -> Consistency:
         """Proves that a newer checkpoint continues an older one. Each is a size that is kept, or a signed note.
 
         Raises UsageError where none of that size is kept, NoteRefused, and ProofRefused where it does not.
         """
-        return self._connector.run(proving.prove_between(self.ref, old, new))
+        return self._connector.run(proof.prove_between(self.ref, old, new))
 
     def checkpoint(
         self,

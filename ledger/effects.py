@@ -168,6 +168,11 @@ class Refused(Exception):
         """Whether Postgres could not read what it stores. Class XX: internal errors; 58: those of the file system."""
         return self.sqlstate.startswith(("XX", "58"))
 
+    @property
+    def first_line(self) -> str:
+        """Of its message: the lines after it are the server's details, hints and context."""
+        return str(self).partition("\n")[0]
+
 
 @contextmanager
 def foreseen(command: str) -> Iterator[None]:

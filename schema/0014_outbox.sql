@@ -74,6 +74,8 @@ create trigger unchanged before update or truncate on ledger.outbox
 alter table ledger.outbox enable always trigger unchanged;
 
 grant select, delete on ledger.outbox to ledger_projector;
+-- What `status` and `doctor` count.
+grant select (ledger_id, seq, recorded_at) on ledger.outbox to ledger_admin;
 
 -- Events of the outbox that cannot be appended, set aside with the reason, so that they are neither lost nor in the way.
 create table ledger.rejected (
@@ -101,6 +103,8 @@ create trigger unchanged before update or truncate on ledger.rejected
 alter table ledger.rejected enable always trigger unchanged;
 
 grant select, insert on ledger.rejected to ledger_projector;
+-- What `status` and `doctor` count.
+grant select (ledger_id, seq, recorded_at, rejected_at, reason) on ledger.rejected to ledger_admin;
 
 -- Whoever migrates and does everything alone goes on so (0005).
 insert into ledger.recorders (ledger_id, role) values (null, 'ledger_owner');

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from psycopg.conninfo import conninfo_to_dict
 
-from ledger.embedded.postgres import Postgres
+from ledger.embedded.servers import Postgres
 from ledger.errors import InvalidSetting
 
 _HEADER = re.compile(r"^--\n-- Name: (.+); Type: (.+); Schema: (.+); Owner: .*\n--\n", re.MULTILINE)

@@ -14,7 +14,7 @@ from bench.measure import OURS, Bench, at_least, chunks
 from bench.servers import database_url
 from ledger import Ledger
 from ledger.drivers.pools import Connector
-from ledger.projection.discover import find_projections
+from ledger.projection.base import find_projections
 from ledger.projection.rebuild import rebuild
 from ledger.projection.worker import Projector
 from ledger.stream.relay import Relay

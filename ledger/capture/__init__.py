@@ -1,4 +1,4 @@
-"""Events that come into a ledger by themselves: their context, the outbox, its sealer, and what feeds it."""
+"""Events on their way into a ledger: their context, what is redacted, the outbox, its sealer, and what feeds it."""
 
 from ledger.capture.context import Context as Context
 from ledger.capture.context import audit_context as audit_context

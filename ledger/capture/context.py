@@ -127,15 +127,9 @@ def current() -> Context | None:
 
 
 def in_context(event: Event) -> Event:
-    """The event with what the running context gives (Context.applied). Raises InvalidEvent without an actor."""
-    holder = _RUNNING.get()
-    if not isinstance(event, Event):
-        return event  # whose error is the draft's to raise
-    if holder is not None:
-        event = holder.context.applied(event)
-    if is_missing(event.actor):
-        member(event.actor, "actor")  # raises
-    return event
+    """The event with what the running context gives (Context.applied). The draft refuses one without an actor."""
+    context = current()
+    return event if context is None else _applied(context, event)
 
 
 @overload

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import msgspec
 
+from ledger.capture.context import all_in_context, in_context
 from ledger.effects import Feed, Plan, Query, Wait
 from ledger.errors import EventRejected, WaitTimeout
 from ledger.events import Event, Receipt
@@ -28,7 +29,7 @@ def record(ledger: LedgerRef, event: Event) -> Plan[UUID]:
 
     Raises InvalidEvent.
     """
-    draft = prepare(event, ledger.name)
+    draft = prepare(in_context(event), ledger.name)
     texts = (None if text is None else text.decode() for text in (draft.before, draft.after, draft.metadata))
     checked = draft.event
     [(id_,)] = yield Query(
@@ -51,7 +52,7 @@ def record_many(ledger: LedgerRef, events: Iterable[Event]) -> Plan[list[UUID]]:
 
 def as_json(ledger: str, events: Iterable[Event]) -> str:
     """The events as `record_all` takes them, for connections of any driver. Raises InvalidEvent."""
-    return msgspec.json.encode([_members(prepare(event, ledger)) for event in events]).decode()
+    return msgspec.json.encode([_members(prepare(event, ledger)) for event in all_in_context(events)]).decode()
 
 
 def _members(draft: Draft) -> dict[str, object]:

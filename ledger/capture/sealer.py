@@ -24,8 +24,7 @@ from ledger.format.canonical import Draft
 from ledger.format.json_text import CheckedText
 from ledger.statements import sql
 from ledger.store.appender import Appender
-from ledger.store.drafts import prepare
-from ledger.store.idempotency import count_new
+from ledger.store.drafts import count_new, prepare
 from ledger.store.ledgers import BEGIN, COMMIT, LedgerRef, all_ledgers, unknown_ledger
 from ledger.store.worker import Pauses, Stops, run_until
 from ledger.telemetry import COUNTERS, SEALED, span

@@ -184,7 +184,7 @@ def _write(ledger: LedgerRef, wider: Sequence[tuple[Tile, bytes]]) -> Plan[None]
         yield Query(SQL["write_tiles"], (ledger.ledger_id, levels, indexes, [hashes for _, hashes in wider]))
     except Refused as refused:
         if refused.sqlstate in CHANGED:
-            _not_the_entries(ledger, str(refused).partition("\n")[0])
+            _not_the_entries(ledger, refused.first_line)
         raise
 
 

@@ -15,7 +15,7 @@ from ledger.client import Ledger
 from ledger.drivers.pools import Connector
 from ledger.effects import Command, Plan
 from ledger.errors import InvalidSetting
-from ledger.migrate import journal, migrate
+from ledger.migrate import migrate
 from ledger.settings import Settings
 from ledger.store.ledgers import ledger_ends
 
@@ -63,7 +63,7 @@ def ready(shared: Shared, *, redis: bool) -> Iterator[Connector]:
     """
     connector = Connector(settings_of(shared, redis=redis))
     try:
-        connector.run(migrate.check_schema(journal.load()))
+        connector.run(migrate.check_schema(migrate.load_migrations()))
         connector.run(ledger_ends(shared.names()))
         if redis:
             connector.run(_ping())

@@ -13,8 +13,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ledger.drivers.cursors import ADAPTERS, AsyncCursor, Cursor
-from ledger.drivers.environment import everything_said
-from ledger.drivers.liveness import AnsweringConnection, AsyncAnsweringConnection
+from ledger.drivers.postgres_connection import AnsweringConnection, AsyncAnsweringConnection, everything_said
 from ledger.drivers.run import AsyncRedis, Redis
 from ledger.effects import Query, Row
 from ledger.errors import InvalidSetting, Unavailable

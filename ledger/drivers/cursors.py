@@ -166,13 +166,17 @@ def copying(connection: Connection | AsyncConnection, sql: str, data: Iterable[b
 def copying_out(
     connection: Connection | AsyncConnection, sql: str, take: Callable[[list[bytes]], object]
 ) -> PQGen[None]:
-    """Hands the messages of a COPY TO STDOUT to `take`, some at a time. psycopg's own copy() waits for each anew."""
+    """Hands the messages of a COPY TO STDOUT to `take`, some at a time. psycopg's own copy() waits for each anew.
+
+    What `take` raises is raised once the rest was passed over, so that the connection goes on.
+    """
     pgconn = connection.pgconn
     yield from connection._start_query()
     try:
         yield from _begin_copy(pgconn, sql, ExecStatus.COPY_OUT)
         messages: list[bytes] = []
         size = 0
+        failed: Exception | None = None
         while True:
             length, data = pgconn.get_copy_data(1)
             if length > 0:
@@ -185,11 +189,18 @@ def copying_out(
                     continue
                 pgconn.consume_input()
                 continue
-            take(messages)
+            try:
+                if failed is None:
+                    take(messages)
+            except Exception as error:
+                failed = error
             messages, size = [], 0
             if length < 0:
                 break
-        _check((yield from generators.fetch_many(pgconn)))
+        results = yield from generators.fetch_many(pgconn)
+        if failed is not None:
+            raise failed
+        _check(results)
     except BaseException:
         if pgconn.transaction_status == TransactionStatus.ACTIVE:
             pgconn.finish()  # its state is unknown

@@ -12,7 +12,7 @@ from ledger.drivers import forks
 from ledger.drivers.connections import connect
 from ledger.drivers.cursors import Cursor
 from ledger.drivers.errors import translate
-from ledger.drivers.liveness import AnsweringConnection
+from ledger.drivers.postgres_connection import AnsweringConnection
 from ledger.effects import Query, Row
 from ledger.errors import LedgerError
 from ledger.settings import Settings

@@ -8,7 +8,7 @@
         *.log           the servers' output
 
 The servers outlive the process that starts them; `stop` ends them. Nothing outside `home` is written, except copies of
-the programs if root's virtual environment is not accessible to others (reach.py).
+the programs if root's virtual environment is not accessible to others (host.py).
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ from pathlib import Path
 
 from ledger.drivers import forks
 from ledger.embedded.access import Access, Keyring
-from ledger.embedded.postgres import Postgres
 from ledger.embedded.process import Server
-from ledger.embedded.valkey import Valkey
+from ledger.embedded.servers import Postgres, Valkey
 from ledger.errors import InvalidSetting
 from ledger.files import open_private, replace_file
 

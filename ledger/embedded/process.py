@@ -14,8 +14,19 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ledger.embedded.access import Access, Keyring
-from ledger.embedded.found import PREFIX, Marked, all_marked, lost, marked, serves
-from ledger.embedded.reach import Account, Wheel, account_for, child_options, here
+from ledger.embedded.host import (
+    PREFIX,
+    Account,
+    Marked,
+    Wheel,
+    account_for,
+    all_marked,
+    child_options,
+    here,
+    lost,
+    marked,
+    serves,
+)
 from ledger.errors import Unavailable
 from ledger.files import open_private
 

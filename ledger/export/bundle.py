@@ -19,10 +19,9 @@ from ledger.export.manifest import BODIES, ENVELOPES, MANIFEST, Manifest, unusab
 from ledger.export.public_log import LayoutWriter, sorted_files
 from ledger.export.quarantined import QUARANTINED, QuarantinedRow
 from ledger.files import sync
-from ledger.format.findings import Link
+from ledger.format.findings import Link, Record
 from ledger.format.quarantine_record import Mark, body_as_it_stands, digests, flaws, leaf_of, row_json
-from ledger.format.stored_row import Record
-from ledger.migrate import journal, migrate
+from ledger.migrate import migrate
 from ledger.settings import Settings
 from ledger.store import ledgers, quarantine, stored_rows, tree
 from ledger.store.durability import commit_and_flush
@@ -87,7 +86,7 @@ def _export(
     name: str, first: int, files: Sequence[BinaryIO], folder: Path, progress: Callable[[int, int], None] | None
 ) -> Plan[Manifest]:
     yield SqlScript(SQL["begin"])
-    yield from migrate.check_schema(journal.load())
+    yield from migrate.check_schema(migrate.load_migrations())
     ledger = yield from ledgers.find_ledger(name)
     tail = yield from stored_rows.tail_of(ledger)
     if tail is None or tail.stored is None:

@@ -30,13 +30,21 @@ from ledger.export.quarantined import QUARANTINED, RECORD, Quarantine
 from ledger.format.actions import ERASED, erased_by, is_own
 from ledger.format.canonical import digest
 from ledger.format.decode import NO_BODY, Envelope, body_columns, parse_body, read_envelope
-from ledger.format.entry_checks import add_mismatched, add_not_erased, body_flaw, check_body, check_rules
-from ledger.format.findings import Findings, Link, Walk
-from ledger.format.own_entries import OwnEntries, OwnEntry, Target
+from ledger.format.findings import (
+    Findings,
+    Link,
+    Walk,
+    add_mismatched,
+    add_not_erased,
+    body_flaw,
+    check_body,
+    check_rules,
+)
 from ledger.format.quarantine_record import Mark, leaf_of
 from ledger.format.rules import surely_kept
 from ledger.format.times import microseconds
 from ledger.verify.checkpoints import Trust
+from ledger.verify.own_entries import OwnEntries, OwnEntry, Target
 from ledger.verify.report import Report, check_tail
 
 _ERASURE = b'{"action":"%b",' % ERASED.encode()

@@ -13,7 +13,7 @@ from ledger.errors import ChainBroken
 from ledger.events import Entry, Receipt, Tail
 from ledger.format import native
 from ledger.format.canonical import Draft, body, digest, envelope, envelope_of
-from ledger.format.entry_checks import body_flaw
+from ledger.format.findings import body_flaw
 from ledger.format.times import microseconds, timestamp
 
 

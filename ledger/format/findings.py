@@ -1,6 +1,11 @@
-"""Findings, and the rules by which one entry continues another. Pure.
+"""What is wrong with entries: findings, and the checks of an entry by itself and against the one before it. Pure.
 
-The same for a database and for a bundle.
+    Finding, Findings    one thing that is wrong, and what collects them
+    body_flaw, check_…   what can be wrong with one entry by itself: its body, what is left of an erased one, the rules
+    Link, Walk           the rules by which one entry continues another
+    Record               a row of the ledger's own table as it is stored, whatever it holds
+
+The same for a row of the database and for a line of a bundle.
 """
 
 from __future__ import annotations
@@ -12,6 +17,10 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from ledger.events import GENESIS
+from ledger.format.actions import ERASED, is_own
+from ledger.format.canonical import body_bytes, digest, envelope_from, uuid_text
+from ledger.format.rules import Columns, broken
+from ledger.format.times import timestamp_from
 
 KINDS = (
     "hash_mismatch",
@@ -114,6 +123,54 @@ def _place(finding: Finding) -> tuple[bool, int, str, str]:
     return finding.position is None, finding.position or 0, finding.kind, finding.detail
 
 
+_NOT_ERASABLE = "the body of an entry of the ledger's own was removed: such entries cannot be erased"
+_NOT_ERASED = f"the body was removed, and no later entry {ERASED} names this one"
+
+
+def body_flaw(body: bytes | None, body_hash: bytes, *, left: bool = False) -> str | None:
+    """What is wrong with a body; None if nothing is.
+
+    body: None if its salt is gone. body_hash: 32 bytes, as in its envelope. left: some of its texts are still there.
+    """
+    if body is None:
+        return "its salt was removed, but not all of its body" if left else None
+    return None if digest(body) == body_hash else "body hash mismatch"
+
+
+def check_body(position: int, action: str, flaw: str | None, findings: Findings, *, gone: bool) -> bool:
+    """Adds what is wrong with a body. Returns whether it is gone, so that a later entry must have erased it.
+
+    flaw: of `body_flaw`. gone: its salt is gone.
+    """
+    if flaw is not None:
+        findings.add(position, "body_mismatch", flaw)
+    elif gone and is_own(action):
+        findings.add(position, "body_missing", _NOT_ERASABLE)
+    else:
+        return gone
+    return False
+
+
+def add_not_erased(position: int, findings: Findings) -> None:
+    """Adds that a body is gone, and no erasure says so."""
+    findings.add(position, "body_missing", _NOT_ERASED)
+
+
+def add_mismatched(erased: int, by: int, actor: str, stood: object, findings: Findings) -> None:
+    """Adds what an erasure says: that the body which it removed was not its envelope's.
+
+    erased, by: positions of the entry and of the erasure. stood: the hash of what stood there, in hex.
+    """
+    detail = f"{actor} erased in entry {by} a body that was not the one of its envelope: its BLAKE3 was {stood}"
+    findings.add(erased, "body_mismatch", detail)
+
+
+def check_rules(entry: Columns, findings: Findings) -> None:
+    """Adds the rules that an entry breaks."""
+    for rule in broken(entry):
+        findings.add(entry.position, "rule_broken", str(rule))
+
+
 class Link(NamedTuple):
     """What the next entry is judged by. Hashes are None if they are not known.
 
@@ -166,3 +223,37 @@ def _wrong_link(position: int) -> str:
     if position == 1:
         return "its prev is not 64 zeros, as the first entry's must be"
     return "its prev is not the hash of the entry before it"
+
+
+class Record(Columns):
+    """A row as it is stored."""
+
+    __slots__ = ()
+
+    def envelope(self, ledger: str) -> bytes | None:
+        """The envelope's bytes; None if a NULL or a time outside the years 0001-9999 leaves it without one."""
+        try:
+            return envelope_from(
+                ledger,
+                self.position,
+                uuid_text(self.id),
+                timestamp_from(self.recorded),
+                timestamp_from(self.occurred),
+                *self[4:9],
+                self.body_hash,
+                self.prev_hash,
+            )
+        except (AttributeError, OverflowError, TypeError):
+            return None
+
+    def body(self) -> bytes | None:
+        """The body's bytes; None if it was erased."""
+        return None if self.salt is None else body_bytes(self.before, self.after, self.metadata, self.salt)
+
+    def link(self, envelope: bytes | None) -> Link:
+        """What the next entry is judged by. envelope: this one's."""
+        return Link(self.position, self.hash, None if envelope is None else digest(envelope), self.recorded)
+
+    def body_flaw(self) -> str | None:
+        """What is wrong with a body that stands, or with what is left of one; None if nothing is."""
+        return body_flaw(self.body(), self.body_hash, left=self[9:12] != (None, None, None))

@@ -29,8 +29,10 @@ def _load() -> tuple[Any, str]:
         if isinstance(error, ModuleNotFoundError) and error.name == "ledger_native":
             return None, "Python (auditledger-native is not installed)"
         return None, f"Python (auditledger-native cannot be loaded: {error})"
-    if ledger_native.INTERFACE != INTERFACE:
-        return None, f"Python (auditledger-native {ledger_native.VERSION} does not fit this version of auditledger)"
+    # A folder of that name, such as an uninstallation may leave behind, is a module too, with nothing in it.
+    if getattr(ledger_native, "INTERFACE", None) != INTERFACE:
+        version = getattr(ledger_native, "VERSION", "without a version")
+        return None, f"Python (auditledger-native {version} does not fit this version of auditledger)"
     return ledger_native, f"native (auditledger-native {ledger_native.VERSION})"
 
 

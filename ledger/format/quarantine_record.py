@@ -13,9 +13,7 @@ import msgspec
 from ledger.format.actions import ERASED_TYPE, QUARANTINED
 from ledger.format.canonical import body_bytes, digest
 from ledger.format.decode import Hash
-from ledger.format.entry_checks import check_body, check_rules
-from ledger.format.findings import NO_ENTRY, Finding, Findings, Link, Walk
-from ledger.format.stored_row import Record
+from ledger.format.findings import NO_ENTRY, Finding, Findings, Link, Record, Walk, check_body, check_rules
 from ledger.format.times import timestamp_from
 
 

@@ -6,7 +6,7 @@
 - `verify`, on a database or a bundle, names each entry that breaks one: kind `rule_broken`, with the rule's name.
 
 tests/integration/store/test_rules.py holds the four against each other. Rules about several entries (nothing is erased
-while a legal hold is on it) are in `ownentries`.
+while a legal hold is on it) are in verify/own_entries.py.
 
 A text `null` in a column is the same to every hash as NULL, so no rule tells them apart.
 """

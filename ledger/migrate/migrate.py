@@ -9,16 +9,21 @@ migration that breaks older clients says so in its name: `0012_drop_x.needs_0010
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
+import re
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
 
 from ledger.drivers.connections import connect
 from ledger.drivers.run import drive
 from ledger.effects import Pipeline, Plan, Query, Refused, Rollback, SqlScript, Wait
 from ledger.errors import MigrationTampered, SchemaMismatch, Unavailable
-from ledger.migrate.journal import NEEDS, Migration, load
 from ledger.settings import Settings
 from ledger.statements import sql
 from ledger.store.ledgers import BEGIN, COMMIT, LET_REBUILD, LOCK_TIMEOUT, create_ledger
@@ -30,6 +35,7 @@ SQL = sql(__file__)
 TRIES, PAUSE = 120, 2.0
 """Attempts for a migration whose tables are in use, and the seconds between: some seven minutes."""
 _OLDEST_POSTGRES = 150000
+NEEDS = re.compile(r"\.needs_(\d{4})\.sql")
 
 
 def migrate(settings: Settings, *, dry_run: bool = False, folder: Path | None = None) -> list[str]:
@@ -38,7 +44,7 @@ def migrate(settings: Settings, *, dry_run: bool = False, folder: Path | None = 
     Safe when several processes start at once: one works, the others wait. Raises MigrationTampered, Unavailable, and
     SchemaMismatch for a database that needs a newer package or that is not supported.
     """
-    migrations = load(folder)
+    migrations = load_migrations(folder)
     with closing(connect(settings)) as connection:
         drive(_check_server(), connection)
         if dry_run:
@@ -185,3 +191,53 @@ def _compare(migrations: list[Migration]) -> Plan[tuple[list[Migration], list[st
                 f"{migrations[-1].file}): upgrade auditledger"
             )
     return migrations[len(applied) :], newer
+
+
+# ------------------------------------------------------------------------------------------------------------ the files
+
+
+class Migration(NamedTuple):
+    """One migration file. sha256: of its bytes, in hex."""
+
+    file: str
+    sha256: str
+    sql: str
+
+
+def schema_folder() -> Path:
+    """The folder of the migrations: inside an installed package, beside it in a checkout."""
+    package = Path(__file__).parent.parent
+    packaged = package / "_schema"
+    return packaged if packaged.is_dir() else package.parent / "schema"
+
+
+def load_migrations(folder: Path | None = None) -> list[Migration]:
+    """The migrations in order, checked against their journal. Raises MigrationTampered."""
+    folder = folder or schema_folder()
+    migrations = []
+    previous = "0" * 64
+    for line in _journal(folder):
+        if line["previous"] != previous:
+            raise MigrationTampered(f"journal.json: the line of {line['file']} does not continue the previous line")
+        file = folder / line["file"]
+        if not file.exists():
+            raise MigrationTampered(f"{line['file']} is in journal.json, but the file is missing")
+        content = file.read_bytes()
+        if hashlib.sha256(content).hexdigest() != line["sha256"]:
+            raise MigrationTampered(f"{line['file']} was edited: its hash is not the one in journal.json")
+        migrations.append(Migration(line["file"], line["sha256"], content.decode()))
+        previous = hashlib.sha256(json.dumps(line, separators=(",", ":")).encode()).hexdigest()
+    unlisted = {file.name for file in folder.glob("*.sql")} - {migration.file for migration in migrations}
+    if unlisted:
+        raise MigrationTampered(f"not in journal.json: {', '.join(sorted(unlisted))} (run 'make journal')")
+    return migrations
+
+
+def _journal(folder: Path) -> list[dict[str, str]]:
+    try:
+        lines = msgspec.json.decode((folder / "journal.json").read_bytes(), type=list[dict[str, str]])
+    except (OSError, ValueError) as error:
+        raise MigrationTampered(f"journal.json is missing or damaged: {error}") from None
+    if any(line.keys() != {"file", "sha256", "previous"} for line in lines):
+        raise MigrationTampered("journal.json is damaged: each line has file, sha256 and previous")
+    return lines

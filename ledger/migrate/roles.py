@@ -1,4 +1,4 @@
-"""Grants and revokes the roles of schema/0005_roles.sql. Plans."""
+"""Grants and revokes the roles of the schema (schema/declared/roles.sql). Plans."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from ledger.statements import sql
 from ledger.store.ledgers import all_ledgers, unknown_ledger
 
 SQL = sql(__file__)
-READER, WRITER = "ledger_reader", "ledger_writer"
-ROLES = (WRITER, READER, "ledger_projector", "ledger_eraser", "ledger_admin")
+RECORDER, READER, WRITER = "ledger_recorder", "ledger_reader", "ledger_writer"
+ROLES = (RECORDER, WRITER, READER, "ledger_projector", "ledger_eraser", "ledger_admin")
 """The roles that can be granted. ledger_owner is never granted."""
-BY_LEDGER = (READER, WRITER)
+BY_LEDGER = (RECORDER, READER, WRITER)
 """The roles that can be granted for single ledgers."""
 _REFUSED = "0LP01"
 
 
 def grant(role: str, user: str, ledgers: Sequence[str] | None = None) -> Plan[None]:
-    """Grants one of ROLES to a user. ledgers: names, for a reader or writer, added to those it has; None for all.
+    """Grants one of ROLES to a user. ledgers: names, for a role of BY_LEDGER, added to those it has; None for all.
 
     None includes future ledgers. Raises UsageError if the role or the user does not exist, UnknownLedger.
     """
@@ -27,7 +27,7 @@ def grant(role: str, user: str, ledgers: Sequence[str] | None = None) -> Plan[No
 
 
 def revoke(role: str, user: str, ledgers: Sequence[str] | None = None) -> Plan[None]:
-    """Revokes a role from a user. ledgers: names that a reader or writer loses, and the role with the last; None: all.
+    """Revokes a role from a user. ledgers: names that a role of BY_LEDGER loses, and the role with the last; None: all.
 
     Raises UsageError if the role or the user does not exist, if single ledgers are named and the user has the role for
     all, or if the role was granted by hand by another user; UnknownLedger.
@@ -39,7 +39,7 @@ def _change(how: str, role: str, user: str, ledgers: Sequence[str] | None) -> Pl
     ids = None
     if ledgers is not None:
         if role not in BY_LEDGER:
-            raise UsageError(f"{role} applies to all ledgers; only {' and '.join(BY_LEDGER)} are granted by ledger")
+            raise UsageError(f"{role} applies to all ledgers; only {', '.join(BY_LEDGER)} are granted by ledger")
         known = {ledger.name: ledger.ledger_id for ledger in (yield from all_ledgers())}
         unknown = [name for name in ledgers if name not in known]
         if unknown:
@@ -50,4 +50,4 @@ def _change(how: str, role: str, user: str, ledgers: Sequence[str] | None) -> Pl
     except Refused as refused:
         if refused.sqlstate != _REFUSED:
             raise
-        raise UsageError(str(refused).partition("\n")[0]) from refused
+        raise UsageError(refused.first_line) from refused

@@ -38,6 +38,7 @@ def check_ledger(ledger: LedgerState) -> Iterator[Check]:
         yield Check(f"{ledger.name}: tail", "ok", f"at {ledger.position}")
     else:
         yield Check(f"{ledger.name}: tail", "warning", *_held(ledger.holder))
+    yield from _outbox(ledger)
     yield from _entries(ledger)
     yield from _signing(ledger)
     yield from _stream(ledger)
@@ -45,6 +46,24 @@ def check_ledger(ledger: LedgerState) -> Iterator[Check]:
         yield _projection(ledger.name, view)
     for group in ledger.subscriptions or ():
         yield from _group(ledger.name, group)
+
+
+def _outbox(ledger: LedgerState) -> Iterator[Check]:
+    if ledger.outbox is None:
+        return
+    name = f"{ledger.name}: outbox"
+    if ledger.outbox.rejected:
+        text = f"{ledger.outbox.rejected} recorded events cannot be appended, and were set aside"
+        advice = "'select * from ledger.rejected' shows each and why; record it anew as it should be"
+        yield Check(name, "danger", text, advice)
+    if not ledger.outbox.waiting:
+        yield Check(name, "ok", "empty")
+        return
+    text = f"{ledger.outbox.waiting:,} events wait to be sealed, for {ledger.outbox.seconds:.0f} s"
+    if ledger.outbox.seconds > LATE:
+        yield Check(name, "warning", text, "check that 'auditledger run' or 'seal' runs, and read its log")
+    else:
+        yield Check(name, "ok", text)
 
 
 def _entries(ledger: LedgerState) -> Iterator[Check]:

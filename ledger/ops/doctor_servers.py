@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from ledger.drivers.pools import Connector
 from ledger.effects import Command, Plan, Query, Row
 from ledger.errors import IntegrityError, SchemaMismatch
-from ledger.migrate.journal import load
-from ledger.migrate.migrate import check_schema
+from ledger.migrate.migrate import check_schema, load_migrations
 from ledger.ops.doctor_types import Check
 from ledger.statements import sql
 
@@ -118,7 +117,7 @@ def check_replication() -> Plan[list[Check]]:
 
 def check_migrations(connector: Connector) -> Check:
     """Compares the database's migrations with the package's. Raises Unavailable."""
-    migrations = load()
+    migrations = load_migrations()
     newest = migrations[-1].file
     try:
         newer = connector.run(check_schema(migrations))

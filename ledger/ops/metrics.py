@@ -16,7 +16,7 @@ from ledger.errors import InvalidSetting, LedgerError
 from ledger.ops.status import STUCK, look
 from ledger.ops.status_types import NOT_SET, OK, LedgerState, Overview
 from ledger.settings import Settings
-from ledger.telemetry import COUNTERS, FAILURES, PROJECTED, PUBLISHED
+from ledger.telemetry import COUNTERS, FAILURES, PROJECTED, PUBLISHED, SEALED
 from ledger.tlog.http_server import IDLE_SECONDS, Bounded
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ class _Collector:
         from prometheus_client.core import CounterMetricFamily  # noqa: PLC0415
 
         for name, text, labels, key in (
+            ("sealed_events", "Recorded events that this process appended.", ("ledger",), SEALED),
             ("published_entries", "Entries that this process added to streams.", ("ledger",), PUBLISHED),
             ("projected_entries", "Entries that this process applied.", ("ledger", "projection"), PROJECTED),
             ("failures", "Failures of this process' jobs, by kind.", ("job", "error", "projection"), FAILURES),
@@ -151,6 +152,10 @@ def _of_ledger(ledger: LedgerState) -> Iterator[tuple[str, float | None, dict[st
         # An age that the user may not see is at least this.
         yield "tail_held_seconds", 0.0 if held is None else held.seconds or STUCK, {}
         yield "tail_held_waiting", 0 if held is None else held.waiting, {}
+        if ledger.outbox is not None:
+            yield "outbox_waiting", ledger.outbox.waiting, {}
+            yield "outbox_seconds", ledger.outbox.seconds, {}
+            yield "outbox_rejected", ledger.outbox.rejected, {}
         if ledger.stopped is not None:
             yield "bad_entries", len(ledger.stopped), {}
             yield "bad_entry_position", min((bad.position for bad in ledger.stopped), default=0), {}
@@ -190,6 +195,9 @@ _HELP = {
     "tail_position": "The position of a ledger's newest entry.",
     "tail_held_seconds": "Age of a transaction that holds the tail lock for long; 0 if none does.",
     "tail_held_waiting": "Sessions that wait for that transaction.",
+    "outbox_waiting": "Recorded events that are not sealed yet, counted up to 100,000.",
+    "outbox_seconds": "Age of the first of them; 0 if there is none.",
+    "outbox_rejected": "Recorded events that cannot be appended, and were set aside.",
     "bad_entries": "Entries that fail verification, before which workers stop.",
     "bad_entry_position": "Position of the first of them; 0 if there is none.",
     "signing_refused": "Logs of a ledger whose signer refuses to sign.",

@@ -13,8 +13,7 @@ from ledger.drivers.pools import Connector
 from ledger.drivers.run import Redis
 from ledger.effects import Command, Plan, Query, Refused, Row, SqlScript, Wait
 from ledger.errors import LedgerError, StreamUnusable, Unavailable
-from ledger.migrate.journal import load
-from ledger.migrate.migrate import check_schema
+from ledger.migrate.migrate import check_schema, load_migrations
 from ledger.ops.redact import without_literals
 from ledger.ops.status_types import (
     NOT_SET,
@@ -23,6 +22,7 @@ from ledger.ops.status_types import (
     Holder,
     Lag,
     LedgerState,
+    Outbox,
     Overview,
     Place,
     Refusal,
@@ -58,7 +58,7 @@ def look(connector: Connector, names: Collection[str] | None) -> Overview:
     postgres, states, unprotected = OK, list[LedgerState](), None
     hidden: list[str] = []
     try:
-        newer = connector.run(check_schema(load()))
+        newer = connector.run(check_schema(load_migrations()))
         states = connector.run(_ledgers(names, hidden))
         unprotected = connector.run(_allowed(_unprotected(newer), "protections", hidden))
     except Unavailable as error:
@@ -86,6 +86,7 @@ def _ledgers(names: Collection[str] | None, hidden: list[str]) -> Plan[list[Ledg
     projections = yield from _allowed(_rows("projections"), "projections", hidden)
     subscriptions = yield from _allowed(_rows("subscriptions"), "subscriptions", hidden)
     verifications = yield from _allowed(_rows("verifications"), "verified", hidden)
+    outboxes = yield from _allowed(_outboxes(), "outbox", hidden)
     verified = {row[0]: Verified(*row[1:]) for row in verifications or ()}
     all_rows = yield Query(SQL["ledgers"])
     rows = [row for row in all_rows if names is None or row[1] in names]
@@ -106,6 +107,7 @@ def _ledgers(names: Collection[str] | None, hidden: list[str]) -> Plan[list[Ledg
                 subscriptions=places[1],
                 verified=verified.get(row[0]),
                 holder=holders.get(row[0]),
+                outbox=None if outboxes is None else outboxes.get(row[0]),
                 refusals=None if refusals is None else tuple(refusals.get(row[0], ())),
             )
         )
@@ -125,6 +127,14 @@ def _with_stopped(states: list[LedgerState], hidden: list[str]) -> Plan[list[Led
             ledger = ledger._replace(stopped=(yield from _allowed(plan, "stopped", hidden)))  # noqa: PLW2901
         checked.append(ledger)
     return checked
+
+
+def _outboxes() -> Plan[dict[int, Outbox]]:
+    rows: list[Row] = yield Query(SQL["outbox"])
+    return {
+        ledger_id: Outbox(waiting, round(max(0.0, seconds or 0.0), 3), rejected)
+        for ledger_id, waiting, seconds, rejected in rows
+    }
 
 
 def _refusals() -> Plan[dict[int, list[Refusal]]]:

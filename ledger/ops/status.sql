@@ -20,6 +20,18 @@ from ledger.projections as view order by ledger_id, name, building;
 -- name: subscriptions
 select ledger_id, name, position from ledger.subscriptions order by ledger_id, name;
 
+-- name: outbox
+-- Counted up to a hundred thousand, which is all that there is to say of more.
+select
+    known.ledger_id,
+    (select count(*) from (select from ledger.outbox where ledger_id = known.ledger_id limit 100000) as waiting)::int,
+    (
+        select extract(epoch from clock_timestamp() - recorded_at)::float8
+        from ledger.outbox where ledger_id = known.ledger_id order by seq limit 1
+    ),
+    (select count(*) from ledger.rejected where ledger_id = known.ledger_id)::int
+from ledger.ledgers as known;
+
 -- name: verifications
 select distinct on (ledger_id) ledger_id, verified_at, first, last, head, findings
 from ledger.verifications where verified_at between '1970-01-01' and clock_timestamp() + interval '1 minute'

@@ -110,6 +110,17 @@ class Refusal(NamedTuple):
     since: datetime
 
 
+class Outbox(NamedTuple):
+    """What is recorded and not sealed. waiting: events, counted up to 100,000. seconds: the age of the first of them.
+
+    rejected: events that cannot be appended, and were set aside.
+    """
+
+    waiting: int
+    seconds: float
+    rejected: int
+
+
 class LedgerState(NamedTuple):
     """One ledger. ledger_id is None if it is known from Redis alone; position is None if it has no tail row.
 
@@ -130,6 +141,7 @@ class LedgerState(NamedTuple):
     stopped: tuple[Stopped, ...] | None = None
     refusals: tuple[Refusal, ...] | None = None
     unusable: str | None = None
+    outbox: Outbox | None = None
 
 
 class Overview(NamedTuple):

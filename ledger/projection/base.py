@@ -1,4 +1,4 @@
-"""What a projection is, its tables and its positions. apply.py moves it, rebuild.py rebuilds it.
+"""What a projection is, its tables and its positions, and how one is found. apply.py moves it, rebuild.py rebuilds it.
 
 A projection's tables have plain names. They are in the schema `ledger_views`; while they are rebuilt, in a schema of
 their own. The search_path decides which of the two a statement means, so a projection never names a schema.
@@ -11,6 +11,8 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from importlib import import_module
+from importlib.metadata import entry_points
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction, signature
 from typing import Any, ClassVar, NamedTuple, Never, Protocol
 
@@ -24,6 +26,8 @@ from ledger.stream.reader import POLL
 SQL = entry_sql(__file__)
 LIVE_SCHEMA = "ledger_views"
 NAME = re.compile(r"[a-z][a-z0-9_]*")
+GROUP = "auditledger.projections"
+"""The entry points under which packages offer their projections."""
 _FAULTS = ("22", "23", "42", "0A", "3F")
 """Classes of SQLSTATE: errors of the SQL, not of the server."""
 _EXISTS = "42P07"
@@ -256,3 +260,31 @@ class ProjectionWait:
 
 def _pause() -> Plan[None]:
     yield Wait(POLL)
+
+
+def find_projections(names: list[str] | None = None) -> list[Projection]:
+    """Projections by name, or as `module:Class`; without names, all installed ones. Raises UnknownProjection."""
+    offered = {entry.name: entry for entry in entry_points(group=GROUP)}
+    projections: list[Projection] = []
+    for name in names or sorted(offered):
+        try:
+            loaded = offered[name].load() if name in offered else _load(name)
+        except (ImportError, AttributeError, SyntaxError) as error:
+            raise UnknownProjection(f"projection {name!r} cannot be loaded: {error}") from error
+        if isinstance(loaded, Projection):
+            raise UnknownProjection(f"{name!r} is an instance: name its class, {type(loaded).__name__}")
+        if not (isinstance(loaded, type) and issubclass(loaded, Projection)):
+            raise UnknownProjection(f"{name!r} is not a Projection: it must be a subclass of ledger.Projection")
+        try:
+            projections.append(check_projection(loaded()))
+        except TypeError as error:  # its __init__ takes arguments, or a method is missing
+            raise UnknownProjection(f"{name!r} cannot be made: {error}") from error
+    return projections
+
+
+def _load(name: str) -> object:
+    module, colon, attribute = name.partition(":")
+    if not colon or not all(each.isidentifier() for each in (*module.split("."), attribute)):
+        known = ", ".join(sorted(entry.name for entry in entry_points(group=GROUP)))
+        raise UnknownProjection(f"there is no projection {name!r}; known are {known}; name your own as module:Class")
+    return getattr(import_module(module), attribute)

@@ -15,8 +15,7 @@ from ledger.errors import ChainBroken, LedgerError, ProjectionFailed, StreamDive
 from ledger.events import Entry, Seen, Tail
 from ledger.projection.apply import advance, advance_exactly
 from ledger.projection.base import Projection, check_projection, clear_rebuilds, install, view_positions
-from ledger.projection.lanes import BATCH, MANY, Lane, LeftOut, Positions, ahead_of, lanes_of
-from ledger.projection.read_ahead import Batches, ReadAhead
+from ledger.projection.lanes import BATCH, MANY, Batches, Lane, LeftOut, Positions, ReadAhead, ahead_of, lanes_of
 from ledger.projection.rebuild import rebuild
 from ledger.projection.retries import BlockedProjections
 from ledger.store.ledgers import PAGE, LedgerEnd, LedgerRef, ledger_ends

@@ -55,6 +55,8 @@ NEARLY = 0.95
 """The part of lock_timeout that is as good as all of it."""
 _CONTENDED_FOR = 0.5
 """Seconds to stay with the locked way after another writer was faster."""
+_OUT_OF_LINE_FOR = 10.0
+"""Seconds without standing in line, after that had to be left."""
 
 
 class Source(Protocol):
@@ -84,6 +86,7 @@ class Appender:
         self._tail: Tail | None = None
         self._clock_offset = timedelta()
         self._contended_until = 0.0
+        self._in_line_from = 0.0
         self._others = False  # appended since we last saw the tail, or may have
 
     def append(
@@ -248,9 +251,12 @@ class Appender:
     def _lock(self, begin: bool, after: Sequence[Query], deadline: float | None) -> Plan[tuple[Tail, list[list[Row]]]]:
         """Locks the tail; returns it, and the rows of the statements `after`. See lock_tail."""
         believed, self._tail = self._tail, None
+        in_line = time.monotonic() >= self._in_line_from
         locked = yield from lock_tail(
-            self.ledger, begin=begin, after=after, deadline=deadline, lock_timeout=self.lock_timeout
+            self.ledger, begin=begin, after=after, deadline=deadline, lock_timeout=self.lock_timeout, in_line=in_line
         )
+        if in_line and not locked.in_turn:
+            self._in_line_from = time.monotonic() + _OUT_OF_LINE_FOR
         self._others = believed is None or believed.hash != locked.tail.hash
         self._learn_clock(locked.now)
         return locked.tail, locked.results

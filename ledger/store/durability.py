@@ -76,7 +76,7 @@ class Durable:
             return
         tail = (yield from self.flush([ledger])).get(ledger.ledger_id)
         # Behind a pooler the flush may have been another server's than the one that showed the entry.
-        if tail is None or (tail.position, tail.hash) == (position, hash_):
+        if tail is not None and (tail.position, tail.hash) == (position, hash_):
             return
         if (yield from _stands(ledger, position, hash_)) is False:
             raise Unavailable(
@@ -91,7 +91,7 @@ class Durable:
             yield from self.flush(new)
 
     def flush(self, ledgers: Collection[LedgerRef]) -> Plan[dict[int, Tail]]:
-        """One flush for these ledgers. Returns their tails as they were before it, by ledger_id; none on a standby."""
+        """One flush for these ledgers. Returns their tails as they were before it, by ledger_id."""
         rows = yield Query(SQL["flush_tails"], ([ledger.ledger_id for ledger in ledgers],))
         tails = {ledger_id: Tail(*tail) for ledger_id, *tail in rows}
         for ledger_id, tail in tails.items():

@@ -16,8 +16,8 @@ with flushed as materialized (
         current_setting('synchronous_commit') <> 'off' or set_config('synchronous_commit', 'on', true) is not null
     )
 )
-select tail.ledger_id, tail.position, tail.hash, tail.recorded_at
-from flushed cross join ledger.tails as tail where tail.ledger_id = any(%s);
+select ledger_id, position, hash, recorded_at
+from ledger.tails where ledger_id = any(%s) and (select count(*) from flushed) >= 0;
 
 -- name: hash_at
 -- Of the entry at the end of a range of one position: by the index of positions, whatever Postgres knows of the table.

@@ -21,7 +21,7 @@ from ledger.effects import Plan, Query
 from ledger.errors import IdempotencyConflict
 from ledger.events import Receipt
 from ledger.format.canonical import Draft
-from ledger.format.chain import LINKS, ChainedDraft
+from ledger.format.chain import ChainedDraft
 from ledger.store.ledgers import SQL, LedgerRef
 
 _FIELDS = ("actor", "action", "resource_type", "resource_id", "actor_type")
@@ -52,13 +52,6 @@ class Conflict(msgspec.Struct, frozen=True):
 
 Outcome: TypeAlias = ChainedDraft | AlreadyRecorded | Conflict
 """is_new: whether this append recorded it. receipt(): the entry's receipt; raises the conflict if there is none."""
-
-
-def count_new(outcomes: Sequence[Outcome]) -> int:
-    """How many of these this append recorded."""
-    if isinstance(outcomes, LINKS):
-        return len(outcomes)
-    return sum([outcome.is_new for outcome in outcomes])
 
 
 class Recorded(NamedTuple):

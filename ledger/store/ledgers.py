@@ -11,7 +11,6 @@ from ledger.errors import EntryUnreadable, UnknownLedger
 from ledger.events import Entry, Tail
 from ledger.format import native
 from ledger.store.columns import entry_sql
-from ledger.store.damage import first_line
 
 SQL = entry_sql(__file__)
 PAGE, PAGE_BYTES = 1000, 8 * 1024 * 1024
@@ -92,7 +91,7 @@ def read(ledger: LedgerRef, after: int, limit: int = PAGE, last: int = FAR) -> P
                 continue
             if entries:
                 break
-            raise EntryUnreadable(after + 1, f"it cannot be read: {first_line(refused)}", ledger.name) from refused
+            raise EntryUnreadable(after + 1, f"it cannot be read: {refused.first_line}", ledger.name) from refused
         entries += some
         size += some_bytes
         if len(some) < step:

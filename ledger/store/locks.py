@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ledger.drivers.liveness import AnsweringConnection
+from ledger.drivers.postgres_connection import AnsweringConnection
 from ledger.drivers.run import drive
 from ledger.effects import Pipeline, Plan, Query, Refused, Rollback
 from ledger.errors import ConnectionLost, LedgerError, Unavailable

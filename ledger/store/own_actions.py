@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -50,6 +51,7 @@ from ledger.format.actions import (
 from ledger.format.canonical import Draft
 from ledger.store.appender import Appender
 from ledger.store.columns import entry_sql
+from ledger.store.durability import FLUSH
 from ledger.store.idempotency import AlreadyRecorded, Outcome
 from ledger.store.ledgers import BEGIN, LOCK_TIMEOUT, LedgerRef
 
@@ -161,6 +163,9 @@ def record_own(
         error = _refusal(draft.event.action, refused)
         if error is None:
             raise
+        yield Rollback()
+        with suppress(Refused):  # no right to flush
+            yield FLUSH  # what the error tells of the ledger is durable
         raise error from refused
     if draft.event.action == ERASED:
         yield from _clear_rebuilds()
@@ -210,7 +215,7 @@ def _own(action: str, about: tuple[str, str] | int, actor: str, reason: str, act
 
 
 def _refusal(action: str, refused: Refused) -> UsageError | None:
-    text = str(refused).partition("\n")[0]
+    text = refused.first_line
     match refused.sqlstate:  # of schema/0004, 0007, 0009 and 0011
         case "LE020":
             return UsageError(f"{text}: nothing was recorded")

@@ -22,12 +22,10 @@ from ledger.errors import ChainBroken, InvalidEvent, QuarantineRefused
 from ledger.events import GENESIS, Entry, Event, Quarantined, Seen, Tail
 from ledger.format.actions import ERASED_TYPE, QUARANTINED
 from ledger.format.chain import check_continues, check_entry, check_link
-from ledger.format.findings import Finding, Link
+from ledger.format.findings import Finding, Link, Record
 from ledger.format.quarantine_record import Mark, digests, flaws, mark_of
-from ledger.format.stored_row import Record
 from ledger.format.times import POSTGRES_EPOCH
 from ledger.store.columns import entry_sql
-from ledger.store.damage import first_line
 from ledger.store.ledgers import STEP, LedgerRef, read
 
 SQL = entry_sql(__file__)
@@ -64,7 +62,7 @@ class AtPosition(NamedTuple):
     def findings(self) -> list[Finding]:
         """What is wrong with it: nothing, where a row holds and continues the entry before it."""
         if self.damage is not None:
-            return [Finding(self.position, "unreadable", f"it cannot be read: {first_line(self.damage)}")]
+            return [Finding(self.position, "unreadable", f"it cannot be read: {self.damage.first_line}")]
         return flaws(self.ledger.name, self.position, self.rows, self.before)
 
 

@@ -1,7 +1,10 @@
-"""Reads a ledger's own table for verification and export, row by row, and says what is wrong with it. Plans.
+"""Reads a ledger's own table for verification and export, row by row. Plans.
 
 It reads the table's columns and makes the envelopes itself: what a view or a function in the database says is not
 believed. Times stay numbers, because a forged row may hold one that no datetime can.
+
+What Postgres stores and cannot read, or does not show, is found too: damaged files, and indexes that lack rows. For
+that, the transaction is the one that stored_rows.sql's `begin` opens.
 """
 
 from __future__ import annotations
@@ -9,9 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ledger.effects import CopyOut, Effect, Plan, Query, Row, Stored
-from ledger.format.findings import Link
-from ledger.format.stored_row import Record
+from ledger.effects import CopyOut, Effect, Plan, Query, Refused, Row, SqlScript, Stored
+from ledger.format.findings import Finding, Link, Record
 from ledger.store.columns import entry_sql
 from ledger.store.ledgers import FAR, LedgerRef
 
@@ -122,3 +124,64 @@ def next_position(source: Source, at: int) -> Plan[int | None]:
     """The first position from `at` on that has an entry."""
     rows = yield Query(source.statement(SQL["next_position"]), (source.ledger_id, at))
     return int(rows[0][0]) if rows else None
+
+
+# --------------------------------------------------------------------------------------------------------------- damage
+
+
+def guarded(plan: Plan[object]) -> Plan[Refused | None]:
+    """Runs it in a savepoint; brings what Postgres says where that cannot read what it stores."""
+    yield SqlScript(SQL["savepoint"])
+    try:
+        yield from plan
+    except Refused as refused:
+        if not refused.is_damage:
+            raise
+        yield SqlScript(SQL["go_back"])
+        return refused
+    yield SqlScript(SQL["release"])
+    return None
+
+
+def newest_or(damaged: Link, source: Source, last: int = FAR, first: int = 1, *, near: int = 1) -> Plan[Link | None]:
+    """As `newest`; `damaged` if that entry cannot be read."""
+    links: list[Link | None] = []
+
+    def look() -> Plan[None]:
+        links.append((yield from newest(source, last, first, near=near)))
+
+    refused = yield from guarded(look())
+    return damaged if refused is not None else links[0]
+
+
+def unindexed() -> Plan[list[Finding]]:
+    """Findings for indexes that do not show what their tables hold. For all tables that this database user may read.
+
+    Reads each table and index once, whichever ledger the rows are of; memory stays constant.
+    """
+    findings: list[Finding] = []
+    held: dict[str, int] = {}
+    for table, index, columns in (yield Query(SQL["indexes"])):
+        refused = yield from guarded(_compare(table, index, columns, held, findings))
+        if refused is not None:
+            detail = f"index {index} or its table {table} cannot be read to the end: {refused.first_line}"
+            findings.append(Finding(None, "unreadable", detail))
+    return findings
+
+
+def _compare(table: str, index: str, columns: str, held: dict[str, int], findings: list[Finding]) -> Plan[None]:
+    """held: how many rows each table has, as far as they were counted."""
+    if table not in held:
+        held[table] = yield from _counted("in_the_table", columns, table, "")
+    shown = yield from _counted("in_the_index", columns, table, f"order by {columns}")
+    if shown != held[table]:
+        detail = f"index {index} shows {shown} rows, and its table {table} has {held[table]}: REINDEX makes it anew"
+        findings.append(Finding(None, "unprotected", detail))
+
+
+def _counted(how: str, *parts: str) -> Plan[int]:
+    yield SqlScript(SQL["savepoint"])
+    yield SqlScript(SQL[how])
+    [(count,)] = yield Query(SQL["count_of"].format(*parts).replace("%", "%%"))
+    yield SqlScript(SQL["go_back"])  # which takes the settings back
+    return int(count)

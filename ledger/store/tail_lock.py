@@ -2,7 +2,8 @@
 
 The tail is one row of `ledger.tails`. The transaction that has updated it is the ledger's only writer until COMMIT or
 ROLLBACK. Our own transactions stand in line for it, on an advisory lock that ends with them, and are served in turn.
-Others (the quick way, a caller's transaction) take the row as they find it.
+Others (the quick way, a caller's transaction) take the row as they find it. Whoever may connect can take an advisory
+lock and keep it, so nobody stands in line for long: after LINE_SECONDS the row alone is waited for.
 """
 
 from __future__ import annotations
@@ -19,27 +20,41 @@ from ledger.events import Tail
 from ledger.store.ledgers import BEGIN, LOCK_TIMEOUT, SQL, LedgerRef, only
 from ledger.store.stuck_sessions import end_silent_sessions
 
-_CANCELLED = "57014"
+LINE_SECONDS = 1.0
+"""Seconds to stand in line, at most, and no more than half of the time that there is."""
+_CANCELLED, _DENIED = "57014", "42501"
 _WHO = "'auditledger status' says who holds it"
 
 
 class LockedTail(NamedTuple):
-    """The tail, the time by the database's clock, and the rows of each statement that was sent after the lock."""
+    """The tail, the time by the database's clock, and the rows of each statement that was sent after the lock.
+
+    in_turn: False if the line was left.
+    """
 
     tail: Tail
     now: datetime
     results: list[list[Row]]
+    in_turn: bool = True
 
 
 def lock_tail(
-    ledger: LedgerRef, *, begin: bool, after: Sequence[Query], deadline: float | None, lock_timeout: float
+    ledger: LedgerRef,
+    *,
+    begin: bool,
+    after: Sequence[Query],
+    deadline: float | None,
+    lock_timeout: float,
+    in_line: bool = True,
 ) -> Plan[LockedTail]:
     """Locks the tail in one round trip with the statements `after`. Raises TailBusy, UnknownLedger.
 
     begin: in a new transaction. deadline: on the monotonic clock, until when to wait for the tail; None in the caller's
     transaction, which waits as its connection says. lock_timeout: the connection's, in seconds. It alone would not do:
-    who stands in line waits twice, for the others in line and for the holder of the row.
+    who stands in line waits twice, for the others in line and for the holder of the row. in_line: stand in line, which
+    only a new transaction does: it can be begun again without that.
     """
+    in_line = in_line and begin
     limit: list[Query] = []
     lock = Query(SQL["lock_tail"], (ledger.ledger_id,))
     if deadline is not None and deadline < math.inf:
@@ -47,19 +62,26 @@ def lock_tail(
         if left <= 0:
             raise _busy(ledger, lock_timeout)
         milliseconds = math.ceil(left * 1000)
-        limit = [
-            Query(SQL["limit_wait"], (str(milliseconds),)),
-            Query(SQL["queue_in_time"], (ledger.ledger_id, milliseconds)),
-        ]
+        first = math.ceil(min(LINE_SECONDS, left / 2) * 1000) if in_line else milliseconds
+        limit = [Query(SQL["limit_wait"], (str(first),))]
+        if in_line:
+            limit.append(Query(SQL["queue_in_time"], (ledger.ledger_id, milliseconds)))
         lock = Query(SQL["lock_tail_in_time"], (ledger.ledger_id,))
-    elif deadline is not None:
+    elif in_line:
         limit = [Query(SQL["queue"], (ledger.ledger_id,))]
     before: list[Query | Begin] = [*([BEGIN] if begin else []), *limit]
     queries = (*before, lock, *after)
     try:
         results = (yield Pipeline(queries)) if len(queries) > 1 else [(yield lock)]
     except Refused as refused:
-        if deadline is not None and refused.sqlstate in (LOCK_TIMEOUT, _CANCELLED):
+        busy = deadline is not None and refused.sqlstate in (LOCK_TIMEOUT, _CANCELLED)
+        if in_line and deadline is not None and (refused.sqlstate == _DENIED or (busy and time.monotonic() < deadline)):
+            yield Rollback()
+            locked = yield from lock_tail(
+                ledger, begin=True, after=after, deadline=deadline, lock_timeout=lock_timeout, in_line=False
+            )
+            return locked._replace(in_turn=False)
+        if busy:
             yield Rollback()
             raise (yield from tail_busy(ledger, lock_timeout)) from refused
         raise

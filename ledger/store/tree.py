@@ -142,7 +142,7 @@ def keep(ledger: LedgerRef, head: Head, note: bytes) -> Plan[bytes]:
         rows = yield Query(SQL["keep"], (ledger.ledger_id, head.size, head.root, note.decode()))
     except Refused as refused:
         if refused.sqlstate in CHANGED:
-            problem = str(refused).partition("\n")[0]
+            problem = refused.first_line
             raise SigningRefused(
                 "forked", f"the checkpoint of ledger {ledger.name!r} was not kept: {problem}"
             ) from refused

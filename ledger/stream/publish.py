@@ -11,8 +11,7 @@ from ledger.events import GENESIS
 from ledger.format import native
 from ledger.format.actions import erased_by
 from ledger.format.canonical import digest
-from ledger.format.findings import Link
-from ledger.format.stored_row import Record
+from ledger.format.findings import Link, Record
 from ledger.store import quarantine
 from ledger.store.ledgers import SQL, LedgerEnd, LedgerRef
 from ledger.store.stored_rows import Source, messages_of, records

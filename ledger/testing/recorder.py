@@ -26,8 +26,7 @@ from ledger.format.canonical import Draft
 from ledger.format.chain import ChainedDraft
 from ledger.settings import check_ledger_name
 from ledger.store.appender import Condition
-from ledger.store.batches import Gathering, pull
-from ledger.store.drafts import prepare
+from ledger.store.drafts import Gathering, prepare, pull
 from ledger.store.idempotency import AlreadyRecorded, Conflict, Outcome, same_content
 
 

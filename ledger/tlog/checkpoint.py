@@ -35,6 +35,11 @@ class Checkpoint(msgspec.Struct, frozen=True):
     root: bytes
 
     @property
+    def log(self) -> str:
+        """The last part of its origin, by which an owner of several logs tells them apart."""
+        return self.origin.rpartition("/")[2]
+
+    @property
     def text(self) -> bytes:
         """The note's text (tlog-checkpoint, "Note text"), without extension lines.
 

@@ -14,7 +14,7 @@ import msgspec
 
 from ledger.effects import Plan, Query, SqlScript
 from ledger.errors import MigrationTampered
-from ledger.migrate.journal import schema_folder
+from ledger.migrate.migrate import schema_folder
 from ledger.statements import sql
 
 SQL = sql(__file__)

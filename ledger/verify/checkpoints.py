@@ -52,7 +52,7 @@ class Trust(msgspec.Struct, frozen=True):
     def open(self, note: bytes, ledger: str | None = None) -> Checkpoint:
         """The checkpoint of a signed note, of that ledger. Raises NoteRefused if it is not signed as demanded."""
         checkpoint = open_checkpoint(note, None, self.keys, self.witnesses, self.quorum)
-        if ledger is not None and ledger_of(checkpoint) != ledger:
+        if ledger is not None and checkpoint.log != ledger:
             raise NoteRefused(f"the checkpoint is of {checkpoint.origin!r}, not of a ledger {ledger!r}")
         return checkpoint
 
@@ -77,11 +77,6 @@ def numbered(notes: Iterable[bytes]) -> list[tuple[str, bytes]]:
     return [(f"checkpoint {number}", note) for number, note in enumerate(notes, 1)]
 
 
-def ledger_of(checkpoint: Checkpoint) -> str:
-    """The name of the ledger that a checkpoint is of: the last part of its origin."""
-    return checkpoint.origin.rpartition("/")[2]
-
-
 def given_claims(notes: Iterable[tuple[str, bytes]], trust: Trust, ledger: str) -> list[Claim]:
     """The checkpoints that a user gives, with their sources' names. Raises NoteRefused, which names the source."""
     claims = []
@@ -102,7 +97,7 @@ def kept_claim(note: bytes, keys: Sequence[Verifier], ledger: str) -> Claim:
     """
     parsed = parse_note(note)
     checkpoint = Checkpoint.of(parsed)
-    if ledger_of(checkpoint) != ledger:
+    if checkpoint.log != ledger:
         raise NoteRefused(f"it is of {checkpoint.origin!r}, not of ledger {ledger!r}")
     signed = any(key.name == checkpoint.origin for key in verified_by(parsed, keys))
     return Claim(checkpoint, "the checkpoint kept", signed)

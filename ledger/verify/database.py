@@ -17,16 +17,15 @@ from ledger.effects import Plan, Query, Refused, SqlScript
 from ledger.errors import InvalidSetting
 from ledger.events import GENESIS
 from ledger.format.findings import BEGINNING, Finding, Findings, Link
-from ledger.migrate import journal, migrate
+from ledger.migrate import migrate
 from ledger.settings import Settings
 from ledger.statements import sql
-from ledger.store import damage, ledgers, stored_rows
+from ledger.store import ledgers, stored_rows
 from ledger.store.durability import commit_and_flush
-from ledger.store.stored_rows import Source
+from ledger.store.stored_rows import Source, newest_or
 from ledger.telemetry import Progress
-from ledger.verify import own_lookups, protections
+from ledger.verify import own_entries, protections
 from ledger.verify.checkpoints import Claim, Trust, given_claims
-from ledger.verify.entries import newest_or
 from ledger.verify.ranges import Scope, check_ranges
 from ledger.verify.report import Report, check_tail
 from ledger.verify.tree import Base, KeptTree, TreeCheck, kept_tree, proven_base, rebuilds
@@ -91,12 +90,12 @@ def verify(
         if seen.kept is not None:
             tree = TreeCheck(source.ledger, seen.kept, last, claims, trust.keys, seen.base)
         findings, about_others = Findings(), Findings()
-        own = drive(own_lookups.beginning(source, first, about_others), connection)
+        own = drive(own_entries.beginning(source, first, about_others), connection)
         entries = 0
         for span, grown in check_ranges(settings, connection, seen.scope, tree, workers):
             findings.extend(span.findings)
             entries += span.entries
-            drive(own_lookups.follow(source, own, span.own), connection)
+            drive(own_entries.follow(source, own, span.own), connection)
             if tree is not None and grown is not None:
                 drive(tree.take(grown), connection)
             if progress is not None:
@@ -127,7 +126,7 @@ def _begin(
     name: str, first: int, claims: Sequence[Claim], incremental: bool, shared: bool
 ) -> Plan[tuple[_Seen, list[Finding]]]:
     """Opens the snapshot; looks at everything but the entries."""
-    migrations = journal.load()
+    migrations = migrate.load_migrations()
     yield SqlScript(stored_rows.SQL["begin"])
     newer = yield from migrate.check_schema(migrations)
     ledger = yield from ledgers.find_ledger(name)
@@ -149,9 +148,9 @@ def _begin(
             base = yield from proven_base(source, claims)
             first = 1 if base is None else base.size + 1
     findings = yield from _strays(source)
-    findings += yield from own_lookups.false_marks(source)
+    findings += yield from own_entries.false_marks(source)
     if source.whole and first == 1:  # else it would take longer than what was asked for
-        findings += yield from damage.unindexed()
+        findings += yield from stored_rows.unindexed()
     findings += yield from protections.check(newer)
     privileged = yield from protections.privileged()
     snapshot = None

@@ -10,24 +10,33 @@ from ledger.effects import Plan, Query, Refused, Row
 from ledger.format import native
 from ledger.format.actions import ERASED, ERASED_TYPE, is_own
 from ledger.format.canonical import body_bytes, digest, envelope_from, uuid_text
-from ledger.format.entry_checks import add_mismatched, add_not_erased, check_body, check_rules
-from ledger.format.findings import BEGINNING, Finding, Findings, Link, Walk
-from ledger.format.own_entries import OwnEntry
+from ledger.format.findings import (
+    BEGINNING,
+    Finding,
+    Findings,
+    Link,
+    Record,
+    Walk,
+    add_mismatched,
+    add_not_erased,
+    check_body,
+    check_rules,
+)
 from ledger.format.quarantine_record import Mark, digests, flaws, leaf_of
 from ledger.format.rules import surely_kept
-from ledger.format.stored_row import Record
 from ledger.format.times import timestamp_from
 from ledger.statements import sql
-from ledger.store.damage import first_line, guarded
-from ledger.store.ledgers import FAR
 from ledger.store.quarantine import marks
-from ledger.store.stored_rows import Source, messages_of, newest, records, rows_of
+from ledger.store.stored_rows import Source, guarded, messages_of, newest_or, records, rows_of
+from ledger.verify.own_entries import OwnEntry
 
 SQL = sql(__file__)
 HOLE = 1_000
 """Missing entries at the beginning of one hole for which it is looked whether they are quarantined."""
 _MOST_OF_A_RANGE = 200_000
 """Findings on one range; more than an honest table's keys let it have."""
+_EARLIEST = -(2**63)
+"""As microseconds since 2000-01-01 UTC: no time that Postgres stores is before it."""
 
 
 class LeafTaker(Protocol):
@@ -57,17 +66,6 @@ class Span(NamedTuple):
     own: list[OwnEntry]
 
 
-def newest_or(damaged: Link, source: Source, last: int = FAR, first: int = 1, *, near: int = 1) -> Plan[Link | None]:
-    """As stored_rows.newest; `damaged` if that entry cannot be read."""
-    links: list[Link | None] = []
-
-    def look() -> Plan[None]:
-        links.append((yield from newest(source, last, first, near=near)))
-
-    refused = yield from guarded(look())
-    return damaged if refused is not None else links[0]
-
-
 def check_range(
     source: Source,
     start: int,
@@ -89,6 +87,8 @@ def check_range(
         begins = BEGINNING if first == 1 else Link(first - 1, None, None, None)
         damaged = Link(start - 1, None, None, None)
         before = (yield from newest_or(damaged, source, start - 1, max(first - 1, 1), near=start - 1)) or begins
+    if before.recorded is None:  # any time may follow: the next entry is told sound as quickly as those after it
+        before = before._replace(recorded=_EARLIEST)
     check = _Check(source.name, before, leaves() if leaves is not None else None, {})
     span = yield from _checked(source, start, end, check)
     suspects = {position for finding in span.findings.kept for position in _suspects(finding)}
@@ -156,14 +156,19 @@ def _after(known: Sequence[Mark], rows: Sequence[Record], before: Link) -> Link 
 
 def _readable(source: Source, start: int, end: int, check: _Check) -> Plan[None]:
     """Takes all rows that can be read; what cannot is narrowed down to single positions."""
-    if native.core is None:
-        reading = rows_of(source, start, end, check.take)
-    else:
+    natively = native.core is not None and not check.strange
+    if natively:
         reading = messages_of(source, start, end, check.take_messages)
+    else:
+        reading = rows_of(source, start, end, check.take)
     refused = yield from guarded(reading)
+    start = max(start, check.walk.last.position + 1)
+    if natively and check.strange:
+        check.forget(start)
+        return (yield from _readable(source, start, end, check))
     if refused is None:
         return
-    start = max(start, check.walk.last.position + 1)
+    check.forget(start)
     if start >= end:
         check.unreadable(end, refused)
         return
@@ -189,12 +194,26 @@ class _Check:
         self.findings = Findings(_MOST_OF_A_RANGE)
         self.walk = Walk(before, self.findings)
         self.entries = 0
+        self.strange = False
         self.erased: dict[int, Record] = {}
         self.own: list[OwnEntry] = []
         self._native: Any = native.core and native.core.Check(ledger, set(known), leaves is not None)
 
     def take_messages(self, messages: list[bytes]) -> None:
-        """Takes rows as COPY has them: sound ones by the native core, the others one by one."""
+        """Takes rows as COPY has them: sound ones by the native core, the others one by one.
+
+        Passes over what comes after one that is `strange`: whoever gave a column another type is still to be named.
+        """
+        if self.strange:
+            return
+        try:
+            self._take_messages(messages)
+        except UnicodeDecodeError:
+            raise
+        except ValueError:
+            self.strange = True
+
+    def _take_messages(self, messages: list[bytes]) -> None:
         index = 0
         while index < len(messages):
             if not self.group:
@@ -223,6 +242,12 @@ class _Check:
             self.group.append(Record(*row))
         elif not self._is_sound(row):
             self._examine(Record(*row))
+
+    def forget(self, start: int) -> None:
+        """Forgets what was put together from a position on, which is read again."""
+        if self.group and self.group[0].position >= start:
+            self.entries -= len(self.group)
+            self.group = []
 
     def examine_group(self) -> None:
         """What stands at a position that a record names: more than one row where somebody has broken an index."""
@@ -278,9 +303,10 @@ class _Check:
 
     def unreadable(self, position: int, refused: Refused) -> None:
         """What comes next is not judged by it."""
+        self.examine_group()
         if position > self.walk.last.position + 1:
             self.walk.missing(position)
-        self.findings.add(position, "unreadable", f"it cannot be read: {first_line(refused)}")
+        self.findings.add(position, "unreadable", f"it cannot be read: {refused.first_line}")
         self.walk.last = Link(position, None, None, None)
         if self.leaves is not None:
             self.leaves.add(position, None, False)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ledger.drivers.connections import connect
 from ledger.drivers.cursors import Connection
-from ledger.drivers.liveness import AnsweringConnection
+from ledger.drivers.postgres_connection import AnsweringConnection
 from ledger.drivers.run import drive
 from ledger.effects import Plan, Query, SqlScript
 from ledger.errors import Unavailable

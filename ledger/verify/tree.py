@@ -13,8 +13,7 @@ from ledger.effects import Plan, Query
 from ledger.errors import NoteRefused, ProofRefused
 from ledger.format.actions import TREE_REBUILT, TREE_TYPE
 from ledger.format.canonical import digest
-from ledger.format.findings import Findings
-from ledger.format.stored_row import Record
+from ledger.format.findings import Findings, Record
 from ledger.statements import sql
 from ledger.store import stored_rows, tree
 from ledger.store.ledgers import FAR, LedgerRef

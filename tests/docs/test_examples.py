@@ -17,7 +17,7 @@ from examples.failed_logins import FailedLogins
 from examples.subscriber import run
 from ledger import Event, Ledger
 from ledger.drivers.pools import Connector
-from ledger.projection.discover import find_projections
+from ledger.projection.base import find_projections
 from ledger.projection.rebuild import rebuild
 from ledger.stream.relay import Relay
 from tests.support.views import START, project, rows

@@ -19,8 +19,7 @@ import pytest
 
 from ledger import Event, Ledger, errors
 from ledger.format.findings import KINDS
-from ledger.migrate.journal import schema_folder
-from ledger.migrate.migrate import migrate
+from ledger.migrate.migrate import migrate, schema_folder
 from ledger.ops import doctor_ledgers, doctor_servers
 from ledger.settings import Settings
 from tests.support.cli import AUDITLEDGER, Cli, cli_of

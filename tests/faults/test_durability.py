@@ -7,8 +7,9 @@ does.
 from __future__ import annotations
 
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar, cast
@@ -25,19 +26,20 @@ from ledger.drivers.cursors import Connection
 from ledger.drivers.pools import Connector
 from ledger.drivers.run import drive
 from ledger.effects import LuaScript, Plan, Query
-from ledger.errors import ConditionFailed, IdempotencyConflict, Unavailable, UsageError
+from ledger.errors import ConditionFailed, IdempotencyConflict, Unavailable, UnderLegalHold, UsageError
 from ledger.export.bundle import export
 from ledger.settings import Settings
 from ledger.store import ledgers, quarantine
 from ledger.store.appender import Appender
 from ledger.store.drafts import prepare
 from ledger.store.durability import SQL, Durable
+from ledger.store.own_actions import holding, record_own
 from ledger.stream import consumer_group, wire
 from ledger.stream.consumer_group import Subscription
 from ledger.stream.relay import Relay
-from tests.faults.test_rolled_back_database import Backup
 from tests.simulation.world import family, send
-from tests.support.clusters import Cluster
+from tests.support.backup import Backup
+from tests.support.clusters import Cluster, Clusters
 from tests.support.helpers import event, events, eventually
 from tests.support.logins import Logins, user_of
 from tests.support.unflushed import commit_unflushed, without_flush
@@ -211,6 +213,17 @@ def test_what_a_consumer_was_delivered_is_there_after_a_crash(fragile: Fragile) 
         assert fragile.positions() == [1, 2, 3, 4]
 
 
+def test_the_hold_that_an_erasure_was_refused_for_is_there_after_a_crash(fragile: Fragile) -> None:
+    draft = prepare(holding(3, "officer", "a case", "user"), "main", own=True)
+    with Ledger(fragile.settings) as ledger:
+        with closing(connect(ledger.settings)) as connection:
+            assert drive(without_flush(record_own(Appender(ledger.ref), draft)), connection)
+        with pytest.raises(UnderLegalHold, match="entry 3 is under the legal hold of entry 4"):
+            ledger.erase(3, "user:dpo", "asked for")
+    fragile.crash()
+    assert fragile.positions() == [1, 2, 3, 4]
+
+
 class Died(Exception):
     pass
 
@@ -306,6 +319,33 @@ def test_an_entry_that_is_gone_is_not_handed_out(ledger: Ledger) -> None:
         for position in (2, 3, 4):
             with pytest.raises(Unavailable, match=f"entry {position} .* took it back: read again"):
                 drive(durable.up_to(ledger.ref, position, bytes(32)), connection)
+
+
+def test_what_a_standby_does_not_have_is_not_handed_out(primary: Cluster, clusters: Clusters) -> None:
+    """Behind a pooler a plan may see an entry on the primary, and ask a standby, which flushes nothing, whether it is
+    durable.
+    """
+    with Ledger(Settings(database_url=primary.url())) as ledger:
+        ledger.append_many(events(3))
+    standby = clusters.known("standby")
+    primary.stop()
+    subprocess.run(["cp", "-a", primary.folder, standby.folder], check=True)
+    (standby.folder / "standby.signal").touch()
+    primary.start()
+    standby.start()
+    with Ledger(Settings(database_url=primary.url())) as ledger, ExitStack() as stack:
+        ledger.append(event(4))
+        ref = ledger.ref
+        servers = [
+            stack.enter_context(closing(connect(Settings(database_url=each.url())))) for each in (primary, standby)
+        ]
+        first, durable = iter(servers[:1]), Durable()
+        assert drive(durable.tail(ref), lambda: next(first, servers[1])).position == 3
+        for entry in drive(ledgers.read(ref, 0), servers[1]):
+            drive(durable.up_to(ref, entry.position, entry.hash), servers[1])
+        [newest] = drive(ledgers.read(ref, 3), servers[0])
+        with pytest.raises(Unavailable, match=r"entry 4 .* took it back: read again"):
+            drive(durable.up_to(ref, newest.position, newest.hash), servers[1])
 
 
 def test_a_lone_writer_flushes_as_it_commits(ledger: Ledger) -> None:

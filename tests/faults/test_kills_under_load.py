@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from ledger.settings import Settings
-from tests.faults.test_crash import Parts, check_everything, settings, wait_until_promised
-from tests.simulation.world import family
+from tests.support.crashes import Parts, check_everything, kill_a_backend, wait_until_promised, wait_until_up
 from tests.support.helpers import OwnServers
 
-__all__ = ["settings"]
 KILLS = int(os.environ.get("KILLS", "25"))
 """KILLS=3000 for a night's run."""
 READERS = ("read", "follow")
@@ -63,29 +60,3 @@ def test_nothing_that_was_shown_is_lost(settings: Settings, parts: Parts, own_se
         seen = {(int(position), hash_) for position, hash_ in map(str.split, shown[:-1])} - {(0, "00" * 32)}
         assert seen, f"{reader} was shown nothing"
         assert not seen - recorded, f"{reader} was shown what is not there"
-
-
-def kill_a_backend(home: Path, chance: random.Random) -> None:
-    """SIGKILL of one process of Postgres' that serves a client."""
-    postmaster = int((home / "postgres/postmaster.pid").read_text().split()[0])
-    backends = [pid for pid in family(postmaster)[1:] if b"postgres: ledger " in command_line(pid)]
-    if backends:
-        with suppress(ProcessLookupError):
-            os.kill(chance.choice(backends), signal.SIGKILL)
-
-
-def command_line(pid: int) -> bytes:
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    return b""
-
-
-def wait_until_up(settings: Settings) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            psycopg.connect(settings.database_url or "").close()
-            return
-        except psycopg.OperationalError:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)

@@ -17,7 +17,7 @@ import pytest
 
 from ledger import Ledger
 from ledger.checkpoints.keys import create_key, read_key, state_beside
-from ledger.migrate.journal import load
+from ledger.migrate.migrate import load_migrations
 from ledger.store import tree
 from ledger.tlog.merkle import check_consistency
 from tests.support.cli import AUDITLEDGER, Cli, cli_of, ended, process
@@ -184,7 +184,7 @@ def test_migrators(database_url: str) -> None:
         one.communicate()
         assert ended(two).code == 0
         done = admin.execute("select file, sha256 from ledger.migrations order by file").fetchall()
-    assert done == [(each.file, each.sha256) for each in load()]
+    assert done == [(each.file, each.sha256) for each in load_migrations()]
     with Ledger.open(database_url=database_url) as ledger:
         assert ledger.append(event(0)).position == 1
 

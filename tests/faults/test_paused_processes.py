@@ -20,8 +20,7 @@ import pytest
 
 from ledger import Ledger
 from ledger.checkpoints.keys import create_key, state_beside
-from ledger.migrate.journal import load
-from ledger.migrate.migrate import migrate
+from ledger.migrate.migrate import load_migrations, migrate
 from ledger.settings import Settings
 from ledger.store import tree
 from ledger.tlog.note import parse_note
@@ -159,7 +158,7 @@ def test_a_migrator(database_url: str, how: str, after: str, record_property: No
         taken_over(popen, how, lambda: Cli("--database-url", database_url)("migrate"), record_property)
     with psycopg.connect(database_url) as connection:
         done = connection.execute("select file, sha256 from ledger.migrations order by file").fetchall()
-    assert done == [(each.file, each.sha256) for each in load()]
+    assert done == [(each.file, each.sha256) for each in load_migrations()]
     assert migrate(Settings(database_url=database_url)) == []
 
 

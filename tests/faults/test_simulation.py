@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ledger import Event, Ledger, Receipt
-from ledger.embedded.postgres import Postgres
+from ledger.embedded.servers import Postgres
 from ledger.errors import InvalidSetting
 from tests.simulation.check import CHECKS, Books
 from tests.simulation.notes import Notes, Restore

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ledger_projections import history, state
 
 from ledger import BodyUnreadable, Entry, Ledger, testing
-from ledger.migrate.journal import load
+from ledger.migrate.migrate import load_migrations
 from tests.fuzz import seeds
 from tests.fuzz.foreign import record
 from tests.fuzz.json_texts import values
@@ -223,7 +223,7 @@ FOREIGN = [
 """What Postgres takes as JSON, and this package would not have written."""
 
 
-RULES = next(migration.sql for migration in load() if migration.file == "0008_entry_rules.sql")
+RULES = next(migration.sql for migration in load_migrations() if migration.file == "0008_entry_rules.sql")
 RULES = RULES[RULES.index("alter table") :]
 """Adds the constraint, which looks at no entry that is there."""
 

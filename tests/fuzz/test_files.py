@@ -16,7 +16,7 @@ from ledger.checkpoints.keys import Key, create_key, key_of
 from ledger.checkpoints.state import State, create_state, locked
 from ledger.embedded.access import Keyring
 from ledger.errors import IntegrityError, InvalidSetting, LedgerError, MigrationTampered, NoteRefused
-from ledger.migrate import journal
+from ledger.migrate import migrate
 from ledger.store.tree import Head
 from ledger.tlog.cosigner import Cosigner
 from tests.fuzz import seeds
@@ -139,11 +139,11 @@ def test_the_servers_passwords(folder: Path) -> None:
 def test_the_journal_of_migrations(folder: Path) -> None:
     schema = folder / "schema"
     schema.mkdir()
-    for file in journal.schema_folder().iterdir():
+    for file in migrate.schema_folder().iterdir():
         if file.is_file():
             (schema / file.name).write_bytes(file.read_bytes())
     path = schema / "journal.json"
-    sound, expected = path.read_bytes(), journal.load(schema)
+    sound, expected = path.read_bytes(), migrate.load_migrations(schema)
 
     @fuzz(30)
     @given(mutated([sound]))
@@ -152,7 +152,7 @@ def test_the_journal_of_migrations(folder: Path) -> None:
     def check(data: bytes) -> None:
         path.write_bytes(data)
         try:
-            assert journal.load(schema)[: len(expected)] == expected
+            assert migrate.load_migrations(schema)[: len(expected)] == expected
         except MigrationTampered:
             return
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ledger.checkpoints.publishers import Endpoint
 from ledger.cli.text import error_line, redacted
+from ledger.drivers.async_pools import AsyncConnector
 from ledger.drivers.connections import (
     aconnect,
     connect,
@@ -17,7 +18,7 @@ from ledger.drivers.connections import (
     create_async_redis_connection,
     create_redis_connection,
 )
-from ledger.drivers.pools import AsyncConnector, Connector
+from ledger.drivers.pools import Connector
 from ledger.effects import Command, Plan
 from ledger.errors import InvalidSetting, Unavailable
 from ledger.settings import Settings

@@ -8,7 +8,7 @@ from ledger import Ledger
 from ledger.checkpoints.keys import create_key
 from ledger.drivers.pools import Connector
 from ledger.migrate.migrate import migrate
-from ledger.projection.discover import find_projections
+from ledger.projection.base import find_projections
 from ledger.projection.worker import Projector
 from tests.simulation import actors
 from tests.simulation.crew import Crew, Member

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ledger import Ledger
-from ledger.projection.base import view_positions
-from ledger.projection.discover import find_projections
+from ledger.projection.base import find_projections, view_positions
 from ledger.store.ledgers import ledger_ends
 from ledger.stream import wire
 from tests.simulation import hostile

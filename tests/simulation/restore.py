@@ -13,7 +13,7 @@ from pathlib import Path
 from ledger import Entry, Event, Ledger
 from ledger.checkpoints.signer import checkpoint
 from ledger.errors import SigningRefused
-from ledger.projection.discover import find_projections
+from ledger.projection.base import find_projections
 from ledger.projection.rebuild import rebuild
 from ledger.stream.relay import open_new_epoch
 from ledger.stream.wire import NO_ID, StreamId

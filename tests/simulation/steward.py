@@ -10,7 +10,7 @@ from ledger.checkpoints.signer import Checkpointer
 from ledger.drivers.pools import Connector
 from ledger.errors import ChainBroken, HoldRefused, InvalidSetting, ProjectionFailed, UnderLegalHold
 from ledger.format.actions import OWN_ACTIONS
-from ledger.projection.discover import find_projections
+from ledger.projection.base import find_projections
 from ledger.projection.rebuild import rebuild
 from tests.simulation.hostile import VICTIM
 from tests.simulation.life import Life

@@ -8,7 +8,7 @@ from ledger import Entry, Ledger, Plan, Query
 from ledger.drivers.connections import create_redis_connection
 from ledger.effects import Row
 from ledger.format.canonical import body, envelope
-from ledger.projection.discover import find_projections
+from ledger.projection.base import find_projections
 from ledger.projection.rebuild import rebuild
 from ledger.stream import wire
 from tests.simulation.violation import Violation

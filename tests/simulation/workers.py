@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ledger.drivers.pools import Connector
-from ledger.projection.discover import find_projections
+from ledger.projection.base import find_projections
 from ledger.projection.worker import Projector
 from ledger.stream.relay import Relay
 from tests.simulation.life import Life

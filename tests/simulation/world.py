@@ -19,9 +19,8 @@ import psycopg
 from ledger.drivers.connections import create_redis_connection
 from ledger.drivers.run import Redis
 from ledger.embedded.access import Access, Keyring
-from ledger.embedded.postgres import Postgres
 from ledger.embedded.process import Server
-from ledger.embedded.valkey import Valkey
+from ledger.embedded.servers import Postgres, Valkey
 from ledger.errors import Unavailable
 from ledger.settings import Settings
 from tests.simulation.disk import FILLER, Disk

@@ -40,6 +40,9 @@ class Api(Protocol):
 
     def append(self, event: Event, *, connection: Any = None, expect: Condition | None = None) -> Receipt: ...
     def append_many(self, events: Iterable[Event], *, connection: Any = None) -> Appended: ...
+    def record(self, event: Event, *, connection: Any = None) -> UUID: ...
+    def record_many(self, events: Iterable[Event], *, connection: Any = None) -> list[UUID]: ...
+    def receipt(self, id: UUID, *, timeout: float = 10.0) -> Receipt: ...
     def read(self, after: int = 0, limit: int | None = None) -> list[Entry]: ...
     def erase(self, position: int, actor: str, reason: str) -> Receipt: ...
     def hold(self, held: tuple[str, str] | int, actor: str, reason: str) -> Receipt: ...
@@ -62,6 +65,15 @@ class SyncApi:
 
     def append_many(self, events: Iterable[Event], *, connection: Any = None) -> Appended:
         return self.ledger.append_many(events, connection=connection)
+
+    def record(self, event: Event, *, connection: Any = None) -> UUID:
+        return self.ledger.record(event, connection=connection)
+
+    def record_many(self, events: Iterable[Event], *, connection: Any = None) -> list[UUID]:
+        return self.ledger.record_many(events, connection=connection)
+
+    def receipt(self, id: UUID, *, timeout: float = 10.0) -> Receipt:
+        return self.ledger.receipt(id, timeout=timeout)
 
     def read(self, after: int = 0, limit: int | None = None) -> list[Entry]:
         return list(self.ledger.read(after, limit))
@@ -140,6 +152,15 @@ class AsyncApi:
 
     def append_many(self, events: Iterable[Event], *, connection: Any = None) -> Appended:
         return self.call(self.ledger.append_many(events, connection=connection))
+
+    def record(self, event: Event, *, connection: Any = None) -> UUID:
+        return self.call(self.ledger.record(event, connection=connection))
+
+    def record_many(self, events: Iterable[Event], *, connection: Any = None) -> list[UUID]:
+        return self.call(self.ledger.record_many(events, connection=connection))
+
+    def receipt(self, id: UUID, *, timeout: float = 10.0) -> Receipt:
+        return self.call(self.ledger.receipt(id, timeout=timeout))
 
     def append_many_async(self, events: AsyncIterator[Event]) -> Appended:
         return self.call(self.ledger.append_many(events))

@@ -21,8 +21,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.embedded.postgres import Postgres
-from ledger.embedded.reach import Account, account_for
+from ledger.embedded.host import Account, account_for
+from ledger.embedded.servers import Postgres
 from ledger.errors import InvalidSetting
 
 DEBIAN = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)

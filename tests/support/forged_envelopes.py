@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from hypothesis import strategies as st
 
 from ledger.format.canonical import digest
-from ledger.format.stored_row import Record
+from ledger.format.findings import Record
 from tests.fuzz.json_texts import strained
 from tests.fuzz.mutations import mutated
 from tests.support.forged_rows import chains

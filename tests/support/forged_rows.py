@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from ledger.events import GENESIS
 from ledger.format.canonical import body_bytes, digest
+from ledger.format.findings import Record
 from ledger.format.rules import MAX_BODY, Columns
-from ledger.format.stored_row import Record
 
 FIRST_TIME, LAST_TIME = -63_082_281_600_000_000, 252_455_615_999_999_999
 """Of the years 0001-9999, in microseconds since 2000-01-01 UTC."""

@@ -11,8 +11,8 @@ import psycopg
 
 from ledger.events import GENESIS
 from ledger.format.canonical import digest
+from ledger.format.findings import Record
 from ledger.format.rules import Columns
-from ledger.format.stored_row import Record
 from ledger.format.times import POSTGRES_EPOCH, microseconds
 
 INFINITY = 2**63 - 1

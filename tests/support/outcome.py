@@ -9,7 +9,7 @@ from ledger import Entry, Ledger
 from ledger.drivers.connections import create_redis_connection
 from ledger.drivers.pools import Connector
 from ledger.format.canonical import body, envelope
-from ledger.projection.discover import find_projections
+from ledger.projection.base import find_projections
 from ledger.projection.worker import Projector
 from ledger.settings import Settings
 from ledger.stream import wire

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import random
 import sys
 import threading
 import time
 from uuid import UUID, uuid5
 
+import psycopg
+
 from ledger import Event, Ledger, LedgerError, Receipt, Unavailable
+from ledger.capture.sealer import Sealer
 from ledger.drivers.pools import Connector
-from ledger.projection.discover import find_projections
+from ledger.projection.base import find_projections
 from ledger.projection.worker import Projector
 from ledger.settings import Settings
 from ledger.stream.relay import Relay
@@ -59,6 +63,37 @@ def _all(ledger: Ledger, batch: list[Event]) -> list[Receipt]:
 
 def relay() -> None:
     Relay(Connector(Settings.load())).run(threading.Event())
+
+
+def seal() -> None:
+    Sealer(Connector(Settings.load())).run(threading.Event())
+
+
+COUNTERS = 5
+
+
+def record() -> None:
+    """Counts in rows of `counters`, and records each number in the transaction that counted; some roll back."""
+    url = os.environ["LEDGER_DATABASE_URL"]
+    with Ledger.open() as ledger:
+        while True:
+            try:
+                with psycopg.connect(url) as connection:
+                    while True:
+                        _count(ledger, connection, random.randrange(COUNTERS))
+            except (psycopg.Error, psycopg.Rollback, Unavailable):
+                time.sleep(0.05)
+
+
+def _count(ledger: Ledger, connection: psycopg.Connection, counter: int) -> None:
+    with connection.transaction():
+        counted = connection.execute(
+            "update counters set number = number + 1 where counter = %s returning number", (counter,)
+        ).fetchone()
+        event = Event("user:1", "counter.counted", "counter", str(counter), after=counted)
+        ledger.record(event, connection=connection)
+        if random.random() < 0.2:
+            raise psycopg.Rollback
 
 
 def project() -> None:
@@ -119,6 +154,10 @@ def main() -> None:
                 append(*args)
             case "relay":
                 relay()
+            case "seal":
+                seal()
+            case "record":
+                record()
             case "project":
                 project()
             case "subscribe":

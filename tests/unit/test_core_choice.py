@@ -26,6 +26,7 @@ def told(folder: Path, **environment: str) -> str:
     ("module", "reason"),
     [
         ("INTERFACE, VERSION = 99, '9.9'", "auditledger-native 9.9 does not fit this version of auditledger"),
+        ("", "auditledger-native without a version does not fit this version of auditledger"),
         ("import no_such_library", "auditledger-native cannot be loaded: No module named 'no_such_library'"),
         ("raise ImportError('GLIBC_9 not found')", "auditledger-native cannot be loaded: GLIBC_9 not found"),
     ],

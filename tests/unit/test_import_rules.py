@@ -57,6 +57,7 @@ def test_a_new_file_in_a_room_needs_no_change_of_the_contract(tree: Path) -> Non
         pytest.param(
             DOWN, "ledger/format/chain.py", "from ledger.tlog import merkle", id="a room imports its neighbour"
         ),
+        pytest.param(DOWN, "ledger/capture/context.py", "from ledger import client", id="capture imports the client"),
         pytest.param(DOWN, "ledger/cli/commands/doctor.py", "from ledger import testing", id="neighbours at the top"),
         pytest.param(DOWN, "ledger/attic/__init__.py", "", id="a room that no layer names"),
         pytest.param(DOWN, "ledger/leftover.py", "", id="a file beside the rooms that no layer names"),

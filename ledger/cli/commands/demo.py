@@ -32,7 +32,7 @@ from ledger.drivers.run import drive
 from ledger.effects import Plan, Query, Row, SqlScript
 from ledger.errors import RecordRefused
 from ledger.events import Event, Receipt
-from ledger.projection.discover import find_projections
+from ledger.projection.base import find_projections
 from ledger.projection.worker import Projector
 from ledger.settings import Settings
 from ledger.stream.relay import Relay

@@ -16,8 +16,7 @@ from ledger.cli.params import Kind
 from ledger.drivers.pools import Connector
 from ledger.effects import Plan
 from ledger.migrate import roles
-from ledger.migrate.journal import load
-from ledger.migrate.migrate import check_schema
+from ledger.migrate.migrate import check_schema, load_migrations
 from ledger.settings import check_ledger_name
 
 
@@ -50,9 +49,10 @@ _user = click.argument("user")
 _ROLES = """
 
     \b
+    ledger_recorder   records events, which are appended soon; no read access
     ledger_writer     appends to the granted ledgers, or to all; no read access
     ledger_reader     reads the granted ledgers, or all
-    ledger_projector  runs the workers: relay, project, run, replay
+    ledger_projector  runs the workers: relay, project, run, replay; with ledger_writer, seal
     ledger_eraser     erases bodies, places and releases legal holds
     ledger_admin      creates ledgers, opens epochs, grants these roles
 """
@@ -62,7 +62,7 @@ _ROLES = """
 @_role
 @_user
 @click.option(
-    "--ledger", "ledgers", multiple=True, metavar="NAME", help="A ledger to read, or to append to. Repeatable."
+    "--ledger", "ledgers", multiple=True, metavar="NAME", help="A ledger to read, append to or record in. Repeatable."
 )
 @click.option("--all-ledgers", is_flag=True, help="All ledgers, including future ones.")
 @pass_shared
@@ -113,7 +113,7 @@ def _named(shared: Shared, ledgers: tuple[str, ...]) -> list[str]:
 def _run(shared: Shared, plan: Callable[[], Plan[None]]) -> None:
     connector = Connector(settings_of(shared))
     try:
-        connector.run(check_schema(load()))
+        connector.run(check_schema(load_migrations()))
         connector.run(plan())
     finally:
         connector.close()

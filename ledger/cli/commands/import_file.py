@@ -27,7 +27,7 @@ from ledger.client import Ledger
 from ledger.errors import IdempotencyConflict, InvalidEvent, LedgerError, UsageError
 from ledger.events import Appended, Event
 from ledger.format.canonical import entry_id_for
-from ledger.store.batches import BATCH
+from ledger.store.drafts import BATCH
 
 LONGEST = {"events": 4 * 1024 * 1024, "cloudtrail": 64 * 1024 * 1024}
 """Bytes of a line, by format. An event's body has at most 256 KiB; an AWS log file is one line with all records."""

@@ -27,7 +27,6 @@ from ledger.cli.params import PositionOrId
 from ledger.errors import UsageError
 from ledger.tlog.checkpoint import Checkpoint, cosigned_by
 from ledger.tlog.note import Verifier, parse_note
-from ledger.verify.checkpoints import ledger_of
 
 
 @click.command("prove", cls=Command)
@@ -81,14 +80,14 @@ def _write_proof(shared: Shared, proof: Proof | Consistency, output: Path | None
     if isinstance(proof, Proof):
         position = proof.index + 1
         fields: dict[str, Any] = {"kind": "proof", "position": position}
-        what = f"of entry {position} of ledger {ledger_of(newest)}, in {_text(newest)}"
+        what = f"of entry {position} of ledger {newest.log}, in {_text(newest)}"
     else:
         old = Checkpoint.of(proof.old)
         fields = {"kind": "consistency", "old_size": old.size}
         what = f"that {_text(newest)} continues that at {old.size}"
     if shared.json:
         content = {"proof": data.decode()} if output is None else {"file": str(output)}
-        write_json(fields | {"ledger": ledger_of(newest)} | _checkpoint(newest) | {"bytes": len(data)} | content)
+        write_json(fields | {"ledger": newest.log} | _checkpoint(newest) | {"bytes": len(data)} | content)
     elif output is None:
         write_note(data)
     else:
@@ -142,14 +141,14 @@ def _print_proven(shared: Shared, proven: Proven) -> None:
 def _print_consistent(shared: Shared, old: Checkpoint, new: Checkpoint) -> None:
     if shared.json:
         checkpoints = {"old": _checkpoint(old), "new": _checkpoint(new)}
-        write_json({"kind": "consistency", "ok": True, "ledger": ledger_of(new)} | checkpoints)
+        write_json({"kind": "consistency", "ok": True, "ledger": new.log} | checkpoints)
     else:
         line(f"OK, {_text(new)} continues {_text(old)}")
 
 
 def _print_checkpoint(shared: Shared, checkpoint: Checkpoint, witnesses: list[Verifier]) -> None:
     if shared.json:
-        fields = {"kind": "checkpoint", "ok": True, "ledger": ledger_of(checkpoint)}
+        fields = {"kind": "checkpoint", "ok": True, "ledger": checkpoint.log}
         write_json(fields | _checkpoint(checkpoint) | _witnesses(witnesses))
     else:
         line(f"OK, {_text(checkpoint)} is signed{_cosigned(witnesses)}; root {checkpoint.root.hex()}")

@@ -11,8 +11,7 @@ from ledger.cli.context import Shared, pass_shared
 from ledger.cli.output import line, write_json
 from ledger.cli.text import note
 from ledger.drivers.pools import Connector
-from ledger.migrate.journal import load
-from ledger.migrate.migrate import check_schema, migrate
+from ledger.migrate.migrate import check_schema, load_migrations, migrate
 from ledger.settings import Settings, check_ledger_name
 from ledger.store.ledgers import create_ledger
 
@@ -67,7 +66,7 @@ def create_command(shared: Shared, name: str) -> None:
     check_ledger_name(name)
     connector = Connector(settings_of(shared))
     try:
-        connector.run(check_schema(load()))
+        connector.run(check_schema(load_migrations()))
         created = connector.run(create_ledger(name))
     finally:
         connector.close()

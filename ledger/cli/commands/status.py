@@ -73,6 +73,7 @@ def _ledger_object(ledger: LedgerState) -> dict[str, Any]:
             refusal._asdict() | {"since": time_text(refusal.since)} for refusal in ledger.refusals
         ],
         "held_by": None if ledger.holder is None else holder_object(ledger.holder),
+        "outbox": None if ledger.outbox is None else ledger.outbox._asdict(),
         "stream": None if ledger.stream is None else _stream_object(ledger.stream),
         "stream_unusable": None if ledger.unusable is None else server_text(ledger.unusable),
         "projections": None if ledger.projections is None else [
@@ -154,6 +155,8 @@ def _print_ledger(ledger: LedgerState, overview: Overview) -> None:
         moment = f"; last recorded {short_time(ledger.recorded_at)}" if ledger.position and ledger.recorded_at else ""
         line(f"Ledger {ledger.name}: position {ledger.position}{moment}")
     rows = [("  stream", *_stream_row(ledger, overview.redis))]
+    if ledger.outbox is not None and ledger.outbox.waiting:
+        rows.insert(0, ("  outbox", f"{ledger.outbox.waiting:,} waiting", f"for {seconds_text(ledger.outbox.seconds)}"))
     if ledger.ledger_id is not None:
         for view in ledger.projections or ():
             name = f"  {view.name}" + (
@@ -176,6 +179,9 @@ def _print_problems(ledger: LedgerState) -> None:
     for view in ledger.projections or ():
         if view.blocked is not None:
             line(f"  {view.name} BLOCKED:", blocked_text(view.blocked))
+    if ledger.outbox is not None and ledger.outbox.rejected:
+        rejected = counted(ledger.outbox.rejected, "recorded event")
+        line(f"  {rejected} SET ASIDE, cannot be appended:", "'select * from ledger.rejected' shows each and why")
     for bad in ledger.stopped or ():
         line(f"  ENTRY {bad.position} FAILS VERIFICATION, workers stop before it:", bad.found)
         if bad.damaged:

@@ -26,8 +26,7 @@ from ledger.cli.text import note
 from ledger.drivers.pools import Connector
 from ledger.errors import IntegrityError, LedgerError
 from ledger.ops.metrics import serve_metrics
-from ledger.projection.base import Projection, view_positions
-from ledger.projection.discover import find_projections
+from ledger.projection.base import Projection, find_projections, view_positions
 from ledger.projection.rebuild import rebuild
 from ledger.projection.worker import Projector
 from ledger.store.ledgers import ledger_ends

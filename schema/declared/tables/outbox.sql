@@ -29,3 +29,5 @@ create trigger unchanged before update or truncate on ledger.outbox
 alter table ledger.outbox enable always trigger unchanged;
 
 grant select, delete on ledger.outbox to ledger_projector;
+-- What `status` and `doctor` count.
+grant select (ledger_id, seq, recorded_at) on ledger.outbox to ledger_admin;

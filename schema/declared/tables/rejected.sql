@@ -24,3 +24,5 @@ create trigger unchanged before update or truncate on ledger.rejected
 alter table ledger.rejected enable always trigger unchanged;
 
 grant select, insert on ledger.rejected to ledger_projector;
+-- What `status` and `doctor` count.
+grant select (ledger_id, seq, recorded_at, rejected_at, reason) on ledger.rejected to ledger_admin;

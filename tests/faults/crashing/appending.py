@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ledger import Receipt, Unchanged, UnderLegalHold
-from ledger.store import batches
+from ledger.store import drafts
 from tests.faults.crashing import orders
 from tests.faults.crashing.jobs import BATCH, Job, Tell, World, again
 from tests.faults.crashing.orders import Orders
@@ -75,7 +75,7 @@ class AppendMany(Job):
         orders.create(world.admin)
 
     def run(self, tell: Tell) -> None:
-        batches.FIRST_BATCH = batches.BATCH = BATCH
+        drafts.FIRST_BATCH = drafts.BATCH = BATCH
 
         def beside(connection: Any) -> Receipt | None:
             return api.append_many(self.events(2 * BATCH, 3 * BATCH), connection=connection).last

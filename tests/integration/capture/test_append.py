@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import closing
 
+import psycopg
 import pytest
 
-from ledger import AsyncLedger, Event, InvalidEvent
+from ledger import AsyncLedger, Event, InvalidEvent, Ledger
 from ledger.capture import audit_context, bind
+from ledger.capture.sealer import Sealer
+from ledger.drivers.pools import Connector
 from ledger.settings import Settings
 from tests.support.api import Api, Opener
 
@@ -47,3 +51,20 @@ def test_two_hundred_requests_at_once_do_not_mix(migrated_url: str) -> None:
             return [(entry.actor, entry.resource_id, entry.metadata["request"]["id"]) async for entry in ledger.read()]
 
     assert sorted(asyncio.run(main())) == sorted((f"user:{n}", str(n), f"r{n}") for n in range(200))
+
+
+def test_record_and_record_many(migrated_url: str) -> None:
+    settings = Settings(database_url=migrated_url)
+    with Ledger(settings) as ledger, psycopg.connect(migrated_url) as connection:
+        with pytest.raises(InvalidEvent, match=r"^actor: must be a string, not NoneType: name who did it"):
+            ledger.record(Event(None, "a.b"))
+        with audit_context("user:1", tx="7"):
+            ledger.record(Event(None, "a.b"))
+            ledger.record_many([Event(None, "a.b"), Event("user:2", "a.b", metadata={"x": 1})], connection=connection)
+        connection.commit()
+        with closing(Connector(settings)) as connector:
+            Sealer(connector).seal()
+        assert [(entry.actor, entry.metadata) for entry in ledger.read()] == [
+            *[("user:1", {"tx": "7"})] * 2,
+            ("user:2", {"tx": "7", "x": 1}),
+        ]

@@ -11,7 +11,7 @@ import pytest
 from ledger import Event, Ledger, Projection
 from ledger.drivers.pools import Connector
 from ledger.errors import InvalidSetting
-from ledger.projection.discover import find_projections
+from ledger.projection.base import find_projections
 from ledger.projection.rebuild import rebuild
 from ledger.projection.worker import Projector
 from tests.support.cli import Cli, cli_of

@@ -13,7 +13,7 @@ import pytest
 
 from ledger import Event, Ledger
 from ledger.drivers.pools import Connector
-from ledger.projection.discover import find_projections
+from ledger.projection.base import find_projections
 from ledger.stream.relay import Relay
 from tests.support.cli import AUDITLEDGER, cli_of, run
 from tests.support.views import project

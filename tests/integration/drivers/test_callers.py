@@ -25,7 +25,7 @@ from ledger.checkpoints.keys import create_key
 from ledger.drivers.cursors import ADAPTERS, Cursor
 from ledger.errors import IdempotencyConflict, SchemaMismatch, UsageError
 from ledger.migrate.migrate import migrate
-from ledger.projection.discover import find_projections
+from ledger.projection.base import find_projections
 from ledger.projection.rebuild import rebuild
 from ledger.settings import Settings
 from tests.support.clusters import Cluster

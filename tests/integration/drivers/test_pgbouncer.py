@@ -25,9 +25,8 @@ from ledger.drivers.postgres import Transaction
 from ledger.drivers.run import drive
 from ledger.effects import Plan, Query
 from ledger.errors import ConditionFailed, InvalidSetting, LedgerError, Unavailable
-from ledger.migrate.journal import load
-from ledger.migrate.migrate import migrate
-from ledger.projection.discover import find_projections
+from ledger.migrate.migrate import load_migrations, migrate
+from ledger.projection.base import find_projections
 from ledger.projection.rebuild import rebuild
 from ledger.settings import Settings
 from tests.support.cli import Cli, process, run
@@ -191,7 +190,7 @@ def test_every_command(way: Way, tmp_path: Path, login: Logins) -> None:
 
 def test_migrating_twice_and_at_once(empty: Way) -> None:
     """The lock of the first migrator stayed on the pooler's connection, and the second waited for ever."""
-    files = [migration.file for migration in load()]
+    files = [migration.file for migration in load_migrations()]
     done = race(lambda: migrate(empty.settings), lambda: migrate(empty.settings))
     assert sorted(done) == [[], files]
     assert migrate(empty.settings) == []

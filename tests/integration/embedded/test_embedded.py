@@ -26,7 +26,7 @@ import pytest
 import redis
 
 from ledger import embedded
-from ledger.embedded import access, reach
+from ledger.embedded import access, host
 from ledger.errors import InvalidSetting, Unavailable
 from tests.support.embedded_homes import PROC, ROOT, pids, remove
 
@@ -404,7 +404,7 @@ def test_root_with_programs_that_only_root_can_reach(
     with tempfile.TemporaryDirectory(prefix="ledger-copies-") as open_to_all:
         Path(open_to_all).chmod(0o755)
         copies = Path(open_to_all, "copies")
-        monkeypatch.setattr(reach, "COPIES", copies)
+        monkeypatch.setattr(host, "COPIES", copies)
         try:
             servers = embedded.start(home)
             write(servers, "kept")

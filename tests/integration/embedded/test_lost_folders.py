@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ledger import Event, Ledger, embedded
-from ledger.embedded.found import all_marked
+from ledger.embedded.host import all_marked
 from ledger.errors import InvalidSetting
 from tests.support.embedded_homes import PROC, ROOT, delete, pids, remove
 

@@ -13,8 +13,7 @@ import pytest
 from ledger_projections import Timeline
 
 from ledger import Ledger
-from ledger.migrate.journal import schema_folder
-from ledger.migrate.migrate import migrate
+from ledger.migrate.migrate import migrate, schema_folder
 from ledger.projection.rebuild import rebuild
 from ledger.settings import Settings
 from ledger.verify import database

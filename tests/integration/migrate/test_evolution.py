@@ -19,8 +19,7 @@ import pytest
 from ledger import Ledger
 from ledger.drivers.run import drive
 from ledger.errors import SchemaMismatch
-from ledger.migrate.journal import load, schema_folder
-from ledger.migrate.migrate import check_schema, migrate
+from ledger.migrate.migrate import check_schema, load_migrations, migrate, schema_folder
 from ledger.settings import Settings
 from tests.support.cli import Cli, cli_of
 from tests.support.helpers import checked, event, events
@@ -30,7 +29,7 @@ from tools import journal
 ROOT = Path(__file__).parents[3]
 RELEASED = ("48ccab2",)
 """Commits of code that is in use, the oldest first. Each must work with the newest schema until that says `needs`."""
-FILES = [migration.file for migration in load()]
+FILES = [migration.file for migration in load_migrations()]
 TIMEOUT_SECONDS = 60
 
 MORE = """
@@ -121,7 +120,7 @@ def test_a_migration_that_older_clients_cannot_work_with_stops_them(
     with pytest.raises(SchemaMismatch, match=too_new):
         migrate(ledger.settings)
     assert admin.execute("select count(*) from ledger.audit_logs").fetchone() == (0,)
-    known = load(folder)
+    known = load_migrations(folder)
     assert drive(check_schema(known[:-1]), admin) == ["9002_drop.needs_9001.sql"]
     assert drive(check_schema(known), admin) == []
 

@@ -18,8 +18,7 @@ from ledger_projections import Timeline
 
 from ledger import Ledger
 from ledger.errors import LedgerError, MigrationTampered, SchemaMismatch, Unavailable, UsageError
-from ledger.migrate.journal import load, schema_folder
-from ledger.migrate.migrate import migrate
+from ledger.migrate.migrate import load_migrations, migrate, schema_folder
 from ledger.projection.rebuild import rebuild
 from ledger.settings import Settings
 from tests.support.appending import migrate_in_process
@@ -27,7 +26,7 @@ from tests.support.cli import Cli
 from tests.support.helpers import OwnServers, checked, event, processes
 from tests.support.views import project
 
-FILES = [migration.file for migration in load()]
+FILES = [migration.file for migration in load_migrations()]
 
 
 @pytest.fixture
@@ -154,7 +153,7 @@ def test_a_journal_that_is_missing_or_damaged_is_refused(folder: Path, text: str
     if text is not None:
         (folder / "journal.json").write_text(text)
     with pytest.raises(MigrationTampered, match="journal"):
-        load(folder)
+        load_migrations(folder)
 
 
 def test_a_history_rewritten_with_a_right_journal_is_refused_by_the_database(settings: Settings, folder: Path) -> None:

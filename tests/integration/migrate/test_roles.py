@@ -15,7 +15,7 @@ from ledger.drivers.run import drive
 from ledger.errors import ConditionFailed, IdempotencyConflict, UnknownLedger, UsageError
 from ledger.export.check import verify_bundle
 from ledger.migrate.migrate import migrate
-from ledger.projection.discover import find_projections
+from ledger.projection.base import find_projections
 from ledger.projection.rebuild import rebuild
 from ledger.projection.worker import Projector
 from ledger.settings import Settings

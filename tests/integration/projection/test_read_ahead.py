@@ -15,8 +15,7 @@ from ledger.drivers.pools import Connector
 from ledger.errors import Unavailable
 from ledger.events import Tail
 from ledger.projection import worker
-from ledger.projection.lanes import BATCH, MANY, Lane
-from ledger.projection.read_ahead import LARGE, Batches, ReadAhead
+from ledger.projection.lanes import BATCH, LARGE, MANY, Batches, Lane, ReadAhead
 from ledger.store.ledgers import LedgerRef
 from ledger.stream.reader import EMPTY_TAIL, Reader, next_entries
 from ledger.stream.relay import Relay

@@ -13,7 +13,7 @@ from psycopg import sql
 
 from ledger import Event, IdempotencyConflict, Ledger, UnknownLedger, UsageError
 from ledger.drivers.run import drive
-from ledger.migrate.journal import load
+from ledger.migrate.migrate import load_migrations
 from ledger.migrate.roles import grant
 from ledger.store.ledgers import create_ledger
 from tests.support.cli import Cli
@@ -142,7 +142,7 @@ def test_the_role_that_is_taken_counts(two: Ledger, admin: psycopg.Connection, l
 
 def test_who_appended_before_goes_on(two: Ledger, admin: psycopg.Connection) -> None:
     """The migration takes members of the group as they are."""
-    migration = next(each.sql for each in load() if each.file.endswith("_least_rights.sql"))
+    migration = next(each.sql for each in load_migrations() if each.file.endswith("_least_rights.sql"))
     [statement] = [part for part in migration.split(";\n") if "from pg_auth_members" in part]
     admin.execute("create role test_before")
     try:

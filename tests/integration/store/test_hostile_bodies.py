@@ -18,7 +18,7 @@ from ledger.export.bundle import export
 from ledger.export.check import verify_bundle
 from ledger.format.rules import MAX_BODY, MAX_DEPTH
 from ledger.format.times import microseconds
-from ledger.projection.discover import find_projections
+from ledger.projection.base import find_projections
 from ledger.projection.rebuild import rebuild
 from tests.support.bad_entries import workers
 from tests.support.cli import cli_of

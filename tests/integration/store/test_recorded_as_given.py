@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from ledger import Event, IdempotencyConflict, InvalidEvent, Ledger
-from ledger.store import batches
+from ledger.store import drafts
 from tests.support.api import Api, AsyncApi, Opener
 from tests.support.helpers import checked, event, events, eventually, numbers
 
@@ -149,12 +149,12 @@ def test_an_event_whose_fields_are_set_anew(api: Api) -> None:
 def test_a_batch_is_bounded_by_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """However large its events are, and whatever the first ones were."""
     sizes = []
-    taken = batches.Gathering("main")
+    taken = drafts.Gathering("main")
     source = (event(metadata="x" * (200_000 if number > 500 else 1)) for number in range(800))
     while batch := taken.pull(source):
         sizes.append(sum(draft.size for draft in batch))
-    assert max(sizes) < batches.BATCH_BYTES + 256 * 1024
-    assert sum(size > batches.BATCH_BYTES for size in sizes) == len(sizes) - 1
+    assert max(sizes) < drafts.BATCH_BYTES + 256 * 1024
+    assert sum(size > drafts.BATCH_BYTES for size in sizes) == len(sizes) - 1
 
 
 def test_what_comes_before_a_bad_event_is_recorded(api: Api) -> None:
@@ -213,11 +213,11 @@ def test_a_moment_outside_the_years_is_refused(kind: type[datetime], year: int, 
     edge = kind(year, 1 if year == 1 else 12, 1 if year == 1 else 31, 0 if year == 1 else 23)
     late = edge.replace(tzinfo=timezone(timedelta(hours=hours)))
     with pytest.raises(InvalidEvent, match="outside the years"):
-        batches.Gathering("main").take(event(occurred_at=late))
+        drafts.Gathering("main").take(event(occurred_at=late))
 
 
 def test_the_texts_of_an_event_are_taken_at_once() -> None:
     """Nothing of a draft refers to what the caller holds."""
     body = {"a": [1]}
-    [draft] = batches.Gathering("main").pull(iter([event(after=body, metadata=body)]))
+    [draft] = drafts.Gathering("main").pull(iter([event(after=body, metadata=body)]))
     assert all(isinstance(each, str | datetime | None) for each in msgspec.structs.astuple(draft.event))

@@ -19,16 +19,14 @@ from hypothesis import given, settings
 from ledger import Event, InvalidEvent, Ledger, testing
 from ledger.export.bundle import export
 from ledger.export.check import verify_bundle
-from ledger.format import own_entries
 from ledger.format.canonical import draft
+from ledger.format.findings import Record
 from ledger.format.rules import LIMITS, MAX_BODY, MAX_DEPTH, RULES, Columns, broken, surely_kept
-from ledger.format.stored_row import Record
 from ledger.format.times import microseconds
-from ledger.migrate.journal import load, schema_folder
 from ledger.migrate.migrate import SQL as MIGRATE
-from ledger.migrate.migrate import migrate
+from ledger.migrate.migrate import load_migrations, migrate, schema_folder
 from ledger.settings import Settings
-from ledger.verify import database
+from ledger.verify import database, own_entries
 from ledger.verify.report import Report
 from tests.support.cli import cli_of
 from tests.support.findings import places
@@ -50,7 +48,7 @@ def words(sql: str) -> str:
 
 
 def test_each_rule_stands_in_the_schema() -> None:
-    schema = words("\n".join(migration.sql for migration in load()))
+    schema = words("\n".join(migration.sql for migration in load_migrations()))
     for rule in RULES:
         if rule.name == "entry_format":
             assert words(f"constraint entry_format check ({rule.check})") in schema
@@ -412,7 +410,7 @@ def older(database_url: str, tmp_path: Path) -> Iterator[Settings]:
     yield Settings(database_url=database_url)
 
 
-RULES_FILE = [migration.file for migration in load()].index("0008_entry_rules.sql")
+RULES_FILE = [migration.file for migration in load_migrations()].index("0008_entry_rules.sql")
 
 
 def test_a_database_with_entries_that_break_rules_is_migrated(
@@ -444,7 +442,7 @@ def test_a_database_with_entries_that_break_rules_is_migrated(
 
 def not_validated(admin: psycopg.Connection) -> None:
     """The constraint as the migration adds it."""
-    added = next(migration.sql for migration in load() if migration.file == "0008_entry_rules.sql")
+    added = next(migration.sql for migration in load_migrations() if migration.file == "0008_entry_rules.sql")
     admin.execute("alter table ledger.audit_logs drop constraint entry_rules")
     admin.execute(added[added.index("alter table") :].encode())
 

@@ -14,6 +14,7 @@ from ledger import ErasureRefused
 from ledger.errors import TailBusy
 from tests.support.api import Api, Opener
 from tests.support.helpers import LOCK, checked, event, events, numbers, race
+from tests.support.logins import Logins
 
 TIMEOUT = 1.0
 SLACK = 0.9
@@ -156,3 +157,28 @@ def test_a_limit_of_the_databases_own_holds_for_what_follows(
     assert admin.execute("select distinct statement_timeout from public.seen").fetchall() == [("77s",)]
     with pytest.raises(ErasureRefused):
         api.erase(9, "user:dpo", "asked for")
+
+
+def test_whoever_keeps_the_line_stops_nobody(
+    api: Api, opener: Opener, admin: psycopg.Connection, login: Logins
+) -> None:
+    """Its lock is one that any user of the database can take. What is right is decided by the row."""
+    api.append(event(0))
+    with psycopg.connect(login()) as stranger:
+        for ledger_id in admin.execute("select ledger_id from ledger.ledgers").fetchall():
+            stranger.execute("select pg_advisory_lock(710183014, %s)", ledger_id)
+        began = time.monotonic()
+        for number in range(1, 11):
+            api.append(event(number), expect=number)
+        assert api.erase(1, "user:dpo", "asked for").position == 12
+        assert time.monotonic() - began < 0.5 * TIMEOUT + SLACK  # once, not each time
+        opener(lock_timeout=TIMEOUT).append(event(11))
+    assert len(checked(api)) == 13
+
+
+def test_users_without_the_right_to_stand_in_line(api: Api, admin: psycopg.Connection) -> None:
+    """Everybody has that right, unless an administrator takes it."""
+    admin.execute("revoke execute on function pg_advisory_xact_lock(int, int) from public")
+    api.append(event(0))
+    api.append(event(1), expect=1)
+    assert numbers(checked(api)) == [0, 1]

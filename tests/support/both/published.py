@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from ledger.format import native
-from ledger.format.findings import Link
-from ledger.format.stored_row import Record
+from ledger.format.findings import Link, Record
 from ledger.stream import publish
 from ledger.stream.publish import _Batch
 from ledger.stream.wire import Wire

@@ -95,10 +95,8 @@ def test_metadata_that_cannot_be_recorded_is_refused_as_ever(recorder: Recorder)
 
 
 def test_without_any_actor_the_event_is_refused(recorder: Recorder) -> None:
-    with pytest.raises(InvalidEvent, match=f"^{NOBODY}$"):
-        in_context(Event(None, "a.b"))
     with pytest.raises(InvalidEvent, match=r"^actor: must have 1 to 255 characters, not 0$"):
-        in_context(Event("", "a.b"))
+        recorder.append(Event("", "a.b"))
     with pytest.raises(InvalidEvent, match=f"^{NOBODY}$"):
         recorder.append(Event(None, "a.b"))
     with pytest.raises(InvalidEvent, match=rf"^event 2: {NOBODY}\n"):

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from ledger import Event
 from ledger.errors import InvalidEvent
 from ledger.format import native
-from ledger.store import batches
-from ledger.store.batches import Gathering
+from ledger.store import drafts
+from ledger.store.drafts import Gathering
 from tests.support.any_events import Text, any_events, no_events, ordinary_events
 
 FIRST, MOST, MOST_BYTES = 3, 20, 4000
@@ -51,9 +51,9 @@ def gathered(source: Callable[[], Iterator[Any]]) -> tuple[list[list[Any]], Any]
 
 def compare(source: Callable[[], Iterator[Any]]) -> tuple[list[list[Any]], Any]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "FIRST_BATCH", FIRST)
-        patch.setattr(batches, "BATCH", MOST)
-        patch.setattr(batches, "BATCH_BYTES", MOST_BYTES)
+        patch.setattr(drafts, "FIRST_BATCH", FIRST)
+        patch.setattr(drafts, "BATCH", MOST)
+        patch.setattr(drafts, "BATCH_BYTES", MOST_BYTES)
         with_core = gathered(source)
         patch.setattr(native, "encoder", None)
         assert with_core == gathered(source)
@@ -151,8 +151,8 @@ def test_an_event_is_encoded_as_it_is_when_it_comes() -> None:
 def test_random_parts_are_never_the_same() -> None:
     events = [Event("a", "b") for _ in range(300)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "FIRST_BATCH", 300)
-        drafts = Gathering("main").pull(iter(events))
-    assert len({draft.id for draft in drafts}) == len({draft.salt for draft in drafts}) == 300
-    assert [draft.id for draft in drafts] == sorted(draft.id for draft in drafts)
-    assert {draft.id.version for draft in drafts} == {7}
+        patch.setattr(drafts, "FIRST_BATCH", 300)
+        made = Gathering("main").pull(iter(events))
+    assert len({draft.id for draft in made}) == len({draft.salt for draft in made}) == 300
+    assert [draft.id for draft in made] == sorted(draft.id for draft in made)
+    assert {draft.id.version for draft in made} == {7}

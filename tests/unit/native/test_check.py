@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 
 from ledger.events import GENESIS
 from ledger.format.canonical import body_bytes
-from ledger.format.findings import BEGINNING, Link
+from ledger.format.findings import BEGINNING, Link, Record
 from ledger.format.quarantine_record import Mark, digests
 from ledger.format.rules import LIMITS, MAX_BODY, Columns
-from ledger.format.stored_row import Record
 from tests.support.both.checks import before, compare_one, compare_runs
 from tests.support.forged_rows import (
     FIRST_TIME,

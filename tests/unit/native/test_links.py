@@ -14,7 +14,7 @@ from ledger.errors import ChainBroken
 from ledger.events import GENESIS, Tail
 from ledger.format import chain, native
 from ledger.store import entry_rows
-from ledger.store.idempotency import count_new
+from ledger.store.drafts import count_new
 from tests.support.any_events import Text, ordinary_events
 from tests.support.both.drafts import of_core, of_python
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ledger.format.stored_row import Record
+from ledger.format.findings import Record
 from tests.support.both.entries import both, compare_parts
 from tests.support.forged_envelopes import (
     CHANGES,

@@ -10,8 +10,7 @@ from msgspec.structs import replace
 from ledger import Event
 from ledger.events import Entry, Tail
 from ledger.format import canonical, chain, decode, native
-from ledger.format.findings import Link
-from ledger.format.stored_row import Record
+from ledger.format.findings import Link, Record
 from ledger.format.times import microseconds
 from tests.support.both import checks, entries, published
 from tests.support.copy_messages import message
