@@ -3,133 +3,116 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sqlalchemy import inspect as state_of
-from sqlalchemy.orm import Mapper, Session
+from sqlalchemy import insert, inspect, update
+from sqlalchemy.orm import InstanceState, Session
 
 from ledger.contrib.sqlalchemy.mapped import Identity, Mapped, Values, identity_of
 from ledger.contrib.sqlalchemy.policy import CREATED
+from ledger.contrib.sqlalchemy.tables import Tables
 
-if TYPE_CHECKING:
-    from ledger.contrib.sqlalchemy.capture import Capture
-
-Rows = dict[Mapped, dict[Identity, Values]]
+State = InstanceState[Any]
+_NO_FLUSH = {"autoflush": False}
 
 
 class Bulk:
     """Stands in for the three methods of a class of sessions, or of one session, for as long as captures want it."""
 
     def __init__(self, target: type[Session] | Session) -> None:
-        self.captures: list[Capture] = []
+        self.captured: list[Tables] = []
         self._target = target
-        for name in ("bulk_save_objects", "bulk_insert_mappings", "bulk_update_mappings"):
-            setattr(target, name, self._wrapped(name, getattr(target, name), isinstance(target, type)))
+        for handle in (self.bulk_save_objects, self.bulk_insert_mappings, self.bulk_update_mappings):
+            setattr(target, handle.__name__, self._instead(handle, getattr(target, handle.__name__)))
 
-    def remove(self, capture: Capture) -> None:
-        if capture in self.captures:
-            self.captures.remove(capture)
-
-    def _wrapped(self, name: str, original: Callable[..., None], of_class: bool) -> Callable[..., None]:
-        handle: Callable[..., None] = getattr(self, f"_{name}")
+    def _instead(self, handle: Callable[..., None], original: Callable[..., None]) -> Callable[..., None]:
+        of_class = isinstance(self._target, type)
 
         @wraps(original)
         def method(*args: Any, **kwargs: Any) -> None:
-            if not self.captures:
+            if not self.captured:
                 return original(*args, **kwargs)
             session, rest = (args[0], args[1:]) if of_class else (self._target, args)
             return handle(session, original.__get__(session) if of_class else original, *rest, **kwargs)
 
         return method
 
-    def _bulk_save_objects(
-        self, session: Session, original: Callable[..., None], objects: Iterable[object], *args: Any, **kwargs: Any
+    def bulk_save_objects(
+        self,
+        session: Session,
+        original: Callable[..., None],
+        objects: Iterable[object],
+        return_defaults: bool = False,
+        *args: Any,
+        **kwargs: Any,
     ) -> None:
+        """With `return_defaults`, so that the new rows' keys are known."""
         objects = list(objects)
-        states = [state_of(each) for each in objects]
-        before = self._read(session, [(s.mapper, identity_of(s)) for s in states if s.key is not None], lock=True)
-        _with_defaults(original, objects, *args, **kwargs)
-        self._record(session, before, [(state.mapper, identity_of(state)) for state in states])
+        states: list[State] = [inspect(each) for each in objects]
+        before = [_read(session, tables, [each for each in states if each.key], lock=True) for tables in self.captured]
+        original(objects, True, *args, **kwargs)
+        for tables, old in zip(self.captured, before, strict=True):
+            for mapped, rows in _read(session, tables, states).items():
+                connection, known = _connection(session, mapped), old.get(mapped, {})
+                events = [
+                    mapped.updated(key, known[key], row, connection.dialect)
+                    if key in known
+                    else mapped.whole(CREATED, row, connection.dialect)
+                    for key, row in rows.items()
+                ]
+                tables.record(connection, events)
 
-    def _bulk_insert_mappings(
+    def bulk_insert_mappings(
         self,
         session: Session,
         original: Callable[..., None],
         mapper: Any,
-        mappings: Iterable[Any],
-        *rest: Any,
-        **named: Any,
+        mappings: Iterable[dict[str, Any]],
+        return_defaults: bool = False,
+        render_nulls: bool = False,
     ) -> None:
-        mappings = list(mappings)
-        _with_defaults(original, mapper, mappings, *rest, **named)
-        self._record(session, {}, _identities(mapper, mappings))
+        """As the statement that SQLAlchemy 2 has for it, which is captured."""
+        if not self._captures(mapper):
+            original(mapper, mappings, return_defaults, render_nulls)
+        elif rows := list(mappings):
+            session.execute(insert(mapper), rows, execution_options={"render_nulls": render_nulls, **_NO_FLUSH})
 
-    def _bulk_update_mappings(
-        self, session: Session, original: Callable[..., None], mapper: Any, mappings: Iterable[Any]
+    def bulk_update_mappings(
+        self, session: Session, original: Callable[..., None], mapper: Any, mappings: Iterable[dict[str, Any]]
     ) -> None:
-        mappings = list(mappings)
-        identities = _identities(mapper, mappings)
-        before = self._read(session, identities, lock=True)
-        original(mapper, mappings)
-        self._record(session, before, identities)
+        if not self._captures(mapper):
+            original(mapper, mappings)
+        elif rows := list(mappings):
+            session.execute(update(mapper), rows, execution_options={"synchronize_session": False, **_NO_FLUSH})
 
-    def _read(
-        self, session: Session, identities: Iterable[tuple[Mapper[Any], Identity]], *, lock: bool = False
-    ) -> dict[Capture, Rows]:
-        """By capture and class: one statement each."""
-        found: dict[Capture, Rows] = {}
-        for capture in self.captures:
-            wanted: dict[Mapped, list[Identity]] = defaultdict(list)
-            for mapper, identity in identities:
-                if (mapped := capture.of(mapper)) is not None:
-                    wanted[mapped].append(identity)
-            found[capture] = {
-                mapped: mapped.read(_connection(session, mapped), keys, mapped.columns, lock=lock)
-                for mapped, keys in wanted.items()
-            }
-        return found
-
-    def _record(
-        self, session: Session, before: dict[Capture, Rows], identities: Iterable[tuple[Mapper[Any], Identity]]
-    ) -> None:
-        for capture, after in self._read(session, identities).items():
-            for mapped, rows in after.items():
-                connection = _connection(session, mapped)
-                old = before.get(capture, {}).get(mapped, {})
-                events = [
-                    mapped.updated(key, old[key], row, connection.dialect)
-                    if key in old
-                    else mapped.whole(CREATED, row, connection.dialect)
-                    for key, row in rows.items()
-                ]
-                capture.record(connection, events)
+    def _captures(self, mapper: Any) -> bool:
+        return any(tables.of(inspect(mapper)) is not None for tables in self.captured)
 
 
-def install(target: type[Session] | Session, capture: Capture) -> Bulk:
+def install(target: type[Session] | Session, tables: Tables) -> Callable[[], None]:
+    """Returns what ends it."""
     bulk: Bulk | None = vars(target).get("_ledger_bulk")
     if bulk is None:
         bulk = Bulk(target)
         target._ledger_bulk = bulk  # type: ignore[union-attr]
-    bulk.captures.append(capture)
-    return bulk
+    bulk.captured.append(tables)
+    return lambda: bulk.captured.remove(tables)
 
 
-def _with_defaults(original: Callable[..., None], *args: Any, **kwargs: Any) -> None:
-    """With `return_defaults`, so that the new rows' keys are known."""
-    at = 1 if original.__name__ == "bulk_save_objects" else 2
-    if len(args) > at:
-        args = (*args[:at], True, *args[at + 1 :])
-    else:
-        kwargs["return_defaults"] = True
-    original(*args, **kwargs)
-
-
-def _identities(mapper: Any, mappings: Iterable[dict[str, Any]]) -> list[tuple[Mapper[Any], Identity]]:
-    found = state_of(mapper)
-    keys = [found.get_property_by_column(each).key for each in found.primary_key]
-    return [(found, tuple(each[key] for key in keys)) for each in mappings]
+def _read(
+    session: Session, tables: Tables, states: Sequence[State], *, lock: bool = False
+) -> dict[Mapped, dict[Identity, Values]]:
+    """The rows of these objects: one statement a class."""
+    wanted: dict[Mapped, list[Identity]] = defaultdict(list)
+    for state in states:
+        if (mapped := tables.of(state.mapper)) is not None:
+            wanted[mapped].append(identity_of(state))
+    return {
+        mapped: mapped.read(_connection(session, mapped), keys, mapped.columns, lock=lock)
+        for mapped, keys in wanted.items()
+    }
 
 
 def _connection(session: Session, mapped: Mapped) -> Any:

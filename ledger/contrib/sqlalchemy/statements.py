@@ -14,7 +14,7 @@ begins to match in between stays as it is, as if they had run a moment earlier.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import Connection, Delete, FromClause, Insert, Update, literal_column, select
 from sqlalchemy.engine import Result
@@ -23,18 +23,16 @@ from sqlalchemy.orm import ORMExecuteState
 from ledger.contrib.sqlalchemy.mapped import Identity, Mapped, Values
 from ledger.contrib.sqlalchemy.policy import CREATED, DELETED, UPDATED
 from ledger.contrib.sqlalchemy.results import without_returning
+from ledger.contrib.sqlalchemy.tables import Tables
 from ledger.contrib.sqlalchemy.upsert import conflicting, is_upsert
 from ledger.errors import UsageError
-
-if TYPE_CHECKING:
-    from ledger.contrib.sqlalchemy.capture import Capture
 
 
 class Statements:
     """Listens to `do_orm_execute`."""
 
-    def __init__(self, capture: Capture) -> None:
-        self._capture = capture
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
 
     def execute(self, state: ORMExecuteState) -> Result[Any] | None:
         """The result of a statement that was captured, None for any other."""
@@ -58,12 +56,8 @@ class Statements:
     def _mapped(self, state: ORMExecuteState, table: Any) -> Mapped | None:
         """By the class of a statement of the ORM, or by the table of a Core statement."""
         if state.is_orm_statement and state.bind_mapper is not None:
-            return self._capture.of(state.bind_mapper)
-        for base in self._capture.mappers:
-            for mapper in base.self_and_descendants:
-                if mapper.local_table is table:
-                    return self._capture.of(mapper)
-        return None
+            return self._tables.of(state.bind_mapper)
+        return self._tables.of_table(table)
 
     def _insert(self, state: ORMExecuteState, statement: Insert, mapped: Mapped, connection: Connection) -> Result[Any]:
         upsert = is_upsert(statement)
@@ -85,7 +79,7 @@ class Statements:
                 events.append(mapped.updated(identity, before[identity], after, connection.dialect))
             else:  # or was there, but what it held is not known
                 events.append(mapped.whole(UPDATED if upsert and not row[-1] else CREATED, after, connection.dialect))
-        self._capture.record(connection, events)
+        self._tables.record(connection, events)
         if not returns:
             return without_returning(rows, len(mapped.primary))
         result = frozen()
@@ -135,10 +129,10 @@ class Statements:
                 "the table by triggers"
             )
         dialect = connection.dialect
-        self._capture.record(connection, [mapped.updated(key, old, after[key], dialect) for key, old in before.items()])
+        self._tables.record(connection, [mapped.updated(key, old, after[key], dialect) for key, old in before.items()])
 
     def _deleted(self, connection: Connection, mapped: Mapped, rows: Sequence[Values]) -> None:
-        self._capture.record(connection, [mapped.whole(DELETED, row, connection.dialect, gone=True) for row in rows])
+        self._tables.record(connection, [mapped.whole(DELETED, row, connection.dialect, gone=True) for row in rows])
 
 
 def _matching(

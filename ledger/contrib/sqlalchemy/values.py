@@ -83,14 +83,14 @@ def plain(value: Any) -> Any:
 
 
 def key_text(values: tuple[Any, ...]) -> str:
-    """The resource_id of a key: its values as text, joined with commas; `%` and `,` in them are `%25` and `%2C`."""
+    """The resource_id of a key, as triggers make it: its values joined by commas, each `,` and `\\` behind a `\\`."""
     texts = [_key_part(value) for value in values]
-    return texts[0] if len(texts) == 1 else ",".join(text.replace("%", "%25").replace(",", "%2C") for text in texts)
+    return texts[0] if len(texts) == 1 else ",".join(each.replace("\\", "\\\\").replace(",", "\\,") for each in texts)
 
 
 def _key_part(value: Any) -> str:
     if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value).hex()
+        return f"\\x{bytes(value).hex()}"
     if isinstance(value, bool):
         return "true" if value else "false"
     return value.isoformat() if hasattr(value, "isoformat") else str(value)

@@ -20,7 +20,16 @@ from tests.integration.contrib.sqlalchemy.models import Base
 from tests.support.logins import Logins
 
 Result = TypeVar("Result")
-TABLES = ", ".join(Base.metadata.tables)
+# Much faster than TRUNCATE.
+_CLEAR = (
+    "begin;"
+    + "".join(
+        f"delete from {table.name};"
+        + f"alter table {table.name} alter id restart;" * any(c.identity is not None for c in table.c)
+        for table in reversed(Base.metadata.sorted_tables)
+    )
+    + "commit"
+)
 
 
 _UNPREPARED: dict[str, dict[str, Any]] = {
@@ -46,6 +55,8 @@ class Database:
 
     def __init__(self, admin_url: str, login: Logins) -> None:
         self.admin = psycopg.connect(admin_url, autocommit=True)
+        name = self.admin.info.dbname
+        self.admin.execute(f"alter database {name} set synchronous_commit = off".encode())
         engine = create_engine(admin_url.replace("postgresql://", "postgresql+psycopg://"))
         Base.metadata.create_all(engine)
         engine.dispose()
@@ -56,7 +67,7 @@ class Database:
         self.recorded()
 
     def clear(self) -> None:
-        self.admin.execute(f"truncate {TABLES} restart identity".encode())
+        self.admin.execute(_CLEAR.encode())
         self.recorded()
 
     def recorded(self) -> list[Recorded]:

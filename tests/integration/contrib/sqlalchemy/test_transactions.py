@@ -143,8 +143,8 @@ def test_200_sessions_at_once_in_threads(database: Database) -> None:
     registry = scoped_session(sessionmaker(engine))
 
     def work(number: int) -> None:
-        with audit_context(actor=f"user:{number}", request={"id": f"req-{number}"}):
-            with registry() as session, session.begin():
+        with audit_context(actor=f"user:{number}", request={"id": f"req-{number}"}), registry() as session:
+            with session.begin():
                 session.add(_seat(number))
                 session.flush()
                 session.execute(update(Seat).where(Seat.row == number).values(taken_by=str(number)))
@@ -201,7 +201,7 @@ def test_to_thread_and_tasks_inherit_the_context(database: Database) -> None:
     async def main() -> None:
         async with audit_context(actor="user:3", via="task:seats"):
             assert await asyncio.to_thread(in_thread, 1) != threading.get_ident()
-            await asyncio.create_task(asyncio.to_thread(in_thread, 2))  # type: ignore[arg-type]
+            await asyncio.create_task(asyncio.to_thread(in_thread, 2))
 
     with capture(maker, {Seat: None}):
         asyncio.run(main())
@@ -224,9 +224,9 @@ def test_expired_and_deferred_attributes_need_no_lazy_load(database: Database, s
             await session.delete(invoice)
             await session.commit()
 
-    with sessions.capture(Invoice, policy=Policy(exclude=["made_at", "updated_at", "doubled"])):
-        with audit_context(actor="user:1"):
-            sessions.runner.run(main(), context=copy_context())
+    policy = Policy(exclude=["made_at", "updated_at", "doubled"])
+    with sessions.capture(Invoice, policy=policy), audit_context(actor="user:1"):
+        sessions.runner.run(main(), context=copy_context())
     created, updated, deleted = database.recorded()
     assert (updated.before, updated.after) == (
         {"notes": "n", "bank_account": None},
@@ -283,13 +283,14 @@ def test_async_targets_of_each_kind(database: Database) -> None:
         maker, given = async_sessionmaker(engine), async_sessionmaker(engine, sync_session_class=Sync)
         registry = async_scoped_session(async_sessionmaker(engine), scopefunc=asyncio.current_task)
         row = 0
-        for target, make in (
+        targets: list[tuple[Any, Any]] = [
             (Own, lambda: Own(engine)),
             (one, lambda: one),
             (maker, maker),
             (given, given),
             (registry, registry),
-        ):
+        ]
+        for target, make in targets:
             running, again = capture(target, {Seat: None}), capture(target, {Seat: Policy(action="again.{op}")})
             for session, count in ((make(), 2), (AsyncSession(engine), 0)):
                 row += 1
@@ -313,9 +314,12 @@ def test_entries_are_sealed(ledger: Ledger, migrated_url: str) -> None:
     engine = create_engine(migrated_url.replace("postgresql:", "postgresql+psycopg:"))
     Seat.metadata.create_all(engine)
     maker = sessionmaker(engine)
-    with capture(maker, {Seat: Policy(action="seat.{op}", resource_type="chair")}):
-        with audit_context(actor="user:1", reason="ticket 7"), maker.begin() as session:
-            session.add(_seat(1))
+    with (
+        capture(maker, {Seat: Policy(action="seat.{op}", resource_type="chair")}),
+        audit_context(actor="user:1", reason="ticket 7"),
+        maker.begin() as session,
+    ):
+        session.add(_seat(1))
     engine.dispose()
     with closing(Connector(Settings(database_url=migrated_url))) as connector:
         assert Sealer(connector).seal() == 1
