@@ -44,7 +44,7 @@ class Statements:
             return None
         if statement is not state.statement:
             raise UsageError(f"from_statement() of what writes {mapped.resource_type} is not captured: execute it")
-        if state.session.autoflush and state.execution_options.get("autoflush", True):
+        if state.is_orm_statement and state.session.autoflush and state.execution_options.get("autoflush", True):
             state.session.flush()
         connection = state.session.connection(bind_arguments=dict(state.bind_arguments))
         if isinstance(statement, Insert):
