@@ -26,7 +26,15 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import INET, JSONB
 from sqlalchemy.ext.mutable import MutableDict
-from sqlalchemy.orm import DeclarativeBase, Mapped, deferred, mapped_column, relationship
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    WriteOnlyMapped,
+    column_property,
+    deferred,
+    mapped_column,
+    relationship,
+)
 
 
 class Base(DeclarativeBase):
@@ -148,3 +156,30 @@ class Everything(Base):
     address: Mapped[Any | None] = mapped_column(INET)
     truth: Mapped[bool | None]
     hidden: Mapped[str | None] = mapped_column(Cipher)
+
+
+friends = Table(
+    "friends",
+    Base.metadata,
+    Column("one", ForeignKey("node.id", ondelete="cascade"), primary_key=True),
+    Column("other", ForeignKey("node.id", ondelete="cascade"), primary_key=True),
+)
+
+
+class Node(Base):
+    """Versions, a row that refers to its own table, a collection that is never loaded, a computed attribute."""
+
+    __tablename__ = "node"
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    name: Mapped[str] = mapped_column("label", key="labelled")
+    version: Mapped[int] = mapped_column()
+    best_id: Mapped[int | None] = mapped_column(ForeignKey("node.id", ondelete="set null"))
+    best: Mapped[Node | None] = relationship(remote_side=[id], post_update=True, foreign_keys=[best_id])
+    friends: WriteOnlyMapped[Node] = relationship(
+        secondary=friends,
+        primaryjoin=id == friends.c.one,
+        secondaryjoin=id == friends.c.other,
+        passive_deletes=True,
+    )
+    upper: Mapped[str] = column_property(func.upper(name))
+    __mapper_args__ = {"version_id_col": version}  # noqa: RUF012

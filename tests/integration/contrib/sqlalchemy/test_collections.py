@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from ledger.contrib.sqlalchemy import Policy
 from tests.integration.contrib.sqlalchemy.database import Database, Sessions
-from tests.integration.contrib.sqlalchemy.models import Dog, Employee, Invoice, Manager, Pet, Tag
+from tests.integration.contrib.sqlalchemy.models import Dog, Employee, Invoice, Manager, Node, Pet, Tag
 
 
 def _changes(database: Database) -> list[tuple[Any, ...]]:
@@ -103,3 +103,38 @@ def test_single_table_inheritance(database: Database, sessions: Sessions) -> Non
         ("pet.deleted", "2", {"id": 2, "kind": "pet"}, None),
         ("pet.deleted", "1", {"id": 1, "kind": "dog", "tricks": 2}, None),
     ]
+
+
+def test_rows_that_refer_to_each_other_have_versions_and_unloaded_collections(
+    database: Database, sessions: Sessions
+) -> None:
+    def add(session: Session) -> None:
+        one, other = Node(name="a"), Node(name="b")
+        one.best, other.best = other, one
+        one.friends.add(other)
+        session.add_all([one, other])
+
+    def change(session: Session) -> None:
+        one, other = session.get_one(Node, 1), session.get_one(Node, 2)
+        one.name = "A"
+        one.friends.remove(other)
+
+    with sessions.capture(Node):
+        sessions.transact(add)
+        assert sorted(_changes(database), key=lambda each: (each[0], each[1])) == [
+            ("node.created", "1", None, {"id": 1, "label": "a", "version": 1, "best_id": 2}),
+            ("node.created", "2", None, {"id": 2, "label": "b", "version": 1, "best_id": 1}),
+            ("node.friends.changed", "1", None, {"friends": [2]}),
+        ]
+        sessions.transact(change)
+        assert _changes(database) == [
+            ("node.updated", "1", {"label": "a", "version": 1}, {"label": "A", "version": 2}),
+            ("node.friends.changed", "1", {"friends": [2]}, None),
+        ]
+        sessions.transact(lambda session: session.merge(Node(id=2, name="B")))
+        assert _changes(database) == [
+            ("node.updated", "2", {"label": "b", "version": 1}, {"label": "B", "version": 2}),
+        ]
+        shout = update(Node).where(Node.upper == "A").values(name=Node.name + "!")
+        sessions.transact(lambda session: session.execute(shout))
+        assert _changes(database) == [("node.updated", "1", {"label": "A"}, {"label": "A!"})]
