@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import select, text
-from sqlalchemy.orm import Session
+from sqlalchemy import create_engine, select, text
+from sqlalchemy.orm import Session, sessionmaker
 
-from ledger.capture import bind
+from ledger.capture import audit_context, bind
 from ledger.contrib.sqlalchemy import audit_setting
 from tests.integration.contrib.sqlalchemy.database import Database, Sessions
 from tests.integration.contrib.sqlalchemy.models import Seat
@@ -104,3 +104,18 @@ def test_a_trigger_sees_it_behind_a_transaction_pooler(database: Database, sessi
     finally:
         database.admin.execute("drop trigger note on seat")
     assert [each.actor for each in database.recorded()] == [f"user:{number}" for number in range(4)]
+
+
+def test_sessions_that_share_a_connection(database: Database) -> None:
+    """Each transaction of the connection is told anew."""
+    engine = create_engine(database.url.replace("postgresql:", "postgresql+psycopg:"))
+    maker = sessionmaker()
+    undo = audit_setting(maker)
+    with engine.connect() as connection, audit_context(actor="user:1"):
+        for _ in range(2):
+            with connection.begin(), maker(bind=connection) as session:
+                session.execute(RECORD)
+                session.commit()
+    undo()
+    engine.dispose()
+    assert [each.actor for each in database.recorded()] == ["user:1"] * 2
