@@ -41,6 +41,8 @@ AWAKE = 50
 """Looks in vain after which the sealer waits for a notification."""
 NET_SECONDS = 0.25
 """After so long it looks without one: a transaction may commit long after it has recorded."""
+TAIL_SECONDS = 1.0
+"""How long a running sealer, which may have other ledgers to seal, waits for a tail; and until it tries that again."""
 _OF_THE_DATA = ("22", "23", "LE002", "LE005")
 """SQLSTATEs, or their beginnings, by which Postgres refuses an entry for what it holds."""
 _DUPLICATE_ID = "23505"
@@ -64,12 +66,20 @@ class Waiting(NamedTuple):
     metadata: str | None
 
 
+class Sealed(NamedTuple):
+    """Events that left the outbox, and how many of them became entries."""
+
+    taken: int
+    new: int
+
+
 class Sealer:
     """Seals the ledgers of one database. names: of the ledgers, None for all."""
 
     def __init__(self, connector: Connector, names: Collection[str] | None = None) -> None:
         self._connector = connector
         self._names = names
+        self._tail_seconds = connector.settings.lock_timeout
         self._appenders: dict[int, Appender] = {}
         self._stops = Stops(connector, "seal")
         self._listener = Listener(connector.settings, CHANNEL)
@@ -85,6 +95,7 @@ class Sealer:
     def run(self, stop: threading.Event) -> None:
         """Seals until `stop` is set; an unreachable server is tried again. A stop is noticed between two batches."""
         self._stop = stop
+        self._tail_seconds = min(TAIL_SECONDS, self._tail_seconds)
         try:
             run_until(stop, self._step, PAUSES, log=log, job="seal", rest=self._rest)
         finally:
@@ -102,8 +113,8 @@ class Sealer:
         sealed = self._seal_each(None)
         self._in_vain = 0 if sealed else self._in_vain + 1
         if sealed and self._dozes:
-            self._listener.ask(Query(SQL["wake"]))
             self._dozes = False
+            self._listener.ask(Query(SQL["wake"]))
         return sealed
 
     def _rest(self, seconds: float) -> None:
@@ -116,8 +127,10 @@ class Sealer:
         if self._in_vain < AWAKE:
             stop.wait(seconds)
         elif self._dozes:
+            self._dozes = False  # unless the session outlives it
             if self._listener.wait(stop, NET_SECONDS):
                 self._in_vain = 0
+            self._dozes = True
         elif (rows := self._listener.ask(Query(SQL["doze"]))) is None:
             stop.wait(seconds)
         elif rows[0][0]:
@@ -132,7 +145,9 @@ class Sealer:
                 continue
             try:
                 sealed += self._seal_ledger(ledger, progress)
-            except (IntegrityError, UsageError, TailBusy) as error:
+            except TailBusy as error:
+                self._stops.stopped(ledger.ledger_id, ledger, error, pause=TAIL_SECONDS)
+            except (IntegrityError, UsageError) as error:
                 self._stops.stopped(ledger.ledger_id, ledger, error)
             else:
                 self._stops.passed(ledger.ledger_id, ledger)
@@ -149,49 +164,54 @@ class Sealer:
         return [ledger for ledger in ledgers if ledger.name in self._names]
 
     def _seal_ledger(self, ledger: LedgerRef, progress: Callable[[int], None] | None) -> int:
-        appender = self._appenders.setdefault(ledger.ledger_id, Appender(ledger, self._connector.settings.lock_timeout))
-        sealed = 0
+        appender = self._appenders.setdefault(ledger.ledger_id, Appender(ledger, self._tail_seconds))
+        sealed, most = 0, BATCH
         while self._stop is None or not self._stop.is_set():
-            rows: list[Row] = self._connector.run(_next(ledger))
+            rows, more = self._connector.run(_next(ledger, most))
             if not rows:
                 break
             with span("ledger.seal", name=ledger.name, events=len(rows)):
-                new = self._connector.run(_seal(appender, [Waiting(*row) for row in rows]))
+                taken, new = self._connector.run(_seal(appender, rows))
             COUNTERS.add(SEALED, ledger.name, count=new)
-            sealed += len(rows)
+            sealed += taken
             if progress is not None:
-                progress(len(rows))
-            if len(rows) < BATCH:
+                progress(taken)
+            if not more:
                 break
+            most = min(BATCH, 2 * len(rows))  # Postgres reads the bodies of all that it is asked for, to measure them
         return sealed
 
 
-def _next(ledger: LedgerRef) -> Plan[list[Row]]:
-    rows: list[Row] = yield Query(SQL["next"], (ledger.ledger_id, BATCH, BATCH_BYTES))
-    return rows
+def _next(ledger: LedgerRef, most: int) -> Plan[tuple[list[Waiting], bool]]:
+    """The next rows, at most so many, and whether there may be more."""
+    rows: list[Row] = yield Query(SQL["next"], (ledger.ledger_id, most, BATCH_BYTES))
+    there = rows[0][-1] if rows else 0
+    return [Waiting(*row[:-1]) for row in rows], there == most or there > len(rows)
 
 
-def _seal(appender: Appender, rows: Sequence[Waiting], *, settle: bool = False) -> Plan[int]:
-    """Appends these rows. Returns how many became entries; one that never can is set aside.
+def _seal(appender: Appender, rows: Sequence[Waiting], *, settle: bool = False) -> Plan[Sealed]:
+    """Appends these rows; one that never can be is set aside.
 
     settle: look all ids up, not only those that were given.
     """
     batch = Batch(appender.ledger, rows)
     try:
         outcomes = yield from appender.append_from(batch, [row.id for row in rows if row.named or settle])
-        return count_new(outcomes)
+        return Sealed(batch.count, count_new(outcomes))
     except Refused as refused:
         if not refused.sqlstate.startswith(_OF_THE_DATA):
             raise
         yield Rollback()
         if len(rows) > 1:  # which one is it?
             half = len(rows) // 2
-            return (yield from _seal(appender, rows[:half])) + (yield from _seal(appender, rows[half:]))
+            first = yield from _seal(appender, rows[:half])
+            second = yield from _seal(appender, rows[half:])
+            return Sealed(first.taken + second.taken, first.new + second.new)
         if refused.sqlstate == _DUPLICATE_ID and not settle:
             # An id that the outbox made is recorded already: somebody who knew it gave it as his own.
             return (yield from _seal(appender, rows, settle=True))
         yield from batch.reject(str(refused))
-        return 0
+        return Sealed(batch.count, 0)
 
 
 class Batch:
@@ -208,12 +228,15 @@ class Batch:
             except InvalidEvent as error:  # of something that ledger.record does not refuse, and should
                 self._invalid[row.seq] = str(error)
         self._taken: list[int] = []
+        self.count = 0
+        """Rows that were taken, and not by another sealer before."""
 
     def take(self) -> Query:
         return Query(SQL["take"], (self._ledger.ledger_id, list(self._rows)))
 
     def taken(self, rows: list[Row]) -> list[Draft]:
         taken = sorted(seq for (seq,) in rows)
+        self.count = len(taken)
         self._taken = [seq for seq in taken if seq in self._drafts]
         self._invalid = {seq: reason for seq, reason in self._invalid.items() if seq in set(taken)}
         return [self._drafts[seq] for seq in self._taken]
@@ -227,6 +250,7 @@ class Batch:
     def reject(self, reason: str) -> Plan[None]:
         """Sets all of these rows aside, in a transaction of its own."""
         _, rows = yield Pipeline((BEGIN, self.take()))
+        self.count = len(rows)
         for (seq,) in rows:
             yield from self._keep(seq, reason)
         yield COMMIT
