@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import psycopg
 import pytest
 
 from ledger import Entry, Ledger
+from tests.integration.contrib.asgi_client import call
 from tests.integration.contrib.conftest import Sealed
 from tests.support.logins import Logins
 
@@ -57,6 +59,28 @@ def test_flask(ledger: Ledger, sealed: Sealed) -> None:
     statuses = [client.post(path, headers={"X-User": name} if name else {}).status_code for name, path in curls]
     assert statuses == [200, 401, 404]
     assert [words(entry) for entry in sealed()] == shown(Path(flask_app.__file__).read_text())
+
+
+def test_fastapi(ledger: Ledger, sealed: Sealed) -> None:
+    from examples import fastapi_app
+
+    curls = re.findall(r'curl -X POST (?:-H "X-User: (\w+)" )?localhost:8000(\S+)', fastapi_app.__doc__ or "")
+
+    async def requests() -> list[int | None]:
+        app = fastapi_app.create(ledger)
+        async with app.router.lifespan_context(app):
+            return [
+                (await call(app, "POST", url[0], {"X-User": name} if name else {}, query=url[2])).status
+                for name, url in ((name, path.partition("?")) for name, path in curls)
+            ]
+
+    statuses = asyncio.run(requests())
+    assert statuses == [200, 200, 401, 200, 409]
+    entries = sealed()
+    assert [words(entry) for entry in entries] == shown(Path(fastapi_app.__file__).read_text())
+    assert entries[0].after == {"id": 7, "total": "12.50", "status": "draft"}
+    assert (entries[2].before, entries[2].after) == ({"status": "draft"}, {"status": "sent"})
+    assert entries[2].metadata["request"]["id"] == entries[3].metadata["request"]["id"]
 
 
 def test_psql(ledger: Ledger, sealed: Sealed, login: Logins, admin: psycopg.Connection) -> None:
