@@ -210,7 +210,7 @@ def _seal(appender: Appender, rows: Sequence[Waiting], *, settle: bool = False) 
         if refused.sqlstate == _DUPLICATE_ID and not settle:
             # An id that the outbox made is recorded already: somebody who knew it gave it as his own.
             return (yield from _seal(appender, rows, settle=True))
-        yield from batch.reject(str(refused))
+        yield from batch.reject(refused.first_line)
         return Sealed(batch.count, 0)
 
 
