@@ -316,6 +316,9 @@ declare
     target int;
     entry_id uuid := id;
     texts constant text := concat(before, after, metadata);
+    -- The transaction gets its id before the INSERT takes a seq: ledger.pass_over_sealed relies on it. On a standby it
+    -- gets none, and the INSERT is refused.
+    transaction_id constant xid8 := case when pg_is_in_recovery() then null else pg_current_xact_id() end;
 begin
     -- For most callers; `recordable` asks for the others too (a role that was set, a writer), and refuses.
     select known.ledger_id into target from ledger.ledgers as known, ledger.recorders as recorder
@@ -371,6 +374,34 @@ $$;
 comment on function ledger.record is 'Records an event, which is appended to the ledger if this transaction commits; returns its id.';
 
 grant execute on function ledger.record to ledger_recorder, ledger_writer;
+
+-- Lets the looks of this session at the outbox begin behind the events of a ledger that are gone for good. Else each would
+-- pass over all that were removed since the oldest transaction anywhere began, because VACUUM keeps those.
+-- An event of a low seq may become visible late, but who takes a seq has a transaction id by then (ledger.record sees to
+-- it). So a mark, a seq and a transaction id that was assigned later, says: no transaction from that id on takes that seq
+-- or a lower one. Once all before that id have ended, what is not visible up to that seq never will be.
+-- Both are kept in settings of the session. A crash of the server, which may bring sealed events back, ends that.
+create function ledger.pass_over_sealed(ledger int) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    gone bigint := coalesce(nullif(current_setting('ledger.gone_' || ledger, true), ''), '0');
+    mark constant text[] := string_to_array(nullif(current_setting('ledger.mark_' || ledger, true), ''), ' ');
+    newest bigint;
+begin
+    if mark[2]::xid8 > pg_snapshot_xmin(pg_current_snapshot()) then
+        return;
+    end if;
+    if mark is not null then
+        select least(mark[1]::bigint, min(waiting.seq) - 1) into gone
+        from ledger.outbox as waiting where waiting.ledger_id = $1 and waiting.seq > gone;
+        perform set_config('ledger.gone_' || ledger, gone::text, false);
+    end if;
+    select case when is_called then last_value else 0 end into newest from ledger.outbox_seq_seq;
+    perform set_config('ledger.mark_' || ledger, newest || ' ' || pg_current_xact_id(), false);
+end
+$$;
+
+grant execute on function ledger.pass_over_sealed to ledger_projector;
 
 -- Where an event that was recorded stands in the ledger; reason: why it was set aside. No row while it waits.
 create function ledger.receipt(ledger text, id uuid) returns table (

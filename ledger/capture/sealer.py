@@ -41,6 +41,8 @@ AWAKE = 50
 """Looks in vain after which the sealer waits for a notification."""
 NET_SECONDS = 0.25
 """After so long it looks without one: a transaction may commit long after it has recorded."""
+PASS_OVER = 1000
+"""Events after which the looks begin behind those."""
 _OF_THE_DATA = ("22", "23", "LE002", "LE005")
 """SQLSTATEs, or their beginnings, by which Postgres refuses an entry for what it holds."""
 _DUPLICATE_ID = "23505"
@@ -71,6 +73,7 @@ class Sealer:
         self._connector = connector
         self._names = names
         self._appenders: dict[int, Appender] = {}
+        self._since: dict[int, int] = {}  # events that left each ledger's outbox since `pass_over`
         self._stops = Stops(connector, "seal")
         self._listener = Listener(connector.settings, CHANNEL)
         self._stop: threading.Event | None = None  # while it runs
@@ -152,7 +155,9 @@ class Sealer:
         appender = self._appenders.setdefault(ledger.ledger_id, Appender(ledger, self._connector.settings.lock_timeout))
         sealed = 0
         while self._stop is None or not self._stop.is_set():
-            rows: list[Row] = self._connector.run(_next(ledger))
+            since = self._since.get(ledger.ledger_id, PASS_OVER)
+            rows: list[Row] = self._connector.run(_next(ledger, pass_over=since >= PASS_OVER))
+            self._since[ledger.ledger_id] = len(rows) + (0 if since >= PASS_OVER else since)
             if not rows:
                 break
             with span("ledger.seal", name=ledger.name, events=len(rows)):
@@ -166,8 +171,13 @@ class Sealer:
         return sealed
 
 
-def _next(ledger: LedgerRef) -> Plan[list[Row]]:
-    rows: list[Row] = yield Query(SQL["next"], (ledger.ledger_id, BATCH, BATCH_BYTES))
+def _next(ledger: LedgerRef, *, pass_over: bool) -> Plan[list[Row]]:
+    """What waits. pass_over: look from now on behind what is gone; in the same session, which keeps where that is."""
+    look = Query(SQL["next"], (ledger.ledger_id, f"ledger.gone_{ledger.ledger_id}", BATCH, BATCH_BYTES))
+    if not pass_over:
+        rows: list[Row] = yield look
+        return rows
+    _, rows = yield Pipeline((Query(SQL["pass_over"], (ledger.ledger_id,)), look))
     return rows
 
 

@@ -15,6 +15,9 @@ declare
     target int;
     entry_id uuid := id;
     texts constant text := concat(before, after, metadata);
+    -- The transaction gets its id before the INSERT takes a seq: ledger.pass_over_sealed relies on it. On a standby it
+    -- gets none, and the INSERT is refused.
+    transaction_id constant xid8 := case when pg_is_in_recovery() then null else pg_current_xact_id() end;
 begin
     -- For most callers; `recordable` asks for the others too (a role that was set, a writer), and refuses.
     select known.ledger_id into target from ledger.ledgers as known, ledger.recorders as recorder
