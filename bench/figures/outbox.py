@@ -84,7 +84,7 @@ def in_transaction(bench: Bench) -> None:
 
 
 def eight(bench: Bench) -> None:
-    """8 processes, each recording one by one for some seconds, against as many that insert: in turn, in one database."""
+    """8 processes, each recording one by one for some seconds, against as many that insert: in turn."""
     _processes(bench, "record_processes_8", 8)
 
 

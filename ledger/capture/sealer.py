@@ -7,6 +7,7 @@ back together. See docs/capture.md for what is promised of the order.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from ledger.drivers.pools import Connector
 from ledger.effects import Pipeline, Plan, Query, Refused, Rollback, Row
 from ledger.errors import IdempotencyConflict, IntegrityError, InvalidEvent, LedgerError, TailBusy, UsageError
 from ledger.events import Event
+from ledger.format import native
 from ledger.format.canonical import Draft
 from ledger.format.json_text import CheckedText
 from ledger.statements import sql
@@ -212,9 +214,9 @@ class Batch:
         self._rows = {row.seq: row for row in rows}
         self._drafts: dict[int, Draft] = {}
         self._invalid: dict[int, str] = {}
-        for row in rows:
+        for row, made in zip(rows, _made_natively(rows, ledger), strict=True):
             try:
-                self._drafts[row.seq] = _draft(row, ledger)
+                self._drafts[row.seq] = _draft(row, ledger) if made is None else made
             except InvalidEvent as error:  # of something that ledger.record does not refuse, and should
                 self._invalid[row.seq] = str(error)
         self._taken: list[int] = []
@@ -245,6 +247,15 @@ class Batch:
         row = self._rows[seq]
         log.error("event %s of ledger %r is set aside: %s", row.id, self._ledger.name, reason)
         yield Query(SQL["set_aside"], (*row, self._ledger.ledger_id, reason))
+
+
+def _made_natively(rows: Sequence[Waiting], ledger: LedgerRef) -> Sequence[Draft | None]:
+    """A draft for each row that the native core takes, else None."""
+    make = getattr(native.core, "drafts_of_rows", None)
+    if make is None:
+        return [None] * len(rows)
+    drafts: Sequence[Draft | None] = make(native.encoder, rows, ledger.name, os.urandom(16 * len(rows)))
+    return drafts
 
 
 def _draft(row: Waiting, ledger: LedgerRef) -> Draft:
