@@ -28,6 +28,7 @@ from ledger.drivers.pools import Connector
 from ledger.settings import Settings
 
 BARE = "bare INSERT"
+BY_SQL = "ledger.record by SQL alone"
 MANY = "append_many"
 RATE = 500
 """Events recorded a second, sent on time whatever became of those before."""
@@ -37,6 +38,10 @@ _EVENTS = 200
 _LOOK = 0.002
 """Seconds between looks at the ledger: by so much at most a latency comes out too long."""
 _START_SECONDS = 60.0
+_RECORD = (
+    "select ledger.record(%s, actor => %s, action => %s, resource_type => %s, resource_id => %s, "
+    "before => %s, after => %s, metadata => %s)"
+)
 _SEALED = "select id from ledger.audit_logs where ledger_id = 1 and position > %s order by position"
 
 
@@ -99,29 +104,30 @@ def _processes(bench: Bench, figure: str, processes: int) -> None:
         settings = stack.enter_context(bench.servers.database())
         bare = stack.enter_context(closing(limits.BareOutbox(settings)))
         rows = bare.rows(entries.events(_EVENTS))
-        sides: dict[str, tuple[Callable[..., None], Any]] = {OURS: (_record_for, settings), BARE: (_insert_for, rows)}
+        sides: dict[str, Callable[..., None]] = {OURS: _record_for, BY_SQL: _select_for, BARE: _insert_for}
         totals: dict[str, list[int]] = {name: [] for name in sides}
         for number in range(bench.rounds):
             bench.servers.checkpoint()
             for name in list(sides) if number % 2 == 0 else reversed(list(sides)):
-                target, given = sides[name]
-                totals[name].append(_together(figure, processes, target, settings, given, bench.sizes.seconds))
+                done = _together(figure, processes, sides[name], settings, rows, bench.sizes.seconds)
+                totals[name].append(done)
         for name, counts in totals.items():
             bench.rates(figure, f"{name}, {processes} processes", [count / bench.sizes.seconds for count in counts])
-        ratios = [ours / limit for ours, limit in zip(totals[OURS], totals[BARE], strict=True)]
-        bench.row(figure, f"of {BARE}", ratios, at_least(0.8))
-        _sealed(bench, figure, settings, _EVENTS + sum(totals[OURS]))
+        for name, what in ((OURS, f"of {BARE}"), (BY_SQL, f"{BY_SQL}, of {BARE}")):
+            ratios = [ours / limit for ours, limit in zip(totals[name], totals[BARE], strict=True)]
+            bench.row(figure, what, ratios, at_least(0.8))
+        _sealed(bench, figure, settings, _EVENTS + sum(totals[OURS]) + sum(totals[BY_SQL]))
         check.counted(bench, figure, BARE, bare.count(), sum(totals[BARE]))
 
 
 def _together(
-    figure: str, processes: int, target: Callable[..., None], settings: Settings, given: Any, seconds: float
+    figure: str, processes: int, target: Callable[..., None], settings: Settings, rows: list[Any], seconds: float
 ) -> int:
     """How many calls so many processes made together in the time."""
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(processes)
     done: SimpleQueue[int] = context.SimpleQueue()
-    running = [context.Process(target=target, args=(settings, given, seconds, barrier, done)) for _ in range(processes)]
+    running = [context.Process(target=target, args=(settings, rows, seconds, barrier, done)) for _ in range(processes)]
     for process in running:
         process.start()
     for process in running:
@@ -137,6 +143,13 @@ def _record_for(settings: Settings, _: object, seconds: float, barrier: Barrier,
     with Ledger(settings) as ledger:
         ledger.tail()  # opens a connection
         done.put(_for(seconds, barrier, ledger.record, list(entries.events(_EVENTS))))
+
+
+def _select_for(settings: Settings, rows: list[Any], seconds: float, barrier: Barrier, done: SimpleQueue[int]) -> None:
+    """In a process of its own."""
+    arguments = [("main", row[5], *row[7:]) for row in rows]
+    with psycopg.connect(database_url(settings), autocommit=True) as connection:
+        done.put(_for(seconds, barrier, lambda row: connection.execute(_RECORD, row, prepare=True), arguments))
 
 
 def _insert_for(settings: Settings, rows: list[Any], seconds: float, barrier: Barrier, done: SimpleQueue[int]) -> None:
