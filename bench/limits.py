@@ -7,7 +7,7 @@ ledger in the limit's own database and copied out of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import psycopg
@@ -22,9 +22,19 @@ COLUMNS = (
     *("ledger_id", "position", "id", "recorded_at", "occurred_at", "actor", "actor_type", "action"),
     *("resource_type", "resource_id", "before", "after", "metadata", "salt", "body_hash", "prev_hash", "hash"),
 )
+OUTBOX_COLUMNS = (
+    *("ledger_id", "id", "named", "recorded_at", "occurred_at", "actor", "actor_type", "action"),
+    *("resource_type", "resource_id", "before", "after", "metadata"),
+)
 _JSON = ("before", "after", "metadata")
 _NAMES = ", ".join(COLUMNS)
-INSERT = " ".join(("insert into bare (", _NAMES, ") values (", ", ".join(["%s"] * len(COLUMNS)), ")"))
+
+
+def _insert(columns: Sequence[str]) -> str:
+    return " ".join(("insert into bare (", ", ".join(columns), ") values (", ", ".join(["%s"] * len(columns)), ")"))
+
+
+INSERT, INSERT_OUTBOX = _insert(COLUMNS), _insert(OUTBOX_COLUMNS)
 _SELECT = "select {names} from ledger.audit_logs where position > %s order by position"
 COPY_IN = "copy bare from stdin (format binary)"
 COPY_OUT = "copy ledger.audit_logs to stdout (format binary)"
@@ -80,6 +90,29 @@ class Bare:
         after = self._made
         self._made += self._ledger.append_many(events).count
         return after
+
+
+class BareOutbox:
+    """A bare table with the columns of the outbox, and ready-made rows: from an outbox of the limit's own database."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.connection: Connection = psycopg.connect(database_url(settings), autocommit=True)
+        self.connection.execute("create table bare (like ledger.outbox including all)")
+        self._ledger = Ledger(settings)
+
+    def close(self) -> None:
+        self._ledger.close()
+        self.connection.close()
+
+    def rows(self, events: Iterable[Event]) -> list[tuple[Any, ...]]:
+        """New rows as parameters of INSERT_OUTBOX."""
+        names = ", ".join(f"{name}::text" if name in _JSON else name for name in OUTBOX_COLUMNS)
+        query = f"select {names} from ledger.outbox order by seq desc limit %s"
+        return self.connection.execute(query.encode(), (len(self._ledger.record_many(events)),)).fetchall()
+
+    def count(self) -> int:
+        [(count,)] = self.connection.execute("select count(*) from bare")
+        return int(count)
 
 
 def copy_in(connection: Connection, statement: str, data: Iterable[bytes]) -> None:

@@ -73,6 +73,7 @@ class Sizes:
     concurrent: int = 1200
     seconds: float = 3.0
     processes: int = 8
+    recorders: int = 32
     chain: int = 200_000
     chain_short: int = 50_000
     relayed: int = 20_000
@@ -92,6 +93,7 @@ class Sizes:
             concurrent=64,
             seconds=0.3,
             processes=3,
+            recorders=3,
             chain=600,
             chain_short=300,
             relayed=600,

@@ -203,16 +203,17 @@ begin
 end
 $$;
 
--- A UUIDv7 (RFC 9562, section 5.7): milliseconds since 1970, and 74 random bits.
+-- A UUIDv7 (RFC 9562, section 5.7): milliseconds since 1970, and 74 random bits: version 4's of gen_random_uuid, which
+-- two bits turn into 7. One expression, which Postgres puts in the place of the call.
 create function ledger.new_id() returns uuid
-language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
-declare
-    milliseconds constant bigint := extract(epoch from clock_timestamp()) * 1000;
-    bytes constant bytea := overlay(uuid_send(gen_random_uuid()) placing substring(int8send(milliseconds) from 3) from 1);
-begin
-    return encode(set_byte(bytes, 6, 112 | (get_byte(bytes, 6) & 15)), 'hex')::uuid;
-end
-$$;
+language sql volatile
+return encode(
+    overlay(
+        set_bit(set_bit(uuid_send(gen_random_uuid()), 52, 1), 53, 1)
+        placing substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3) from 1
+    ),
+    'hex'
+)::uuid;
 
 -- BLAKE3-256 in its modes (BLAKE3 paper, 2.3). key: eight words. mode: the flag of each compression, 0 for a plain hash.
 create function ledger.blake3_in_mode(data bytea, key bigint[], mode int) returns bytea
@@ -311,19 +312,18 @@ create function ledger.record(
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_variable
 declare
-    role constant text := current_setting('role');
-    caller constant name := case role when 'none' then session_user when 'ledger_recorder' then session_user else role end;
     context jsonb;
     target int;
     entry_id uuid := id;
     texts constant text := concat(before, after, metadata);
+    -- The transaction gets its id before the INSERT takes a seq: ledger.pass_over_sealed relies on it. On a standby it
+    -- gets none, and the INSERT is refused.
+    transaction_id constant xid8 := case when pg_is_in_recovery() then null else pg_current_xact_id() end;
 begin
-    select known.ledger_id into target from ledger.ledgers as known
-    where known.name = $1 and exists (
-        select from ledger.recorders as recorder
-        where (recorder.ledger_id is null or recorder.ledger_id = known.ledger_id)
-            and pg_has_role(caller, recorder.role::oid, 'usage')
-    );
+    -- For most callers; `recordable` asks for the others too (a role that was set, a writer), and refuses.
+    select known.ledger_id into target from ledger.ledgers as known, ledger.recorders as recorder
+    where known.name = $1 and coalesce(recorder.ledger_id, known.ledger_id) = known.ledger_id
+        and current_setting('role') = 'none' and pg_has_role(session_user, recorder.role, 'usage');
     if target is null then
         target := ledger.recordable($1);
     end if;
@@ -341,7 +341,7 @@ begin
         and char_length(coalesce(resource_type, '-')) between 1 and 64
         and char_length(coalesce(resource_id, '-')) between 1 and 255
         and occurred_at is null and idempotency_key is null
-        and octet_length(texts) <= 262000 and strpos(texts, '\u') = 0
+        and octet_length(texts) <= 262000 and strpos(texts, e'\\u') = 0
         and octet_length(texts) - octet_length(replace(replace(texts, '[', ''), '{', '')) <= 64
     ) is not true then
         perform ledger.check_event(
@@ -374,6 +374,37 @@ $$;
 comment on function ledger.record is 'Records an event, which is appended to the ledger if this transaction commits; returns its id.';
 
 grant execute on function ledger.record to ledger_recorder, ledger_writer;
+
+-- Lets the looks of this session at the outbox begin behind the events of a ledger that are gone for good. Else each would
+-- pass over all that were removed since the oldest transaction anywhere began, because VACUUM keeps those.
+-- An event of a low seq may become visible late, but who takes a seq has a transaction id by then (ledger.record sees to
+-- it). So a mark, a seq and a transaction id that was assigned later, says: no transaction from that id on takes that seq
+-- or a lower one. Once all before that id have ended, what is not visible up to that seq never will be.
+-- Both are kept in settings of the session. A crash of the server, which may bring sealed events back, ends that.
+create function ledger.pass_over_sealed(ledger int) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    gone bigint := coalesce(nullif(current_setting('ledger.gone_' || ledger, true), ''), '0');
+    mark constant text[] := string_to_array(nullif(current_setting('ledger.mark_' || ledger, true), ''), ' ');
+    newest bigint;
+begin
+    if pg_current_xact_id_if_assigned() is not null then
+        return;  -- a mark needs an id that is newer than the seq
+    end if;
+    if mark[2]::xid8 > pg_snapshot_xmin(pg_current_snapshot()) then
+        return;
+    end if;
+    if mark is not null then
+        select least(mark[1]::bigint, min(waiting.seq) - 1) into gone
+        from ledger.outbox as waiting where waiting.ledger_id = $1 and waiting.seq > gone;
+        perform set_config('ledger.gone_' || ledger, gone::text, false);
+    end if;
+    select case when is_called then last_value else 0 end into newest from ledger.outbox_seq_seq;
+    perform set_config('ledger.mark_' || ledger, newest || ' ' || pg_current_xact_id(), false);
+end
+$$;
+
+grant execute on function ledger.pass_over_sealed to ledger_projector;
 
 -- Where an event that was recorded stands in the ledger; reason: why it was set aside. No row while it waits.
 create function ledger.receipt(ledger text, id uuid) returns table (

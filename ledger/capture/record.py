@@ -33,6 +33,7 @@ def record(ledger: LedgerRef, event: Event) -> Plan[UUID]:
     draft = prepare(in_context(event), ledger.name)
     texts = (None if text is None else text.decode() for text in (draft.before, draft.after, draft.metadata))
     checked = draft.event
+    id_: UUID
     [(id_,)] = yield Query(
         SQL["record"],
         (
@@ -41,14 +42,14 @@ def record(ledger: LedgerRef, event: Event) -> Plan[UUID]:
             None if checked.occurred_at is None else draft.occurred_at,
         ),
     )
-    return UUID(str(id_))
+    return id_
 
 
 def record_many(ledger: LedgerRef, events: Iterable[Event]) -> Plan[list[UUID]]:
     """`record` for any number of events in one statement: all or none. Returns the ids in their order."""
     text = as_json(ledger.name, events)
     rows = yield Query(SQL["record_all"].format(ledger="%s", events="%s"), (ledger.name, text))
-    return [UUID(str(id_)) for (id_,) in rows]
+    return [id_ for (id_,) in rows]
 
 
 def with_id(event: Event) -> Event:

@@ -7,6 +7,7 @@ back together. See docs/capture.md for what is promised of the order.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from ledger.drivers.pools import Connector
 from ledger.effects import Pipeline, Plan, Query, Refused, Rollback, Row
 from ledger.errors import IdempotencyConflict, IntegrityError, InvalidEvent, LedgerError, TailBusy, UsageError
 from ledger.events import Event
+from ledger.format import native
 from ledger.format.canonical import Draft
 from ledger.format.json_text import CheckedText
 from ledger.statements import sql
@@ -43,6 +45,8 @@ NET_SECONDS = 0.25
 """After so long it looks without one: a transaction may commit long after it has recorded."""
 TAIL_SECONDS = 1.0
 """How long a running sealer, which may have other ledgers to seal, waits for a tail; and until it tries that again."""
+PASS_OVER = 1000
+"""Events after which the looks begin behind those."""
 _OF_THE_DATA = ("22", "23", "LE002", "LE005")
 """SQLSTATEs, or their beginnings, by which Postgres refuses an entry for what it holds."""
 _DUPLICATE_ID = "23505"
@@ -81,6 +85,8 @@ class Sealer:
         self._names = names
         self._tail_seconds = connector.settings.lock_timeout
         self._appenders: dict[int, Appender] = {}
+        self._most: dict[int, int] = {}  # rows of each ledger's next batch, where that is not BATCH
+        self._since: dict[int, int] = {}  # events that left each ledger's outbox since `pass_over`
         self._stops = Stops(connector, "seal")
         self._listener = Listener(connector.settings, CHANNEL)
         self._stop: threading.Event | None = None  # while it runs
@@ -165,9 +171,12 @@ class Sealer:
 
     def _seal_ledger(self, ledger: LedgerRef, progress: Callable[[int], None] | None) -> int:
         appender = self._appenders.setdefault(ledger.ledger_id, Appender(ledger, self._tail_seconds))
-        sealed, most = 0, BATCH
-        while self._stop is None or not self._stop.is_set():
-            rows, more = self._connector.run(_next(ledger, most))
+        sealed = 0
+        while True:
+            most = self._most.get(ledger.ledger_id, BATCH)
+            since = self._since.get(ledger.ledger_id, PASS_OVER)
+            rows, more = self._connector.run(_next(ledger, most, pass_over=since >= PASS_OVER))
+            self._since[ledger.ledger_id] = len(rows) + (0 if since >= PASS_OVER else since)
             if not rows:
                 break
             with span("ledger.seal", name=ledger.name, events=len(rows)):
@@ -176,15 +185,24 @@ class Sealer:
             sealed += taken
             if progress is not None:
                 progress(taken)
-            if not more:
+            # Postgres reads the bodies of all that it is asked for, to measure them.
+            self._most[ledger.ledger_id] = min(BATCH, 2 * len(rows)) if more else BATCH
+            if not more or self._stop is not None:  # while it runs, the other ledgers have their turn
                 break
-            most = min(BATCH, 2 * len(rows))  # Postgres reads the bodies of all that it is asked for, to measure them
         return sealed
 
 
-def _next(ledger: LedgerRef, most: int) -> Plan[tuple[list[Waiting], bool]]:
-    """The next rows, at most so many, and whether there may be more."""
-    rows: list[Row] = yield Query(SQL["next"], (ledger.ledger_id, most, BATCH_BYTES))
+def _next(ledger: LedgerRef, most: int, *, pass_over: bool) -> Plan[tuple[list[Waiting], bool]]:
+    """The next rows, at most so many, and whether there may be more.
+
+    pass_over: look from now on behind what is gone; in the same session, which keeps where that is.
+    """
+    look = Query(SQL["next"], (ledger.ledger_id, f"ledger.gone_{ledger.ledger_id}", most, BATCH_BYTES))
+    rows: list[Row]
+    if pass_over:
+        _, rows = yield Pipeline((Query(SQL["pass_over"], (ledger.ledger_id,)), look))
+    else:
+        rows = yield look
     there = rows[0][-1] if rows else 0
     return [Waiting(*row[:-1]) for row in rows], there == most or there > len(rows)
 
@@ -222,9 +240,9 @@ class Batch:
         self._rows = {row.seq: row for row in rows}
         self._drafts: dict[int, Draft] = {}
         self._invalid: dict[int, str] = {}
-        for row in rows:
+        for row, made in zip(rows, _made_natively(rows, ledger), strict=True):
             try:
-                self._drafts[row.seq] = _draft(row, ledger)
+                self._drafts[row.seq] = _draft(row, ledger) if made is None else made
             except InvalidEvent as error:  # of something that ledger.record does not refuse, and should
                 self._invalid[row.seq] = str(error)
         self._taken: list[int] = []
@@ -259,6 +277,15 @@ class Batch:
         row = self._rows[seq]
         log.error("event %s of ledger %r is set aside: %s", row.id, self._ledger.name, reason)
         yield Query(SQL["set_aside"], (*row, self._ledger.ledger_id, reason))
+
+
+def _made_natively(rows: Sequence[Waiting], ledger: LedgerRef) -> Sequence[Draft | None]:
+    """A draft for each row that the native core takes, else None."""
+    make = getattr(native.core, "drafts_of_rows", None)
+    if make is None:
+        return [None] * len(rows)
+    drafts: Sequence[Draft | None] = make(native.encoder, rows, ledger.name, os.urandom(16 * len(rows)))
+    return drafts
 
 
 def _draft(row: Waiting, ledger: LedgerRef) -> Draft:

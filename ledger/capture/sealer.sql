@@ -1,8 +1,15 @@
 -- name: waiting
 -- One look for all ledgers.
 select ledger_id, name from ledger.ledgers as known
-where exists (select from ledger.outbox as waiting where waiting.ledger_id = known.ledger_id)
+where exists (
+    select from ledger.outbox as waiting
+    where waiting.ledger_id = known.ledger_id
+        and waiting.seq > coalesce(nullif(current_setting('ledger.gone_' || known.ledger_id, true), ''), '0')::bigint
+)
 order by ledger_id;
+
+-- name: pass_over
+select ledger.pass_over_sealed(%s);
 
 -- name: next
 -- In the order of insertion, and no more than comes to so many bytes, but for the first. Each row says how many there are
@@ -14,7 +21,9 @@ from (
     select *, count(*) over () as there, sum(size) over (order by seq) as bytes
     from (
         select *, octet_length(concat(before, after, metadata)) as size
-        from ledger.outbox where ledger_id = %s order by seq limit %s
+        from ledger.outbox
+        where ledger_id = %s and seq > coalesce(nullif(current_setting(%s, true), ''), '0')::bigint
+        order by seq limit %s
     ) as first
 ) as counted
 where bytes - size < %s

@@ -23,7 +23,7 @@ const FROM_1970_TO_2000: i64 = 946_684_800_000_000;
 /// What of Python's is needed to make drafts, and values of Python from them.
 #[pyclass(frozen)]
 pub struct Encoder {
-    event: Py<PyType>,
+    pub event: Py<PyType>,
     pub uuid: Py<PyType>,
     pub receipt: Py<PyType>,
     utc: Py<PyAny>,
@@ -223,7 +223,7 @@ impl Encoder {
     }
 
     /// A datetime in UTC as Postgres stores it; None for any other.
-    fn stored(&self, py: Python<'_>, moment: &Bound<'_, PyAny>) -> PyResult<Option<i64>> {
+    pub fn stored(&self, py: Python<'_>, moment: &Bound<'_, PyAny>) -> PyResult<Option<i64>> {
         if !moment.get_type().is(PyDateTime::type_object(py)) {
             return Ok(None);
         }

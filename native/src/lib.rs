@@ -13,6 +13,7 @@ mod entry;
 mod ids;
 mod json;
 mod links;
+mod outbox;
 mod plain;
 mod publish;
 mod row;
@@ -33,6 +34,8 @@ mod ledger_native {
     use crate::entries::Entries;
     #[pymodule_export]
     use crate::links::{ChainedDraft, Links};
+    #[pymodule_export]
+    use crate::outbox::drafts_of_rows;
     #[pymodule_export]
     use crate::publish::Publish;
     #[pymodule_export]

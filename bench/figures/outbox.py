@@ -1,0 +1,274 @@
+"""The outbox: events recorded in the caller's transaction and by many processes, and the sealer that appends them."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
+from itertools import cycle
+from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Barrier
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from bench import check, entries, limits
+from bench.command import command, environment
+from bench.measure import OURS, Bench, Side, at_least, at_most, percentile
+from bench.servers import database_url
+from ledger import AsyncLedger, Ledger
+from ledger.capture.sealer import Sealer
+from ledger.drivers.pools import Connector
+from ledger.settings import Settings
+
+BARE = "bare INSERT"
+BY_SQL = "ledger.record by SQL alone"
+MANY = "append_many"
+RATE = 500
+"""Events recorded a second, sent on time whatever became of those before."""
+_UPDATE = "update accounts set balance = balance + 1 where id = %s"
+_EVENTS = 200
+"""Events that a process records again and again."""
+_LOOK = 0.002
+"""Seconds between looks at the ledger: by so much at most a latency comes out too long."""
+_START_SECONDS = 60.0
+_RECORD = (
+    "select ledger.record(%s, actor => %s, action => %s, resource_type => %s, resource_id => %s, "
+    "before => %s, after => %s, metadata => %s)"
+)
+_SEALED = "select id from ledger.audit_logs where ledger_id = 1 and position > %s order by position"
+
+
+def in_transaction(bench: Bench) -> None:
+    """A transaction of the caller's that updates a row, then records, against the same with a bare INSERT instead."""
+    figure, count = "record_in_transaction", bench.sizes.single
+    with ExitStack() as stack:
+        settings = stack.enter_context(bench.servers.database())
+        ledger = stack.enter_context(Ledger(settings))
+        connection = stack.enter_context(psycopg.connect(database_url(settings), autocommit=True))
+        bare = stack.enter_context(closing(limits.BareOutbox(stack.enter_context(bench.servers.database()))))
+        for each in (connection, bare.connection):
+            each.execute("create table accounts (id int primary key, balance int) with (fillfactor = 50)")
+            each.execute("insert into accounts select id, 0 from generate_series(1, 100) as id")
+
+        def ours(number: int) -> Callable[[], Any]:
+            events = list(entries.events(count, number * count))
+
+            def work() -> None:
+                for index, event in enumerate(events):
+                    with connection.transaction():
+                        connection.execute(_UPDATE, (index % 100 + 1,))
+                        ledger.record(event, connection=connection)
+
+            return work
+
+        def limit(number: int) -> Callable[[], Any]:
+            rows = bare.rows(entries.events(count, number * count))
+
+            def work() -> None:
+                for index, row in enumerate(rows):
+                    with bare.connection.transaction():
+                        bare.connection.execute(_UPDATE, (index % 100 + 1,))
+                        bare.connection.execute(limits.INSERT_OUTBOX, row, prepare=True)
+
+            return work
+
+        ours(10**6)()
+        limit(10**6)()
+        speeds = bench.take_turns(figure, count, {OURS: ours, BARE: limit})
+        bench.row(figure, f"time, × the same with a {BARE}", speeds.ratio(BARE, OURS), at_most(1.15))
+        made = (bench.rounds * bench.sizes.slices + 1) * count
+        _sealed(bench, figure, settings, made)
+        check.counted(bench, figure, BARE, bare.count(), made)
+
+
+def eight(bench: Bench) -> None:
+    """8 processes, each recording one by one for some seconds, against as many that insert: in turn."""
+    _processes(bench, "record_processes_8", 8)
+
+
+def thirty_two(bench: Bench) -> None:
+    """The same with 32."""
+    _processes(bench, "record_processes_32", 32)
+
+
+def _processes(bench: Bench, figure: str, processes: int) -> None:
+    processes = min(processes, bench.sizes.recorders)
+    with ExitStack() as stack:
+        settings = stack.enter_context(bench.servers.database())
+        bare = stack.enter_context(closing(limits.BareOutbox(settings)))
+        rows = bare.rows(entries.events(_EVENTS))
+        sides: dict[str, Callable[..., None]] = {OURS: _record_for, BY_SQL: _select_for, BARE: _insert_for}
+        totals: dict[str, list[int]] = {name: [] for name in sides}
+        for number in range(bench.rounds):
+            bench.servers.checkpoint()
+            for name in list(sides) if number % 2 == 0 else reversed(list(sides)):
+                done = _together(figure, processes, sides[name], settings, rows, bench.sizes.seconds)
+                totals[name].append(done)
+        for name, counts in totals.items():
+            bench.rates(figure, f"{name}, {processes} processes", [count / bench.sizes.seconds for count in counts])
+        for name, what in ((OURS, f"of {BARE}"), (BY_SQL, f"{BY_SQL}, of {BARE}")):
+            ratios = [ours / limit for ours, limit in zip(totals[name], totals[BARE], strict=True)]
+            bench.row(figure, what, ratios, at_least(0.8))
+        _sealed(bench, figure, settings, _EVENTS + sum(totals[OURS]) + sum(totals[BY_SQL]))
+        check.counted(bench, figure, BARE, bare.count(), sum(totals[BARE]))
+
+
+def _together(
+    figure: str, processes: int, target: Callable[..., None], settings: Settings, rows: list[Any], seconds: float
+) -> int:
+    """How many calls so many processes made together in the time."""
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(processes)
+    done: SimpleQueue[int] = context.SimpleQueue()
+    running = [context.Process(target=target, args=(settings, rows, seconds, barrier, done)) for _ in range(processes)]
+    for process in running:
+        process.start()
+    for process in running:
+        process.join()
+    failed = sum(process.exitcode != 0 for process in running)
+    if failed:
+        raise check.CheckFailed(f"{figure}: {failed} of {processes} processes failed")
+    return sum(done.get() for _ in running)
+
+
+def _record_for(settings: Settings, _: object, seconds: float, barrier: Barrier, done: SimpleQueue[int]) -> None:
+    """In a process of its own."""
+    with Ledger(settings) as ledger:
+        ledger.tail()  # opens a connection
+        done.put(_for(seconds, barrier, ledger.record, list(entries.events(_EVENTS))))
+
+
+def _select_for(settings: Settings, rows: list[Any], seconds: float, barrier: Barrier, done: SimpleQueue[int]) -> None:
+    """In a process of its own."""
+    arguments = [("main", row[5], *row[7:]) for row in rows]
+    with psycopg.connect(database_url(settings), autocommit=True) as connection:
+        done.put(_for(seconds, barrier, lambda row: connection.execute(_RECORD, row, prepare=True), arguments))
+
+
+def _insert_for(settings: Settings, rows: list[Any], seconds: float, barrier: Barrier, done: SimpleQueue[int]) -> None:
+    """In a process of its own."""
+    with psycopg.connect(database_url(settings), autocommit=True) as connection:
+        done.put(_for(seconds, barrier, lambda row: connection.execute(limits.INSERT_OUTBOX, row, prepare=True), rows))
+
+
+def _for(seconds: float, barrier: Barrier, call: Callable[[Any], object], items: list[Any]) -> int:
+    """Calls with the items in turn for so long. How often."""
+    barrier.wait(_START_SECONDS)
+    end = time.monotonic() + seconds
+    count = 0
+    for item in cycle(items):
+        if time.monotonic() >= end:
+            break
+        call(item)
+        count += 1
+    return count
+
+
+def seal(bench: Bench) -> None:
+    """The sealer with a full outbox, against append_many of the same events into the same ledger."""
+    figure = "seal"
+    count, calls = bench.sizes.batches[10_000]
+    count *= calls
+    with ExitStack() as stack:
+        settings = stack.enter_context(bench.servers.database())
+        ledger = stack.enter_context(Ledger(settings))
+        connector = stack.enter_context(closing(Connector(settings)))
+        sealer = Sealer(connector)
+
+        def ours(number: int) -> Callable[[], Any]:
+            ledger.record_many(entries.events(count, number * count))
+            return sealer.seal
+
+        def limit(number: int) -> Callable[[], Any]:
+            return partial(ledger.append_many, list(entries.events(count, number * count)))
+
+        sides: dict[str, Side] = {OURS: ours, MANY: limit}
+        for side in sides.values():
+            side(10**4)()  # opens what is opened lazily
+        speeds = bench.take_turns(figure, count, sides)
+        bench.row(figure, f"of {MANY}", speeds.ratio(OURS, MANY), at_least(0.7))
+        check.verified(bench, figure, settings, 2 * (bench.rounds * bench.sizes.slices + 1) * count)
+
+
+def latency(bench: Bench) -> None:
+    """From the call of record to the entry: `auditledger seal` in a process of its own.
+
+    One process records through an AsyncLedger and looks at the ledger every 2 ms, as another connection sees it.
+    """
+    figure = "seal_latency"
+    p50: list[float] = []
+    p99: list[float] = []
+    made = 1
+    with bench.servers.database() as settings, _sealing(settings):
+        with Ledger(settings) as ledger:  # the sealer is at work
+            ledger.receipt(ledger.record(entries.event(0)), timeout=_START_SECONDS)
+        for _ in range(bench.rounds):
+            bench.servers.checkpoint()
+            count = int(RATE * bench.sizes.seconds)
+            latencies = asyncio.run(_round(settings, count, made))
+            made += count
+            check.counted(bench, figure, "the ledger", len(latencies), count)
+            p50.append(percentile(latencies, 50) * 1000)
+            p99.append(percentile(latencies, 99) * 1000)
+        bench.row(figure, f"p50 at {RATE} events/s", p50, at_most(15), unit="ms")
+        bench.row(figure, f"p99 at {RATE} events/s", p99, at_most(60), unit="ms")
+        check.verified(bench, figure, settings, made)
+
+
+@contextmanager
+def _sealing(settings: Settings) -> Iterator[None]:
+    """`auditledger seal`, stopped as a service manager would."""
+    process = subprocess.Popen(command("seal"), env=environment(settings), stderr=subprocess.PIPE, text=True)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=_START_SECONDS)
+    if process.returncode != 0:
+        raise check.CheckFailed(f"seal_latency: auditledger seal ended with {process.returncode}: {errors[-500:]}")
+
+
+async def _round(settings: Settings, count: int, before: int) -> list[float]:
+    """Seconds from call to sight of so many events; `before`: entries that are there already."""
+    called: dict[UUID, float] = {}
+    seen: dict[UUID, float] = {}
+    async with (
+        AsyncLedger(settings) as ledger,
+        await psycopg.AsyncConnection.connect(database_url(settings), autocommit=True) as connection,
+    ):
+        await ledger.tail()
+
+        async def record(number: int) -> None:
+            at = time.perf_counter()
+            called[await ledger.record(entries.event(before + number))] = at
+
+        async def look() -> None:
+            while len(seen) < count:
+                cursor = await connection.execute(_SEALED, (before + len(seen),), prepare=True)
+                ids = [id_ for (id_,) in await cursor.fetchall()]
+                seen.update(dict.fromkeys(ids, time.perf_counter()))
+                await asyncio.sleep(_LOOK)
+
+        looking = asyncio.create_task(look())
+        began = time.perf_counter()
+        tasks = []
+        for number in range(count):
+            await asyncio.sleep(max(0.0, began + number / RATE - time.perf_counter()))
+            tasks.append(asyncio.create_task(record(number)))
+        await asyncio.gather(*tasks)
+        await asyncio.wait_for(looking, _START_SECONDS)
+    return [seen[id_] - at for id_, at in called.items()]
+
+
+def _sealed(bench: Bench, figure: str, settings: Settings, expected: int) -> None:
+    """Seals what was recorded, and checks that it is all there."""
+    with closing(Connector(settings)) as connector:
+        Sealer(connector).seal()
+    check.verified(bench, figure, settings, expected)
