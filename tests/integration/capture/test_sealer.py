@@ -166,7 +166,7 @@ def test_behind_a_pooler_it_looks_again_and_again(ledger: Ledger, admin: psycopg
 # ------------------------------------------------------------------------------------------------------------ rights
 
 
-_ADVICE = "'auditledger grant' gives a user a role"
+_ADVICE = "auditledger grant"
 
 
 def test_who_may_seal(ledger: Ledger, second: Ledger, admin: psycopg.Connection, login: Logins) -> None:
