@@ -13,7 +13,7 @@ FUZZ_ARGS ?=
 MINUTES ?=
 COMMA := ,
 # All but native, which is this project's own.
-EXTRAS := embedded metrics otel test verifiers migrations bench
+EXTRAS := embedded metrics otel celery django sqlalchemy test verifiers migrations bench
 # Not from the environment, where it may mean anything.
 NAME :=
 

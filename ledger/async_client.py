@@ -16,7 +16,7 @@ from uuid import UUID
 
 from ledger.bootstrap import open_ledger, open_settings
 from ledger.capture.context import all_in_context, in_context
-from ledger.capture.record import ReceiptWait, record, record_many
+from ledger.capture.record import ReceiptWait, record, record_many, unknown, with_id
 from ledger.checkpoints import proof
 from ledger.checkpoints.proof import Consistency, Proof
 from ledger.drivers import forks
@@ -24,7 +24,7 @@ from ledger.drivers.async_pools import AsyncConnector
 from ledger.drivers.callers import adrive_within
 from ledger.drivers.cursors import AsyncConnection
 from ledger.effects import Feed, Plan
-from ledger.errors import LedgerError
+from ledger.errors import ConnectionLost, LedgerError, Unavailable
 from ledger.events import Appended, Entry, Event, Receipt, Tail
 from ledger.projection.base import ProjectionWait
 from ledger.settings import Settings
@@ -157,13 +157,19 @@ class AsyncLedger:
 
     async def record(self, event: Event, *, connection: AsyncConnection | None = None) -> UUID:
         """As Ledger.record."""
-        plan = record(await self.ref(), event)
-        return await (self._connector.run(plan) if connection is None else adrive_within(plan, connection))
+        ref = await self.ref()
+        if connection is not None:
+            return await adrive_within(record(ref, event), connection)
+        event = with_id(event)
+        return await self._record_surely([event], lambda: record(ref, event))
 
     async def record_many(self, events: Iterable[Event], *, connection: AsyncConnection | None = None) -> list[UUID]:
         """As Ledger.record_many."""
-        plan = record_many(await self.ref(), events)
-        return await (self._connector.run(plan) if connection is None else adrive_within(plan, connection))
+        ref = await self.ref()
+        if connection is not None:
+            return await adrive_within(record_many(ref, events), connection)
+        named = [with_id(event) for event in events]
+        return await self._record_surely(named, lambda: record_many(ref, named))
 
     async def receipt(self, id: UUID, *, timeout: float = 10.0) -> Receipt:
         """As Ledger.receipt."""
@@ -340,6 +346,16 @@ class AsyncLedger:
                             yield item
                     else:
                         result = await self._connector.run(step, redis_client())
+
+    async def _record_surely(self, events: Sequence[Event], make: Callable[[], Plan[T]]) -> T:
+        """As Ledger._record_surely."""
+        try:
+            return await self._connector.run(make())
+        except ConnectionLost:
+            try:
+                return await self._connector.run_anew(make())
+            except Unavailable as error:
+                raise unknown(events, error) from error
 
     async def _record_own(self, event: Event) -> Receipt:
         ref, writer, _ = await self._open()

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from ledger.bootstrap import open_ledger, open_settings
 from ledger.capture.context import all_in_context, in_context
-from ledger.capture.record import ReceiptWait, record, record_many
+from ledger.capture.record import ReceiptWait, record, record_many, unknown, with_id
 from ledger.checkpoints import proof
 from ledger.checkpoints.proof import Consistency, Proof
 from ledger.drivers import forks
@@ -24,6 +24,7 @@ from ledger.drivers.callers import drive_within
 from ledger.drivers.cursors import Connection
 from ledger.drivers.pools import Connector
 from ledger.effects import Feed, Plan
+from ledger.errors import ConnectionLost, Unavailable
 from ledger.events import Appended, Entry, Event, Receipt, Tail
 from ledger.projection.base import ProjectionWait
 from ledger.settings import Settings
@@ -153,16 +154,24 @@ class Ledger:
 
         In an `audit_context` it takes that one's actor and metadata, as in append.
         connection: take part in this connection's open transaction: the event becomes an entry if and only if that
-        commits. Nobody waits for it, and the tail is not locked. Without it, in a transaction of its own.
-        Raises InvalidEvent, Unavailable. An id or key that stands for another event is found when the event is sealed.
+        commits. Nobody waits for it, and the tail is not locked. Without it, in a transaction of its own, once, even
+        if the connection is lost over it.
+        Raises InvalidEvent, Unavailable, OutcomeUnknown. An id or key that stands for another event is found when the
+        event is sealed.
         """
-        plan = record(self.ref, event)
-        return self._connector.run(plan) if connection is None else drive_within(plan, connection)
+        ref = self.ref
+        if connection is not None:
+            return drive_within(record(ref, event), connection)
+        event = with_id(event)
+        return self._record_surely([event], lambda: record(ref, event))
 
     def record_many(self, events: Iterable[Event], *, connection: Connection | None = None) -> list[UUID]:
         """Records events in the outbox in one statement: all or none. Returns their ids, in order. As record."""
-        plan = record_many(self.ref, events)
-        return self._connector.run(plan) if connection is None else drive_within(plan, connection)
+        ref = self.ref
+        if connection is not None:
+            return drive_within(record_many(ref, events), connection)
+        named = [with_id(event) for event in events]
+        return self._record_surely(named, lambda: record_many(ref, named))
 
     def receipt(self, id: UUID, *, timeout: float = 10.0) -> Receipt:
         """The receipt of a recorded event, once it is sealed and durable. timeout: in seconds.
@@ -401,6 +410,16 @@ class Ledger:
                     yield from step
                 else:
                     result = self._connector.run(step, redis_client())
+
+    def _record_surely(self, events: Sequence[Event], make: Callable[[], Plan[T]]) -> T:
+        """Runs a plan that records events, which have ids; again, where the connection was lost over it."""
+        try:
+            return self._connector.run(make())
+        except ConnectionLost:
+            try:
+                return self._connector.run_anew(make())
+            except Unavailable as error:
+                raise unknown(events, error) from error
 
     def _record_own(self, event: Event) -> Receipt:
         ref, writer, _ = self._open()

@@ -51,6 +51,8 @@ SEALED = "sealed"
 """Events of the outbox that became entries; label: ledger."""
 PROJECTED = "projected"
 """Entries applied by a live projection; labels: ledger, projection."""
+UNRECORDED = "unrecorded"
+"""Requests whose entry a middleware (contrib/) could not record; label: the error's type."""
 FAILURES = "failures"
 """Labels: the job (relay, project), the error's kind (see errors.py), and the projection it was of, if any."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -11,11 +12,11 @@ import msgspec
 
 from ledger.capture.context import all_in_context, in_context
 from ledger.effects import Feed, Plan, Query, Wait
-from ledger.errors import EventRejected, WaitTimeout
+from ledger.errors import EventRejected, OutcomeUnknown, Unavailable, WaitTimeout
 from ledger.events import Event, Receipt
 from ledger.format.canonical import Draft
 from ledger.statements import sql
-from ledger.store.drafts import prepare
+from ledger.store.drafts import prepare, uuid7
 from ledger.store.durability import FLUSH
 from ledger.store.ledgers import LedgerRef
 
@@ -49,6 +50,25 @@ def record_many(ledger: LedgerRef, events: Iterable[Event]) -> Plan[list[UUID]]:
     text = as_json(ledger.name, events)
     rows = yield Query(SQL["record_all"].format(ledger="%s", events="%s"), (ledger.name, text))
     return [id_ for (id_,) in rows]
+
+
+def with_id(event: Event) -> Event:
+    """The event with an id of its own: recorded twice, because the first time is not known to have succeeded, it is
+    appended once.
+    """
+    if not isinstance(event, Event) or event.id is not None or event.idempotency_key is not None:
+        return event
+    return msgspec.structs.replace(event, id=UUID(bytes=uuid7(time.time_ns(), os.urandom(10))))
+
+
+def unknown(events: Sequence[Event], error: Unavailable) -> OutcomeUnknown:
+    """The error for events of which nobody knows whether they were recorded."""
+    some = ", ".join(str(event.id or event.idempotency_key) for event in events[:3])
+    some += f" and {len(events) - 3} more" if len(events) > 3 else ""
+    return OutcomeUnknown(
+        f"the connection was lost while recording {some}, and whether they were recorded could not be learnt "
+        f"({error}): record the same ids again when Postgres is back"
+    )
 
 
 def as_json(ledger: str, events: Iterable[Event]) -> str:

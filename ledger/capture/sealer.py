@@ -7,26 +7,19 @@ back together. See docs/capture.md for what is promised of the order.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import NamedTuple
-from uuid import UUID
 
-import msgspec
-
+from ledger.capture.outbox_rows import Waiting, draft_of, made_natively
 from ledger.drivers.listener import Listener
 from ledger.drivers.pools import Connector
 from ledger.effects import Pipeline, Plan, Query, Refused, Rollback, Row
 from ledger.errors import IdempotencyConflict, IntegrityError, InvalidEvent, LedgerError, TailBusy, UsageError
-from ledger.events import Event
-from ledger.format import native
 from ledger.format.canonical import Draft
-from ledger.format.json_text import CheckedText
 from ledger.statements import sql
 from ledger.store.appender import Appender
-from ledger.store.drafts import count_new, prepare
+from ledger.store.drafts import count_new
 from ledger.store.ledgers import BEGIN, COMMIT, LedgerRef, all_ledgers, unknown_ledger
 from ledger.store.worker import Pauses, Stops, run_until
 from ledger.telemetry import COUNTERS, SEALED, span
@@ -45,27 +38,18 @@ NET_SECONDS = 0.25
 """After so long it looks without one: a transaction may commit long after it has recorded."""
 PASS_OVER = 1000
 """Events after which the looks begin behind those."""
+TAIL_SECONDS = 1.0
+"""How long a running sealer, which may have other ledgers to seal, waits for a tail; and until it tries that again."""
 _OF_THE_DATA = ("22", "23", "LE002", "LE005")
 """SQLSTATEs, or their beginnings, by which Postgres refuses an entry for what it holds."""
 _DUPLICATE_ID = "23505"
 
 
-class Waiting(NamedTuple):
-    """A row of the outbox. before, after, metadata: JSON texts. occurred_at: None unless the caller gave it."""
+class Sealed(NamedTuple):
+    """Events that left the outbox, and how many of them became entries."""
 
-    seq: int
-    id: UUID
-    named: bool
-    recorded_at: datetime
-    occurred_at: datetime | None
-    actor: str
-    actor_type: str
-    action: str
-    resource_type: str | None
-    resource_id: str | None
-    before: str | None
-    after: str | None
-    metadata: str | None
+    taken: int
+    new: int
 
 
 class Sealer:
@@ -74,6 +58,7 @@ class Sealer:
     def __init__(self, connector: Connector, names: Collection[str] | None = None) -> None:
         self._connector = connector
         self._names = names
+        self._tail_seconds = connector.settings.lock_timeout
         self._appenders: dict[int, Appender] = {}
         self._since: dict[int, int] = {}  # events that left each ledger's outbox since `pass_over`
         self._stops = Stops(connector, "seal")
@@ -90,6 +75,7 @@ class Sealer:
     def run(self, stop: threading.Event) -> None:
         """Seals until `stop` is set; an unreachable server is tried again. A stop is noticed between two batches."""
         self._stop = stop
+        self._tail_seconds = min(TAIL_SECONDS, self._tail_seconds)
         try:
             run_until(stop, self._step, PAUSES, log=log, job="seal", rest=self._rest)
         finally:
@@ -107,8 +93,8 @@ class Sealer:
         sealed = self._seal_each(None)
         self._in_vain = 0 if sealed else self._in_vain + 1
         if sealed and self._dozes:
-            self._listener.ask(Query(SQL["wake"]))
             self._dozes = False
+            self._listener.ask(Query(SQL["wake"]))
         return sealed
 
     def _rest(self, seconds: float) -> None:
@@ -121,8 +107,10 @@ class Sealer:
         if self._in_vain < AWAKE:
             stop.wait(seconds)
         elif self._dozes:
+            self._dozes = False  # unless the session outlives it
             if self._listener.wait(stop, NET_SECONDS):
                 self._in_vain = 0
+            self._dozes = True
         elif (rows := self._listener.ask(Query(SQL["doze"]))) is None:
             stop.wait(seconds)
         elif rows[0][0]:
@@ -137,7 +125,9 @@ class Sealer:
                 continue
             try:
                 sealed += self._seal_ledger(ledger, progress)
-            except (IntegrityError, UsageError, TailBusy) as error:
+            except TailBusy as error:
+                self._stops.stopped(ledger.ledger_id, ledger, error, pause=TAIL_SECONDS)
+            except (IntegrityError, UsageError) as error:
                 self._stops.stopped(ledger.ledger_id, ledger, error)
             else:
                 self._stops.passed(ledger.ledger_id, ledger)
@@ -154,56 +144,64 @@ class Sealer:
         return [ledger for ledger in ledgers if ledger.name in self._names]
 
     def _seal_ledger(self, ledger: LedgerRef, progress: Callable[[int], None] | None) -> int:
-        appender = self._appenders.setdefault(ledger.ledger_id, Appender(ledger, self._connector.settings.lock_timeout))
-        sealed = 0
+        appender = self._appenders.setdefault(ledger.ledger_id, Appender(ledger, self._tail_seconds))
+        sealed, most = 0, BATCH
         while self._stop is None or not self._stop.is_set():
             since = self._since.get(ledger.ledger_id, PASS_OVER)
-            rows: list[Row] = self._connector.run(_next(ledger, pass_over=since >= PASS_OVER))
+            rows, more = self._connector.run(_next(ledger, most, pass_over=since >= PASS_OVER))
             self._since[ledger.ledger_id] = len(rows) + (0 if since >= PASS_OVER else since)
             if not rows:
                 break
             with span("ledger.seal", name=ledger.name, events=len(rows)):
-                new = self._connector.run(_seal(appender, [Waiting(*row) for row in rows]))
+                taken, new = self._connector.run(_seal(appender, rows))
             COUNTERS.add(SEALED, ledger.name, count=new)
-            sealed += len(rows)
+            sealed += taken
             if progress is not None:
-                progress(len(rows))
-            if len(rows) < BATCH:
+                progress(taken)
+            if not more:
                 break
+            most = min(BATCH, 2 * len(rows))  # Postgres reads the bodies of all that it is asked for, to measure them
         return sealed
 
 
-def _next(ledger: LedgerRef, *, pass_over: bool) -> Plan[list[Row]]:
-    """What waits. pass_over: look from now on behind what is gone; in the same session, which keeps where that is."""
-    look = Query(SQL["next"], (ledger.ledger_id, f"ledger.gone_{ledger.ledger_id}", BATCH, BATCH_BYTES))
-    if not pass_over:
-        rows: list[Row] = yield look
-        return rows
-    _, rows = yield Pipeline((Query(SQL["pass_over"], (ledger.ledger_id,)), look))
-    return rows
+def _next(ledger: LedgerRef, most: int, *, pass_over: bool) -> Plan[tuple[list[Waiting], bool]]:
+    """The next rows, at most so many, and whether there may be more.
+
+    pass_over: look from now on behind what is gone; asked in the same session, which keeps where that is.
+    """
+    look = Query(SQL["next"], (ledger.ledger_id, f"ledger.gone_{ledger.ledger_id}", most, BATCH_BYTES))
+    rows: list[Row]
+    if pass_over:
+        _, rows = yield Pipeline((Query(SQL["pass_over"], (ledger.ledger_id,)), look))
+    else:
+        rows = yield look
+    there = rows[0][-1] if rows else 0
+    return [Waiting(*row[:-1]) for row in rows], there == most or there > len(rows)
 
 
-def _seal(appender: Appender, rows: Sequence[Waiting], *, settle: bool = False) -> Plan[int]:
-    """Appends these rows. Returns how many became entries; one that never can is set aside.
+def _seal(appender: Appender, rows: Sequence[Waiting], *, settle: bool = False) -> Plan[Sealed]:
+    """Appends these rows; one that never can be is set aside.
 
     settle: look all ids up, not only those that were given.
     """
     batch = Batch(appender.ledger, rows)
     try:
         outcomes = yield from appender.append_from(batch, [row.id for row in rows if row.named or settle])
-        return count_new(outcomes)
+        return Sealed(batch.count, count_new(outcomes))
     except Refused as refused:
         if not refused.sqlstate.startswith(_OF_THE_DATA):
             raise
         yield Rollback()
         if len(rows) > 1:  # which one is it?
             half = len(rows) // 2
-            return (yield from _seal(appender, rows[:half])) + (yield from _seal(appender, rows[half:]))
+            first = yield from _seal(appender, rows[:half])
+            second = yield from _seal(appender, rows[half:])
+            return Sealed(first.taken + second.taken, first.new + second.new)
         if refused.sqlstate == _DUPLICATE_ID and not settle:
             # An id that the outbox made is recorded already: somebody who knew it gave it as his own.
             return (yield from _seal(appender, rows, settle=True))
         yield from batch.reject(str(refused))
-        return 0
+        return Sealed(batch.count, 0)
 
 
 class Batch:
@@ -214,18 +212,21 @@ class Batch:
         self._rows = {row.seq: row for row in rows}
         self._drafts: dict[int, Draft] = {}
         self._invalid: dict[int, str] = {}
-        for row, made in zip(rows, _made_natively(rows, ledger), strict=True):
+        for row, made in zip(rows, made_natively(rows, ledger), strict=True):
             try:
-                self._drafts[row.seq] = _draft(row, ledger) if made is None else made
+                self._drafts[row.seq] = draft_of(row, ledger) if made is None else made
             except InvalidEvent as error:  # of something that ledger.record does not refuse, and should
                 self._invalid[row.seq] = str(error)
         self._taken: list[int] = []
+        self.count = 0
+        """Rows that were taken, and not by another sealer before."""
 
     def take(self) -> Query:
         return Query(SQL["take"], (self._ledger.ledger_id, list(self._rows)))
 
     def taken(self, rows: list[Row]) -> list[Draft]:
         taken = sorted(seq for (seq,) in rows)
+        self.count = len(taken)
         self._taken = [seq for seq in taken if seq in self._drafts]
         self._invalid = {seq: reason for seq, reason in self._invalid.items() if seq in set(taken)}
         return [self._drafts[seq] for seq in self._taken]
@@ -239,6 +240,7 @@ class Batch:
     def reject(self, reason: str) -> Plan[None]:
         """Sets all of these rows aside, in a transaction of its own."""
         _, rows = yield Pipeline((BEGIN, self.take()))
+        self.count = len(rows)
         for (seq,) in rows:
             yield from self._keep(seq, reason)
         yield COMMIT
@@ -247,35 +249,3 @@ class Batch:
         row = self._rows[seq]
         log.error("event %s of ledger %r is set aside: %s", row.id, self._ledger.name, reason)
         yield Query(SQL["set_aside"], (*row, self._ledger.ledger_id, reason))
-
-
-def _made_natively(rows: Sequence[Waiting], ledger: LedgerRef) -> Sequence[Draft | None]:
-    """A draft for each row that the native core takes, else None."""
-    make = getattr(native.core, "drafts_of_rows", None)
-    if make is None:
-        return [None] * len(rows)
-    drafts: Sequence[Draft | None] = make(native.encoder, rows, ledger.name, os.urandom(16 * len(rows)))
-    return drafts
-
-
-def _draft(row: Waiting, ledger: LedgerRef) -> Draft:
-    event = Event(
-        *(row.actor, row.action, row.resource_type, row.resource_id, row.actor_type),
-        *(_compact(row.before), _compact(row.after), _compact(row.metadata)),
-        id=row.id,
-        occurred_at=row.occurred_at,
-    )
-    return prepare(event, ledger.name, now=_nanoseconds(row.recorded_at))
-
-
-def _compact(text: str | None) -> CheckedText | None:
-    """A JSON text without blanks and line breaks between its parts, which stay to the letter."""
-    return None if text is None else CheckedText(msgspec.json.format(text.encode(), indent=-1))
-
-
-_1970 = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def _nanoseconds(moment: datetime) -> int:
-    since = moment - _1970
-    return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000

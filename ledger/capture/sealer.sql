@@ -12,12 +12,13 @@ order by ledger_id;
 select ledger.pass_over_sealed(%s);
 
 -- name: next
--- In the order of insertion, and no more than comes to so many bytes, but for the first.
+-- In the order of insertion, and no more than comes to so many bytes, but for the first. Each row says how many there are
+-- of those that were looked at.
 select
     seq, id, named, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id,
-    before::text, after::text, metadata::text
+    before::text, after::text, metadata::text, there
 from (
-    select *, sum(octet_length(concat(before, after, metadata))) over (order by seq) as bytes
+    select *, count(*) over () as there, sum(octet_length(concat(before, after, metadata))) over (order by seq) as bytes
     from (
         select * from ledger.outbox
         where ledger_id = %s and seq > coalesce(nullif(current_setting(%s, true), ''), '0')::bigint

@@ -46,6 +46,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Record": {
         "append": ("record", "Append one event; print its receipt"),
         "import": ("record", "Append events from a file or stdin: JSON lines or CloudTrail"),
+        "capture": ("capture", "Record the changes of tables: install, remove, diff, status, backfill"),
     },
     "Erase": {
         "erase": ("erase", "Remove an entry's body; record who did it and why"),

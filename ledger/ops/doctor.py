@@ -8,7 +8,14 @@ from typing import Literal
 from ledger.drivers.pools import Connector
 from ledger.errors import LedgerError, Unavailable
 from ledger.ops.doctor_ledgers import check_ledger, check_protections, check_verified
-from ledger.ops.doctor_servers import check_clock, check_migrations, check_postgres, check_redis, check_replication
+from ledger.ops.doctor_servers import (
+    check_captures,
+    check_clock,
+    check_migrations,
+    check_postgres,
+    check_redis,
+    check_replication,
+)
 from ledger.ops.doctor_types import Check, Diagnosis
 from ledger.ops.status import REDIS_TIMEOUT, look
 from ledger.ops.status_types import NOT_SET, OK, Overview
@@ -27,7 +34,9 @@ def examine(connector: Connector, names: Collection[str] | None) -> Diagnosis:
         else:
             checks.append(schema)
             checks += connector.run(check_replication())
-            overview = look(connector, names) if schema.level == "ok" else None
+            if schema.level == "ok":
+                checks += connector.run(check_captures())
+                overview = look(connector, names)
     redis = NOT_SET if connector.settings.redis_url is None else _ask(connector, checks, "redis")
     if overview is not None:
         checks += check_protections(overview)

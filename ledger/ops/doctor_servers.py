@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 from ledger.drivers.pools import Connector
-from ledger.effects import Command, Plan, Query, Row
+from ledger.effects import Command, Plan, Query, Refused, Row
 from ledger.errors import IntegrityError, SchemaMismatch
 from ledger.migrate.migrate import check_schema, load_migrations
 from ledger.ops.doctor_types import Check
@@ -24,6 +24,7 @@ WAITS_FOR_STANDBY = (
     "is recorded here, and its receipt waits for the standby"
 )
 OLDEST_POSTGRES = 150000
+_NOT_PERMITTED = "42501"
 OLDEST = {"redis": (7, 0), "valkey": (8, 0)}
 
 # ---------------------------------------------------------------------------------------------------------- Postgres
@@ -35,6 +36,18 @@ DURABLE: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("zero_damaged_pages", ("on",), "damaged pages are emptied instead of reported"),
     ("ignore_checksum_failure", ("on",), "damaged pages are read as if they were sound"),
 )
+
+
+def check_captures() -> Plan[list[Check]]:
+    """One check for each problem by which changes of a captured table are not recorded. None for who may not see it."""
+    try:
+        rows = yield Query(SQL["captures"])
+    except Refused as refused:
+        if refused.sqlstate != _NOT_PERMITTED:
+            raise
+        return []
+    advice = "find out who changed it and when; 'auditledger capture install' with the same options makes it anew"
+    return [Check(f"capture of {table}", "danger", problem, advice) for table, problem in rows]
 
 
 def check_postgres() -> Plan[list[Check]]:

@@ -36,3 +36,6 @@ order by 2, 1;
 
 -- name: clock
 select extract(epoch from clock_timestamp())::float8;
+
+-- name: captures
+select relation, problem from ledger.capture_drift() where broken;

@@ -37,7 +37,7 @@ def prepare(event: Event, ledger: str, *, own: bool = False, now: int | None = N
         if made is not None:
             return made
     microseconds = now // 1000 - _FROM_1970_TO_2000
-    return draft(event, ledger, now=microseconds, entry_id=_uuid7(now, randomness), salt=randomness[10:], own=own)
+    return draft(event, ledger, now=microseconds, entry_id=uuid7(now, randomness), salt=randomness[10:], own=own)
 
 
 def prepare_next(
@@ -57,7 +57,7 @@ _FROM_1970_TO_2000 = 946_684_800_000_000
 """Microseconds."""
 
 
-def _uuid7(now: int, randomness: bytes) -> bytes:
+def uuid7(now: int, randomness: bytes) -> bytes:
     """RFC 9562, section 5.7, with the sub-millisecond fraction of section 6.2, method 3.
 
     now: nanoseconds since 1970. randomness: 10 bytes or more.

@@ -124,7 +124,7 @@ dependents as (
     left join pg_proc as proc on dependent.classid = 'pg_proc'::regclass and proc.oid = dependent.objid
     where not exists (select from ours as own where (own.classid, own.objid) = (dependent.classid, dependent.objid))
         and dependent.classid not in ('pg_publication_rel'::regclass, 'pg_publication_namespace'::regclass)
-        and not coalesce(trigger.tgisinternal, false)
+        and not coalesce(trigger.tgisinternal or trigger.tgfoid = to_regproc('ledger.capture_rows'), false)
 ),
 -- With the rights of its caller a view or a function shows nobody more than the caller may see.
 strangers as (

@@ -91,12 +91,12 @@ def test_users_with_no_more_than_they_need(perform: Perform, clusters: Clusters,
     as_user = {user: cluster.url(user=f"{user}:pass") for user in ("app", "worker", "auditor", "dpo", "oncall")}
     perform("Set it up", ADMIN_URL=admin_url, PASSWORD="pass")
     with Ledger.open(database_url=as_user["app"]) as app:
-        app.append_many(some_events(30))
+        app.record_many(some_events(30))
         with psycopg.connect(as_user["app"]) as connection:
             assert connection.execute("show idle_in_transaction_session_timeout").fetchall() == [("10s",)]
     perform.env.update(LEDGER_DATABASE_URL=admin_url, LEDGER_REDIS_URL=redis_url)
     ran = perform("Set it up", WORKER_URL=as_user["worker"])
-    assert ran.stdout == "Published 30 entries; Projected 30 entries\n"
+    assert ran.stdout == "Sealed 30 entries; Published 30 entries; Projected 30 entries\n"
     with Ledger.open(database_url=as_user["auditor"]) as auditor:
         assert len(checked(auditor)) == 30
         assert auditor.verify().ok

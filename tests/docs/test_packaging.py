@@ -21,7 +21,7 @@ PROJECT = PYPROJECT["project"]
 CONSTRAINTS = (ROOT / "constraints.txt").read_text()
 LINES_AT_MOST = 400
 # Path in the wheel → why it may be longer.
-LONGER: dict[str, str] = {}
+LONGER = {"ledger/client.py": "the one place that documents every public method"}
 
 
 def run(*command: str | Path, cwd: Path, env: dict[str, str] | None = None) -> str:

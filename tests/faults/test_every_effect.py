@@ -28,6 +28,7 @@ from tests.faults.crashing.jobs import Job, World
 from tests.faults.crashing.migrating import Create, Migrate, schema
 from tests.faults.crashing.processes import Crashes
 from tests.faults.crashing.publishing import HandOutAgain, NewEpoch, Publish, Subscribe, check_stream
+from tests.faults.crashing.sealing import Record, Seal
 from tests.faults.crashing.signing import NAME, Rotate, Sign
 from tests.faults.crashing.viewing import Install, Project, ProjectFew, Rebuild, Skip, check_views
 from tests.support.api import AsyncApi, SyncApi
@@ -64,6 +65,16 @@ def test_appending(
     """What a kill leaves behind is the plan's doing, not the driver's: for AsyncLedger, one shows that."""
     hows = How if colour is SyncApi or kind is Append else [How.CUT]
     survive(crashes, world, kind(kind.__name__, world.ledger.settings, tmp_path, colour), hows)
+
+
+@pytest.mark.parametrize("colour", [SyncApi, AsyncApi], ids=["sync", "async"])
+def test_recording(crashes: Crashes, world: World, tmp_path: Path, colour: type[SyncApi] | type[AsyncApi]) -> None:
+    hows = How if colour is SyncApi else [How.CUT]
+    survive(crashes, world, Record("Record", world.ledger.settings, tmp_path, colour), hows)
+
+
+def test_sealing(crashes: Crashes, world: World, tmp_path: Path) -> None:
+    survive(crashes, world, Seal("Seal", world.ledger.settings, tmp_path))
 
 
 @pytest.mark.parametrize("kind", [Publish, NewEpoch, Subscribe, HandOutAgain])

@@ -126,6 +126,10 @@ LIES: dict[str, tuple[Callable[[Told], object], set[str]]] = {
     "a clock ahead": (lambda told: told.promised(6, _receipt(told, 8), recorded_at=2e9, now=1e9), {"other", "false"}),
     "an entry that nobody said": (lambda told: told.ledger.append(Event("x", "y")), {"doubled", "lost"}),
     "a count over a change": (lambda told: _noted(told, "said/b-1-counting", 8, n=0, since=6), {"misordered", "false"}),
+    "a recorded event that is not there": (
+        lambda told: Notes(told.folder / "said" / "r-0-recorded").add(n=0, count=1, recorded=True),
+        {"lost"},
+    ),
     "an expectation that did not hold": (
         lambda told: _noted(told, "said/c-1-expecting", 5, n=0, expected=3),
         {"misordered", "false"},

@@ -4,9 +4,9 @@
     make simulate MINUTES=30         fresh seeds for so long
     make simulate SEED=14            that one again
 
-A seed is some episodes. In each the crew (appenders, relays, projectors, readers, an eraser, a rebuilder, a signer, all
-processes of their own) works for some seconds by way of proxies, while faults are injected; then everything heals, the
-workers must catch up by themselves, and the whole ledger is checked (check.py).
+A seed is some episodes. In each the crew (appenders, recorders, sealers, relays, projectors, readers, an eraser, a
+rebuilder, a signer, all processes of their own) works for some seconds by way of proxies, while faults are injected;
+then everything heals, the workers must catch up by themselves, and the whole ledger is checked (check.py).
 
 A seed decides which faults happen when, with which parameters, and what the crew draws. It does not decide how threads,
 processes and servers interleave: that is real time, so a seed that failed may pass when it is run again. What it did is
@@ -16,8 +16,8 @@ in its trace, and in the folder that is kept.
     faults.py     what each fault does, and how it is seen that it really hit
     world.py      the servers, the proxies before them, backups; disk.py: small disks to fill
     crew.py       the processes; life.py: what each of them has; notes.py: what they write down
-    appenders.py transactions.py readers.py workers.py steward.py    what they do
+    appenders.py transactions.py recorders.py readers.py workers.py steward.py    what they do
     restore.py    a database set back to an older backup, and what must happen then
-    episode.py    one after the other; check.py and views.py: what must hold after each
+    episode.py    one after the other; check.py, outbox.py and views.py: what must hold after each
     report.py     the table at the end
 """

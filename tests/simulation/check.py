@@ -16,8 +16,10 @@ from ledger import Entry, Ledger
 from ledger.errors import LedgerError
 from ledger.format.actions import OWN_ACTIONS
 from ledger.format.canonical import envelope
+from tests.simulation import outbox
 from tests.simulation.notes import Line, Restore, all_lines, lines, restores, standing
 from tests.simulation.readers import LONE
+from tests.simulation.recorders import COUNT
 from tests.simulation.transactions import ORDER
 from tests.simulation.views import stream_equals_store, views_equal_replay
 from tests.simulation.violation import Violation
@@ -57,6 +59,8 @@ def whole_ledger(world: World, folder: Path, key: str, notes: Sequence[bytes]) -
             found += check(books)
         with world.database() as connection:
             found += orders(books, connection)
+            found += outbox.counts(books, connection)
+            found += outbox.rejected(books, connection)
         found += stream_equals_store(ledger, entries)
         found += views_equal_replay(ledger, entries)
     return entries, found
@@ -101,13 +105,18 @@ def nothing_else(books: Books) -> Iterator[Violation]:
             if line["count"] > 1:
                 yield from _whole_batch(part, line, positions)
     for entry in books.entries:
-        ours = entry.action.startswith(OWN_ACTIONS) or entry.resource_type == ORDER or entry.action == MARK
+        ours = entry.action.startswith(OWN_ACTIONS) or entry.resource_type in (ORDER, COUNT) or entry.action == MARK
         if entry.id not in known and not ours:
             yield Violation("doubled", f"entry {entry.position} was said by nobody: {entry.id}")
 
 
 def _is_what_was_said(entry: Entry, part: str, line: Line) -> bool:
-    """Is the entry the event that the receipt was given for (of a batch, the last)? An order is known by its number."""
+    """Is the entry the event that the receipt was given for (of a batch, the last)?
+
+    An order is known by its number, and what was counted by that.
+    """
+    if "counted" in line:
+        return (entry.resource_type, entry.resource_id) == (COUNT, line["counted"])
     if entry.resource_type == ORDER:
         return entry.resource_id == f"{part}/{line['n']}"
     return entry.id == _maker(part)(part, line["n"] + line["count"] - 1)
@@ -261,6 +270,7 @@ CHECKS: tuple[Check, ...] = (
     receipts,
     nothing_else,
     conditions,
+    outbox.recorded,
     erasures,
     followers,
     readers,

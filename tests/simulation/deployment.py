@@ -15,6 +15,7 @@ from tests.simulation.crew import Crew, Member
 from tests.simulation.hostile import prepare_victim
 from tests.simulation.life import Role
 from tests.simulation.readers import LONE, SHARED
+from tests.simulation.recorders import COUNTED
 from tests.simulation.schedule import Schedule
 from tests.simulation.transactions import ORDERS
 from tests.simulation.world import World
@@ -35,6 +36,7 @@ def prepare(world: World, folder: Path) -> None:
     (folder / "control").mkdir()
     with world.database() as connection:
         connection.execute(ORDERS)
+        connection.execute(COUNTED.encode())
     prepare_victim(world)
     servers = Connector(world.direct)
     Projector(servers, find_projections()).install()
@@ -60,6 +62,9 @@ def crew(world: World, schedule: Schedule, folder: Path, key: Key, episode: int)
             Member(role("clock1", appending), actors.step_clock, (["single", "keyed"],)),
             Member(role("orders1", appending), actors.transact, ("threads", 2)),
             Member(role("orders2", appending), actors.transact, ("tasks", 2)),
+            Member(role("recorders1", appending), actors.record, ("threads", ["recorded", "counted", "counted"])),
+            Member(role("recorders2", appending), actors.record, ("tasks", ["recorded", "counted", "counted"])),
+            *(Member(role(f"sealer{each}", reading), actors.seal) for each in (1, 2)),
             *(Member(role(f"relay{each}", publishing), actors.relay) for each in range(1, schedule.relays + 1)),
             *(Member(role(f"projector{each}", reading), actors.project) for each in range(1, schedule.projectors + 1)),
             Member(role("reader1", reading), actors.read_on, (LONE,)),
@@ -70,7 +75,7 @@ def crew(world: World, schedule: Schedule, folder: Path, key: Key, episode: int)
     )
 
 
-WRITERS = ("threads", "tasks", "clock", "orders", "steward", "signer")
+WRITERS = ("threads", "tasks", "clock", "orders", "recorders", "steward", "signer")
 """Who adds something to the ledger: they end first, so that the others can catch up."""
 
 

@@ -157,17 +157,29 @@ def _heal(stage: Stage) -> None:
 
 
 def _catch_up(stage: Stage) -> None:
-    """Waits until relays, projectors and readers have come to the ledgers' ends. Raises TimeoutError."""
+    """Waits until sealers, relays, projectors and readers have come to the ends. Raises TimeoutError."""
     hostile.quarantine_lies(stage.world, stage.folder)
+    end = time.monotonic() + CATCH_UP
+    _drain(stage, end)
     with Ledger(stage.world.direct) as ledger:
         tail = ledger.tail().position
-        end = time.monotonic() + CATCH_UP
         while behind := _behind(stage, ledger, tail) + _behind_victim(stage, ledger):
             if problem := _failed(stage):
                 raise RuntimeError(problem[0].text)
             if time.monotonic() > end:
                 raise TimeoutError(f"not caught up with {tail} entries after {CATCH_UP:g} s: {behind}")
             time.sleep(0.2)
+
+
+def _drain(stage: Stage, end: float) -> None:
+    """Waits until the sealers have sealed all. Raises TimeoutError."""
+    with stage.world.database() as connection:
+        while (rows := connection.execute("select count(*) from ledger.outbox").fetchall()) != [(0,)]:
+            if problem := _failed(stage):
+                raise RuntimeError(problem[0].text)
+            if time.monotonic() > end:
+                raise TimeoutError(f"{rows[0][0]} events are not sealed after {CATCH_UP:g} s")
+            time.sleep(0.1)
 
 
 def _behind(stage: Stage, ledger: Ledger, tail: int) -> list[str]:

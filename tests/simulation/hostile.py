@@ -58,6 +58,10 @@ REFUSED = {
     "a ledger": "select ledger.create_ledger('mine')",
     "a role": "select ledger.grant_role('ledger_owner', 'hostile', null)",
     "reading": "select * from ledger.audit_logs",
+    "the outbox": "select * from ledger.outbox",
+    "an outbox row": "insert into ledger.outbox (ledger_id, id, named, recorded_at, actor, actor_type, action)"
+    " values (1, gen_random_uuid(), false, now(), 'x', 'user', 'y')",
+    "recording elsewhere": "select ledger.record('main', actor => 'x', action => 'y')",
     "tiles": "insert into ledger.tiles values (1, 0, 0, decode(repeat('00', 32), 'hex'))",
     "becoming the owner": "set role ledger_owner",
 }

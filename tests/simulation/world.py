@@ -29,7 +29,7 @@ from tests.support.proxy import Proxy
 
 POSTGRES_MEGABYTES, VALKEY_MEGABYTES = 400, 64
 SMALL = """
-max_connections = 60
+max_connections = 80
 min_wal_size = 32MB
 max_wal_size = 64MB
 shared_buffers = 32MB

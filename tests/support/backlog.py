@@ -16,6 +16,7 @@ from pathlib import Path
 from ledger_projections import ActorActivity, Timeline
 
 from ledger import AsyncLedger, Ledger
+from ledger.capture.sealer import Sealer
 from ledger.drivers.pools import Connector
 from ledger.projection.rebuild import rebuild
 from ledger.projection.worker import Projector
@@ -25,6 +26,10 @@ from ledger.stream.relay import Relay
 
 def relay() -> int:
     return Relay(Connector(Settings.load())).publish()
+
+
+def seal() -> int:
+    return Sealer(Connector(Settings.load())).seal()
 
 
 def project() -> int:
@@ -65,7 +70,7 @@ def subscribe() -> int:
 
 
 PARTS: dict[str, Callable[[], int]] = {
-    part.__name__: part for part in (relay, project, replay, follow, follow_async, read, subscribe)
+    part.__name__: part for part in (seal, relay, project, replay, follow, follow_async, read, subscribe)
 }
 
 

@@ -3,5 +3,5 @@
 processes    runs a job in a process of its own, and says how that ended
 effects      counts a job's effects, and strikes one of them
 jobs         what a job is
-appending, publishing, viewing, signing, migrating    the jobs: whatever writes
+appending, sealing, publishing, viewing, signing, migrating    the jobs: whatever writes
 """

@@ -79,7 +79,7 @@ def _open(pipe: IO[bytes] | None) -> IO[bytes]:
 
 def serve() -> None:
     """One worker after the other, each forked with everything imported that takes long, until stdin ends."""
-    from tests.faults.crashing import appending, migrating, publishing, signing, viewing  # noqa: F401
+    from tests.faults.crashing import appending, migrating, publishing, sealing, signing, viewing  # noqa: F401
 
     telemetry.span("none")  # looks for OpenTelemetry
     answers = os.fdopen(os.dup(1), "wb", buffering=0)

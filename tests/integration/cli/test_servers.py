@@ -122,7 +122,7 @@ def test_without_urls_the_embedded_pair_is_started_and_it_says_so(
     assert ran.err == f"No database is set: starting the embedded Postgres and Valkey in {home}\n"
     assert ran.json["position"] == 1
     ran = run("run", "--once", "--json")
-    assert (ran.code, ran.json) == (0, {"published": 1, "projected": 1})
+    assert (ran.code, ran.json) == (0, {"sealed": 0, "published": 1, "projected": 1})
     assert ran.err.startswith("No database is set: using the embedded Postgres and Valkey in ")
     assert run("--home", str(home), "query", "--json").json["position"] == 1
     up = run("up", "--json").json

@@ -41,7 +41,7 @@ def test_once(cli: Cli, ledger: Ledger) -> None:
     assert cli.well("project", "timeline", "--once", "--json").json == {"projected": 1200}
     assert [view["name"] for view in status(cli)["projections"]] == ["timeline"]
     ledger.append_many(events(3))
-    assert cli.well("run", "--once", "--json").json == {"published": 3, "projected": 1203}
+    assert cli.well("run", "--once", "--json").json == {"sealed": 0, "published": 3, "projected": 1203}
     found = status(cli)
     assert [(view["name"], view["position"], view["lag"]) for view in found["projections"]] == [
         (name, 1203, 0) for name in VIEWS
@@ -115,7 +115,7 @@ def test_sigterm_ends_run_soon_and_well(cli: Cli, ledger: Ledger) -> None:
         assert time.monotonic() - began < 2.5
     assert (ran.code, ran.out) == (0, "")
     lines = ran.err.splitlines()
-    assert "Relaying and projecting all ledgers" in lines[0] and lines[-1].endswith("Stopped")
+    assert "Sealing, relaying, projecting all ledgers" in lines[0] and lines[-1].endswith("Stopped")
     assert stream_length(ledger) == 100
     assert {view["lag"] for view in status(cli)["projections"]} == {0}
 

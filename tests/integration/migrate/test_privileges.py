@@ -18,8 +18,23 @@ from tests.support.views import project, some_events
 FORBIDDEN, OWN_ACTION = "42501", "LE005"
 NEVER = ("55000", "42809", "0A000", "428C9")
 """Of a view, or a generated column: what nobody can do."""
-CALLABLE = {"keeps_rules", "recorded", "differences", "first_difference", "changed", "may_write"}
-SELECTABLE = {"ledger.ledgers", "ledger.tails", "ledger.migrations"}
+CALLABLE = {
+    "ledger_writer": {
+        "keeps_rules", "recorded", "differences", "first_difference", "changed", "may_write", "record", "receipt",
+    },
+    "ledger_recorder": {"record", "receipt", "may_record"},
+}  # fmt: skip
+SELECTABLE = {
+    "ledger_writer": {"ledger.ledgers", "ledger.tails", "ledger.migrations"},
+    "ledger_recorder": {"ledger.ledgers", "ledger.migrations"},
+}
+CHANGEABLE = {
+    "ledger_writer": {
+        ("ledger.audit_logs", "insert", "", "23502"),  # NULLs where none may be: it may insert
+        ("ledger.tails", "update", "fence", None),
+    },
+    "ledger_recorder": set[Any](),
+}
 SECRET = "a-secret-in-a-body"
 
 
@@ -37,6 +52,18 @@ def full(ledger: Ledger) -> Ledger:
 def writer(full: Ledger, login: Logins) -> Iterator[psycopg.Connection]:
     """A connection with a writer's credentials alone."""
     with psycopg.connect(login("ledger_writer"), autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture(params=list(CALLABLE))
+def role(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def user(full: Ledger, login: Logins, role: str) -> Iterator[psycopg.Connection]:
+    """A connection with the credentials of one role alone."""
+    with psycopg.connect(login(role), autocommit=True) as connection:
         yield connection
 
 
@@ -64,7 +91,9 @@ def refusal(connection: psycopg.Connection, statement: str) -> str | None:
     return None
 
 
-def test_a_writers_credentials_on_every_table(writer: psycopg.Connection, admin: psycopg.Connection) -> None:
+def test_an_applications_credentials_on_every_table(
+    user: psycopg.Connection, role: str, admin: psycopg.Connection
+) -> None:
     before = contents(admin)
     relations = admin.execute(
         """
@@ -92,20 +121,19 @@ def test_a_writers_credentials_on_every_table(writer: psycopg.Connection, admin:
                 f"select {column} from {name}": f"select {column}" for column in columns
             }  # fmt: skip
         for statement, what in tries.items():
-            state = refusal(writer, statement)
+            state = refusal(user, statement)
             if what and state not in (FORBIDDEN, *NEVER):
                 allowed.add((name, what.split()[0], what.partition(" ")[2], state))
             elif not what and state is None:
                 assert statement.startswith("analyze")  # which says that it may not, and skips the table
-    assert {each for each in allowed if each[1] != "select"} == {
-        ("ledger.audit_logs", "insert", "", "23502"),  # NULLs where none may be: it may insert
-        ("ledger.tails", "update", "fence", None),
-    }
-    assert {name for name, what, _, _ in allowed if what == "select"} == SELECTABLE
+    assert {each for each in allowed if each[1] != "select"} == CHANGEABLE[role]
+    assert {name for name, what, _, _ in allowed if what == "select"} == SELECTABLE[role]
     assert contents(admin) == before
 
 
-def test_a_writers_credentials_on_every_function(writer: psycopg.Connection, admin: psycopg.Connection) -> None:
+def test_an_applications_credentials_on_every_function(
+    user: psycopg.Connection, role: str, admin: psycopg.Connection
+) -> None:
     before = contents(admin)
     admin.execute("set search_path = pg_catalog")
     functions = admin.execute(
@@ -114,8 +142,8 @@ def test_a_writers_credentials_on_every_function(writer: psycopg.Connection, adm
         " ', ' order by n) from unnest(proargtypes) with ordinality as a(t, n)))"
         " from pg_proc where pronamespace = 'ledger'::regnamespace"
     ).fetchall()
-    assert len(functions) >= 19 and {name for name, _ in functions} >= CALLABLE
-    assert {name for name, call in functions if refusal(writer, call) != FORBIDDEN} == CALLABLE
+    assert len(functions) >= 19 and {name for name, _ in functions} >= CALLABLE[role]
+    assert {name for name, call in functions if refusal(user, call) != FORBIDDEN} == CALLABLE[role]
     # Nor as a trigger on a table of one's own, where it would run with the owner's rights.
     triggers = admin.execute(
         "select proname from pg_proc where pronamespace = 'ledger'::regnamespace and prorettype = 'trigger'::regtype"
@@ -123,7 +151,7 @@ def test_a_writers_credentials_on_every_function(writer: psycopg.Connection, adm
     assert ("move_tail",) in triggers
     for (name,) in triggers:
         state = refusal(
-            writer,
+            user,
             "create temp table mine (like ledger.tails);"
             " create trigger t after insert on mine referencing new table as added for each statement"
             f" execute function ledger.{name}()",

@@ -159,7 +159,9 @@ def test_without_the_extras(ledger: Ledger) -> None:
     ledger.append_many(events(3))
     cli = cli_of(ledger)
     ran = python(WITHOUT, *cli.urls, "run", "--once")
-    assert (ran.returncode, ran.stdout) == (0, "Published 3 entries; Projected 3 entries\n"), ran.stderr
+    assert (ran.returncode, ran.stdout) == (0, "Sealed 0 entries; Published 3 entries; Projected 3 entries\n"), (
+        ran.stderr
+    )
     ran = python(WITHOUT, *cli.urls, "run", "--once", "--metrics-port", "0")
     assert ran.returncode == 2 and "pip install 'auditledger[metrics]'" in ran.stderr
 
@@ -171,7 +173,7 @@ def test_structured_logs(ledger: Ledger) -> None:
     ledger.append_many(events(3))
     cli = cli_of(ledger)
     with worker(cli, "run", "--log-format", "json") as running:
-        running.said("Relaying and projecting")
+        running.said("Sealing, relaying, projecting")
         assert running.stop()[0] == 0
     logged = [json.loads(line) for line in running.lines]
     assert [(each["level"], each["message"]) for each in logged][-1] == ("info", "Stopped")
@@ -209,7 +211,7 @@ def test_a_stop_in_the_middle_finishes_the_batch_in_hand(ledger: Ledger, number:
     ledger.append_many(events(30_000))
     cli = cli_of(ledger)
     with worker(cli, "run", "timeline", "resource_history") as running:
-        running.said("Relaying and projecting")
+        running.said("Sealing, relaying, projecting")
         time.sleep(0.3)
         code, took = running.stop(number)
     assert code == 0 and took < 4, running.lines
@@ -227,7 +229,7 @@ def test_a_stop_while_a_server_hangs(own_cli: Cli, own_servers: OwnServers, serv
     with Ledger.open(database_url=own_servers.database_url) as ledger:
         ledger.append_many(events(10))
     with worker(own_cli, "run", "timeline") as running:
-        running.said("Relaying and projecting")
+        running.said("Sealing, relaying, projecting")
         time.sleep(1)
         backends = []
         if server == "postgres":  # the server's processes that work for us hang with it
@@ -246,7 +248,7 @@ def test_a_stop_while_a_server_hangs(own_cli: Cli, own_servers: OwnServers, serv
 
 def test_a_stop_while_both_servers_are_away(own_cli: Cli, own_servers: OwnServers) -> None:
     with worker(own_cli, "run", "timeline") as running:
-        running.said("Relaying and projecting")
+        running.said("Sealing, relaying, projecting")
         own_servers.kill_redis()
         own_servers.kill_postgres()
         running.said("trying again")

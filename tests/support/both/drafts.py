@@ -27,7 +27,7 @@ def of_core(event: Any, *, own: bool = False, now: int = NOW, randomness: bytes 
 
 def of_python(event: Event, *, own: bool = False, now: int = NOW, randomness: bytes = RANDOM) -> Draft:
     microseconds = now // 1000 - drafts._FROM_1970_TO_2000
-    entry_id = drafts._uuid7(now, randomness)
+    entry_id = drafts.uuid7(now, randomness)
     return draft(event, "main", now=microseconds, entry_id=entry_id, salt=randomness[10:], own=own)
 
 
