@@ -93,7 +93,7 @@ class Sizes:
             concurrent=64,
             seconds=0.3,
             processes=3,
-            recorders=3,
+            recorders=2,
             chain=600,
             chain_short=300,
             relayed=600,
