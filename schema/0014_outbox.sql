@@ -341,7 +341,7 @@ begin
         and char_length(coalesce(resource_type, '-')) between 1 and 64
         and char_length(coalesce(resource_id, '-')) between 1 and 255
         and occurred_at is null and idempotency_key is null
-        and octet_length(texts) <= 262000 and strpos(texts, '\u') = 0
+        and octet_length(texts) <= 262000 and strpos(texts, e'\\u') = 0
         and octet_length(texts) - octet_length(replace(replace(texts, '[', ''), '{', '')) <= 64
     ) is not true then
         perform ledger.check_event(
@@ -388,6 +388,9 @@ declare
     mark constant text[] := string_to_array(nullif(current_setting('ledger.mark_' || ledger, true), ''), ' ');
     newest bigint;
 begin
+    if pg_current_xact_id_if_assigned() is not null then
+        return;  -- a mark needs an id that is newer than the seq
+    end if;
     if mark[2]::xid8 > pg_snapshot_xmin(pg_current_snapshot()) then
         return;
     end if;

@@ -36,10 +36,10 @@ AWAKE = 50
 """Looks in vain after which the sealer waits for a notification."""
 NET_SECONDS = 0.25
 """After so long it looks without one: a transaction may commit long after it has recorded."""
-PASS_OVER = 1000
-"""Events after which the looks begin behind those."""
 TAIL_SECONDS = 1.0
 """How long a running sealer, which may have other ledgers to seal, waits for a tail; and until it tries that again."""
+PASS_OVER = 1000
+"""Events after which the looks begin behind those."""
 _OF_THE_DATA = ("22", "23", "LE002", "LE005")
 """SQLSTATEs, or their beginnings, by which Postgres refuses an entry for what it holds."""
 _DUPLICATE_ID = "23505"
@@ -60,6 +60,7 @@ class Sealer:
         self._names = names
         self._tail_seconds = connector.settings.lock_timeout
         self._appenders: dict[int, Appender] = {}
+        self._most: dict[int, int] = {}  # rows of each ledger's next batch, where that is not BATCH
         self._since: dict[int, int] = {}  # events that left each ledger's outbox since `pass_over`
         self._stops = Stops(connector, "seal")
         self._listener = Listener(connector.settings, CHANNEL)
@@ -145,8 +146,9 @@ class Sealer:
 
     def _seal_ledger(self, ledger: LedgerRef, progress: Callable[[int], None] | None) -> int:
         appender = self._appenders.setdefault(ledger.ledger_id, Appender(ledger, self._tail_seconds))
-        sealed, most = 0, BATCH
-        while self._stop is None or not self._stop.is_set():
+        sealed = 0
+        while True:
+            most = self._most.get(ledger.ledger_id, BATCH)
             since = self._since.get(ledger.ledger_id, PASS_OVER)
             rows, more = self._connector.run(_next(ledger, most, pass_over=since >= PASS_OVER))
             self._since[ledger.ledger_id] = len(rows) + (0 if since >= PASS_OVER else since)
@@ -158,16 +160,17 @@ class Sealer:
             sealed += taken
             if progress is not None:
                 progress(taken)
-            if not more:
+            # Postgres reads the bodies of all that it is asked for, to measure them.
+            self._most[ledger.ledger_id] = min(BATCH, 2 * len(rows)) if more else BATCH
+            if not more or self._stop is not None:  # while it runs, the other ledgers have their turn
                 break
-            most = min(BATCH, 2 * len(rows))  # Postgres reads the bodies of all that it is asked for, to measure them
         return sealed
 
 
 def _next(ledger: LedgerRef, most: int, *, pass_over: bool) -> Plan[tuple[list[Waiting], bool]]:
     """The next rows, at most so many, and whether there may be more.
 
-    pass_over: look from now on behind what is gone; asked in the same session, which keeps where that is.
+    pass_over: look from now on behind what is gone; in the same session, which keeps where that is.
     """
     look = Query(SQL["next"], (ledger.ledger_id, f"ledger.gone_{ledger.ledger_id}", most, BATCH_BYTES))
     rows: list[Row]
@@ -200,7 +203,7 @@ def _seal(appender: Appender, rows: Sequence[Waiting], *, settle: bool = False) 
         if refused.sqlstate == _DUPLICATE_ID and not settle:
             # An id that the outbox made is recorded already: somebody who knew it gave it as his own.
             return (yield from _seal(appender, rows, settle=True))
-        yield from batch.reject(str(refused))
+        yield from batch.reject(refused.first_line)
         return Sealed(batch.count, 0)
 
 

@@ -18,14 +18,15 @@ select
     seq, id, named, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id,
     before::text, after::text, metadata::text, there
 from (
-    select *, count(*) over () as there, sum(octet_length(concat(before, after, metadata))) over (order by seq) as bytes
+    select *, count(*) over () as there, sum(size) over (order by seq) as bytes
     from (
-        select * from ledger.outbox
+        select *, octet_length(concat(before, after, metadata)) as size
+        from ledger.outbox
         where ledger_id = %s and seq > coalesce(nullif(current_setting(%s, true), ''), '0')::bigint
         order by seq limit %s
     ) as first
 ) as counted
-where bytes - octet_length(concat(before, after, metadata)) < %s
+where bytes - size < %s
 order by seq;
 
 -- name: take

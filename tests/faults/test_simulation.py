@@ -9,13 +9,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from ledger import Event, Ledger, Receipt
 from ledger.embedded.servers import Postgres
 from ledger.errors import InvalidSetting
+from tests.simulation import outbox
 from tests.simulation.check import CHECKS, Books
 from tests.simulation.notes import Notes, Restore
+from tests.simulation.recorders import COUNT, COUNTED
 from tests.simulation.report import KINDS
 from tests.simulation.schedule import SECONDS, schedule
 from tests.simulation.voices import COUNTER
@@ -156,6 +159,43 @@ def test_checks_find(told: Told, lie: str) -> None:
 def test_what_a_restore_took_away_is_not_lost(told: Told) -> None:
     told.promised(6, _receipt(told, 8), position=99)
     assert told.wrong(Restore(float("inf"), 8)) == []
+
+
+COUNTS: dict[str, tuple[str, list[str], set[str]]] = {
+    "the truth": ("", ["1/1", "2/1", "1/2"], set()),
+    "an entry is missing": ("", ["1/1", "2/1"], {"lost"}),
+    "one is there twice": ("", ["1/1", "1/1", "2/1", "1/2"], {"doubled"}),
+    "one was undone": ("", ["1/1", "1/2", "2/1", "2/2"], {"doubled"}),
+    "two are in the wrong order": ("", ["1/2", "1/1", "2/1"], {"misordered"}),
+    "what was counted is gone": ("update counts set number = 0 where row = 2", ["1/1", "1/2"], {"lost"}),
+    "one waits": ("select ledger.record('main', 'user:1', 'a.b')", ["1/1", "2/1", "1/2"], {"lost"}),
+    "one was set aside": (
+        "insert into ledger.rejected (ledger_id, seq, id, named, recorded_at, actor, actor_type, action, reason)"
+        " values (1, 1, gen_random_uuid(), true, now(), 'user:1', 'user', 'a.b', 'why not')",
+        ["1/1", "2/1", "1/2"],
+        {"lost"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", COUNTS)
+def test_checks_of_the_outbox(ledger: Ledger, admin: psycopg.Connection, tmp_path: Path, case: str) -> None:
+    statement, entries, kinds = COUNTS[case]
+    admin.execute(COUNTED.encode())
+    admin.execute("update counts set number = 3 - row where row < 3")
+    if statement:
+        admin.execute(statement.encode())
+    ledger.append_many(Event("user:1", "row.counted", COUNT, each) for each in entries)
+    notes = Notes(tmp_path / "said" / "r-0-counted")
+    for number, counted in enumerate(("1/1", "2/1", "1/2")):
+        notes.add(n=number, count=1, counted=counted)
+    books = Books(tmp_path, checked(ledger), [], set())
+    found = [*outbox.counts(books, admin), *outbox.rejected(books, admin)]
+    assert {violation.kind for violation in found} == kinds
+    later = books._replace(restores=[Restore(float("inf"), 0)])
+    assert bool(list(outbox.counts(later, admin))) == (bool(kinds) and not statement), (
+        "lost by a restore, by definition"
+    )
 
 
 def _receipt(told: Told, position: int) -> Receipt:

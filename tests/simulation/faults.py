@@ -21,6 +21,7 @@ import psycopg
 import redis
 
 from ledger.embedded.process import Server
+from ledger.errors import Unavailable
 from ledger.stream import wire
 from tests.simulation import hostile
 from tests.simulation.crew import Crew
@@ -61,7 +62,7 @@ off."""
 
 def _while_reachable() -> AbstractContextManager[None]:
     """For faults that need the server themselves: where another fault has it away, they hit nothing more."""
-    return suppress(psycopg.OperationalError, redis.RedisError)
+    return suppress(psycopg.OperationalError, redis.RedisError, Unavailable)
 
 
 # ------------------------------------------------------------------------------------------------------- network

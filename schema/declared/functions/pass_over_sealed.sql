@@ -11,6 +11,9 @@ declare
     mark constant text[] := string_to_array(nullif(current_setting('ledger.mark_' || ledger, true), ''), ' ');
     newest bigint;
 begin
+    if pg_current_xact_id_if_assigned() is not null then
+        return;  -- a mark needs an id that is newer than the seq
+    end if;
     if mark[2]::xid8 > pg_snapshot_xmin(pg_current_snapshot()) then
         return;
     end if;

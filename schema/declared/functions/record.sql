@@ -40,7 +40,7 @@ begin
         and char_length(coalesce(resource_type, '-')) between 1 and 64
         and char_length(coalesce(resource_id, '-')) between 1 and 255
         and occurred_at is null and idempotency_key is null
-        and octet_length(texts) <= 262000 and strpos(texts, '\u') = 0
+        and octet_length(texts) <= 262000 and strpos(texts, e'\\u') = 0
         and octet_length(texts) - octet_length(replace(replace(texts, '[', ''), '{', '')) <= 64
     ) is not true then
         perform ledger.check_event(

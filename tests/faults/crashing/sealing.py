@@ -101,7 +101,7 @@ class Seal(Job):
     """Several batches; among them a duplicate, a conflict, and what only the owner can put there. Then two receipts."""
 
     ids: Sequence[UUID] = ()
-    count = 3 * BATCH + 1
+    count = BATCH + 3
 
     def prepare(self, world: World) -> None:
         first, *others = self.events(self.count)

@@ -11,15 +11,17 @@ from ledger import Event, Ledger
 from ledger.capture import sealer
 from ledger.drivers.run import drive
 from ledger.errors import TailBusy, UnknownLedger, UsageError
-from ledger.migrate.migrate import migrate
 from ledger.settings import Settings
 from ledger.store.ledgers import create_ledger
-from tests.support.helpers import OwnServers, checked, event, eventually, numbers, race
+from tests.support.helpers import checked, event, eventually, numbers, race
 from tests.support.logins import Logins
 from tests.support.outbox import record, running, sealing, waiting
 from tests.support.pgbouncer import pgbouncer
 
-DOZING = "select from pg_locks where locktype = 'advisory' and classid = 710183015 and objid = 0 and granted"
+DOZING = """
+select pid from pg_locks join pg_database on pg_database.oid = database and datname = current_database()
+where locktype = 'advisory' and classid = 710183015 and objid = 0 and granted
+"""
 
 
 @pytest.fixture
@@ -142,18 +144,14 @@ def test_a_notification_wakes_it(ledger: Ledger, admin: psycopg.Connection, pati
             assert ledger.receipt(ledger.record(event()), timeout=30)
 
 
-def test_it_is_woken_after_a_restart_of_postgres(own_servers: OwnServers, patient: None) -> None:
-    settings = Settings(database_url=own_servers.database_url)
-    migrate(settings)
-
-    def dozes() -> bool:
-        with psycopg.connect(own_servers.database_url) as connection:
-            return connection.execute(DOZING).rowcount == 1
-
-    with running(settings), Ledger(settings) as ledger:
-        eventually(dozes)
-        own_servers.restart()
-        eventually(dozes)
+def test_it_is_woken_after_its_sessions_were_ended(ledger: Ledger, admin: psycopg.Connection, patient: None) -> None:
+    """As a restart of Postgres does it."""
+    end = "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> %s"
+    with running(ledger.settings):
+        eventually(lambda: admin.execute(DOZING).rowcount == 1)
+        before = admin.execute(DOZING).fetchall()
+        admin.execute(end, (admin.info.backend_pid,))
+        eventually(lambda: admin.execute(DOZING).fetchall() not in ([], before))
         assert ledger.receipt(ledger.record(event()), timeout=30)
 
 
