@@ -57,7 +57,16 @@ begin
         ledger_id, id, named, recorded_at, occurred_at, actor, actor_type, action, resource_type, resource_id,
         before, after, metadata
     ) values (
-        target, coalesce(entry_id, ledger.new_id()), entry_id is not null, clock_timestamp(), occurred_at,
+        target,
+        -- As ledger.new_id makes it: a call of it would take a fifth of the INSERT.
+        coalesce(entry_id, encode(
+            overlay(
+                set_bit(set_bit(uuid_send(gen_random_uuid()), 52, 1), 53, 1)
+                placing substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3) from 1
+            ),
+            'hex'
+        )::uuid),
+        entry_id is not null, clock_timestamp(), occurred_at,
         actor, actor_type, action, resource_type, resource_id, before, after, metadata
     ) returning outbox.id into entry_id;
     -- A sealer that has nothing to do holds this lock (capture/sealer.py): it waits for a notification. One that is at
