@@ -74,6 +74,7 @@ class Sizes:
     seconds: float = 3.0
     processes: int = 8
     recorders: int = 32
+    captured: int = 10_000
     chain: int = 200_000
     chain_short: int = 50_000
     relayed: int = 20_000
@@ -93,7 +94,8 @@ class Sizes:
             concurrent=64,
             seconds=0.3,
             processes=3,
-            recorders=3,
+            recorders=2,
+            captured=100,
             chain=600,
             chain_short=300,
             relayed=600,

@@ -1,7 +1,8 @@
 """A FastAPI application with async SQLAlchemy: what its sessions write is recorded in their transactions.
 
-    export LEDGER_HOME=.ledger                        # servers of its own, to try it out
-    auditledger init && auditledger run &             # seals what is recorded
+    pip install 'auditledger[embedded,sqlalchemy]' fastapi uvicorn
+    export LEDGER_HOME=.ledger-fastapi                # servers of its own, to try it out
+    auditledger migrate && auditledger run &          # seals what is recorded
     uvicorn --factory examples.fastapi_app:create
 
     curl -X POST -H "X-User: ada" localhost:8000/invoices/7?total=12.50

@@ -1,6 +1,7 @@
 """A Flask application: each change of an invoice is recorded in the transaction that makes it, each request by itself.
 
-    export LEDGER_HOME=.ledger                        # servers of its own, to try it out
+    pip install 'auditledger[embedded]' flask
+    export LEDGER_HOME=.ledger-flask                  # servers of its own, to try it out
     auditledger migrate && auditledger run &          # seals what is recorded
     flask --app "examples.flask_app:create()" run
 

@@ -173,6 +173,11 @@ class Refused(Exception):
         """Of its message: the lines after it are the server's details, hints and context."""
         return str(self).partition("\n")[0]
 
+    @property
+    def hint(self) -> str:
+        """The server's hint, or nothing."""
+        return str(self).partition("\nHINT:")[2].partition("\n")[0].strip()
+
 
 @contextmanager
 def foreseen(command: str) -> Iterator[None]:

@@ -36,6 +36,7 @@ FIGURES: Mapping[str, Callable[[Bench], None]] = {
     "record_processes_32": outbox.thirty_two,
     "seal": outbox.seal,
     "seal_latency": outbox.latency,
+    "captured_update": outbox.captured_update,
     "verify": reading.verify,
     "read": reading.read,
     "relay": relay.relay,

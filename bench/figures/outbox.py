@@ -24,12 +24,14 @@ from bench.measure import OURS, Bench, Side, at_least, at_most, percentile
 from bench.servers import database_url
 from ledger import AsyncLedger, Ledger
 from ledger.capture.sealer import Sealer
+from ledger.capture.tables import Policy, install
 from ledger.drivers.pools import Connector
 from ledger.settings import Settings
 
 BARE = "bare INSERT"
 BY_SQL = "ledger.record by SQL alone"
 MANY = "append_many"
+UNCAPTURED = "an UPDATE without triggers"
 RATE = 500
 """Events recorded a second, sent on time whatever became of those before."""
 _UPDATE = "update accounts set balance = balance + 1 where id = %s"
@@ -38,6 +40,18 @@ _EVENTS = 200
 _LOOK = 0.002
 """Seconds between looks at the ledger: by so much at most a latency comes out too long."""
 _START_SECONDS = 60.0
+_INVOICES = """
+    create table {0} (
+        id int primary key, customer int, number text, status text, total numeric, currency text, note text,
+        created_at timestamptz, due date, paid boolean, lines jsonb
+    );
+    create index on {0} (customer); create index on {0} (number); create index on {0} (status, due);
+    create index on {0} (created_at);
+"""
+_INVOICE = """
+    id, id % 100, 'R-' || id, 'sent', id * 1.5, 'EUR', repeat('n', 40), now(), current_date, false,
+    '[{"sku": "a", "n": 1}]'
+""".replace("%", "%%")
 _RECORD = (
     "select ledger.record(%s, actor => %s, action => %s, resource_type => %s, resource_id => %s, "
     "before => %s, after => %s, metadata => %s)"
@@ -195,6 +209,30 @@ def seal(bench: Bench) -> None:
         speeds = bench.take_turns(figure, count, sides)
         bench.row(figure, f"of {MANY}", speeds.ratio(OURS, MANY), at_least(0.7))
         check.verified(bench, figure, settings, 2 * (bench.rounds * bench.sizes.slices + 1) * count)
+
+
+def captured_update(bench: Bench) -> None:
+    """UPDATE of one column of all rows of a table with four indexes, captured by triggers, against the same without."""
+    figure, count = "captured_update", bench.sizes.captured
+    with ExitStack() as stack:
+        settings = stack.enter_context(bench.servers.database())
+        connector = stack.enter_context(closing(Connector(settings)))
+        connection = stack.enter_context(psycopg.connect(database_url(settings), autocommit=True))
+        for table in ("captured", "uncaptured"):
+            connection.execute(_INVOICES.format(table).encode())
+            connection.execute(
+                f"insert into {table} select {_INVOICE} from generate_series(1, %s) as id".encode(), (count,)
+            )
+        connector.run(install("captured", Policy()))
+
+        def side(table: str) -> Side:
+            update = f"update {table} set total = total + 1".encode()
+            return lambda number: partial(connection.execute, update)
+
+        speeds = bench.take_turns(figure, count, {OURS: side("captured"), UNCAPTURED: side("uncaptured")})
+        bench.row(figure, f"time, × {UNCAPTURED}", speeds.ratio(UNCAPTURED, OURS), at_most(2))
+        # And one that says that the capture was installed.
+        _sealed(bench, figure, settings, bench.rounds * bench.sizes.slices * count + 1)
 
 
 def latency(bench: Bench) -> None:

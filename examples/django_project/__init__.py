@@ -1,8 +1,10 @@
 """A Django project: a captured table, the context of each request, an event of its own.
 
     export DJANGO_SETTINGS_MODULE=examples.django_project.settings PYTHONPATH=.
+    pip install 'auditledger[django]'
+    createdb shop
     export LEDGER_DATABASE_URL=postgresql://localhost/shop
-    auditledger migrate && auditledger run &          # the schema ledger; seals what is recorded
+    auditledger migrate && auditledger seal &         # the schema ledger; seals what is recorded, without Redis
     django-admin migrate                              # tables and triggers; recorded as capture.installed
     django-admin runserver
 

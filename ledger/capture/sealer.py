@@ -7,26 +7,19 @@ back together. See docs/capture.md for what is promised of the order.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import NamedTuple
-from uuid import UUID
 
-import msgspec
-
+from ledger.capture.outbox_rows import Waiting, draft_of, made_natively
 from ledger.drivers.listener import Listener
 from ledger.drivers.pools import Connector
 from ledger.effects import Pipeline, Plan, Query, Refused, Rollback, Row
 from ledger.errors import IdempotencyConflict, IntegrityError, InvalidEvent, LedgerError, TailBusy, UsageError
-from ledger.events import Event
-from ledger.format import native
 from ledger.format.canonical import Draft
-from ledger.format.json_text import CheckedText
 from ledger.statements import sql
 from ledger.store.appender import Appender
-from ledger.store.drafts import count_new, prepare
+from ledger.store.drafts import count_new
 from ledger.store.ledgers import BEGIN, COMMIT, LedgerRef, all_ledgers, unknown_ledger
 from ledger.store.worker import Pauses, Stops, run_until
 from ledger.telemetry import COUNTERS, SEALED, span
@@ -50,24 +43,6 @@ PASS_OVER = 1000
 _OF_THE_DATA = ("22", "23", "LE002", "LE005")
 """SQLSTATEs, or their beginnings, by which Postgres refuses an entry for what it holds."""
 _DUPLICATE_ID = "23505"
-
-
-class Waiting(NamedTuple):
-    """A row of the outbox. before, after, metadata: JSON texts. occurred_at: None unless the caller gave it."""
-
-    seq: int
-    id: UUID
-    named: bool
-    recorded_at: datetime
-    occurred_at: datetime | None
-    actor: str
-    actor_type: str
-    action: str
-    resource_type: str | None
-    resource_id: str | None
-    before: str | None
-    after: str | None
-    metadata: str | None
 
 
 class Sealed(NamedTuple):
@@ -240,9 +215,9 @@ class Batch:
         self._rows = {row.seq: row for row in rows}
         self._drafts: dict[int, Draft] = {}
         self._invalid: dict[int, str] = {}
-        for row, made in zip(rows, _made_natively(rows, ledger), strict=True):
+        for row, made in zip(rows, made_natively(rows, ledger), strict=True):
             try:
-                self._drafts[row.seq] = _draft(row, ledger) if made is None else made
+                self._drafts[row.seq] = draft_of(row, ledger) if made is None else made
             except InvalidEvent as error:  # of something that ledger.record does not refuse, and should
                 self._invalid[row.seq] = str(error)
         self._taken: list[int] = []
@@ -277,35 +252,3 @@ class Batch:
         row = self._rows[seq]
         log.error("event %s of ledger %r is set aside: %s", row.id, self._ledger.name, reason)
         yield Query(SQL["set_aside"], (*row, self._ledger.ledger_id, reason))
-
-
-def _made_natively(rows: Sequence[Waiting], ledger: LedgerRef) -> Sequence[Draft | None]:
-    """A draft for each row that the native core takes, else None."""
-    make = getattr(native.core, "drafts_of_rows", None)
-    if make is None:
-        return [None] * len(rows)
-    drafts: Sequence[Draft | None] = make(native.encoder, rows, ledger.name, os.urandom(16 * len(rows)))
-    return drafts
-
-
-def _draft(row: Waiting, ledger: LedgerRef) -> Draft:
-    event = Event(
-        *(row.actor, row.action, row.resource_type, row.resource_id, row.actor_type),
-        *(_compact(row.before), _compact(row.after), _compact(row.metadata)),
-        id=row.id,
-        occurred_at=row.occurred_at,
-    )
-    return prepare(event, ledger.name, now=_nanoseconds(row.recorded_at))
-
-
-def _compact(text: str | None) -> CheckedText | None:
-    """A JSON text without blanks and line breaks between its parts, which stay to the letter."""
-    return None if text is None else CheckedText(msgspec.json.format(text.encode(), indent=-1))
-
-
-_1970 = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def _nanoseconds(moment: datetime) -> int:
-    since = moment - _1970
-    return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000

@@ -37,6 +37,7 @@ class Policy:
     condition: an SQL condition on a row; a change is recorded if it holds for the row before or after.
     full: an update records all columns, not those that changed.
     no_actor: a change outside of any context is refused (`require`), or its actor is `unknown` or `db:USER` (`user`).
+    Raises UsageError.
     """
 
     ledger: str = "main"
@@ -50,6 +51,10 @@ class Policy:
     condition: str | None = None
     full: bool = False
     no_actor: NoActor = "user"
+
+    def __post_init__(self) -> None:
+        if self.action is not None and set("{}") & set(self.action.replace("{op}", "")):
+            raise UsageError(f"action may hold '{{op}}' and no other braces: {self.action!r}")
 
     def as_json(self) -> str:
         """As `ledger.install_capture` takes it, the built-in patterns included."""
@@ -145,6 +150,9 @@ def _run(statement: str, *params: object) -> Plan[Any]:
     except Refused as refused:
         if refused.sqlstate not in _WRONG_USE:
             raise
+        # Postgres points at a place in its statement only if an SQL text of the caller's is wrong: the condition.
+        if "\nLINE " in str(refused):
+            raise UsageError(f"the condition: {refused.first_line}") from refused
         raise UsageError(str(refused).partition("\nCONTEXT")[0].replace("\n", " ")) from refused
 
 

@@ -38,7 +38,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "down": ("servers", "Stop the embedded servers; their data stays"),
         "migrate": ("servers", "Bring the schema up to date; create ledger main"),
         "create": ("servers", "Create another ledger"),
-        "grant": ("grant", "Give a database user a role: writer, reader, projector, eraser, admin"),
+        "grant": ("grant", "Give a database user a role: recorder, writer, reader, projector, eraser, admin"),
         "revoke": ("grant", "Take a role from a database user"),
         "status": ("status", "Show tail, stream, lag and last verification of every ledger"),
         "doctor": ("doctor", "Check versions, settings, protections, clocks and lag; print advice"),

@@ -157,7 +157,8 @@ def _translate_postgres(error: psycopg.Error) -> LedgerError:
     if state in ("42P01", "3F000", "42883", "42703"):
         return SchemaMismatch(f"the database lacks part of the schema ({text}): run 'auditledger migrate'")
     if state == "42501":
-        return UsageError(f"this database user may not do that: {text} ('auditledger grant' gives a user a role)")
+        advice = error.diag.message_hint or "'auditledger grant' gives a user a role; 'grant --help' lists them"
+        return UsageError(f"this database user may not do that: {text} ({advice})")
     if not state and not _is_libpqs(error):
         return UsageError(f"Postgres cannot take that: {text}")
     if _is_lost(error):

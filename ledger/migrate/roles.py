@@ -50,4 +50,4 @@ def _change(how: str, role: str, user: str, ledgers: Sequence[str] | None) -> Pl
     except Refused as refused:
         if refused.sqlstate != _REFUSED:
             raise
-        raise UsageError(refused.first_line) from refused
+        raise UsageError(refused.first_line + (f": {refused.hint}" if refused.hint else "")) from refused

@@ -53,8 +53,11 @@ def _outbox(ledger: LedgerState) -> Iterator[Check]:
         return
     name = f"{ledger.name}: outbox"
     if ledger.outbox.rejected:
-        text = f"{ledger.outbox.rejected} recorded events cannot be appended, and were set aside"
-        advice = "'select * from ledger.rejected' shows each and why; record it anew as it should be"
+        count = ledger.outbox.rejected
+        text = f"{count:,} recorded {'event' if count == 1 else 'events'} cannot be appended, set aside"
+        advice = (
+            "'select * from ledger.rejected' shows each and why; record it anew as it should be, then delete the row"
+        )
         yield Check(name, "danger", text, advice)
     if not ledger.outbox.waiting:
         yield Check(name, "ok", "empty")
@@ -98,7 +101,10 @@ def _stream(ledger: LedgerState) -> Iterator[Check]:
     if ledger.stream is not None:
         if ledger.stream.diverged:
             command = f"'auditledger --ledger {ledger.name}"
-            advice = f"{command} salvage FILE' keeps them; then {command} relay --new-epoch' fills the stream again"
+            advice = (
+                "if another database publishes to this Redis, give each its own; if this one was rolled back, "
+                f"{command} salvage FILE' keeps them; then {command} relay --new-epoch' fills the stream again"
+            )
             yield Check(name, "danger", "diverged: it holds entries that the ledger does not", advice)
         elif ledger.stream.lag is not None:
             yield _behind(name, ledger.stream.lag, "'auditledger relay' or 'run'")

@@ -179,7 +179,8 @@ def _holds(record: Record, envelope: bytes, body: bytes | None, before: Link) ->
 
 def _diverged(ledger: LedgerRef, problem: str) -> StreamDiverged:
     return StreamDiverged(
-        f"the stream of ledger {ledger.name!r} diverged: {problem}. Was the database restored from a backup, or did it "
-        f"fail over to a standby that was behind? 'auditledger --ledger {ledger.name} salvage FILE' keeps what only "
+        f"the stream of ledger {ledger.name!r} diverged: {problem}. Does another database publish to this Redis? Then "
+        "give each its own, or its own database number (redis://…/1). Was the database restored from a backup, or did "
+        f"it fail over to a standby that was behind? 'auditledger --ledger {ledger.name} salvage FILE' keeps what only "
         f"the stream has; then 'auditledger --ledger {ledger.name} relay --new-epoch' fills it anew"
     )

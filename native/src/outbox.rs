@@ -16,7 +16,7 @@ const SALT: usize = 16;
 
 /// A draft for each row, in order; None for one that Python is to look at.
 ///
-/// rows: tuples as capture/sealer.py's Waiting. random: 16 bytes a row, for the salts.
+/// rows: tuples as capture/outbox_rows.py's Waiting. random: 16 bytes a row, for the salts.
 #[pyfunction]
 pub fn drafts_of_rows(
     py: Python<'_>,

@@ -19,6 +19,7 @@ from ledger.migrate.migrate import check_schema, load_migrations
 from ledger.settings import Settings
 
 T = TypeVar("T")
+_NAMES = ("key", "exclude", "redact", "digest", "allow")
 _table = click.argument("table", metavar="TABLE")
 _sql = click.option(
     "--sql", "as_sql", is_flag=True, help="Print the statement, for a migration, instead of running it."
@@ -75,6 +76,8 @@ def install_command(
 ) -> None:
     """Capture TABLE (as SQL writes it: public.invoices), or change how it is captured.
 
+    Options not given have their defaults, also if the table is captured already.
+
     By the table's owner or a superuser, with the role ledger_admin. Passwords, tokens, card numbers and the like are
     redacted unless allowed. With --digest the key is LEDGER_DIGEST_KEY, or a random one of the database.
     """
@@ -94,8 +97,35 @@ def install_command(
     if as_sql:
         line(tables.install_sql(table, policy))
         return
-    _run(shared, lambda settings: tables.install(table, policy, digest_key=settings.digest_key))
-    write_json({"captured": table}) if shared.json else line(f"Captured {table}")
+    before, after = _run(shared, lambda settings: _install(table, policy, settings.digest_key))
+    if shared.json:
+        write_json({"captured": table})
+        return
+    line(f"Captured {table}")
+    for each in after:
+        old = next((known for known in before if known.table == each.table), None)
+        if old is not None and _how(old) != _how(each):
+            line("  before", *_how(old))
+            line("  now   ", *_how(each))
+
+
+def _install(
+    table: str, policy: tables.Policy, digest_key: str | None
+) -> Plan[tuple[list[tables.Captured], list[tables.Captured]]]:
+    """All captured tables, before and after."""
+    before = yield from tables.captured()
+    yield from tables.install(table, policy, digest_key=digest_key)
+    return before, (yield from tables.captured())
+
+
+def _how(captured: tables.Captured) -> list[str]:
+    """The policy in words."""
+    policy = msgspec.json.decode(captured.policy)
+    how = [f"ledger {captured.ledger}", policy["action"], f"resource type {policy['resource_type']}"]
+    how += [f"{name} {', '.join(policy[name])}" for name in _NAMES if policy[name]]
+    how += [f"when {policy['condition']}"] if policy["condition"] else []
+    how += ["full"] if policy["full_rows"] else []
+    return [*how, f"no actor: {policy['no_actor']}"]
 
 
 @capture_command.command("remove", cls=Command)
@@ -132,16 +162,12 @@ def status_command(shared: Shared) -> int:
     found, drift = _run(shared, lambda _: _status())
     for each in found:
         problems = [problem for table, broken, problem in drift if broken and table == each.table]
-        policy = msgspec.json.decode(each.policy)
         if shared.json:
+            policy = msgspec.json.decode(each.policy)
             write_json({"table": each.table, "ledger": each.ledger, "backfilled": each.backfilled, "policy": policy,
                         "problems": problems})  # fmt: skip
             continue
-        how = [f"{name} {', '.join(policy[name])}" for name in ("exclude", "redact", "digest", "allow") if policy[name]]
-        how += [f"when {policy['condition']}"] if policy["condition"] else []
-        how += ["full"] if policy["full_rows"] else []
-        how += [f"no actor: {policy['no_actor']}", "backfilled" if each.backfilled else "not backfilled"]
-        line(each.table, f"ledger {each.ledger}", policy["action"], f"key {', '.join(policy['key'])}", *how)
+        line(each.table, *_how(each), "backfilled" if each.backfilled else "not backfilled")
         for problem in problems:
             line("  PROBLEM", problem)
     return DOES_NOT_VERIFY if any(each.broken for each in drift) else OK

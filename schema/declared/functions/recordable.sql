@@ -8,7 +8,7 @@ begin
     select known.ledger_id into target from ledger.ledgers as known where known.name = $1;
     if target is null then
         raise exception 'there is no ledger %', coalesce(quote_literal($1), 'NULL')
-            using errcode = 'LE012', column = 'ledger', hint = 'auditledger create-ledger NAME makes it.';
+            using errcode = 'LE012', column = 'ledger', hint = 'auditledger create NAME makes it.';
     elsif not ledger.may_record(target, who) then
         raise exception '% may not record in ledger %', who, quote_literal($1)
             using errcode = 'insufficient_privilege', hint = 'auditledger grant ledger_recorder USER lets it.';

@@ -230,7 +230,7 @@ def test_transactions_that_are_prepared(primary: Cluster, patient: None) -> None
 # ------------------------------------------------------------------------------------------------------------ rights
 
 
-_ADVICE = "'auditledger grant' gives a user a role"
+_ADVICE = "auditledger grant"
 
 
 def test_who_may_seal(ledger: Ledger, second: Ledger, admin: psycopg.Connection, login: Logins) -> None:

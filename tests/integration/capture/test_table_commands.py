@@ -8,6 +8,7 @@ import pytest
 from ledger import Ledger
 from tests.support.captured import INVOICES, sealed, taken
 from tests.support.cli import Cli, cli_of
+from tests.support.logins import Logins
 
 
 @pytest.fixture
@@ -90,6 +91,8 @@ def test_the_statements_for_a_migration(cli: Cli, admin: psycopg.Connection, led
         (("nothing",), 'relation "nothing" does not exist'),
         (("invoices", "--ledger", "other"), "there is no ledger 'other'"),
         (("invoices", "--when", "random() > 0"), "the condition uses random()"),
+        (("invoices", "--when", "totl > 0"), 'the condition: column "totl" does not exist'),
+        (("invoices", "--action", "invoice.{opp}"), "action may hold '{op}' and no other braces"),
         (("invoices", "--action", "ledger.{op}"), 'actions that begin with "ledger."'),
         (("pg_views",), "is no table of"),
     ],
@@ -97,6 +100,21 @@ def test_the_statements_for_a_migration(cli: Cli, admin: psycopg.Connection, led
 def test_mistakes(cli: Cli, arguments: tuple[str, ...], message: str) -> None:
     ran = cli("capture", "install", *arguments)
     assert ran.code == 2 and message in ran.error, ran
+
+
+def test_another_policy_is_shown(cli: Cli) -> None:
+    """Options that are not given again have their defaults: a redaction that ends is seen."""
+    install = ("capture", "install", "invoices")
+    assert cli.well(*install, "--redact", "status").out == "Captured invoices\n"
+    assert cli.well(*install, "--redact", "status").out == "Captured invoices\n"
+    _, before, now = cli.well(*install).out.splitlines()
+    assert before.startswith("  before") and "redact status" in before
+    assert now.startswith("  now") and "redact" not in now
+
+
+def test_somebody_elses_table(cli: Cli, login: Logins) -> None:
+    ran = cli("--database-url", login("ledger_admin"), "capture", "install", "invoices")
+    assert ran.code == 2 and "(The owner of a table, or a superuser, installs its capture.)" in ran.error
 
 
 def test_remove_after_the_table_is_gone(cli: Cli, admin: psycopg.Connection) -> None:

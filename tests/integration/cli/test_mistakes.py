@@ -89,7 +89,7 @@ def test_dashes(cli: Cli) -> None:
 
 
 def test_roles_by_their_short_names(cli: Cli, admin: psycopg.Connection) -> None:
-    assert "no role nobody_there" in cli("grant", "writer", "nobody_there").error
+    assert "no role nobody_there in this cluster: CREATE ROLE makes it." in cli("grant", "writer", "nobody_there").error
     assert cli("grant", "wrtier", "x").error.endswith("is not a role: did you mean ledger_writer?")
     assert "usage: ROLE USER" in cli("grant", "app", "writer").error
 

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from ledger import Entry, Ledger
+from ledger.cli.app import COMMANDS
 from tests.integration.contrib.asgi_client import call
 from tests.integration.contrib.conftest import Sealed
 from tests.support.logins import Logins
@@ -49,6 +50,16 @@ def test_lengths() -> None:
     for path in (*EXAMPLES.glob("*.*"), EXAMPLES / "django_project"):
         parts = [path] if path.is_file() else list(path.rglob("*.py"))
         assert sum(bool(line.strip()) for part in parts for line in part.read_text().splitlines()) < 80, path
+
+
+def test_commands_exist() -> None:
+    """And each example that names `run` can do with what it sets: `seal` needs no Redis."""
+    for path in (*EXAMPLES.rglob("*.py"), *EXAMPLES.glob("*.sql")):
+        text = path.read_text()
+        named = set(re.findall(r"(?:^ *|&& |`)auditledger (?!run\b)([a-z-]+)", text, re.MULTILINE))
+        assert named <= {name for group in COMMANDS.values() for name in group}, path
+        if "LEDGER_DATABASE_URL=" in text and "LEDGER_REDIS_URL=" not in text:
+            assert "auditledger run &" not in text, path
 
 
 def test_flask(ledger: Ledger, sealed: Sealed) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.capture.sealer import Waiting, _draft, _made_natively
+from ledger.capture.outbox_rows import Waiting, draft_of, made_natively
 from ledger.format import native
 from ledger.store.ledgers import LedgerRef
 
@@ -48,9 +48,9 @@ def test_the_same_drafts(
         row(id=uuid4(), before=before, after=after, metadata=metadata, actor=actor, resource_id=resource_id),
         row(occurred_at=occurred, resource_type=None, resource_id=None),
     ]
-    for waiting, made in zip(rows, _made_natively(rows, MAIN), strict=True):
+    for waiting, made in zip(rows, made_natively(rows, MAIN), strict=True):
         assert made is not None
-        made_by_python = _draft(waiting, MAIN)
+        made_by_python = draft_of(waiting, MAIN)
         for field in FIELDS:
             assert getattr(made, field) == getattr(made_by_python, field), field
         assert len(made.salt) == 16
@@ -72,7 +72,7 @@ def test_the_same_drafts(
 )
 def test_what_it_leaves_to_python(changes: dict[str, Any]) -> None:
     rows = [row(), row(**changes), row()]
-    first, left, last = _made_natively(rows, MAIN)
+    first, left, last = made_natively(rows, MAIN)
     assert left is None
     assert first is not None and last is not None
     assert first.salt != last.salt
