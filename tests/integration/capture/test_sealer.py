@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -12,9 +13,11 @@ import pytest
 from ledger import Event, Ledger
 from ledger.capture import sealer
 from ledger.drivers.run import drive
+from ledger.effects import Plan
 from ledger.errors import TailBusy, UnknownLedger, UsageError
 from ledger.settings import Settings
 from ledger.store.appender import Appender
+from ledger.store.idempotency import Outcome
 from ledger.store.ledgers import create_ledger
 from tests.support.captured import capture
 from tests.support.clusters import Cluster
@@ -167,7 +170,12 @@ def test_many_ids_of_the_outbox_that_were_given_as_ones_own(
     """They are found together, not by halves."""
     tries: list[object] = []
     append = Appender.append_from
-    monkeypatch.setattr(Appender, "append_from", lambda *given: (tries.append(given), append(*given))[1])
+
+    def counted(*given: Any) -> Plan[Sequence[Outcome]]:
+        tries.append(given)
+        return append(*given)
+
+    monkeypatch.setattr(Appender, "append_from", counted)
     with psycopg.connect(ledger.settings.database_url or "") as late, sealing(ledger.settings) as once:
         made = late.execute("select ledger.record('main', 'user:1', 'a.b') from generate_series(1, 50)").fetchall()
         ids = [id_ for (id_,) in made]

@@ -107,7 +107,7 @@ def test_a_card_number_is_in_no_key() -> None:
 
 @pytest.mark.parametrize(
     "policy",
-    [*(Policy(**{field: ["id"]}) for field in ("redact", "digest", "exclude")), Policy(key="password")],
+    [Policy(redact=["id"]), Policy(digest=["id"]), Policy(exclude=["id"]), Policy(key="password")],
     ids=str,
 )
 def test_a_key_that_is_not_to_be_recorded_is_refused(policy: Policy) -> None:
