@@ -126,6 +126,7 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     field text;
     value text;
+    brackets text;
     most int;
     size constant int := octet_length(concat(before, after, metadata)) + 4 * num_nulls(before, after, metadata);
 begin
@@ -161,10 +162,22 @@ begin
         if regexp_replace(value, e'\\\\\\\\|\\\\u[dD][89abAB]..\\\\u[dD][c-fC-F]..', ' ', 'g') ~ e'\\\\u(0000|[dD][89a-fA-F])'
         then
             perform ledger.refuse_event(field, 'contains U+0000 or a lone surrogate');
-        elsif octet_length(value) - octet_length(replace(replace(value, '[', ''), '{', '')) > 64
-            and jsonb_path_exists(value::jsonb, 'strict $.**{64} ? (@.type() == "array" || @.type() == "object")')
-        then
-            perform ledger.refuse_event(field, 'has more than 64 levels');
+        elsif octet_length(value) - octet_length(replace(replace(value, '[', ''), '{', '')) > 64 then
+            -- Not by way of jsonb, which drops all but the last of members of one name. Each turn takes the innermost level
+            -- away.
+            brackets := translate(regexp_replace(value, e'[^][{}"]+|"([^"\\\\]|\\\\.)*"', '', 'g'), '{}', '[]');
+            for level in 1 .. 64 loop
+                exit when brackets = '';
+                brackets := replace(brackets, '[]', '');
+            end loop;
+            if brackets <> '' then
+                perform ledger.refuse_event(field, 'has more than 64 levels');
+            end if;
+            begin
+                perform value::jsonb;  -- as ledger.keeps_rules will
+            exception when numeric_value_out_of_range then
+                perform ledger.refuse_event(field, 'has a number that Postgres cannot read');
+            end;
         end if;
     end loop;
 end

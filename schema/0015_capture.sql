@@ -151,7 +151,7 @@ create function ledger.columns_of(source regclass) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
     return (
-        select string_agg(concat_ws(' ', attnum, quote_ident(attname), atttypid, attcollation), ',' order by attnum)
+        select string_agg(concat_ws(' ', attnum, quote_ident(attname), atttypid, atttypmod, attcollation), ',' order by attnum)
         from pg_attribute where attrelid = source and attnum > 0 and not attisdropped
     );
 end
@@ -218,12 +218,18 @@ create function ledger.install_capture(relation regclass, policy jsonb) returns 
 language plpgsql set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $$
 declare
     id int;
+    of_enum name;
     wrong record;
 begin
     if policy ->> 'condition' is not null then
-        execute format(
-            'create temp table ledger_condition (like %s, constraint condition check (%s))', relation, policy ->> 'condition'
-        );
+        execute format('create temp table ledger_condition (like %s)', relation);
+        for of_enum in
+            select attname from pg_attribute join pg_type on pg_type.oid = atttypid
+            where attrelid = 'pg_temp.ledger_condition'::regclass and attnum > 0 and typtype = 'e'
+        loop
+            execute format('alter table pg_temp.ledger_condition alter %I type text using null', of_enum);
+        end loop;
+        execute format('alter table pg_temp.ledger_condition add constraint condition check (%s)', policy ->> 'condition');
     end if;
     id := ledger.keep_capture(relation, policy);
     drop table if exists pg_temp.ledger_condition;
@@ -291,7 +297,7 @@ grant execute on function ledger.keep_digest_key to ledger_admin;
 
 -- The condition of the temporary table that install_capture makes, in Postgres' words. It will run with the rights of
 -- ledger_owner, and names mean what they mean in pg_catalog. So it may use only what Postgres brings, nothing volatile, and
--- no column whose type could bring more later: a cast or an operator of a user.
+-- no column whose type could bring more later: a cast or an operator of a user. It is given enums as text.
 create function ledger.plain_condition(relation regclass) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -303,27 +309,35 @@ begin
     if exists (
         select attname, atttypid, attcollation from pg_attribute where attrelid = found.conrelid and attnum > 0 and not attisdropped
         except
-        select attname, atttypid, attcollation from pg_attribute where attrelid = relation and attnum > 0 and not attisdropped
+        select attname, case typtype when 'e' then 'text'::regtype else atttypid end, case typtype when 'e' then 'default'::regcollation else attcollation end
+        from pg_attribute join pg_type on pg_type.oid = atttypid where attrelid = relation and attnum > 0 and not attisdropped
     ) then
         raise exception 'the condition is not one on the columns of %', relation using errcode = 'LE013';
+    end if;
+    select quote_ident(attname) into stranger
+    from pg_depend join pg_attribute as used on used.attrelid = refobjid and used.attnum = refobjsubid
+    join pg_attribute as generated using (attname)
+    where classid = 'pg_constraint'::regclass and objid = found.oid and refobjid = found.conrelid
+        and generated.attrelid = relation and generated.attgenerated = 'v' limit 1;
+    if stranger is not null then
+        raise exception 'the condition uses %, which is a virtual generated column: its value is not at hand', stranger using errcode = 'LE013';
     end if;
     select coalesce(proc.oid::regprocedure::text, pg_describe_object(refclassid, refobjid, 0)) into stranger
     from pg_depend
     left join pg_proc as proc on refclassid = 'pg_proc'::regclass and proc.oid = refobjid
     where classid = 'pg_constraint'::regclass and objid = found.oid and refclassid <> 'pg_class'::regclass and refobjid >= 16384
-        and not exists (select from pg_type where refclassid = 'pg_type'::regclass and pg_type.oid = refobjid and typtype = 'e')
     union all
     select proc.oid::regprocedure::text
     from regexp_matches(found.tree, ':(?:op)?funcid ([0-9]+)', 'g') as named (ids) join pg_proc as proc on proc.oid = named.ids[1]::oid
     where proc.provolatile = 'v'
     union all
     select format('%I, which is of type %s', attname, format_type(atttypid, null))
-    from pg_depend join pg_attribute on attrelid = refobjid and attnum = refobjsubid join pg_type on pg_type.oid = atttypid
+    from pg_depend join pg_attribute on attrelid = refobjid and attnum = refobjsubid
     where classid = 'pg_constraint'::regclass and objid = found.oid and refobjid = found.conrelid
-        and atttypid >= 16384 and typtype <> 'e'
+        and atttypid >= 16384
     limit 1;
     if stranger is not null then
-        raise exception 'the condition uses %: only types of Postgres and enums, and immutable and stable functions of Postgres, are allowed', stranger
+        raise exception 'the condition uses %: only types of Postgres, enums as text, and immutable and stable functions of Postgres, are allowed', stranger
             using errcode = 'LE013';
     end if;
     return found.text;
@@ -354,11 +368,12 @@ grant execute on function ledger.remove_capture to ledger_admin;
 create function ledger.words(key text) returns text
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 begin
-    key := regexp_replace(key, '([a-z])([A-Z])', '\1_\2', 'g');
-    key := regexp_replace(key, '([A-Z])([A-Z][a-z])', '\1_\2', 'g');
-    key := regexp_replace(key, '([A-Za-z])([0-9])', '\1_\2', 'g');
-    key := regexp_replace(key, '([0-9])([A-Za-z])', '\1_\2', 'g');
-    key := regexp_replace(key, '[\u0020-\u002f\u003a-\u0040\u005b-\u0060\u007b-\u007e]+', '_', 'g');
+    -- e'': a session keeps what it has once read, whatever its standard_conforming_strings was.
+    key := regexp_replace(key, '([a-z])([A-Z])', e'\\1_\\2', 'g');
+    key := regexp_replace(key, '([A-Z])([A-Z][a-z])', e'\\1_\\2', 'g');
+    key := regexp_replace(key, '([A-Za-z])([0-9])', e'\\1_\\2', 'g');
+    key := regexp_replace(key, '([0-9])([A-Za-z])', e'\\1_\\2', 'g');
+    key := regexp_replace(key, e'[\\u0020-\\u002f\\u003a-\\u0040\\u005b-\\u0060\\u007b-\\u007e]+', '_', 'g');
     return lower(trim(both '_' from key));
 end
 $$;
@@ -579,8 +594,17 @@ begin
     afters := format('''{'' || right(concat(%s), -1) || ''}''', coalesce(afters, ''''''));
     if policy.condition is not null then
         condition := (
-            select string_agg(format('exists (select from (select %I.*) as this where %s)', each, policy.condition), ' or ')
-            from unnest(case op when 'INSERT' then '{n}' when 'DELETE' then '{o}' else '{o, n}' end::text[]) as each
+            select string_agg(format('exists (select from (select %s) as this where %s)', plain.columns, policy.condition), ' or ')
+            from unnest(case op when 'INSERT' then '{n}' when 'DELETE' then '{o}' else '{o, n}' end::text[]) as each,
+                -- All columns, so that no name means one of the row itself, which may have another type than
+                -- ledger.plain_condition saw.
+                lateral (
+                    select string_agg(format(
+                        case when atttypid >= 16384 then 'case when num_nulls(%1$I.%2$I) = 0 then format(''%%s'', %1$I.%2$I) end as %2$I' else '%1$I.%2$I' end,
+                        each, attname
+                    ), ', ')
+                    from pg_attribute where attrelid = source and attnum > 0 and not attisdropped
+                ) as plain (columns)
         );
     end if;
     rows := case op
@@ -621,27 +645,33 @@ create function ledger.captured_columns(policy ledger.captures, source regclass)
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
     return query
-    with known (old, now) as (
-        select known.value, coalesce(same.attname, moved.attname)
-        from jsonb_each_text(policy.columns) as known
-        left join pg_attribute as same
-            on same.attrelid = policy.relation and same.attname = known.value and same.attnum > 0 and not same.attisdropped
-        left join pg_attribute as moved
-            on moved.attrelid = policy.relation and moved.attnum = known.key::int and not moved.attisdropped
+    with known (old, now, in_key) as (
+        -- Another column may have the old name now: then both are treated so, and that one is in the key.
+        select was.value, column_.attname, column_.attname = was.value or bool_and(column_.attname <> was.value) over (partition by was.value)
+        from jsonb_each_text(policy.columns) as was
+        join pg_attribute as column_ on column_.attrelid = policy.relation and not column_.attisdropped
+            and column_.attnum > 0 and (column_.attname = was.value or column_.attnum = was.key::int)
     )
     select column_.attnum::int, column_.attname, column_.atttypid, column_.atttypmod, column_.attcollation,
         case
-            when names && policy.exclude then 'exclude'
+            when names && policy.exclude or is_virtual then 'exclude'
             when names && policy.redact then 'redact'
             when names && policy.digest then 'digest'
             when words && policy.allow then 'allow'
             when exists (select from unnest(words) as word where word ~ policy.deny) then 'redact'
             else 'plain'
         end,
-        (select min(array_position(policy.key, each)) from unnest(names) as each)
+        (select min(array_position(policy.key, known.old)) from known where known.now = column_.attname and known.in_key)
     from pg_attribute as column_,
         lateral (select array_agg(known.old) || column_.attname::text from known where known.now = column_.attname) as of_old (names),
-        lateral (select array_agg(ledger.words(each)) from unnest(names) as each) as in_words (words)
+        lateral (select array_agg(ledger.words(each)) from unnest(names) as each) as in_words (words),
+        -- Transition tables do not have the values of virtual generated columns.
+        lateral (
+            select exists (
+                select from pg_attribute as generated
+                where generated.attrelid in (source, policy.relation) and generated.attname = column_.attname and generated.attgenerated = 'v'
+            )
+        ) as of_kind (is_virtual)
     where column_.attrelid = source and column_.attnum > 0 and not column_.attisdropped;
 end
 $$;
@@ -713,8 +743,9 @@ begin
         value := format('case when num_nulls(%1$s) = 0 then format(''%%s'', %1$s) end', value);
     end if;
     if policy.cards and base.typcategory = 'S' then
+        -- Not of any length: ltrim takes eight bytes a character.
         return format(
-            'case when octet_length(%1$s) >= 13 and ascii(ltrim(%1$s, e'' \t\n\r\f\v'')) between 48 and 57'
+            'case when octet_length(%1$s) between 13 and 65536 and ascii(ltrim(%1$s, e'' \t\n\r\f\v'')) between 48 and 57'
             ' and ledger.is_card_number(%1$s) then ''{"$redacted":true}'' else to_json(%1$s)::text end', value
         );
     end if;
@@ -829,14 +860,19 @@ declare
     parts text[];
 begin
     select array_agg(
-        case
+        case when policy.cards and treatment = 'plain' and type not in ('smallint'::regtype, 'int'::regtype, 'bigint'::regtype, 'uuid'::regtype)
+            then format('case when octet_length(%1$s) between 13 and 65536 and ledger.is_card_number(%1$s) then ''{"$redacted":true}'' else %1$s end', value)
+            else value end order by place
+    ) into parts
+    from ledger.captured_columns(policy, source), lateral (
+        select case
             when type in ('smallint'::regtype, 'int'::regtype, 'bigint'::regtype, 'uuid'::regtype, 'text'::regtype, 'varchar'::regtype)
                 then format('%I.%I::text', row_name, name)
             when type < 16384 then format('to_json(%I.%I) #>> ''{}''', row_name, name)
             else format('case when num_nulls(%1$I.%2$I) = 0 then format(''%%s'', %1$I.%2$I) end', row_name, name)
-        end order by place
-    ) into parts
-    from ledger.captured_columns(policy, source) where place is not null;
+        end
+    ) as each (value)
+    where place is not null;
     if cardinality(parts) is distinct from cardinality(policy.key) then
         raise exception 'a column of the key of % is gone: its changes cannot be captured', source
             using errcode = 'LE013', hint = 'Install the capture again, with another key.';
@@ -880,7 +916,6 @@ begin
         action, 'capture', left(relation::text, 255), ledger.capture_policy(old), ledger.capture_policy(new),
         json_build_object('via', 'database', 'tx', pg_current_xact_id()::text)
     );
-    perform pg_notify('ledger_outbox', '');
 end
 $$;
 

@@ -112,7 +112,7 @@ class Sealer:
             if self._listener.wait(stop, NET_SECONDS):
                 self._in_vain = 0
             self._dozes = True
-        elif (rows := self._listener.ask(Query(SQL["doze"]))) is None:
+        elif (rows := self._listener.ask(Query(SQL["doze"]))) is None or rows[0][0] is None:
             stop.wait(seconds)
         elif rows[0][0]:
             self._dozes = True
@@ -195,14 +195,14 @@ def _seal(appender: Appender, rows: Sequence[Waiting], *, settle: bool = False) 
         if not refused.sqlstate.startswith(_OF_THE_DATA):
             raise
         yield Rollback()
+        if refused.sqlstate == _DUPLICATE_ID and not settle:
+            # Ids that the outbox made are recorded already: somebody who knew them gave them as his own.
+            return (yield from _seal(appender, rows, settle=True))
         if len(rows) > 1:  # which one is it?
             half = len(rows) // 2
-            first = yield from _seal(appender, rows[:half])
-            second = yield from _seal(appender, rows[half:])
+            first = yield from _seal(appender, rows[:half], settle=settle)
+            second = yield from _seal(appender, rows[half:], settle=settle)
             return Sealed(first.taken + second.taken, first.new + second.new)
-        if refused.sqlstate == _DUPLICATE_ID and not settle:
-            # An id that the outbox made is recorded already: somebody who knew it gave it as his own.
-            return (yield from _seal(appender, rows, settle=True))
         yield from batch.reject(refused.first_line)
         return Sealed(batch.count, 0)
 

@@ -40,7 +40,8 @@ insert into ledger.rejected (
 ) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);
 
 -- name: doze
-select pg_try_advisory_lock(710183015, 0);
+-- NULL where transactions may be prepared: one that has notified could not be.
+select case when current_setting('max_prepared_transactions')::int = 0 then pg_try_advisory_lock(710183015, 0) end;
 
 -- name: wake
 select pg_advisory_unlock(710183015, 0);

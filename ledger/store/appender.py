@@ -44,7 +44,16 @@ from ledger.format.canonical import Draft
 from ledger.format.chain import ChainedDraft
 from ledger.store.durability import COMMIT_THEN_FLUSH, UNFLUSHED
 from ledger.store.entry_rows import confirm, row_params, unconfirmed, write
-from ledger.store.idempotency import AlreadyRecorded, Conflict, Outcome, Recorded, compare, resolved, sift
+from ledger.store.idempotency import (
+    AlreadyRecorded,
+    Conflict,
+    Outcome,
+    Recorded,
+    compare,
+    compare_reading,
+    resolved,
+    sift,
+)
 from ledger.store.ledgers import COMMIT, LOCK_TIMEOUT, SQL, LedgerRef, only
 from ledger.store.tail_lock import lock_tail, tail_busy
 
@@ -144,7 +153,7 @@ class Appender:
         tail, results = yield from self._lock(True, queries, time.monotonic() + self.lock_timeout)
         drafts = source.taken(results[0])
         known = [Recorded(*row) for row in results[1]] if named else []
-        duplicates = (yield from compare(self.ledger, drafts, known, False)) if known else {}
+        duplicates = (yield from compare_reading(self.ledger, drafts, known)) if known else {}
         fresh, outcomes = sift(drafts, duplicates, False)
         links: Sequence[ChainedDraft] = chain.extend(tail, fresh, self._now()) if fresh else ()
         if fresh:

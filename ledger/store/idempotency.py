@@ -26,6 +26,7 @@ from ledger.store.ledgers import SQL, LedgerRef
 
 _FIELDS = ("actor", "action", "resource_type", "resource_id", "actor_type")
 _TEXTS = ("before", "after", "metadata")
+_BODY = "body (before, after or metadata)"
 
 
 class AlreadyRecorded(msgspec.Struct, frozen=True):
@@ -113,13 +114,7 @@ def compare(
     Of an erased entry only the envelope can be compared. Of bodies the database says which is the first that differs,
     and compares each id once a question. stop: what comes after the first that differs does not matter.
     """
-    known = {entry.id: entry for entry in recorded}
-    duplicates = {
-        index: (known[draft.id], difference(draft, known[draft.id]))
-        for index, draft in enumerate(drafts)
-        if draft.id in known
-    }
-    unchecked = [index for index, (entry, field) in duplicates.items() if field is None and not entry.erased]
+    duplicates, unchecked = _compare_envelopes(drafts, recorded)
     while unchecked:
         by_id = {drafts[index].id: index for index in reversed(unchecked)}
         asked = sorted(by_id.values())
@@ -129,10 +124,36 @@ def compare(
         unchecked = [index for index in unchecked if index not in checked]
         if number is not None:
             differs = asked[number - 1]
-            duplicates[differs] = (duplicates[differs][0], "body (before, after or metadata)")
+            duplicates[differs] = (duplicates[differs][0], _BODY)
             if stop:
                 unchecked = [index for index in unchecked if index < differs]
     return duplicates
+
+
+def compare_reading(
+    ledger: LedgerRef, drafts: Sequence[Draft], recorded: Sequence[Recorded]
+) -> Plan[dict[int, tuple[Recorded, str | None]]]:
+    """`compare` for who may read bodies: in one question, however many differ."""
+    duplicates, unchecked = _compare_envelopes(drafts, recorded)
+    if unchecked:
+        params = (*bodies([drafts[index] for index in unchecked]), ledger.ledger_id)
+        for (number,) in (yield Query(SQL["differing"], params)):
+            differs = unchecked[number - 1]
+            duplicates[differs] = (duplicates[differs][0], _BODY)
+    return duplicates
+
+
+def _compare_envelopes(
+    drafts: Sequence[Draft], recorded: Sequence[Recorded]
+) -> tuple[dict[int, tuple[Recorded, str | None]], list[int]]:
+    """As `compare`, but for bodies; and the indexes of the drafts whose bodies are still to be compared."""
+    known = {entry.id: entry for entry in recorded}
+    duplicates = {
+        index: (known[draft.id], difference(draft, known[draft.id]))
+        for index, draft in enumerate(drafts)
+        if draft.id in known
+    }
+    return duplicates, [index for index, (entry, field) in duplicates.items() if field is None and not entry.erased]
 
 
 def sift(

@@ -114,6 +114,14 @@ from ledger.recorded(%s, %s);
 -- name: first_difference
 select ledger.first_difference(%s, %s, %s, %s, %s);
 
+-- name: differing
+-- All of them, for who may read bodies.
+select said.number
+from unnest(%s::uuid[], %s::text[], %s::text[], %s::text[]) with ordinality as said (id, before, after, metadata, number)
+join ledger.audit_logs as entry on entry.id = said.id
+where entry.ledger_id = %s and entry.salt is not null
+    and (entry.before::text, entry.after::text, entry.metadata::text) is distinct from (said.before, said.after, said.metadata);
+
 -- name: read
 select {as_entry}
 from ledger.entries where ledger_id = %s and position > %s and position <= %s order by position limit %s;

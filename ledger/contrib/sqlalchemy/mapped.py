@@ -64,6 +64,11 @@ class Mapped:
         self.foreign = frozenset(key for key, each in self.columns.items() if each.foreign_keys)
         _check_names(policy, every, names, self.collections)
         self._redaction = _redaction(policy, every, names, digest_key)
+        for name in (names[key] for key in self.key):
+            if self._redaction.apply({name: 0}) != {name: 0}:
+                raise UsageError(
+                    f"the key column {name} is not to be recorded, but the key is: choose another key, or allow it"
+                )
 
     def attribute(self, key: str) -> Any:
         return self.mapper.attrs[key].class_attribute
@@ -147,7 +152,8 @@ class Mapped:
         return self._redaction.apply(values) if values else None
 
     def _resource_id(self, values: Mapping[str, Any], dialect: Dialect) -> str:
-        return key_text(tuple(typed(values[key], self.columns[key].type, dialect) for key in self.key))
+        key = {self.names[each]: typed(values[each], self.columns[each].type, dialect) for each in self.key}
+        return key_text(tuple(self._redaction.apply(key).values()))
 
 
 def identity_of(state: InstanceState[Any]) -> Identity:

@@ -93,6 +93,8 @@ def _key_part(value: Any) -> str:
         return f"\\x{bytes(value).hex()}"
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, dict):  # that stands for a card number
+        return encode(value).decode()
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 

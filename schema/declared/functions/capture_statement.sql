@@ -43,8 +43,17 @@ begin
     afters := format('''{'' || right(concat(%s), -1) || ''}''', coalesce(afters, ''''''));
     if policy.condition is not null then
         condition := (
-            select string_agg(format('exists (select from (select %I.*) as this where %s)', each, policy.condition), ' or ')
-            from unnest(case op when 'INSERT' then '{n}' when 'DELETE' then '{o}' else '{o, n}' end::text[]) as each
+            select string_agg(format('exists (select from (select %s) as this where %s)', plain.columns, policy.condition), ' or ')
+            from unnest(case op when 'INSERT' then '{n}' when 'DELETE' then '{o}' else '{o, n}' end::text[]) as each,
+                -- All columns, so that no name means one of the row itself, which may have another type than
+                -- ledger.plain_condition saw.
+                lateral (
+                    select string_agg(format(
+                        case when atttypid >= 16384 then 'case when num_nulls(%1$I.%2$I) = 0 then format(''%%s'', %1$I.%2$I) end as %2$I' else '%1$I.%2$I' end,
+                        each, attname
+                    ), ', ')
+                    from pg_attribute where attrelid = source and attnum > 0 and not attisdropped
+                ) as plain (columns)
         );
     end if;
     rows := case op

@@ -4,12 +4,18 @@ create function ledger.install_capture(relation regclass, policy jsonb) returns 
 language plpgsql set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $$
 declare
     id int;
+    of_enum name;
     wrong record;
 begin
     if policy ->> 'condition' is not null then
-        execute format(
-            'create temp table ledger_condition (like %s, constraint condition check (%s))', relation, policy ->> 'condition'
-        );
+        execute format('create temp table ledger_condition (like %s)', relation);
+        for of_enum in
+            select attname from pg_attribute join pg_type on pg_type.oid = atttypid
+            where attrelid = 'pg_temp.ledger_condition'::regclass and attnum > 0 and typtype = 'e'
+        loop
+            execute format('alter table pg_temp.ledger_condition alter %I type text using null', of_enum);
+        end loop;
+        execute format('alter table pg_temp.ledger_condition add constraint condition check (%s)', policy ->> 'condition');
     end if;
     id := ledger.keep_capture(relation, policy);
     drop table if exists pg_temp.ledger_condition;

@@ -47,8 +47,9 @@ begin
         value := format('case when num_nulls(%1$s) = 0 then format(''%%s'', %1$s) end', value);
     end if;
     if policy.cards and base.typcategory = 'S' then
+        -- Not of any length: ltrim takes eight bytes a character.
         return format(
-            'case when octet_length(%1$s) >= 13 and ascii(ltrim(%1$s, e'' \t\n\r\f\v'')) between 48 and 57'
+            'case when octet_length(%1$s) between 13 and 65536 and ascii(ltrim(%1$s, e'' \t\n\r\f\v'')) between 48 and 57'
             ' and ledger.is_card_number(%1$s) then ''{"$redacted":true}'' else to_json(%1$s)::text end', value
         );
     end if;

@@ -13,6 +13,5 @@ begin
         action, 'capture', left(relation::text, 255), ledger.capture_policy(old), ledger.capture_policy(new),
         json_build_object('via', 'database', 'tx', pg_current_xact_id()::text)
     );
-    perform pg_notify('ledger_outbox', '');
 end
 $$;

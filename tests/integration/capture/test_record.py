@@ -105,6 +105,9 @@ def test_it_is_recorded_if_and_only_if_the_transaction_commits(ledger: Ledger, r
         ("before", {"before": '"\\u0000"'}), ("after", {"after": '{"a":"\\ud800"}'}),
         ("metadata", {"metadata": '{"\\uDc00x":1}'}), ("after", {"after": "[" * 65 + "]" * 65}),
         ("metadata", {"metadata": '{"a":' * 65 + "1" + "}" * 65}),
+        ("after", {"after": '{"a":' + "[" * 64 + "]" * 64 + ',"a":1}'}),
+        ("before", {"before": '{"b":"]]]","a":' + "[{\"x\":" * 32 + "1" + "}]" * 32 + "}"}),
+        ("metadata", {"metadata": "[" + "[]," * 64 + "1e999999]"}),
         ("body", {"before": '"' + "x" * 262_100 + '"'}),
         ("body", dict.fromkeys(("before", "after", "metadata"), '"' + "ü" * 50000 + '"')),
         ("occurred_at", {"occurred_at": "infinity"}), ("occurred_at", {"occurred_at": "-infinity"}),
@@ -124,11 +127,12 @@ def test_what_is_just_allowed_is_sealed(ledger: Ledger, recorder: psycopg.Connec
     longest = {"actor": "ü" * 255, "actor_type": "ü" * 64, "action": "𝄞" * 128}
     record(recorder, **longest, resource_type="ü" * 64, resource_id="ü" * 255, after="[" * 64 + "]" * 64)
     record(recorder, after='"\\\\u0000 \\ud834\\udd1e"', before='"[[[' + "[" * 100 + '"')
+    record(recorder, before='{"\\"]}[":' * 63 + '["{[\\\\"]' + "}" * 63, metadata="[1e999" + ",[[]],{}" * 100 + "]")
     record(recorder, after='"' + "x" * (262_070 - 10) + '"')
     record(recorder, occurred_at="0001-01-01 00:00+00")
     record(recorder, occurred_at="9999-12-31 23:59:59.999999+00")
-    assert seal(ledger) == 5
-    assert len(list(ledger.read())) == 5
+    assert seal(ledger) == 6
+    assert len(list(ledger.read())) == 6
     assert ledger.verify().ok
 
 

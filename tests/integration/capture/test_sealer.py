@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -10,9 +13,14 @@ import pytest
 from ledger import Event, Ledger
 from ledger.capture import sealer
 from ledger.drivers.run import drive
+from ledger.effects import Plan
 from ledger.errors import TailBusy, UnknownLedger, UsageError
 from ledger.settings import Settings
+from ledger.store.appender import Appender
+from ledger.store.idempotency import Outcome
 from ledger.store.ledgers import create_ledger
+from tests.support.captured import capture
+from tests.support.clusters import Cluster
 from tests.support.helpers import checked, event, eventually, numbers, race
 from tests.support.logins import Logins
 from tests.support.outbox import record, running, sealing, waiting
@@ -134,6 +142,53 @@ def test_a_transaction_that_commits_long_after_it_recorded(ledger: Ledger, admin
     assert numbers(checked(ledger)) == [10, 11, 12, 0, 1, 2, 13]
 
 
+# ----------------------------------------------------------------------------------------- recorders that mean no good
+
+
+def test_many_other_bodies_under_known_ids(ledger: Ledger, admin: psycopg.Connection) -> None:
+    """The tail is not held while `first_difference`, which takes 5 ms, says of one after the other that it differs."""
+    again = "select ledger.record('main', 'user:1', 'a.b', id => id, after => %s) from unnest(%s::uuid[]) as id"
+    ids = [uuid4() for _ in range(300)]
+    admin.execute(again, ("1", ids))
+    with sealing(ledger.settings) as once:
+        assert once.seal() == 300
+        admin.execute("alter function ledger.first_difference rename to first_of_one_who_may_not_read")
+        admin.execute(again, ("1", ids[:100]))
+        admin.execute(again, ("2", ids[100:]))
+        assert (once.seal(), once.stopped) == (300, [])
+    reasons = admin.execute(
+        "select distinct regexp_replace(reason, '[0-9a-f-]{36}|[0-9]+', '', 'g') from ledger.rejected"
+    )
+    assert reasons.rowcount == 1 and "with another body" in reasons.fetchall()[0][0]
+    assert admin.execute("select count(*) from ledger.rejected where after::text = '2'").fetchall() == [(200,)]
+    assert ledger.tail().position == 300
+
+
+def test_many_ids_of_the_outbox_that_were_given_as_ones_own(
+    ledger: Ledger, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are found together, not by halves."""
+    tries: list[object] = []
+    append = Appender.append_from
+
+    def counted(*given: Any) -> Plan[Sequence[Outcome]]:
+        tries.append(given)
+        return append(*given)
+
+    monkeypatch.setattr(Appender, "append_from", counted)
+    with psycopg.connect(ledger.settings.database_url or "") as late, sealing(ledger.settings) as once:
+        made = late.execute("select ledger.record('main', 'user:1', 'a.b') from generate_series(1, 50)").fetchall()
+        ids = [id_ for (id_,) in made]
+        admin.execute("select ledger.record('main', 'user:2', 'a.b', id => id) from unnest(%s::uuid[]) as id", (ids,))
+        assert once.seal() == 50
+        late.commit()
+        record(admin, 1)
+        assert (once.seal(), once.stopped) == (51, [])
+    assert len(tries) == 3
+    assert [entry.actor for entry in ledger.read()] == ["user:2"] * 50 + ["user:1"]
+    assert admin.execute("select count(*) from ledger.rejected").fetchall() == [(50,)]
+
+
 # ------------------------------------------------------------------------------------------------------------ waking
 
 
@@ -161,6 +216,23 @@ def test_behind_a_pooler_it_looks_again_and_again(ledger: Ledger, admin: psycopg
         for _ in range(3):
             assert ledger.receipt(ledger.record(event()), timeout=30)
             assert admin.execute(DOZING).rowcount == 0, "a lock of a session that is the pooler's"
+
+
+def test_transactions_that_are_prepared(primary: Cluster, patient: None) -> None:
+    """One that has notified could not be: so nothing is notified where there may be such."""
+    url = primary.url()
+    with (
+        Ledger(Settings(database_url=url)) as ledger,
+        psycopg.connect(url, autocommit=True) as connection,
+        running(ledger.settings),
+    ):
+        time.sleep(0.5)
+        connection.execute("begin; create table t (id int primary key)")
+        record(connection, 1)
+        capture(connection, "t")
+        connection.execute("insert into t values (1); prepare transaction 'one'")
+        connection.execute("commit prepared 'one'")
+        eventually(lambda: ledger.tail().position == 3)
 
 
 # ------------------------------------------------------------------------------------------------------------ rights

@@ -145,6 +145,36 @@ def test_allowed_columns(admin: psycopg.Connection) -> None:
     assert taken(admin)[-1].after == {"session_id": "s", "token": "4111111111111111", "secret": GONE}
 
 
+def test_a_card_number_is_in_no_key(admin: psycopg.Connection) -> None:
+    admin.execute("create table t (card char(24), n int, primary key (card, n))")
+    capture(admin, "t")
+    admin.execute("insert into t values ('4111-1111-1111-1111', 1), ('4111-1111-1111-1112', 1)")
+    rows = taken(admin)[-2:]
+    assert [each.key for each in rows] == ['{"$redacted":true},1', "4111-1111-1111-1112     ,1"]
+    assert rows[0].after == {"card": GONE, "n": 1}
+    capture(admin, "t", allow=("card",))
+    admin.execute("delete from t where n = 1")
+    assert taken(admin)[0].key == "4111-1111-1111-1111     ,1"
+
+
+def test_words_in_a_session_with_other_strings(admin: psycopg.Connection) -> None:
+    admin.execute("create table t (id int primary key, j json)")
+    capture(admin, "t")
+    admin.execute("set standard_conforming_strings = off")
+    assert admin.execute("select ledger.words('userPassword2')").fetchone() == ("user_password_2",)
+    admin.execute('insert into t values (1, \'{"userPassword": "x"}\')')
+    assert taken(admin)[-1].after["j"] == {"userPassword": GONE}
+
+
+def test_a_text_may_be_long(admin: psycopg.Connection) -> None:
+    """Longer than what a function that takes eight bytes a character can take."""
+    policy = "jsonb_populate_record(null::ledger.captures, '{\"cards\": true}')"
+    expressions = admin.execute(f"select ledger.json_expression('value', 'text'::regtype, {policy})").fetchall()
+    [(expression,)] = expressions
+    query = f"select octet_length({expression}) from repeat('x', 140000000) as value"
+    assert admin.execute(query).fetchall() == [(140_000_002,)]
+
+
 def test_the_digest_key_stays(admin: psycopg.Connection) -> None:
     admin.execute("create table t (id int primary key, n numeric, s text)")
     drive(install("t", Policy(digest=("n", "s")), digest_key=KEY), admin)

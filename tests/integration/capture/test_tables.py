@@ -195,6 +195,29 @@ def test_conditions_that_are_refused(invoices: psycopg.Connection, condition: st
     assert [each.action for each in taken(invoices)] == ["invoice.created"]
 
 
+@pytest.mark.parametrize("kind", ["enum", "text"])
+def test_a_cast_that_is_made_after_the_condition_never_runs(admin: psycopg.Connection, kind: str) -> None:
+    """It would run with the rights of ledger_owner."""
+    admin.execute("create type state as enum ('shut', 'open', 'odd')")
+    admin.execute(f"create table t (id int primary key, status {'state' if kind == 'enum' else kind})")
+    with pytest.raises(UsageError, match="only types of Postgres, enums as text"):
+        capture(admin, "t", condition="status::text = 'odd'::public.state::text")
+    capture(admin, "t", condition="status::text like 'o%' and to_json(status)::text <> '\"odd\"'")
+    admin.execute("alter table t alter status type state using status::text::state")
+    for target in ("text", "json"):
+        admin.execute(
+            f"create function to_{target}(state) returns {target} language plpgsql as 'begin return 1 / 0; end'"
+        )
+        admin.execute(f"create cast (state as {target}) with function to_{target}(state) as implicit")
+    admin.execute("insert into t values (1, 'open'), (2, 'shut'), (3, 'odd'), (4, null)")
+    assert [each.key for each in taken(admin)[-1:]] == ["1"]
+    admin.execute("create type other as (a text); alter table t alter status type other using null")
+    admin.execute("create function to_text(other) returns text language plpgsql as 'begin return 1 / 0; end'")
+    admin.execute("create cast (other as text) with function to_text(other) as implicit")
+    admin.execute("insert into t values (5, row('open'))")
+    assert taken(admin) == [], "its text is (open)"
+
+
 def test_partitions_and_children(admin: psycopg.Connection) -> None:
     admin.execute("""
         create table orders (id int, day date, note text, primary key (id, day)) partition by range (day);
@@ -331,6 +354,43 @@ def test_columns_that_come_and_go(invoices: psycopg.Connection) -> None:
     assert invoices.execute("select broken, problem from ledger.capture_drift()").fetchall() == [
         (True, "the table is gone")
     ]
+
+
+def test_a_new_column_of_an_old_name(admin: psycopg.Connection) -> None:
+    """Both are treated as the old one was."""
+    admin.execute("create table t (id int primary key, iban text, note text)")
+    capture(admin, "t", redact=("iban",), exclude=("note",))
+    for name in ("iban", "note", "id"):
+        admin.execute(f"alter table t rename {name} to old_{name}")
+    admin.execute("alter table t add iban text, add note text, add id int not null")
+    admin.execute("insert into t values (1, 'secret', 'left out', 'secret', 'left out', 7)")
+    gone = {"$redacted": True}
+    assert taken(admin)[-1] == Change("t.created", "7", None, {"old_id": 1, "old_iban": gone, "iban": gone, "id": 7})
+
+
+def test_a_column_that_loses_its_scale(admin: psycopg.Connection) -> None:
+    admin.execute("create table t (id int primary key, n numeric(4, 1)); insert into t values (1, 1.0)")
+    capture(admin, "t")
+    admin.execute("alter table t alter n type numeric")
+    admin.execute("update t set n = 1.00")
+    assert [each.action for each in taken(admin)] == ["t.updated"]
+
+
+def test_virtual_columns_are_left_out(admin: psycopg.Connection) -> None:
+    if admin.info.server_version < 180000:
+        pytest.skip("needs PostgreSQL 18")
+    virtual = "int generated always as (a * 2) virtual"
+    admin.execute(f"create table t (id int primary key, a int, b {virtual}); insert into t values (1, 5)")
+    with pytest.raises(UsageError, match="the condition uses b, which is a virtual generated column"):
+        capture(admin, "t", condition="b > 1")
+    capture(admin, "t")
+    admin.execute("select ledger.backfill_capture('t', 10)")
+    admin.execute(f"alter table t add c {virtual}")
+    admin.execute("update t set a = 6; delete from t")
+    assert [(each.before, each.after) for each in taken(admin)] == [
+        (None, {"id": 1, "a": 5}), ({"a": 5}, {"a": 6}), ({"id": 1, "a": 6}, None)
+    ]  # fmt: skip
+    assert ("column c is new: exclude",) in admin.execute("select problem from ledger.capture_drift()").fetchall()
 
 
 def test_replica_role_and_disabled_triggers(invoices: psycopg.Connection) -> None:

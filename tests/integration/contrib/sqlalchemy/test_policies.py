@@ -91,6 +91,30 @@ def test_an_attribute_that_names_a_secret_redacts_its_column(database: Database,
         assert event.after["pw_h1"] == ("x" if "password" in policy.allow else {"$redacted": True})
 
 
+class Card(Base):
+    __tablename__ = "card"
+    number: Mapped[str] = mapped_column(primary_key=True)
+    holder: Mapped[int] = mapped_column(primary_key=True)
+
+
+def test_a_card_number_is_in_no_key() -> None:
+    mapper = inspect(Card)
+    row = {"number": "4111 1111 1111 1111", "holder": 7}
+    for policy, key in ((Policy(), '{"$redacted":true},7'), (Policy(allow=["number"]), "4111 1111 1111 1111,7")):
+        event = Captured(mapper, policy, mapper, KEY).whole("created", row, dialect())  # type: ignore[no-untyped-call]
+        assert event is not None and event.resource_id == key
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [Policy(redact=["id"]), Policy(digest=["id"]), Policy(exclude=["id"]), Policy(key="password")],
+    ids=str,
+)
+def test_a_key_that_is_not_to_be_recorded_is_refused(policy: Policy) -> None:
+    with pytest.raises(UsageError, match="is not to be recorded, but the key is"):
+        capture(sessionmaker(), {Login: policy}, digest_key=KEY)
+
+
 def test_mistakes_are_refused_at_once() -> None:
     maker = sessionmaker()
     with pytest.raises(UsageError, match="redact names 'nmae', which is no column"):
