@@ -20,7 +20,7 @@ from ledger.drivers.pools import Connector
 from ledger.ops.metrics import serve_metrics
 from ledger.tlog import http_server
 from ledger.tlog.witness_protocol import PATH
-from tests.support.helpers import race
+from tests.support.helpers import eventually, race
 from tests.support.logs import Log
 from tests.support.witnesses import request, serving
 
@@ -158,7 +158,8 @@ def test_one_client_cannot_shut_out_others(served: tuple[Address, str], attack: 
     with attacked(attack, served[0]):
         for _ in range(5):
             ask(served)
-        assert threading.active_count() - before <= 2 * MOST + 2  # and those of the attack
+        # And those of the attack. One that was given up may take a moment to end.
+        eventually(lambda: threading.active_count() - before <= 2 * MOST + 2)
     ask(served)
 
 

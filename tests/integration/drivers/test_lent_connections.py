@@ -107,7 +107,8 @@ def test_other_drivers_where_they_are_installed(ledger: Ledger, package: str) ->
 
 def test_django_where_it_is_installed(ledger: Ledger) -> None:
     conf: Any = pytest.importorskip("django.conf")
-    conf.settings.configure(DATABASES={"default": {"ENGINE": "django.db.backends.postgresql", "NAME": "x"}})
+    if not conf.settings.configured:  # by another test of this process
+        conf.settings.configure(DATABASES={"default": {"ENGINE": "django.db.backends.postgresql", "NAME": "x"}})
     django: Any = pytest.importorskip("django.db")
     assert "give connection.connection, inside transaction.atomic()" in refusal(ledger, django.connection)
 
