@@ -312,8 +312,8 @@ def test_two_extensions_at_once_wait_for_each_other(grown: Head, admin: psycopg.
         "update ledger.tiles set hashes = hashes || decode(repeat('ab', 32), 'hex') where level = 0 and index = 0",
         "update ledger.tiles set hashes = substr(hashes, 1, 32) where level = 0 and index = 2",
         "update ledger.tiles set hashes = hashes where level = 0 and index = 0",
-        "update ledger.tiles set hashes = set_byte(hashes, 7, 255 - get_byte(hashes, 7)) || decode(repeat('ab', 32), 'hex')"
-        " where index = 2",
+        "update ledger.tiles set hashes = set_byte(hashes, 7, 255 - get_byte(hashes, 7))"
+        " || decode(repeat('ab', 32), 'hex') where index = 2",
         "update ledger.tiles set index = 7 where index = 2",
         "update ledger.tiles set level = 3 where index = 2",
         "delete from ledger.tiles where index = 2",
