@@ -226,7 +226,5 @@ def test_a_batch_that_was_recorded_is_repeated_quickly(ledger: Ledger) -> None:
 
 def test_other_roles_have_no_say(ledger: Ledger, login: Logins) -> None:
     for role in ("ledger_projector", "ledger_eraser", "ledger_admin"):
-        with pytest.raises(
-            UsageError, match="only ledger_recorder, ledger_reader, ledger_writer are granted"
-        ):
+        with pytest.raises(UsageError, match="only ledger_recorder, ledger_reader, ledger_writer are granted"):
             drive(grant(role, user_of(login()), ["main"]), lambda: None)  # type: ignore[arg-type,return-value]
