@@ -6,7 +6,7 @@
 PYTHON ?= python3
 UV ?= $(firstword $(wildcard .venv/bin/uv) uv)
 UPGRADE ?=
-PYTEST_ARGS ?= -n 3
+PYTEST_ARGS ?= -n 4
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 FUZZ_ARGS ?=
@@ -53,7 +53,7 @@ types: .venv/.test-installed ## Types (mypy)
 imports: .venv/.test-installed ## Layers (import-linter)
 	$(BIN)/lint-imports --no-logo
 
-all-tests: .venv/.test-installed .venv/.native ## Every test (pytest); PYTEST_ARGS="-n 3" is the default: many tests wait more than they work
+all-tests: .venv/.test-installed .venv/.native ## Every test (pytest); PYTEST_ARGS="-n 4" is the default: many tests wait more than they work
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 python-tests: .venv/.test-installed ## The tests of what the native core does, without it

