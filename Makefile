@@ -22,6 +22,7 @@ CARGO := cargo
 # What is different with the native core: formats, writing, reading, the stream, verification.
 OF_THE_CORE := tests/unit tests/vectors \
 	$(patsubst %,tests/integration/store/test_%.py,append append_model concurrency idempotency recorded_as_given transactions tree) \
+	tests/integration/capture/test_record.py \
 	$(patsubst %,tests/integration/stream/test_%.py,bounded_memory consumer_groups relay_races) \
 	$(patsubst %,tests/integration/verify/test_%.py,ranges rule_findings tampering verify)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
