@@ -72,7 +72,10 @@ def unknown(events: Sequence[Event], error: Unavailable) -> OutcomeUnknown:
 
 
 def as_json(ledger: str, events: Iterable[Event]) -> str:
-    """The events as `record_all` takes them, for connections of any driver. Raises InvalidEvent."""
+    """The events as `record_all` takes them, for connections of any driver, with what the running context gives.
+
+    Raises InvalidEvent.
+    """
     return msgspec.json.encode([_members(prepare(event, ledger)) for event in all_in_context(events)]).decode()
 
 

@@ -7,7 +7,6 @@ from uuid import UUID
 
 from django.db import connections
 
-from ledger.capture.context import all_in_context, in_context
 from ledger.capture.record import SQL, as_json
 from ledger.contrib.django import conf
 from ledger.contrib.django.asking import ask_actor
@@ -23,14 +22,14 @@ def record(event: Event, using: str = "default") -> UUID:
     using: the alias of the database. Raises InvalidEvent, and Django's database errors.
     """
     ask_actor()
-    [id_] = _record([in_context(event)], using)
+    [id_] = _record([event], using)
     return id_
 
 
 def record_many(events: Iterable[Event], using: str = "default") -> list[UUID]:
     """`record` for any number of events, in one statement. Returns the ids in their order."""
     ask_actor()
-    return _record(all_in_context(events), using)
+    return _record(events, using)
 
 
 def _record(events: Iterable[Event], using: str) -> list[UUID]:

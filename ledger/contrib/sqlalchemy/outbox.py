@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import msgspec
 from sqlalchemy import Connection, text
 
-from ledger.capture.context import all_in_context, current
+from ledger.capture.context import current
 from ledger.capture.record import SQL, as_json
 from ledger.events import Event
 
@@ -31,5 +31,4 @@ def record(connection: Connection, ledger: str, events: Iterable[Event]) -> None
         metadata["via"] = "sqlalchemy"
     events = [msgspec.structs.replace(event, metadata=metadata) for event in events]
     if events:
-        texts = as_json(ledger, all_in_context(events))
-        connection.execute(_RECORD, {"ledger": ledger, "events": texts, "tx": _TX}).close()
+        connection.execute(_RECORD, {"ledger": ledger, "events": as_json(ledger, events), "tx": _TX}).close()
