@@ -38,10 +38,10 @@ class Waiting(NamedTuple):
 
 def made_natively(rows: Sequence[Waiting], ledger: LedgerRef) -> Sequence[Draft | None]:
     """A draft for each row that the native core takes, else None."""
-    make = getattr(native.core, "drafts_of_rows", None)
-    if make is None:
+    if native.core is None:
         return [None] * len(rows)
-    drafts: Sequence[Draft | None] = make(native.encoder, rows, ledger.name, os.urandom(16 * len(rows)))
+    random = os.urandom(16 * len(rows))
+    drafts: Sequence[Draft | None] = native.core.drafts_of_rows(native.encoder, rows, ledger.name, random)
     return drafts
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID, SafeUUID
 
 from ledger.events import Entry, Event, Receipt
-from ledger.format.json_text import CheckedText, encode
+from ledger.format.json_text import encode
 
 INTERFACE = 2
 """The version of what both sides agree on."""
@@ -41,7 +41,7 @@ core, CORE = _load()
 encoder: Any = None
 entries: Any = None
 if core is not None:
-    encoder = core.Encoder(Event, UUID, Receipt, UTC, encode, CheckedText)
+    encoder = core.Encoder(Event, UUID, Receipt, UTC, encode)
     entries = core.Entries(Entry, UUID, SafeUUID.unknown)
 Links: Any = () if core is None else core.Links
 ChainedDraft: Any = () if core is None else core.ChainedDraft

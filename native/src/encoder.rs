@@ -28,23 +28,15 @@ pub struct Encoder {
     pub receipt: Py<PyType>,
     utc: Py<PyAny>,
     json: Py<PyAny>,
-    checked: Py<PyType>,
 }
 
 #[pymethods]
 impl Encoder {
     /// event, uuid, receipt: the types Event, UUID and Receipt. utc: datetime.UTC. json: encodes a value as JSON with
-    /// sorted keys. checked: the type CheckedText.
+    /// sorted keys.
     #[new]
-    fn new(
-        event: Py<PyType>,
-        uuid: Py<PyType>,
-        receipt: Py<PyType>,
-        utc: Py<PyAny>,
-        json: Py<PyAny>,
-        checked: Py<PyType>,
-    ) -> Self {
-        Self { event, uuid, receipt, utc, json, checked }
+    fn new(event: Py<PyType>, uuid: Py<PyType>, receipt: Py<PyType>, utc: Py<PyAny>, json: Py<PyAny>) -> Self {
+        Self { event, uuid, receipt, utc, json }
     }
 
     /// Drafts of the next events, appended to a list as by `prepare`, until that holds `most` or takes `most_bytes`.
@@ -150,10 +142,6 @@ impl Encoder {
         for (name, encoded) in values.into_iter().zip(&mut encoded) {
             let value = event.getattr(name)?;
             if value.is_none() {
-                continue;
-            }
-            if value.get_type().is(&self.checked) {
-                *encoded = Some(value.get_item(0)?.cast_into::<PyBytes>()?);
                 continue;
             }
             if !is_plain(&value, MAX_DEPTH)? {

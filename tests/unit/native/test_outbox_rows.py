@@ -12,10 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.capture.outbox_rows import Waiting, draft_of, made_natively
-from ledger.format import native
 from ledger.store.ledgers import LedgerRef
-
-pytestmark = pytest.mark.skipif(native.core is None, reason="the native core is not installed")
 
 MAIN = LedgerRef(1, "main")
 FIELDS = ("event", "id_bytes", "named", "occurred", "before", "after", "metadata")
