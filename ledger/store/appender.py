@@ -44,16 +44,7 @@ from ledger.format.canonical import Draft
 from ledger.format.chain import ChainedDraft
 from ledger.store.durability import COMMIT_THEN_FLUSH, UNFLUSHED
 from ledger.store.entry_rows import confirm, row_params, unconfirmed, write
-from ledger.store.idempotency import (
-    AlreadyRecorded,
-    Conflict,
-    Outcome,
-    Recorded,
-    compare,
-    compare_reading,
-    resolved,
-    sift,
-)
+from ledger.store.idempotency import Conflict, Outcome, Recorded, compare, compare_reading, resolved, sift
 from ledger.store.ledgers import COMMIT, LOCK_TIMEOUT, SQL, LedgerRef, only
 from ledger.store.tail_lock import lock_tail, tail_busy
 
@@ -158,19 +149,11 @@ class Appender:
         links: Sequence[ChainedDraft] = chain.extend(tail, fresh, self._now()) if fresh else ()
         if fresh:
             yield from self._write(links)
-        results_of: Sequence[Outcome] = links
-        if len(fresh) < len(drafts):
-            recorded: dict[bytes, ChainedDraft | AlreadyRecorded] = {link.draft.id_bytes: link for link in links}
-            results_of = [resolved(outcome, recorded) for outcome in outcomes]
-        conflicts = (
-            {}
-            if results_of is links
-            else {index: outcome.error for index, outcome in enumerate(results_of) if isinstance(outcome, Conflict)}
-        )
+        conflicts = {index: outcome.error for index, outcome in enumerate(outcomes) if isinstance(outcome, Conflict)}
         yield from source.set_aside(conflicts)
         yield Pipeline((UNFLUSHED, COMMIT))
         self._recorded(links, tail)
-        return results_of
+        return links if len(fresh) == len(drafts) else resolved(outcomes, links)
 
     def _append_guessing(self, tail: Tail, draft: Draft) -> Plan[Sequence[Outcome]]:
         """Locks the tail and writes in one round trip if it is `tail`; else in a second one."""
@@ -236,6 +219,7 @@ class Appender:
         known = [Recorded(*row) for row in results[0]] if ids else []
         duplicates = (yield from compare(self.ledger, drafts, known, stop)) if known else {}
         fresh, outcomes = sift(drafts, duplicates, stop)
+        links: Sequence[ChainedDraft] = ()
         if fresh:
             failed = _failed(expect, tail, results[-1] if results else [])
             if failed is not None:
@@ -247,15 +231,12 @@ class Appender:
             self._recorded(links, tail)
             if len(fresh) == len(drafts):
                 return links
-            recorded: dict[bytes, ChainedDraft | AlreadyRecorded] = {link.draft.id_bytes: link for link in links}
-        else:
-            recorded = {}
-            if own:
-                # The tail's lock is a write, so this commit flushes, and waits for a synchronous standby if one is
-                # demanded: for the entries known here, too, which may have been committed and not flushed yet.
-                yield COMMIT
-                self._tail = tail
-        return [resolved(outcome, recorded) for outcome in outcomes]
+        elif own:
+            # The tail's lock is a write, so this commit flushes, and waits for a synchronous standby if one is
+            # demanded: for the entries known here, too, which may have been committed and not flushed yet.
+            yield COMMIT
+            self._tail = tail
+        return resolved(outcomes, links)
 
     def _lock(self, begin: bool, after: Sequence[Query], deadline: float | None) -> Plan[tuple[Tail, list[list[Row]]]]:
         """Locks the tail; returns it, and the rows of the statements `after`. See lock_tail."""

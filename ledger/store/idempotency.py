@@ -10,7 +10,7 @@ first body that differs from the one that it holds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, NamedTuple, NoReturn, TypeAlias
 from uuid import UUID
@@ -191,10 +191,18 @@ def sift(
     return list(fresh.values()), outcomes
 
 
-def resolved(outcome: Outcome | bytes, recorded: dict[bytes, ChainedDraft | AlreadyRecorded]) -> Outcome:
-    """The outcome for an id of this batch: recorded now the first time, recorded already after that."""
-    if not isinstance(outcome, bytes):
-        return outcome
-    first = recorded[outcome]
-    recorded[outcome] = AlreadyRecorded(first.receipt())
-    return first
+def resolved(outcomes: Sequence[Outcome | bytes], links: Iterable[ChainedDraft]) -> list[Outcome]:
+    """The outcomes, with what became of each id of this batch: recorded now the first time, already after that.
+
+    outcomes: as `sift` returns them. links: what was recorded now.
+    """
+    recorded: dict[bytes, ChainedDraft | AlreadyRecorded] = {link.draft.id_bytes: link for link in links}
+    result: list[Outcome] = []
+    for outcome in outcomes:
+        if isinstance(outcome, bytes):
+            first = recorded[outcome]
+            recorded[outcome] = AlreadyRecorded(first.receipt())
+            result.append(first)
+        else:
+            result.append(outcome)
+    return result
