@@ -10,22 +10,18 @@ from __future__ import annotations
 import hmac
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from typing import Any, Final
-from uuid import UUID
 
 import msgspec
 
 from ledger.capture.deny_patterns import denied, is_card_number, words
 from ledger.errors import InvalidEvent, InvalidSetting
-from ledger.format.json_text import json_text
+from ledger.format.json_text import LEAVES, json_text
 from ledger.format.rules import MAX_DEPTH
 
 REDACTED: Final = "$redacted"
 DIGEST: Final = "$digest"
-_LEAVES = (bytes, bytearray, memoryview, datetime, date, time, timedelta, UUID, Decimal)
-_PLAIN = (str, int, float, type(None), *_LEAVES)
+_PLAIN = (str, int, float, type(None), *LEAVES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +73,7 @@ class Redaction:
         if isinstance(value, _PLAIN):
             return value
         try:
-            plain = msgspec.to_builtins(value, builtin_types=_LEAVES)
+            plain = msgspec.to_builtins(value, builtin_types=LEAVES)
         except (TypeError, ValueError, RecursionError):
             return value  # which the format refuses
         return self._applied(plain, card_allowed, levels)

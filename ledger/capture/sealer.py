@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from ledger.capture.outbox_rows import Waiting, draft_of, made_natively
@@ -78,7 +79,7 @@ class Sealer:
         self._stop = stop
         self._tail_seconds = min(TAIL_SECONDS, self._tail_seconds)
         try:
-            run_until(stop, self._step, PAUSES, log=log, job="seal", rest=self._rest)
+            run_until(stop, self._step, PAUSES, log=log, job="seal", rest=partial(self._rest, stop))
         finally:
             self._listener.close()
 
@@ -98,13 +99,12 @@ class Sealer:
             self._listener.ask(Query(SQL["wake"]))
         return sealed
 
-    def _rest(self, seconds: float) -> None:
+    def _rest(self, stop: threading.Event, seconds: float) -> None:
         """Waits; after many looks in vain, for a notification.
 
         `ledger.record` notifies while a sealer holds the lock. What was recorded before the sealer had it, the next
         look finds.
         """
-        stop = self._stop or threading.Event()
         if self._in_vain < AWAKE:
             stop.wait(seconds)
         elif self._dozes:

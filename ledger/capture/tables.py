@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
+from ledger.capture.action_pattern import check_action
 from ledger.capture.deny_patterns import DENY, deny_pattern, words
 from ledger.effects import Plan, Query, Refused
 from ledger.errors import UsageError
@@ -53,8 +54,7 @@ class Policy:
     no_actor: NoActor = "user"
 
     def __post_init__(self) -> None:
-        if self.action is not None and set("{}") & set(self.action.replace("{op}", "")):
-            raise UsageError(f"action may hold '{{op}}' and no other braces: {self.action!r}")
+        check_action(self.action)
 
     def as_json(self) -> str:
         """As `ledger.install_capture` takes it, the built-in patterns included."""

@@ -24,7 +24,7 @@ TURN = 0.25
 class Listener:
     """A connection that listens to one channel, opened when it is first used, and again after it was lost.
 
-    Behind a pooler that lends sessions it hears nothing: `ask` returns None, and `wait` only waits.
+    Behind a pooler that lends sessions it hears nothing: `ask` returns None, and there is no use in `wait`.
     """
 
     def __init__(self, settings: Settings, channel: str) -> None:
@@ -49,8 +49,6 @@ class Listener:
         """Waits for a notification, for so many seconds at most, or until `stop` is set. Returns whether one came."""
         try:
             connection = self._open()
-            if not connection.direct:
-                return stop.wait(seconds)
             while seconds > 0 and not stop.is_set():
                 for _ in connection.notifies(timeout=min(seconds, TURN), stop_after=1):
                     return True

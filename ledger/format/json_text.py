@@ -84,7 +84,8 @@ def _bad_characters(text: str) -> str | None:
 
 
 _ZERO, _MINUTE = timedelta(), timedelta(minutes=1)
-_LEAVES = (bytes, bytearray, memoryview, datetime, date, time, timedelta, UUID, Decimal)
+LEAVES = (bytes, bytearray, memoryview, datetime, date, time, timedelta, UUID, Decimal)
+"""What msgspec writes as one JSON value, besides JSON's own types."""
 
 
 def _is_unwritable(offset: timedelta | None) -> bool:
@@ -133,7 +134,7 @@ def _faults(value: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:
                 yield from _faults(item, f"{path}[{index}]", depth + 1)
         case _:
             try:
-                plain = msgspec.to_builtins(value, builtin_types=_LEAVES)
+                plain = msgspec.to_builtins(value, builtin_types=LEAVES)
             except (TypeError, ValueError, RecursionError) as error:
                 yield path, f"cannot be written as JSON: {error}"
             else:

@@ -22,10 +22,11 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import HSTORE
 from sqlalchemy.orm import MANYTOMANY, InstanceState, Mapper
 
+from ledger.capture.action_pattern import OP
 from ledger.capture.context import current
 from ledger.capture.deny_patterns import denied, words
 from ledger.capture.redaction import Redaction
-from ledger.contrib.sqlalchemy.policy import OP, UPDATED, Change, Policy
+from ledger.contrib.sqlalchemy.policy import UPDATED, Change, Policy
 from ledger.contrib.sqlalchemy.values import key_text, same, typed
 from ledger.errors import UsageError
 from ledger.events import Event
@@ -200,7 +201,7 @@ def _check_names(
 def _is_plain(of: Column[Any]) -> bool:
     try:
         return of.type.python_type not in (dict, list, object)
-    except NotImplementedError:
+    except NotImplementedError:  # SQLAlchemy's answer of a type that is of no one type of Python, such as a range
         return False
 
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
+from ledger.capture.action_pattern import check_action
 from ledger.errors import UsageError
 
 CREATED: Final = "created"
 UPDATED: Final = "updated"
 DELETED: Final = "deleted"
-OP: Final = "{op}"
 
 
 class Change(NamedTuple):
@@ -60,5 +60,4 @@ class Policy:
             object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
         if self.no_actor not in ("require", "unknown"):
             raise UsageError(f"no_actor must be 'require' or 'unknown', not {self.no_actor!r}")
-        if self.action is not None and set("{}") & set(self.action.replace(OP, "")):
-            raise UsageError(f"action may hold {OP!r} and no other braces: {self.action!r}")
+        check_action(self.action)
