@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import psycopg
 
 from bench.measure import Bench
 from bench.servers import database_url
+from ledger.capture.sealer import Sealer
+from ledger.drivers.pools import Connector
 from ledger.settings import Settings
 from ledger.verify.database import verify
 
@@ -27,6 +31,13 @@ def verified(bench: Bench, figure: str, settings: Settings, expected: int) -> No
     if not report.entries == report.last == count == expected:
         raise CheckFailed(f"{figure}: {expected} were acknowledged, {count} are there, {report.entries} verified")
     bench.checks.append(f"{figure}: {expected:,} entries acknowledged, counted and verified")
+
+
+def sealed(bench: Bench, figure: str, settings: Settings, expected: int) -> None:
+    """`verified`, once what was recorded is sealed."""
+    with closing(Connector(settings)) as connector:
+        Sealer(connector).seal()
+    verified(bench, figure, settings, expected)
 
 
 def counted(bench: Bench, figure: str, whose: str, found: int, expected: int) -> None:

@@ -15,6 +15,7 @@ from bench.figures import (
     projections,
     reading,
     relay,
+    transactions,
     visible,
 )
 from bench.measure import Bench
@@ -30,8 +31,8 @@ FIGURES: Mapping[str, Callable[[Bench], None]] = {
     "asyncio_32": concurrent.asyncio_32,
     "processes_8": processes.eight,
     "processes_8_slow": processes.eight_slow,
-    "append_in_transaction": append.in_transaction,
-    "record_in_transaction": outbox.in_transaction,
+    "append_in_transaction": transactions.append,
+    "record_in_transaction": transactions.record,
     "record_processes_8": outbox.eight,
     "record_processes_32": outbox.thirty_two,
     "seal": outbox.seal,

@@ -1,14 +1,11 @@
-"""The outbox: events recorded in the caller's transaction and by many processes, and the sealer that appends them."""
+"""The outbox: events that many processes and triggers record, and the sealer that appends them."""
 
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
-import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from functools import partial
 from itertools import cycle
 from multiprocessing.queues import SimpleQueue
@@ -19,9 +16,10 @@ from uuid import UUID
 import psycopg
 
 from bench import check, entries, limits
-from bench.command import command, environment
 from bench.measure import OURS, Bench, Side, at_least, at_most, percentile
+from bench.paced import LOOK, RATE, TIMEOUT_SECONDS, paced, working
 from bench.servers import database_url
+from bench.together import START_SECONDS, together
 from ledger import AsyncLedger, Ledger
 from ledger.capture.sealer import Sealer
 from ledger.capture.tables import Policy, install
@@ -32,14 +30,8 @@ BARE = "bare INSERT"
 BY_SQL = "ledger.record by SQL alone"
 MANY = "append_many"
 UNCAPTURED = "an UPDATE without triggers"
-RATE = 500
-"""Events recorded a second, sent on time whatever became of those before."""
-_UPDATE = "update accounts set balance = balance + 1 where id = %s"
 _EVENTS = 200
 """Events that a process records again and again."""
-_LOOK = 0.002
-"""Seconds between looks at the ledger: by so much at most a latency comes out too long."""
-_START_SECONDS = 60.0
 _INVOICES = """
     create table {0} (
         id int primary key, customer int, number text, status text, total numeric, currency text, note text,
@@ -57,49 +49,6 @@ _RECORD = (
     "before => %s, after => %s, metadata => %s)"
 )
 _SEALED = "select id from ledger.audit_logs where ledger_id = 1 and position > %s order by position"
-
-
-def in_transaction(bench: Bench) -> None:
-    """A transaction of the caller's that updates a row, then records, against the same with a bare INSERT instead."""
-    figure, count = "record_in_transaction", bench.sizes.single
-    with ExitStack() as stack:
-        settings = stack.enter_context(bench.servers.database())
-        ledger = stack.enter_context(Ledger(settings))
-        connection = stack.enter_context(psycopg.connect(database_url(settings), autocommit=True))
-        bare = stack.enter_context(closing(limits.BareOutbox(stack.enter_context(bench.servers.database()))))
-        for each in (connection, bare.connection):
-            each.execute("create table accounts (id int primary key, balance int) with (fillfactor = 50)")
-            each.execute("insert into accounts select id, 0 from generate_series(1, 100) as id")
-
-        def ours(number: int) -> Callable[[], Any]:
-            events = list(entries.events(count, number * count))
-
-            def work() -> None:
-                for index, event in enumerate(events):
-                    with connection.transaction():
-                        connection.execute(_UPDATE, (index % 100 + 1,))
-                        ledger.record(event, connection=connection)
-
-            return work
-
-        def limit(number: int) -> Callable[[], Any]:
-            rows = bare.rows(entries.events(count, number * count))
-
-            def work() -> None:
-                for index, row in enumerate(rows):
-                    with bare.connection.transaction():
-                        bare.connection.execute(_UPDATE, (index % 100 + 1,))
-                        bare.connection.execute(limits.INSERT_OUTBOX, row, prepare=True)
-
-            return work
-
-        ours(10**6)()
-        limit(10**6)()
-        speeds = bench.take_turns(figure, count, {OURS: ours, BARE: limit})
-        bench.row(figure, f"time, × the same with a {BARE}", speeds.ratio(BARE, OURS), at_most(1.15))
-        made = (bench.rounds * bench.sizes.slices + 1) * count
-        _sealed(bench, figure, settings, made)
-        check.counted(bench, figure, BARE, bare.count(), made)
 
 
 def eight(bench: Bench) -> None:
@@ -123,33 +72,15 @@ def _processes(bench: Bench, figure: str, processes: int) -> None:
         for number in range(bench.rounds):
             bench.servers.checkpoint()
             for name in list(sides) if number % 2 == 0 else reversed(list(sides)):
-                done = _together(figure, processes, sides[name], settings, rows, bench.sizes.seconds)
-                totals[name].append(done)
+                arguments = [(settings, rows, bench.sizes.seconds)] * processes
+                totals[name].append(sum(together(figure, sides[name], arguments)))
         for name, counts in totals.items():
             bench.rates(figure, f"{name}, {processes} processes", [count / bench.sizes.seconds for count in counts])
         for name, what in ((OURS, f"of {BARE}"), (BY_SQL, f"{BY_SQL}, of {BARE}")):
             ratios = [ours / limit for ours, limit in zip(totals[name], totals[BARE], strict=True)]
             bench.row(figure, what, ratios, at_least(0.8))
-        _sealed(bench, figure, settings, _EVENTS + sum(totals[OURS]) + sum(totals[BY_SQL]))
+        check.sealed(bench, figure, settings, _EVENTS + sum(totals[OURS]) + sum(totals[BY_SQL]))
         check.counted(bench, figure, BARE, bare.count(), sum(totals[BARE]))
-
-
-def _together(
-    figure: str, processes: int, target: Callable[..., None], settings: Settings, rows: list[Any], seconds: float
-) -> int:
-    """How many calls so many processes made together in the time."""
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(processes)
-    done: SimpleQueue[int] = context.SimpleQueue()
-    running = [context.Process(target=target, args=(settings, rows, seconds, barrier, done)) for _ in range(processes)]
-    for process in running:
-        process.start()
-    for process in running:
-        process.join()
-    failed = sum(process.exitcode != 0 for process in running)
-    if failed:
-        raise check.CheckFailed(f"{figure}: {failed} of {processes} processes failed")
-    return sum(done.get() for _ in running)
 
 
 def _record_for(settings: Settings, _: object, seconds: float, barrier: Barrier, done: SimpleQueue[int]) -> None:
@@ -174,7 +105,7 @@ def _insert_for(settings: Settings, rows: list[Any], seconds: float, barrier: Ba
 
 def _for(seconds: float, barrier: Barrier, call: Callable[[Any], object], items: list[Any]) -> int:
     """Calls with the items in turn for so long. How often."""
-    barrier.wait(_START_SECONDS)
+    barrier.wait(START_SECONDS)
     end = time.monotonic() + seconds
     count = 0
     for item in cycle(items):
@@ -232,7 +163,7 @@ def captured_update(bench: Bench) -> None:
         speeds = bench.take_turns(figure, count, {OURS: side("captured"), UNCAPTURED: side("uncaptured")})
         bench.row(figure, f"time, × {UNCAPTURED}", speeds.ratio(UNCAPTURED, OURS), at_most(2))
         # And one that says that the capture was installed.
-        _sealed(bench, figure, settings, bench.rounds * bench.sizes.slices * count + 1)
+        check.sealed(bench, figure, settings, bench.rounds * bench.sizes.slices * count + 1)
 
 
 def latency(bench: Bench) -> None:
@@ -244,9 +175,9 @@ def latency(bench: Bench) -> None:
     p50: list[float] = []
     p99: list[float] = []
     made = 1
-    with bench.servers.database() as settings, _sealing(settings):
+    with bench.servers.database() as settings, working(figure, settings, "seal"):
         with Ledger(settings) as ledger:  # the sealer is at work
-            ledger.receipt(ledger.record(entries.event(0)), timeout=_START_SECONDS)
+            ledger.receipt(ledger.record(entries.event(0)), timeout=TIMEOUT_SECONDS)
         for _ in range(bench.rounds):
             bench.servers.checkpoint()
             count = int(RATE * bench.sizes.seconds)
@@ -258,19 +189,6 @@ def latency(bench: Bench) -> None:
         bench.row(figure, f"p50 at {RATE} events/s", p50, at_most(15), unit="ms")
         bench.row(figure, f"p99 at {RATE} events/s", p99, at_most(60), unit="ms")
         check.verified(bench, figure, settings, made)
-
-
-@contextmanager
-def _sealing(settings: Settings) -> Iterator[None]:
-    """`auditledger seal`, stopped as a service manager would."""
-    process = subprocess.Popen(command("seal"), env=environment(settings), stderr=subprocess.PIPE, text=True)
-    try:
-        yield
-    finally:
-        process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=_START_SECONDS)
-    if process.returncode != 0:
-        raise check.CheckFailed(f"seal_latency: auditledger seal ended with {process.returncode}: {errors[-500:]}")
 
 
 async def _round(settings: Settings, count: int, before: int) -> list[float]:
@@ -292,21 +210,7 @@ async def _round(settings: Settings, count: int, before: int) -> list[float]:
                 cursor = await connection.execute(_SEALED, (before + len(seen),), prepare=True)
                 ids = [id_ for (id_,) in await cursor.fetchall()]
                 seen.update(dict.fromkeys(ids, time.perf_counter()))
-                await asyncio.sleep(_LOOK)
+                await asyncio.sleep(LOOK)
 
-        looking = asyncio.create_task(look())
-        began = time.perf_counter()
-        tasks = []
-        for number in range(count):
-            await asyncio.sleep(max(0.0, began + number / RATE - time.perf_counter()))
-            tasks.append(asyncio.create_task(record(number)))
-        await asyncio.gather(*tasks)
-        await asyncio.wait_for(looking, _START_SECONDS)
+        await paced(count, record, look())
     return [seen[id_] - at for id_, at in called.items()]
-
-
-def _sealed(bench: Bench, figure: str, settings: Settings, expected: int) -> None:
-    """Seals what was recorded, and checks that it is all there."""
-    with closing(Connector(settings)) as connector:
-        Sealer(connector).seal()
-    check.verified(bench, figure, settings, expected)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Barrier
@@ -11,11 +10,11 @@ from typing import NamedTuple
 from bench import check, entries, standby
 from bench.measure import OURS, Bench, at_least, percentile
 from bench.servers import checkpoint, database_url
+from bench.together import START_SECONDS, together
 from ledger import Ledger
 from ledger.settings import Settings
 
 ONE = "one process"
-_START_SECONDS = 60.0
 
 
 class _Done(NamedTuple):
@@ -39,7 +38,7 @@ def eight_slow(bench: Bench) -> None:
 
 def _measure(bench: Bench, figure: str, settings: Settings, times_one: float) -> None:
     """times_one: what is wanted of all together, with one process as 1."""
-    seconds, together = bench.sizes.seconds, bench.sizes.processes
+    seconds, many = bench.sizes.seconds, bench.sizes.processes
     made = 0
     totals: list[int] = []
     alone: list[int] = []
@@ -47,8 +46,8 @@ def _measure(bench: Bench, figure: str, settings: Settings, times_one: float) ->
     p99: list[float] = []
     for number in range(bench.rounds):
         checkpoint(database_url(settings))
-        for processes in (1, together) if number % 2 == 0 else (together, 1):
-            done = _run(figure, settings, processes, seconds)
+        for processes in (1, many) if number % 2 == 0 else (many, 1):
+            done = together(figure, _append_for, [(settings, each, seconds) for each in range(processes)])
             counts = [each.entries for each in done]
             made += sum(counts)
             if processes == 1:
@@ -57,7 +56,7 @@ def _measure(bench: Bench, figure: str, settings: Settings, times_one: float) ->
                 totals.append(sum(counts))
                 fairness.append(min(counts) / max(counts))
                 p99.append(max(each.p99 for each in done) * 1000)
-    bench.rates(figure, f"{OURS}, {together} processes", [total / seconds for total in totals])
+    bench.rates(figure, f"{OURS}, {many} processes", [total / seconds for total in totals])
     bench.rates(figure, ONE, [count / seconds for count in alone])
     ratios = [total / count for total, count in zip(totals, alone, strict=True)]
     bench.row(figure, f"× {ONE}", ratios, at_least(times_one))
@@ -66,31 +65,12 @@ def _measure(bench: Bench, figure: str, settings: Settings, times_one: float) ->
     check.verified(bench, figure, settings, made)
 
 
-def _run(figure: str, settings: Settings, processes: int, seconds: float) -> list[_Done]:
-    """What each did while all of them appended."""
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(processes)
-    done: SimpleQueue[_Done] = context.SimpleQueue()
-    running = [
-        context.Process(target=_append_for, args=(settings, number, seconds, barrier, done))
-        for number in range(processes)
-    ]
-    for process in running:
-        process.start()
-    for process in running:
-        process.join()
-    failed = sum(process.exitcode != 0 for process in running)
-    if failed:
-        raise check.CheckFailed(f"{figure}: {failed} of {processes} processes failed")
-    return [done.get() for _ in running]
-
-
 def _append_for(settings: Settings, number: int, seconds: float, barrier: Barrier, done: SimpleQueue[_Done]) -> None:
     """In a process of its own. A connection is opened before the start, but nothing appended."""
     latencies: list[float] = []
     with Ledger(settings) as ledger:
         ledger.tail()
-        barrier.wait(_START_SECONDS)
+        barrier.wait(START_SECONDS)
         began = time.monotonic()
         end = began + seconds
         while began < end:

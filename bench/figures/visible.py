@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,17 +10,12 @@ from contextlib import contextmanager
 import psycopg
 
 from bench import check, entries
-from bench.command import command, environment
 from bench.measure import Bench, at_most, percentile
+from bench.paced import LOOK, RATE, TIMEOUT_SECONDS, paced, working
 from bench.servers import database_url
 from ledger import AsyncLedger
 from ledger.settings import Settings
 
-RATE = 500
-"""Appends a second, sent on time whatever became of those before."""
-_LOOK = 0.002
-"""Seconds between looks at the view: by so much at most a latency comes out too long."""
-_TIMEOUT_SECONDS = 30.0
 _NEWEST = "select coalesce(max(position), 0) from ledger_views.timeline where ledger_id = 1"
 
 
@@ -55,21 +48,15 @@ def visible(bench: Bench) -> None:
 
 @contextmanager
 def _running(settings: Settings) -> Iterator[None]:
-    """`auditledger run`, until the views are there; stopped as a service manager would."""
-    process = subprocess.Popen(command("run"), env=environment(settings), stderr=subprocess.PIPE, text=True)
-    try:
-        deadline = time.monotonic() + _TIMEOUT_SECONDS
+    """`auditledger run`, once the views are there."""
+    with working("visible", settings, "run") as process:
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         with psycopg.connect(database_url(settings), autocommit=True) as connection:
             while connection.execute("select to_regclass('ledger_views.timeline')").fetchone() == (None,):
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise check.CheckFailed("visible: auditledger run did not come up")
                 time.sleep(0.05)
         yield
-    finally:
-        process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=_TIMEOUT_SECONDS)
-    if process.returncode != 0:
-        raise check.CheckFailed(f"visible: auditledger run ended with {process.returncode}: {errors[-500:]}")
 
 
 async def _round(settings: Settings, count: int, before: int) -> list[float]:
@@ -87,14 +74,7 @@ async def _round(settings: Settings, count: int, before: int) -> list[float]:
             receipt = await ledger.append(entries.event(before + number))
             called[receipt.position] = at
 
-        looking = asyncio.create_task(_look(connection, before, before + count, seen))
-        began = time.perf_counter()
-        tasks = []
-        for number in range(count):
-            await asyncio.sleep(max(0.0, began + number / RATE - time.perf_counter()))
-            tasks.append(asyncio.create_task(append(number)))
-        await asyncio.gather(*tasks)
-        await asyncio.wait_for(looking, _TIMEOUT_SECONDS)
+        await paced(count, append, _look(connection, before, before + count, seen))
     return _latencies(called, seen)
 
 
@@ -113,4 +93,4 @@ async def _look(
         newest = row[0] if row else before
         seen.update(dict.fromkeys(range(before + 1, newest + 1), now))
         before = max(before, newest)
-        await asyncio.sleep(_LOOK)
+        await asyncio.sleep(LOOK)
