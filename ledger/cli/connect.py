@@ -56,20 +56,27 @@ def opened(shared: Shared) -> Iterator[Ledger]:
 
 
 @contextmanager
+def connected(shared: Shared, *, redis: bool = False) -> Iterator[Connector]:
+    """Connections to a database whose schema is up to date. redis: as in settings_of. Raises SchemaMismatch."""
+    connector = Connector(settings_of(shared, redis=redis))
+    try:
+        connector.run(migrate.check_schema(migrate.load_migrations()))
+        yield connector
+    finally:
+        connector.close()
+
+
+@contextmanager
 def ready(shared: Shared, *, redis: bool) -> Iterator[Connector]:
     """Connections for a worker, once the servers answer, the schema is up to date and the named ledger exists.
 
     redis: whether Redis must answer. Later on a worker waits for an unreachable server; at the start that is an error.
     """
-    connector = Connector(settings_of(shared, redis=redis))
-    try:
-        connector.run(migrate.check_schema(migrate.load_migrations()))
+    with connected(shared, redis=redis) as connector:
         connector.run(ledger_ends(shared.names()))
         if redis:
             connector.run(_ping())
         yield connector
-    finally:
-        connector.close()
 
 
 def _ping() -> Plan[Any]:

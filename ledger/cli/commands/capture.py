@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
 import click
 import msgspec
 
 from ledger.capture import tables
 from ledger.cli.app import DOES_NOT_VERIFY, OK, Command
-from ledger.cli.connect import settings_of
+from ledger.cli.connect import connected
 from ledger.cli.context import Shared, pass_shared
 from ledger.cli.output import counted, line, progress, write_json
-from ledger.drivers.pools import Connector
 from ledger.effects import Plan
-from ledger.migrate.migrate import check_schema, load_migrations
-from ledger.settings import Settings
 
-T = TypeVar("T")
 _NAMES = ("key", "exclude", "redact", "digest", "allow")
 _table = click.argument("table", metavar="TABLE")
 _sql = click.option(
@@ -97,7 +93,8 @@ def install_command(
     if as_sql:
         line(tables.install_sql(table, policy))
         return
-    before, after = _run(shared, lambda settings: _install(table, policy, settings.digest_key))
+    with connected(shared) as connector:
+        before, after = connector.run(_install(table, policy, connector.settings.digest_key))
     if shared.json:
         write_json({"captured": table})
         return
@@ -137,7 +134,8 @@ def remove_command(shared: Shared, table: str, as_sql: bool) -> None:
     if as_sql:
         line(tables.remove_sql(table))
         return
-    _run(shared, lambda _: tables.remove(table))
+    with connected(shared) as connector:
+        connector.run(tables.remove(table))
     write_json({"removed": table}) if shared.json else line(f"{table} is no longer captured")
 
 
@@ -149,7 +147,8 @@ def diff_command(shared: Shared, table: str | None) -> int:
 
     New columns are recorded, or redacted by the built-in patterns, at once. 'capture install' makes triggers anew.
     """
-    found = _run(shared, lambda _: tables.drift(table))
+    with connected(shared) as connector:
+        found = connector.run(tables.drift(table))
     for each in found:
         write_json(each._asdict()) if shared.json else line(each.table, each.problem)
     return DOES_NOT_VERIFY if found else OK
@@ -159,7 +158,8 @@ def diff_command(shared: Shared, table: str | None) -> int:
 @pass_shared
 def status_command(shared: Shared) -> int:
     """List captured tables, their policies and problems. Exit code 1 if changes of one are not captured."""
-    found, drift = _run(shared, lambda _: _status())
+    with connected(shared) as connector:
+        found, drift = connector.run(tables.captured()), connector.run(tables.drift())
     for each in found:
         problems = [problem for table, broken, problem in drift if broken and table == each.table]
         if shared.json:
@@ -173,10 +173,6 @@ def status_command(shared: Shared) -> int:
     return DOES_NOT_VERIFY if any(each.broken for each in drift) else OK
 
 
-def _status() -> Plan[tuple[list[tables.Captured], list[tables.Drift]]]:
-    return (yield from tables.captured()), (yield from tables.drift())
-
-
 @capture_command.command("backfill", cls=Command)
 @_table
 @click.option(
@@ -187,23 +183,10 @@ def _status() -> Plan[tuple[list[tables.Captured], list[tables.Drift]]]:
 def backfill_command(shared: Shared, table: str, batch: int, again: bool) -> None:
     """Record the rows that TABLE has, one entry each; resumes where it was interrupted, and records none twice."""
     total = 0
-    with progress(f"Recording {table}", "rows") as advance:
+    with progress(f"Recording {table}", "rows") as advance, connected(shared) as connector:
         if again:
-            _run(shared, lambda _: tables.backfill_again(table))
-        connector = Connector(settings_of(shared))
-        try:
-            while rows := connector.run(tables.backfill(table, batch)):
-                total += rows
-                advance(total, total)
-        finally:
-            connector.close()
+            connector.run(tables.backfill_again(table))
+        while rows := connector.run(tables.backfill(table, batch)):
+            total += rows
+            advance(total, total)
     write_json({"table": table, "rows": total}) if shared.json else line(f"Recorded {counted(total, 'row')} of {table}")
-
-
-def _run(shared: Shared, plan: Callable[[Settings], Plan[T]]) -> T:
-    connector = Connector(settings_of(shared))
-    try:
-        connector.run(check_schema(load_migrations()))
-        return connector.run(plan(connector.settings))
-    finally:
-        connector.close()

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 
 import click
 
 from ledger.cli.app import Command
-from ledger.cli.connect import settings_of
+from ledger.cli.connect import connected
 from ledger.cli.context import Shared, pass_shared
 from ledger.cli.output import line, write_json
 from ledger.cli.params import Kind
-from ledger.drivers.pools import Connector
-from ledger.effects import Plan
 from ledger.migrate import roles
-from ledger.migrate.migrate import check_schema, load_migrations
 from ledger.settings import check_ledger_name
 
 
@@ -73,9 +69,10 @@ def grant_command(shared: Shared, role: str, user: str, ledgers: tuple[str, ...]
     if named and all_ledgers:
         raise click.UsageError("--ledger and --all-ledgers exclude each other")
     if role not in roles.BY_LEDGER and (named or all_ledgers):
-        some = " and ".join(roles.BY_LEDGER)
+        some = ", ".join(roles.BY_LEDGER)
         raise click.UsageError(f"{role} applies to all ledgers; only {some} are granted by ledger")
-    _run(shared, lambda: roles.grant(role, user, named or None))
+    with connected(shared) as connector:
+        connector.run(roles.grant(role, user, named or None))
     if shared.json:
         write_json({"granted": role, "user": user, "ledgers": named or None})
     else:
@@ -86,16 +83,21 @@ def grant_command(shared: Shared, role: str, user: str, ledgers: tuple[str, ...]
 @_role
 @_user
 @click.option(
-    "--ledger", "ledgers", multiple=True, metavar="NAME", help="Only this ledger, of a reader or writer. Repeatable."
+    "--ledger",
+    "ledgers",
+    multiple=True,
+    metavar="NAME",
+    help="Only this ledger, of a recorder, writer or reader. Repeatable.",
 )
 @pass_shared
 def revoke_command(shared: Shared, role: str, user: str, ledgers: tuple[str, ...]) -> None:
     """Take a role from a database user.
 
-    With --ledger, a reader or writer loses the named ledgers, and the role with the last of them.
+    With --ledger, a recorder, writer or reader loses the named ledgers, and the role with the last of them.
     """
     named = _named(shared, ledgers)
-    _run(shared, lambda: roles.revoke(role, user, named or None))
+    with connected(shared) as connector:
+        connector.run(roles.revoke(role, user, named or None))
     if shared.json:
         write_json({"revoked": role, "user": user, "ledgers": named or None})
     else:
@@ -108,12 +110,3 @@ def _named(shared: Shared, ledgers: tuple[str, ...]) -> list[str]:
     for name in named:
         check_ledger_name(name)
     return named
-
-
-def _run(shared: Shared, plan: Callable[[], Plan[None]]) -> None:
-    connector = Connector(settings_of(shared))
-    try:
-        connector.run(check_schema(load_migrations()))
-        connector.run(plan())
-    finally:
-        connector.close()

@@ -6,12 +6,11 @@ import click
 
 from ledger import embedded
 from ledger.cli.app import Command
-from ledger.cli.connect import settings_of, start_embedded
+from ledger.cli.connect import connected, settings_of, start_embedded
 from ledger.cli.context import Shared, pass_shared
 from ledger.cli.output import line, write_json
 from ledger.cli.text import note
-from ledger.drivers.pools import Connector
-from ledger.migrate.migrate import check_schema, load_migrations, migrate
+from ledger.migrate.migrate import migrate
 from ledger.settings import Settings, check_ledger_name
 from ledger.store.ledgers import create_ledger
 
@@ -64,12 +63,8 @@ def migrate_command(shared: Shared, dry_run: bool) -> None:
 def create_command(shared: Shared, name: str) -> None:
     """Create another ledger in the database."""
     check_ledger_name(name)
-    connector = Connector(settings_of(shared))
-    try:
-        connector.run(check_schema(load_migrations()))
+    with connected(shared) as connector:
         created = connector.run(create_ledger(name))
-    finally:
-        connector.close()
     if shared.json:
         write_json({"ledger": name, "created": created})
     elif created:
